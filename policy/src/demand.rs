@@ -1,0 +1,65 @@
+//! The blocks that layer steps need, in time order: what a replay reads and a clairvoyant rule knows.
+
+/// A sequence of layer steps and the dense ids each selects, in stored order. The ids of one step are one atomic
+/// demand; an id selected twice in a step is one demanded block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demands {
+    universe: u32,
+    ids: Vec<u32>,
+    ends: Vec<usize>,
+    starts: Vec<usize>,
+}
+
+impl Demands {
+    /// An empty sequence over ids `0..universe`.
+    pub fn new(universe: u32) -> Demands {
+        Demands { universe, ..Demands::default() }
+    }
+
+    /// Marks the next step as the first of a new trace.
+    pub fn begin_trace(&mut self) {
+        self.starts.push(self.ends.len());
+    }
+
+    /// Appends one layer step.
+    ///
+    /// # Panics
+    /// If an id is outside the universe: the caller has checked its input.
+    pub fn push_step(&mut self, ids: impl IntoIterator<Item = u32>) {
+        let from = self.ids.len();
+        self.ids.extend(ids);
+        assert!(self.ids[from..].iter().all(|&id| id < self.universe), "an id outside 0..{}", self.universe);
+        self.ends.push(self.ids.len());
+    }
+
+    /// The number of distinct ids there can be.
+    pub fn universe(&self) -> u32 {
+        self.universe
+    }
+
+    /// Every selection, in stored order.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// The number of layer steps.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no step.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The ids of step `index`, in stored order.
+    pub fn step(&self, index: usize) -> &[u32] {
+        let from = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.ids[from..self.ends[index]]
+    }
+
+    /// The index of the first step of each trace.
+    pub fn trace_starts(&self) -> &[usize] {
+        &self.starts
+    }
+}

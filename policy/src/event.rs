@@ -1,0 +1,196 @@
+//! What goes in and what comes out of the controller, and the trait behind which a world lives.
+
+use crate::format::FormatId;
+use crate::id::{BlockId, LayerId, MoveId, RequestId, TierId};
+use crate::units::{Bytes, Nanos, Time};
+use serde::{Deserialize, Serialize};
+
+/// A place and a format: where a copy is and how its numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Form {
+    /// The memory.
+    pub tier: TierId,
+    /// The number format.
+    pub format: FormatId,
+}
+
+/// One expert of a routed layer, over all tokens of the batch that chose it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Routed {
+    /// The block.
+    pub block: BlockId,
+    /// Tokens of the batch that chose it.
+    pub tokens: u32,
+    /// The sum over those tokens of the squared gate weight: what its error weighs in the layer's drift.
+    pub gate_squared: f32,
+}
+
+/// Which part of a layer a compute command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Attention or another mixer, and the router: its result says which experts are needed.
+    Mixer,
+    /// The routed blocks.
+    Experts,
+    /// The output head, after the last layer.
+    Head,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    /// A request came in.
+    RequestArrived {
+        /// Its number, in order of arrival.
+        request: RequestId,
+        /// Tokens already in the cache when decoding starts.
+        context_tokens: u32,
+        /// Tokens to decode.
+        output_tokens: u32,
+    },
+    /// The mixer of a layer is done and its router has chosen. Distinct blocks, in stored order of first choice.
+    LayerRouted {
+        /// The layer.
+        layer: LayerId,
+        /// Its choice.
+        routed: Vec<Routed>,
+    },
+    /// The routed blocks of a layer, or one wave of them, have been computed.
+    LayerDone {
+        /// The layer.
+        layer: LayerId,
+    },
+    /// The output head is done: every request of the batch has one more token.
+    HeadDone,
+    /// One chunk of a move has arrived.
+    ChunkDone {
+        /// The move.
+        id: MoveId,
+        /// How long the chunk waited before its link took it up.
+        queued: Nanos,
+    },
+    /// Other users of a tier (key-value cache, activations) now take this much of it.
+    MemoryPressure {
+        /// The tier.
+        tier: TierId,
+        /// Bytes taken from weights.
+        reserved: Bytes,
+    },
+}
+
+/// Something that happened, and when.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When the platform saw it.
+    pub at: Time,
+    /// What it was.
+    pub kind: EventKind,
+}
+
+/// Why a move is made; also its order on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveClass {
+    /// The running step waits for it.
+    Demand,
+    /// A coming step will need it.
+    Prefetch,
+    /// A coming step may need it.
+    Speculation,
+    /// Nobody waits for it.
+    Spill,
+}
+
+/// On which side of the link a change of format happens; what crosses the link follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncodeAt {
+    /// Before the link: the destination's format crosses.
+    Source,
+    /// After the link: the source's format crosses.
+    Destination,
+}
+
+/// One chunk of a move: the whole of it, or a range of the bytes that cross the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoveChunk {
+    /// The move it belongs to; chunks of one move are submitted in order.
+    pub id: MoveId,
+    /// What is moved.
+    pub block: BlockId,
+    /// The copy it is read from.
+    pub from: Form,
+    /// The copy that is made.
+    pub to: Form,
+    /// Where the format changes, if it does.
+    pub encode_at: EncodeAt,
+    /// Why.
+    pub class: MoveClass,
+    /// When the copy is wanted, if that is known.
+    pub deadline: Option<Time>,
+    /// The first byte of this chunk among the bytes that cross the link.
+    pub offset: Bytes,
+    /// The bytes of this chunk.
+    pub len: Bytes,
+    /// The copy is complete, and published, when this chunk has arrived.
+    pub last: bool,
+}
+
+/// One copy a compute command reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Read {
+    /// The block.
+    pub block: BlockId,
+    /// The copy.
+    pub form: Form,
+    /// Tokens that go through it.
+    pub tokens: u32,
+}
+
+/// What the controller wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Copy a block, or a chunk of it, from one form to another. Answered by [`EventKind::ChunkDone`].
+    Move(MoveChunk),
+    /// Free a copy. Takes effect at once: no compute reads it and no move writes it.
+    Drop {
+        /// The block.
+        block: BlockId,
+        /// The copy.
+        form: Form,
+    },
+    /// Give up a move whose last chunk has not been submitted; chunks already submitted still arrive, unanswered.
+    Cancel {
+        /// The move.
+        id: MoveId,
+    },
+    /// Run a part of a layer for the batch.
+    Compute {
+        /// The layer; the last one for the head.
+        layer: LayerId,
+        /// Which part.
+        part: Part,
+        /// The requests of the batch, each contributing one token.
+        batch: Vec<RequestId>,
+        /// The copies the kernels read; empty for a part without managed blocks.
+        reads: Vec<Read>,
+    },
+    /// A request has all its tokens; its cache may go.
+    Finish {
+        /// The request.
+        request: RequestId,
+    },
+}
+
+/// A world in which commands are carried out: the simulator or a real machine.
+pub trait Platform {
+    /// What can go wrong in it.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The next event, in time order; `None` when nothing is left that could happen.
+    fn next_event(&mut self) -> Result<Option<Event>, Self::Error>;
+
+    /// Accepts a command. Its effects come back as events.
+    fn submit(&mut self, command: Command) -> Result<(), Self::Error>;
+}

@@ -1,0 +1,156 @@
+//! A machine as data: memories, the links between them, the accelerator, and what coding a format costs.
+
+use crate::format::FormatId;
+use crate::id::{LinkId, TierId};
+use crate::units::{Bandwidth, Bytes, FlopRate, Nanos};
+use serde::{Deserialize, Serialize};
+
+/// How a block in this tier counts for the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Compute reads it directly: states S1, S2, S3.
+    Fast,
+    /// One move away: state S4.
+    Staged,
+    /// Slow or far: state S5.
+    Cold,
+}
+
+/// What the memory is made of, for the hardware backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backing {
+    /// The accelerator's own memory.
+    Device,
+    /// Page-locked host memory.
+    Pinned,
+    /// Ordinary host memory.
+    Pageable,
+    /// A NUMA node (a CXL expander is one without processors).
+    Numa,
+    /// A file or a block device.
+    File,
+}
+
+/// A memory of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// The id its machine file gives it.
+    pub name: String,
+    /// Bytes it can hold.
+    pub capacity: Bytes,
+    /// How copies in it count.
+    pub class: Class,
+    /// What it is made of.
+    pub backing: Backing,
+    /// Allocations are rounded up to a multiple of this.
+    pub granularity: Bytes,
+    /// Sustained read rate.
+    pub read: Bandwidth,
+    /// Sustained write rate.
+    pub write: Bandwidth,
+}
+
+/// One direction of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The name of the link; both directions share it.
+    pub name: String,
+    /// Where bytes come from.
+    pub from: TierId,
+    /// Where they go.
+    pub to: TierId,
+    /// Time before the first byte arrives.
+    pub latency: Nanos,
+    /// Cost of handing one copy to the engine; the engine is busy for it.
+    pub submit: Nanos,
+    /// Rate with the other direction idle.
+    pub bandwidth: Bandwidth,
+    /// Rate while the other direction is busy (PCIe 4: 24.8 GB/s alone, 11 GB/s shared).
+    pub duplex: Bandwidth,
+    /// The size at which a copy reaches half of `bandwidth`, as Hockney's n½: a copy of n bytes takes (n + n½)/bandwidth.
+    pub half_size: Bytes,
+    /// Copies that can be under way at once.
+    pub engines: u32,
+    /// The other direction.
+    pub opposite: Option<LinkId>,
+}
+
+impl Link {
+    /// How long the engine is busy with one copy of `bytes` on an idle link, latency apart.
+    pub fn busy(&self, bytes: Bytes) -> Nanos {
+        self.submit + self.bandwidth.time_for(bytes + self.half_size)
+    }
+
+    /// From hand-over to the last byte, on an idle link.
+    pub fn transfer(&self, bytes: Bytes) -> Nanos {
+        self.latency + self.busy(bytes)
+    }
+}
+
+/// The processor that reads the fast tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accelerator {
+    /// Sustained matrix rate.
+    pub flops: FlopRate,
+    /// Sustained rate at which kernels read weights.
+    pub read: Bandwidth,
+    /// Fixed cost of one kernel launch.
+    pub launch: Nanos,
+}
+
+/// What it costs to code a format on the accelerator: rates over the native bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Codec {
+    /// The coded format.
+    pub format: FormatId,
+    /// Native bytes consumed a second when encoding.
+    pub encode: Bandwidth,
+    /// Native bytes produced a second when expanding.
+    pub decode: Bandwidth,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Its name in the catalogue.
+    pub name: String,
+    /// The memories; a [`TierId`] is an index here. Exactly one is of class fast.
+    pub tiers: Vec<Tier>,
+    /// The link directions; a [`LinkId`] is an index here.
+    pub links: Vec<Link>,
+    /// The accelerator.
+    pub accelerator: Accelerator,
+    /// Coding costs, for the formats that have any.
+    pub codecs: Vec<Codec>,
+}
+
+impl Machine {
+    /// A memory of the machine.
+    #[inline]
+    pub fn tier(&self, id: TierId) -> &Tier {
+        &self.tiers[id.index()]
+    }
+
+    /// A link direction of the machine.
+    #[inline]
+    pub fn link(&self, id: LinkId) -> &Link {
+        &self.links[id.index()]
+    }
+
+    /// The tiers of a class, in the order of the file.
+    pub fn tiers_of(&self, class: Class) -> impl Iterator<Item = TierId> + '_ {
+        (0..self.tiers.len() as u8).map(TierId).filter(move |&id| self.tier(id).class == class)
+    }
+
+    /// The link direction from one tier to another, where they are directly connected.
+    pub fn link_between(&self, from: TierId, to: TierId) -> Option<LinkId> {
+        self.links.iter().position(|link| link.from == from && link.to == to).map(|index| LinkId(index as u8))
+    }
+
+    /// The coding cost of a format, if it has any.
+    pub fn codec(&self, format: FormatId) -> Option<&Codec> {
+        self.codecs.iter().find(|codec| codec.format == format)
+    }
+}

@@ -1,0 +1,120 @@
+//! A model as the controller sees it: layers in order, the blocks it manages, and what stays resident beside them.
+
+use crate::format::FormatId;
+use crate::id::{BlockId, LayerId};
+use crate::units::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// What a block is. Floors and sensitivities are set by kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockKind {
+    /// A routed expert of a mixture-of-experts layer.
+    Expert,
+    /// An expert every token visits.
+    SharedExpert,
+    /// Attention or another sequence mixer.
+    Attention,
+    /// A dense feed-forward shard.
+    Dense,
+    /// A recurrent-state checkpoint.
+    State,
+    /// A stage of a diffusion pipeline.
+    Stage,
+}
+
+/// The managed unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// What it is.
+    pub kind: BlockKind,
+    /// The layer that reads it.
+    pub layer: LayerId,
+    /// Its number within the layer.
+    pub index: u32,
+    /// Numbers it holds.
+    pub elements: u64,
+    /// Rows of its matrices: each has a scale of its own in row-scaled formats.
+    pub rows: u64,
+    /// The format the model is published in: its full precision.
+    pub native: FormatId,
+}
+
+impl Block {
+    /// Exact bytes of a copy in `format`.
+    pub fn bytes(&self, format: FormatId) -> Bytes {
+        format.bytes(self.elements, self.rows)
+    }
+}
+
+/// One layer: what it always computes, and the blocks it may demand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Weights read at every step that are never moved (attention, norms, router), in bytes.
+    pub resident: Bytes,
+    /// Multiply-add operations times two for one token through those weights.
+    pub flops_per_token: u64,
+    /// Key-value cache bytes one token leaves in this layer.
+    pub kv_per_token: Bytes,
+    /// The attention window in tokens, if it is limited.
+    pub window: Option<u32>,
+    /// The first block of the layer.
+    pub first_block: BlockId,
+    /// How many blocks the layer has.
+    pub blocks: u32,
+    /// How many of them one token selects; equal to `blocks` in a dense layer.
+    pub selected: u32,
+}
+
+/// A model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Its name in the catalogue.
+    pub name: String,
+    /// The layers, in the order they run.
+    pub layers: Vec<Layer>,
+    /// The blocks; a [`BlockId`] is an index here.
+    pub blocks: Vec<Block>,
+    /// Weights outside the layers that stay resident (embeddings, output head).
+    pub resident: Bytes,
+    /// The part of `resident` read for every token (the output head).
+    pub head_read: Bytes,
+    /// Multiply-add operations times two of the output head for one token.
+    pub head_flops_per_token: u64,
+}
+
+impl Model {
+    /// A block of the model.
+    #[inline]
+    pub fn block(&self, id: BlockId) -> &Block {
+        &self.blocks[id.index()]
+    }
+
+    /// A layer of the model.
+    #[inline]
+    pub fn layer(&self, id: LayerId) -> &Layer {
+        &self.layers[id.index()]
+    }
+
+    /// Blocks of every layer where all layers have equally many: the stride of `layer * experts + expert`.
+    pub fn uniform_blocks(&self) -> Option<u32> {
+        let first = self.layers.first()?.blocks;
+        self.layers.iter().all(|layer| layer.blocks == first).then_some(first)
+    }
+
+    /// Everything that is never moved: the floor under any budget, key-value cache apart.
+    pub fn resident_bytes(&self) -> Bytes {
+        self.resident + self.layers.iter().map(|layer| layer.resident).sum()
+    }
+
+    /// The largest block in its native format.
+    pub fn largest_block(&self) -> Bytes {
+        self.blocks.iter().map(|block| block.bytes(block.native)).max().unwrap_or_default()
+    }
+
+    /// `L3/E17`: how a block is written in logs and on the command line.
+    pub fn block_name(&self, id: BlockId) -> String {
+        let block = self.block(id);
+        format!("L{}/E{}", block.layer.0, block.index)
+    }
+}

@@ -160,7 +160,7 @@ pub enum Command {
         /// The copy.
         form: Form,
     },
-    /// Give up a move whose last chunk has not been submitted; chunks already submitted still arrive, unanswered.
+    /// Give up a move of which no chunk is under way: its room is free.
     Cancel {
         /// The move.
         id: MoveId,

@@ -2,17 +2,33 @@
 //! that moves them. Pure: no clock, no I/O, no thread, no random state. Events come in, commands go out; the
 //! simulator and the hardware drive the same code.
 
+pub mod control;
 pub mod demand;
 pub mod event;
+pub mod execute;
 pub mod format;
+pub mod guard;
 pub mod id;
+mod layer_step;
+pub mod ledger;
 pub mod machine;
 pub mod model;
+pub mod observe;
+pub mod orchestrator;
+pub mod record;
+pub mod schedule;
+pub mod score;
+pub mod serving;
+pub mod state;
+pub mod tally;
 pub mod units;
+pub mod veto;
 
+pub use control::{Context, Policy};
 pub use demand::Demands;
 pub use format::{Format, FormatId};
 pub use id::{BlockId, LayerId, LinkId, MoveId, RequestId, TierId};
 pub use machine::Machine;
 pub use model::Model;
+pub use orchestrator::{Orchestrator, run};
 pub use units::{Bandwidth, Bytes, FlopRate, Nanos, Time};

@@ -1,0 +1,88 @@
+//! What a policy is to the controller: it ranks, the guard may refuse, the schedule orders, the platform acts.
+
+use crate::event::{Form, MoveClass, Routed};
+use crate::guard::Guard;
+use crate::id::{BlockId, LayerId};
+use crate::ledger::Ledger;
+use crate::machine::Machine;
+use crate::model::Model;
+use crate::observe::Signals;
+use crate::record::Action;
+use crate::score::{Costs, Route, Terms};
+use std::sync::Arc;
+
+/// Everything a policy may look at.
+#[derive(Debug)]
+pub struct Context {
+    /// The model.
+    pub model: Arc<Model>,
+    /// The machine.
+    pub machine: Arc<Machine>,
+    /// Copies and moves.
+    pub ledger: Ledger,
+    /// Time, cadence, pressure.
+    pub signals: Signals,
+    /// Errors, floors and the budget.
+    pub guard: Guard,
+    /// Costs of moves and codings.
+    pub costs: Costs,
+}
+
+/// A change that is proposed for one block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Proposal {
+    /// The block.
+    pub block: BlockId,
+    /// What.
+    pub action: Action,
+    /// How the copy would be made.
+    pub route: Route,
+    /// Why: its class on the link.
+    pub class: MoveClass,
+    /// Squared gate weight of the tokens that go through the block, per token of the batch; an upper bound where the
+    /// tokens are yet to come.
+    pub gate_squared: f64,
+    /// Squared drift that the layer has already taken on by earlier choices.
+    pub layer_drift: f64,
+    /// Observations behind `terms.probability`.
+    pub observations: u64,
+    /// The score.
+    pub terms: Terms,
+}
+
+/// A copy to give up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Victim {
+    /// The block.
+    pub block: BlockId,
+    /// The copy.
+    pub form: Form,
+    /// The score, where the policy has one.
+    pub terms: Option<Terms>,
+}
+
+/// A residency policy. It decides nothing alone: what it ranks best is vetoed, scheduled and carried out by others.
+pub trait Policy: Send {
+    /// A layer was routed: called once a layer step, before anything is decided for it.
+    fn observe(&mut self, context: &Context, layer: LayerId, routed: &[Routed]);
+
+    /// The cost of serving the running step as proposed, at most from what is known now; least is taken first. `None`
+    /// for a form the policy does not use.
+    fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms>;
+
+    /// The fast copy to give up next. It must belong to a block that is neither pinned nor under way, and must not be
+    /// the copy a move reads; `None` if there is no such copy.
+    fn victim(&mut self, context: &Context) -> Option<Victim>;
+
+    /// Room has been taken for a fast copy of a block that had none.
+    fn admitted(&mut self, context: &Context, block: BlockId);
+
+    /// A block has lost its last fast copy, or its move, other than as the policy's own victim.
+    fn lost(&mut self, context: &Context, block: BlockId);
+
+    /// Moves worth making while the links are idle, best first. Their `class` is prefetch or speculation.
+    fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>);
+
+    /// A token step is complete; `drift` is its drift at the upper bound.
+    fn step_done(&mut self, context: &Context, drift: f64);
+}

@@ -1,0 +1,164 @@
+//! Phase five: what was decided becomes changes of the ledger and commands to the platform. A copy is published only
+//! when its last byte has arrived; room that a move is still writing to is not given to anybody else.
+
+use crate::control::{Proposal, Victim};
+use crate::event::{Command, MoveClass};
+use crate::id::{BlockId, MoveId};
+use crate::ledger::Refused;
+use crate::orchestrator::Orchestrator;
+use crate::record::{Action, Decision};
+use crate::score::Terms;
+use crate::units::{Bytes, Nanos, Time};
+use crate::veto::{Reason, Verdict, check};
+
+impl Orchestrator {
+    /// Asks the guard, and writes the answer down.
+    pub(crate) fn vetted(&mut self, proposal: &Proposal) -> bool {
+        let verdict = check(proposal, &self.context);
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Reject(reason) => self.tally.veto(reason),
+            Verdict::Defer(_) => self.tally.veto(Reason::Evidence),
+        }
+        self.log_proposal(proposal, verdict);
+        verdict == Verdict::Pass
+    }
+
+    /// Begins the move of a proposal that has passed, making room for it. Returns whether there was room.
+    pub(crate) fn begin(&mut self, proposal: &Proposal) -> Result<bool, Refused> {
+        let Proposal { block, route, class, .. } = *proposal;
+        if !self.make_room(self.context.ledger.footprint(block, route.to))? {
+            self.tally.veto(Reason::Capacity);
+            self.log_proposal(proposal, Verdict::Reject(Reason::Capacity));
+            return Ok(false);
+        }
+        let had_none = !self.context.ledger.is_fast(block);
+        let deadline = self.deadline(proposal);
+        let id = self.context.ledger.begin(block, route.from, route.to, class, route.crossing, deadline)?;
+        let latest_start = deadline.map(|deadline| Time(deadline.0.saturating_sub(route.time.0)));
+        self.schedule.add(id, route.link, route.encode_at, latest_start);
+        if had_none {
+            self.policy.admitted(&self.context, block);
+        }
+        if class != MoveClass::Demand {
+            self.tally.speculations += 1;
+        }
+        Ok(true)
+    }
+
+    /// Frees fast memory until `wanted` bytes fit; `false` if that cannot be done now.
+    fn make_room(&mut self, wanted: Bytes) -> Result<bool, Refused> {
+        let fast = self.context.costs.fast;
+        while self.context.ledger.free(fast) < wanted {
+            if let Some(victim) = self.policy.victim(&self.context) {
+                self.evict(victim)?;
+            } else if !self.cancel_background()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn evict(&mut self, victim: Victim) -> Result<(), Refused> {
+        let Victim { block, form, terms } = victim;
+        self.log(block, Action::Evict, Verdict::Pass, terms, |decision| decision.from = Some(form));
+        self.context.ledger.drop_copy(block, form)?;
+        self.commands.push(Command::Drop { block, form });
+        Ok(())
+    }
+
+    /// Gives up the youngest background move that has nothing on its link.
+    fn cancel_background(&mut self) -> Result<bool, Refused> {
+        let youngest = self
+            .context
+            .ledger
+            .flights()
+            .filter(|(id, flight)| flight.class != MoveClass::Demand && !self.schedule.has_outstanding(*id))
+            .map(|(id, _)| id)
+            .max();
+        match youngest {
+            Some(id) => self.cancel(id).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Gives a move up, at once or as soon as the chunk on its link has landed.
+    pub(crate) fn cancel(&mut self, id: MoveId) -> Result<(), Refused> {
+        if self.schedule.forget(id) {
+            self.abandoned.push(id);
+            return Ok(());
+        }
+        self.abandoned.retain(|&abandoned| abandoned != id);
+        let Some(flight) = self.context.ledger.flight(id).copied() else {
+            return Err(Refused::NoSuchMove(id));
+        };
+        self.log(flight.block, Action::Cancel, Verdict::Pass, None, |decision| decision.to = Some(flight.to));
+        self.context.ledger.cancel(id)?;
+        self.commands.push(Command::Cancel { id });
+        if !self.context.ledger.is_fast(flight.block) {
+            self.policy.lost(&self.context, flight.block);
+        }
+        Ok(())
+    }
+
+    /// A chunk has arrived; returns the block whose copy is now published.
+    pub(crate) fn landed(&mut self, id: MoveId) -> Result<Option<BlockId>, Refused> {
+        let Some(len) = self.schedule.landed(id) else { return Err(Refused::NoSuchMove(id)) };
+        if self.abandoned.contains(&id) {
+            self.cancel(id)?;
+            return Ok(None);
+        }
+        let block = self.context.ledger.flight(id).map(|flight| flight.block);
+        Ok(self.context.ledger.arrive(id, len)?.and(block))
+    }
+
+    /// When a proposal's copy is wanted: a demand now, anything else when its layer comes round.
+    fn deadline(&self, proposal: &Proposal) -> Option<Time> {
+        let signals = &self.context.signals;
+        if proposal.class == MoveClass::Demand {
+            return Some(signals.now);
+        }
+        let layer = u64::from(self.context.model.block(proposal.block).layer.0);
+        let layers = u64::from(signals.layers);
+        let ahead = (layer + layers - u64::from(signals.layer.0)) % layers;
+        let ahead = if ahead == 0 { layers } else { ahead };
+        Some(signals.now + Nanos(signals.layer_period.0.saturating_mul(ahead)))
+    }
+
+    fn log_proposal(&mut self, proposal: &Proposal, verdict: Verdict) {
+        let route = proposal.route;
+        self.log(proposal.block, proposal.action, verdict, Some(proposal.terms), |decision| {
+            decision.from = Some(route.from);
+            decision.to = Some(route.to);
+        });
+    }
+
+    fn log(
+        &mut self,
+        block: BlockId,
+        action: Action,
+        verdict: Verdict,
+        terms: Option<Terms>,
+        fill: impl FnOnce(&mut Decision),
+    ) {
+        let Some(log) = &mut self.log else { return };
+        let signals = &self.context.signals;
+        let mut decision = Decision {
+            seq: self.decisions,
+            step: signals.step,
+            layer: signals.layer,
+            block,
+            action,
+            from: None,
+            to: None,
+            state: self.context.ledger.state(block),
+            verdict,
+            terms,
+            observed: signals.digest,
+            at: signals.now,
+        };
+        fill(&mut decision);
+        log.push(decision);
+        self.decisions += 1;
+    }
+}

@@ -1,0 +1,317 @@
+//! One layer step: its demand, the copies it will read, what it waits for, and its waves.
+
+use crate::control::Proposal;
+use crate::event::{Form, MoveClass, Part, Read, Routed};
+use crate::id::{BlockId, LayerId};
+use crate::orchestrator::{ControlError, Orchestrator};
+use crate::record::Action;
+use crate::score::{Route, Terms};
+use crate::state::State;
+use crate::tally::Cause;
+use crate::units::{Nanos, Time};
+
+/// Where one block of the demand stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Standing {
+    /// Nothing is decided: it waits for room, and so for a later wave.
+    Unserved,
+    /// It waits for a copy.
+    Waiting(Cause),
+    /// It will be read from this copy.
+    Ready(Form),
+    /// A wave has computed it.
+    Done,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    routed: Routed,
+    standing: Standing,
+    /// Squared drift it adds, at the mean and at the upper bound.
+    drift: (f64, f64),
+}
+
+/// The running layer step.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerStep {
+    layer: LayerId,
+    asked_at: Time,
+    members: Vec<Member>,
+    computing: bool,
+    later_wave: bool,
+    last_cause: Option<Cause>,
+}
+
+impl LayerStep {
+    fn count(&self, which: impl Fn(&Standing) -> bool) -> usize {
+        self.members.iter().filter(|member| which(&member.standing)).count()
+    }
+}
+
+impl Orchestrator {
+    pub(crate) fn layer_routed(&mut self, layer: LayerId, routed: Vec<Routed>) -> Result<(), ControlError> {
+        self.policy.observe(&self.context, layer, &routed);
+        self.tally.layer_steps += 1;
+        for expert in &routed {
+            self.context.ledger.pin(expert.block);
+            self.tally.demanded += 1;
+            let state = self.context.ledger.state(expert.block);
+            if state.is_fast() {
+                self.tally.hits_by_state[state as usize] += 1;
+            }
+        }
+        self.cancel_missed(layer)?;
+        let fresh = |routed| Member { routed, standing: Standing::Unserved, drift: (0.0, 0.0) };
+        self.running = Some(LayerStep {
+            layer,
+            asked_at: self.context.signals.now,
+            members: routed.into_iter().map(fresh).collect(),
+            computing: false,
+            later_wave: false,
+            last_cause: None,
+        });
+        self.serve_wave()
+    }
+
+    /// Background moves to this layer that were not asked for have missed their chance.
+    fn cancel_missed(&mut self, layer: LayerId) -> Result<(), ControlError> {
+        let model = &self.context.model;
+        let missed: Vec<_> = self
+            .context
+            .ledger
+            .flights()
+            .filter(|(_, flight)| {
+                flight.class != MoveClass::Demand && model.block(flight.block).layer == layer
+            })
+            .filter(|(id, flight)| {
+                !self.context.ledger.is_pinned(flight.block) && !self.abandoned.contains(id)
+            })
+            .map(|(id, _)| id)
+            .collect();
+        missed.into_iter().try_for_each(|id| self.cancel(id).map_err(ControlError::from))
+    }
+
+    /// Serves every block that has no copy decided yet, then computes if nothing is waited for.
+    fn serve_wave(&mut self) -> Result<(), ControlError> {
+        let Some(mut step) = self.running.take() else { return Ok(()) };
+        for index in 0..step.members.len() {
+            if step.members[index].standing == Standing::Unserved {
+                self.serve(&mut step, index)?;
+            }
+        }
+        let starved = step.count(|s| matches!(s, Standing::Ready(_) | Standing::Waiting(_))) == 0;
+        if starved && self.context.ledger.flights().next().is_none() {
+            let block =
+                step.members.iter().find(|m| m.standing == Standing::Unserved).map(|m| m.routed.block);
+            if let Some(block) = block {
+                return Err(ControlError::DoesNotFit { layer: step.layer, block });
+            }
+        }
+        self.compute_if_ready(&mut step);
+        self.running = Some(step);
+        Ok(())
+    }
+
+    /// A copy was published: whoever waited for it looks again.
+    pub(crate) fn published(&mut self, block: BlockId) -> Result<(), ControlError> {
+        let Some(mut step) = self.running.take() else { return Ok(()) };
+        let waiting =
+            |member: &Member| member.routed.block == block && matches!(member.standing, Standing::Waiting(_));
+        if let Some(index) = step.members.iter().position(waiting) {
+            if let Standing::Waiting(cause) = step.members[index].standing {
+                step.last_cause = Some(cause);
+            }
+            self.serve(&mut step, index)?;
+            self.compute_if_ready(&mut step);
+        }
+        self.running = Some(step);
+        Ok(())
+    }
+
+    /// A step in which nothing could be placed tries again when a move has ended.
+    pub(crate) fn resume_starved(&mut self) -> Result<(), ControlError> {
+        let starved = self.running.as_ref().is_some_and(|step| {
+            !step.computing
+                && step.count(|s| *s == Standing::Unserved) > 0
+                && step.count(|s| matches!(s, Standing::Ready(_) | Standing::Waiting(_))) == 0
+        });
+        if starved { self.serve_wave() } else { Ok(()) }
+    }
+
+    /// Decides which copy a block is read from, and begins what it takes.
+    fn serve(&mut self, step: &mut LayerStep, index: usize) -> Result<(), ControlError> {
+        let block = step.members[index].routed.block;
+        if let Some(form) = self.context.ledger.full_copy(block) {
+            step.members[index].standing = Standing::Ready(form);
+            step.members[index].drift = (0.0, 0.0);
+            return Ok(());
+        }
+        if let Some((id, _)) = self.context.ledger.flight_of(block) {
+            step.members[index].standing = Standing::Waiting(self.hasten(id)?);
+            return Ok(());
+        }
+        step.members[index].drift = (0.0, 0.0);
+        let mut best = self.options(step, index);
+        best.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.route.to.cmp(&b.route.to)));
+        for proposal in best {
+            let chosen_among_many = self.context.costs.formats.len() > 1 || proposal.action != Action::Read;
+            if chosen_among_many && !self.vetted(&proposal) {
+                continue;
+            }
+            if let Some(standing) = self.act(&proposal)? {
+                step.members[index].standing = standing;
+                step.members[index].drift = self.drift_of(&proposal);
+                return Ok(());
+            }
+        }
+        step.members[index].standing = Standing::Unserved;
+        Ok(())
+    }
+
+    /// Turns a move that is under way into a demand; returns what the step will have waited for.
+    fn hasten(&mut self, id: crate::id::MoveId) -> Result<Cause, ControlError> {
+        let background = self.context.ledger.flight(id).is_some_and(|f| f.class != MoveClass::Demand);
+        if self.abandoned.contains(&id) || !background {
+            return Ok(Cause::DemandFetch);
+        }
+        self.context.ledger.reclass(id, MoveClass::Demand)?;
+        self.tally.speculations_used += 1;
+        Ok(Cause::LatePrefetch)
+    }
+
+    /// Every way to serve a block now, weighed by the policy.
+    fn options(&mut self, step: &LayerStep, index: usize) -> Vec<Proposal> {
+        let routed = step.members[index].routed;
+        let block = routed.block;
+        let taken: f64 = step.members.iter().map(|member| member.drift.1).sum();
+        let tokens = f64::from(self.context.signals.concurrency.max(1));
+        let propose = |action, route| Proposal {
+            block,
+            action,
+            route,
+            class: MoveClass::Demand,
+            gate_squared: f64::from(routed.gate_squared) / tokens,
+            layer_drift: taken,
+            observations: 0,
+            terms: Terms::default(),
+        };
+        let context = &self.context;
+        let ledger = &context.ledger;
+        let resident = ledger.is_fast(block);
+        let mut all = Vec::with_capacity(2 * context.costs.formats.len());
+        for form in ledger.fast_copies(block).filter(|form| form.format.get().direct) {
+            let route = Route {
+                from: form,
+                to: form,
+                encode_at: crate::event::EncodeAt::Source,
+                link: None,
+                crossing: Default::default(),
+                time: Nanos::ZERO,
+            };
+            all.push(propose(Action::Read, route));
+        }
+        for &format in &context.costs.formats {
+            if ledger.has(block, Form { tier: context.costs.fast, format }) {
+                continue;
+            }
+            if format.get().direct {
+                all.extend(
+                    context.costs.recode(ledger, block, format).map(|route| propose(Action::Expand, route)),
+                );
+            }
+            let action = if resident { Action::Upgrade } else { Action::Fetch };
+            all.extend(context.costs.fetch(ledger, block, format).map(|route| propose(action, route)));
+        }
+        let policy = &mut self.policy;
+        all.retain_mut(|proposal| match policy.weigh(context, proposal) {
+            Some(terms) => {
+                proposal.terms = terms;
+                true
+            }
+            None => false,
+        });
+        all
+    }
+
+    /// Carries out one way to serve a block; `None` if there is no room for it.
+    fn act(&mut self, proposal: &Proposal) -> Result<Option<Standing>, ControlError> {
+        let cause = match proposal.action {
+            Action::Read => return Ok(Some(Standing::Ready(proposal.route.to))),
+            Action::Expand => Cause::Decode,
+            _ if self.context.ledger.state(proposal.block) == State::Recomputable => Cause::Recompute,
+            _ => Cause::DemandFetch,
+        };
+        Ok(self.begin(proposal)?.then_some(Standing::Waiting(cause)))
+    }
+
+    fn drift_of(&self, proposal: &Proposal) -> (f64, f64) {
+        let error = self.context.guard.error(proposal.block, proposal.route.to.format);
+        error.map_or((0.0, 0.0), |error| {
+            (
+                proposal.gate_squared * error.mean * error.mean,
+                proposal.gate_squared * error.upper * error.upper,
+            )
+        })
+    }
+
+    fn compute_if_ready(&mut self, step: &mut LayerStep) {
+        let waiting = step.count(|s| matches!(s, Standing::Waiting(_)));
+        let ready = step.count(|s| matches!(s, Standing::Ready(_)));
+        if step.computing || waiting > 0 || (ready == 0 && !step.members.is_empty()) {
+            return;
+        }
+        let wait = self.context.signals.now.since(step.asked_at);
+        let cause = if step.later_wave { Some(Cause::Wave) } else { step.last_cause };
+        if let Some(cause) = cause {
+            self.tally.stalled(cause, wait);
+        }
+        let reads = step.members.iter().filter_map(|member| match member.standing {
+            Standing::Ready(form) => {
+                Some(Read { block: member.routed.block, form, tokens: member.routed.tokens })
+            }
+            _ => None,
+        });
+        let reads = reads.collect();
+        step.computing = true;
+        self.compute(step.layer, Part::Experts, reads);
+        self.context.signals.computing();
+        self.speculate();
+    }
+
+    /// What the idle links could do meanwhile.
+    fn speculate(&mut self) {
+        let mut proposals = Vec::new();
+        self.policy.speculate(&self.context, &mut proposals);
+        for proposal in proposals {
+            if self.vetted(&proposal) && !matches!(self.begin(&proposal), Ok(true)) {
+                break;
+            }
+        }
+    }
+
+    /// A wave is computed. Returns whether it was the last of its layer step.
+    pub(crate) fn wave_done(&mut self) -> Result<bool, ControlError> {
+        let Some(step) = self.running.as_mut().filter(|step| step.computing) else {
+            return Err(ControlError::Unexpected("the end of a layer"));
+        };
+        step.computing = false;
+        for member in &mut step.members {
+            if matches!(member.standing, Standing::Ready(_)) {
+                member.standing = Standing::Done;
+                self.context.ledger.unpin(member.routed.block);
+            }
+        }
+        if step.count(|s| *s == Standing::Unserved) > 0 {
+            step.later_wave = true;
+            step.last_cause = None;
+            step.asked_at = self.context.signals.now;
+            self.tally.extra_waves += 1;
+            self.serve_wave()?;
+            return Ok(false);
+        }
+        let drift = step.members.iter().fold((0.0, 0.0), |sum, m| (sum.0 + m.drift.0, sum.1 + m.drift.1));
+        self.context.guard.spend_layer(drift.0, drift.1);
+        self.running = None;
+        Ok(true)
+    }
+}

@@ -1,0 +1,515 @@
+//! The ledger: which copies exist, which are under way, what they weigh, and which blocks may not be touched.
+//!
+//! Every change of a block's copies goes through here, so that a move outside the table of edges, a copy beyond a
+//! tier's capacity, or the loss of a home copy cannot be built.
+
+use crate::event::{Form, MoveClass};
+use crate::format::FormatId;
+use crate::id::{BlockId, MoveId, TierId};
+use crate::machine::{Class, Machine};
+use crate::model::Model;
+use crate::state::{STATES, State, edge_between};
+use crate::units::{Bytes, Nanos, Time};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A refused change. None of these is reachable from user input: they say that a policy is wrong.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Refused {
+    /// The change of state is not in the table.
+    #[error("block {block:?} cannot go from {from:?} to {to:?}")]
+    NoSuchEdge {
+        /// The block.
+        block: BlockId,
+        /// Its state before.
+        from: State,
+        /// The state it would have.
+        to: State,
+    },
+    /// The tier is full.
+    #[error("tier {tier:?} has {free} free and {wanted} is wanted")]
+    NoRoom {
+        /// The tier.
+        tier: TierId,
+        /// What is free.
+        free: Bytes,
+        /// What is asked for.
+        wanted: Bytes,
+    },
+    /// The copy named is not there, or is there already.
+    #[error("block {block:?} has no such copy, or has it already: {form:?}")]
+    NoSuchCopy {
+        /// The block.
+        block: BlockId,
+        /// The copy.
+        form: Form,
+    },
+    /// The copy is in use: needed by the running step, read by a move, or the only one there is.
+    #[error("the copy {form:?} of block {block:?} is in use")]
+    InUse {
+        /// The block.
+        block: BlockId,
+        /// The copy.
+        form: Form,
+    },
+    /// The form is not one that this run knows.
+    #[error("form {0:?} is not part of this run")]
+    UnknownForm(Form),
+    /// The move is not under way.
+    #[error("move {0:?} is not under way")]
+    NoSuchMove(MoveId),
+}
+
+/// A move under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flight {
+    /// What is moved.
+    pub block: BlockId,
+    /// From which copy.
+    pub from: Form,
+    /// To which copy.
+    pub to: Form,
+    /// Why.
+    pub class: MoveClass,
+    /// Bytes that cross the link.
+    pub total: Bytes,
+    /// Bytes handed to the link so far.
+    pub sent: Bytes,
+    /// Bytes that have arrived.
+    pub arrived: Bytes,
+    /// When it is wanted.
+    pub deadline: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    copies: u64,
+    flight: Option<MoveId>,
+    pins: u32,
+}
+
+/// The forms of a run as bits, so that a block's copies are one word.
+#[derive(Clone, Debug)]
+struct Forms {
+    all: Vec<Form>,
+    fast: u64,
+    direct: u64,
+    staged: u64,
+    cold: u64,
+    of_format: Vec<u64>,
+}
+
+impl Forms {
+    fn new(machine: &Machine, formats: &[FormatId]) -> Forms {
+        let mut forms = Forms {
+            all: Vec::new(),
+            fast: 0,
+            direct: 0,
+            staged: 0,
+            cold: 0,
+            of_format: vec![0; crate::format::FORMATS.len()],
+        };
+        for tier in (0..machine.tiers.len() as u8).map(TierId) {
+            for &format in formats {
+                let bit = 1u64 << forms.all.len();
+                forms.all.push(Form { tier, format });
+                match machine.tier(tier).class {
+                    Class::Fast => forms.fast |= bit,
+                    Class::Staged => forms.staged |= bit,
+                    Class::Cold => forms.cold |= bit,
+                }
+                if format.get().direct {
+                    forms.direct |= bit;
+                }
+                forms.of_format[format.0 as usize] |= bit;
+            }
+        }
+        forms
+    }
+
+    fn bit(&self, form: Form) -> Result<u64, Refused> {
+        let index = self.all.iter().position(|&known| known == form).ok_or(Refused::UnknownForm(form))?;
+        Ok(1 << index)
+    }
+
+    fn first(&self, copies: u64) -> Option<Form> {
+        (copies != 0).then(|| self.all[copies.trailing_zeros() as usize])
+    }
+}
+
+/// Bytes and their peak in one tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes taken now, moves under way included.
+    pub used: Bytes,
+    /// The most that was ever taken.
+    pub peak: Bytes,
+    /// Bytes that may be taken.
+    pub capacity: Bytes,
+    /// Copies given up.
+    pub evictions: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    model: Arc<Model>,
+    forms: Forms,
+    granularity: Vec<Bytes>,
+    entries: Vec<Entry>,
+    flights: BTreeMap<MoveId, Flight>,
+    usage: Vec<Usage>,
+    next_move: u64,
+    now: Time,
+    state_bytes: [u64; STATES.len()],
+    state_byte_nanos: [u128; STATES.len()],
+    state_since: [Time; STATES.len()],
+    transitions: [[u64; STATES.len()]; STATES.len()],
+}
+
+/// The most (tier, format) pairs a run can have.
+pub const MAX_FORMS: usize = 64;
+
+impl Ledger {
+    /// A ledger in which every block has its home copies and nothing else. `budgets` gives each tier the bytes that
+    /// managed blocks may take; `home` and `encoded` say in which forms every block exists from the start.
+    ///
+    /// # Errors
+    /// [`Refused::NoRoom`] where the home copies do not fit their tier, [`Refused::UnknownForm`] where the run has
+    /// more than [`MAX_FORMS`] forms.
+    pub fn new(
+        model: Arc<Model>,
+        machine: &Machine,
+        formats: &[FormatId],
+        budgets: &[Bytes],
+        home: TierId,
+        encoded: &[FormatId],
+    ) -> Result<Ledger, Refused> {
+        let forms = Forms::new(machine, formats);
+        if forms.all.len() > MAX_FORMS {
+            return Err(Refused::UnknownForm(forms.all[MAX_FORMS]));
+        }
+        let mut ledger = Ledger {
+            forms,
+            granularity: machine.tiers.iter().map(|tier| tier.granularity).collect(),
+            entries: vec![Entry::default(); model.blocks.len()],
+            flights: BTreeMap::new(),
+            usage: budgets.iter().map(|&capacity| Usage { capacity, ..Usage::default() }).collect(),
+            next_move: 0,
+            now: Time(0),
+            state_bytes: [0; STATES.len()],
+            state_byte_nanos: [0; STATES.len()],
+            state_since: [Time(0); STATES.len()],
+            transitions: [[0; STATES.len()]; STATES.len()],
+            model,
+        };
+        for block in (0..ledger.entries.len() as u32).map(BlockId) {
+            let native = ledger.model.block(block).native;
+            for format in std::iter::once(native).chain(encoded.iter().copied().filter(|&f| f != native)) {
+                let form = Form { tier: home, format };
+                ledger.take(form, block)?;
+                ledger.entries[block.index()].copies |= ledger.forms.bit(form)?;
+            }
+            let state = ledger.state(block);
+            ledger.state_bytes[state as usize] += ledger.native_bytes(block);
+        }
+        Ok(ledger)
+    }
+
+    /// Moves the ledger's clock; changes are booked at this instant.
+    pub fn advance(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    /// The bytes a copy takes in its tier, allocation granularity included.
+    pub fn footprint(&self, block: BlockId, form: Form) -> Bytes {
+        self.model.block(block).bytes(form.format).round_up(self.granularity[form.tier.index()])
+    }
+
+    /// Bytes that can still be taken in a tier.
+    pub fn free(&self, tier: TierId) -> Bytes {
+        let usage = &self.usage[tier.index()];
+        usage.capacity.saturating_sub(usage.used)
+    }
+
+    /// A tier's bytes.
+    pub fn usage(&self, tier: TierId) -> &Usage {
+        &self.usage[tier.index()]
+    }
+
+    /// Gives a tier another budget; it may be below what is taken now, and then nothing new fits.
+    pub fn set_capacity(&mut self, tier: TierId, capacity: Bytes) {
+        self.usage[tier.index()].capacity = capacity;
+    }
+
+    /// The state of a block.
+    pub fn state(&self, block: BlockId) -> State {
+        let entry = &self.entries[block.index()];
+        let fast = entry.copies & self.forms.fast;
+        let native = self.forms.of_format[self.model.block(block).native.0 as usize];
+        if fast & native != 0 {
+            State::Full
+        } else if fast & self.forms.direct != 0 {
+            State::Reduced
+        } else if fast != 0 {
+            State::Compressed
+        } else if entry.flight.is_some_and(|id| self.lands_fast(id)) {
+            State::InFlight
+        } else if entry.copies & self.forms.staged != 0 {
+            State::Staged
+        } else if entry.copies & self.forms.cold != 0 {
+            State::Cold
+        } else {
+            State::Recomputable
+        }
+    }
+
+    /// Whether a block has this copy, complete.
+    pub fn has(&self, block: BlockId, form: Form) -> bool {
+        self.forms.bit(form).is_ok_and(|bit| self.entries[block.index()].copies & bit != 0)
+    }
+
+    /// Whether a block has any fast copy.
+    #[inline]
+    pub fn is_fast(&self, block: BlockId) -> bool {
+        self.entries[block.index()].copies & self.forms.fast != 0
+    }
+
+    /// The copies of a block, fast tiers and native format first.
+    pub fn copies(&self, block: BlockId) -> impl Iterator<Item = Form> + '_ {
+        let mut left = self.entries[block.index()].copies;
+        std::iter::from_fn(move || {
+            let form = self.forms.first(left)?;
+            left &= left - 1;
+            Some(form)
+        })
+    }
+
+    /// The fast copies of a block.
+    pub fn fast_copies(&self, block: BlockId) -> impl Iterator<Item = Form> + '_ {
+        let mut left = self.entries[block.index()].copies & self.forms.fast;
+        std::iter::from_fn(move || {
+            let form = self.forms.first(left)?;
+            left &= left - 1;
+            Some(form)
+        })
+    }
+
+    /// The copy a kernel reads without anything lost: the native one in fast memory.
+    pub fn full_copy(&self, block: BlockId) -> Option<Form> {
+        let native = self.forms.of_format[self.model.block(block).native.0 as usize];
+        self.forms.first(self.entries[block.index()].copies & self.forms.fast & native)
+    }
+
+    /// The move under way to a block.
+    pub fn flight_of(&self, block: BlockId) -> Option<(MoveId, &Flight)> {
+        let id = self.entries[block.index()].flight?;
+        self.flights.get(&id).map(|flight| (id, flight))
+    }
+
+    /// A move under way.
+    pub fn flight(&self, id: MoveId) -> Option<&Flight> {
+        self.flights.get(&id)
+    }
+
+    /// All moves under way, oldest first.
+    pub fn flights(&self) -> impl Iterator<Item = (MoveId, &Flight)> {
+        self.flights.iter().map(|(&id, flight)| (id, flight))
+    }
+
+    /// Holds a block in fast memory until it is unpinned.
+    pub fn pin(&mut self, block: BlockId) {
+        self.entries[block.index()].pins += 1;
+    }
+
+    /// Takes one hold back.
+    pub fn unpin(&mut self, block: BlockId) {
+        let pins = &mut self.entries[block.index()].pins;
+        debug_assert!(*pins > 0);
+        *pins = pins.saturating_sub(1);
+    }
+
+    /// Whether the running step needs the block.
+    #[inline]
+    pub fn is_pinned(&self, block: BlockId) -> bool {
+        self.entries[block.index()].pins > 0
+    }
+
+    /// Starts a move: takes its room and books the change of state.
+    ///
+    /// # Errors
+    /// The source is missing, the destination is there already or another move to the block is under way, there is
+    /// no room, or the edge is not in the table.
+    pub fn begin(
+        &mut self,
+        block: BlockId,
+        from: Form,
+        to: Form,
+        class: MoveClass,
+        total: Bytes,
+        deadline: Option<Time>,
+    ) -> Result<MoveId, Refused> {
+        if !self.has(block, from) || self.has(block, to) {
+            return Err(Refused::NoSuchCopy { block, form: to });
+        }
+        if self.entries[block.index()].flight.is_some() {
+            return Err(Refused::InUse { block, form: to });
+        }
+        let before = self.state(block);
+        self.take(to, block)?;
+        let id = MoveId(self.next_move);
+        self.next_move += 1;
+        let flight =
+            Flight { block, from, to, class, total, sent: Bytes::ZERO, arrived: Bytes::ZERO, deadline };
+        self.flights.insert(id, flight);
+        self.entries[block.index()].flight = Some(id);
+        self.book(block, before)?;
+        Ok(id)
+    }
+
+    /// Notes that bytes of a move were handed to the link, and gives the move a new class if it has become urgent.
+    ///
+    /// # Errors
+    /// The move is not under way.
+    pub fn send(&mut self, id: MoveId, bytes: Bytes) -> Result<(), Refused> {
+        self.flight_mut(id)?.sent += bytes;
+        Ok(())
+    }
+
+    /// Changes why a move is made.
+    ///
+    /// # Errors
+    /// The move is not under way.
+    pub fn reclass(&mut self, id: MoveId, class: MoveClass) -> Result<(), Refused> {
+        self.flight_mut(id)?.class = class;
+        Ok(())
+    }
+
+    /// Notes that everything sent has arrived. The copy is published when nothing is left to send: then its form is
+    /// returned.
+    ///
+    /// # Errors
+    /// The move is not under way, or the edge is not in the table.
+    pub fn arrive(&mut self, id: MoveId, bytes: Bytes) -> Result<Option<Form>, Refused> {
+        let flight = self.flight_mut(id)?;
+        flight.arrived += bytes;
+        if flight.arrived < flight.total {
+            return Ok(None);
+        }
+        let Flight { block, to, .. } = *flight;
+        let before = self.state(block);
+        let bit = self.forms.bit(to)?;
+        self.flights.remove(&id);
+        let entry = &mut self.entries[block.index()];
+        entry.flight = None;
+        entry.copies |= bit;
+        self.book(block, before)?;
+        Ok(Some(to))
+    }
+
+    /// Gives a move up: its room is free and the block is back where it was.
+    ///
+    /// # Errors
+    /// The move is not under way, or the edge is not in the table.
+    pub fn cancel(&mut self, id: MoveId) -> Result<Flight, Refused> {
+        let flight = *self.flight_mut(id)?;
+        let before = self.state(flight.block);
+        self.flights.remove(&id);
+        self.entries[flight.block.index()].flight = None;
+        self.release(flight.to, flight.block);
+        self.book(flight.block, before)?;
+        Ok(flight)
+    }
+
+    /// Gives a copy up.
+    ///
+    /// # Errors
+    /// The copy is missing, is the last one, is read by a move, or is a fast copy of a pinned block with no other
+    /// fast copy; or the edge is not in the table.
+    pub fn drop_copy(&mut self, block: BlockId, form: Form) -> Result<(), Refused> {
+        let bit = self.forms.bit(form)?;
+        let entry = self.entries[block.index()];
+        if entry.copies & bit == 0 {
+            return Err(Refused::NoSuchCopy { block, form });
+        }
+        let left = entry.copies & !bit;
+        let read = self.flight_of(block).is_some_and(|(_, flight)| flight.from == form);
+        if left == 0 || read || (entry.pins > 0 && bit & self.forms.fast != 0) {
+            return Err(Refused::InUse { block, form });
+        }
+        let before = self.state(block);
+        self.entries[block.index()].copies = left;
+        self.release(form, block);
+        self.usage[form.tier.index()].evictions += 1;
+        self.book(block, before)
+    }
+
+    /// Byte-seconds each state has held, native bytes counted, up to `end`.
+    pub fn byte_seconds(&self, end: Time) -> [f64; STATES.len()] {
+        std::array::from_fn(|index| {
+            let open = self.state_bytes[index] as u128 * end.since(self.state_since[index]).0 as u128;
+            (self.state_byte_nanos[index] + open) as f64 * 1e-9
+        })
+    }
+
+    /// How often each edge was taken: `[from][to]`.
+    pub fn transitions(&self) -> &[[u64; STATES.len()]; STATES.len()] {
+        &self.transitions
+    }
+
+    fn native_bytes(&self, block: BlockId) -> u64 {
+        let block = self.model.block(block);
+        block.bytes(block.native).0
+    }
+
+    fn lands_fast(&self, id: MoveId) -> bool {
+        self.flights
+            .get(&id)
+            .is_some_and(|f| self.forms.bit(f.to).is_ok_and(|bit| bit & self.forms.fast != 0))
+    }
+
+    fn flight_mut(&mut self, id: MoveId) -> Result<&mut Flight, Refused> {
+        self.flights.get_mut(&id).ok_or(Refused::NoSuchMove(id))
+    }
+
+    fn take(&mut self, form: Form, block: BlockId) -> Result<(), Refused> {
+        self.forms.bit(form)?;
+        let wanted = self.footprint(block, form);
+        let free = self.free(form.tier);
+        if wanted > free {
+            return Err(Refused::NoRoom { tier: form.tier, free, wanted });
+        }
+        let usage = &mut self.usage[form.tier.index()];
+        usage.used += wanted;
+        usage.peak = usage.peak.max(usage.used);
+        Ok(())
+    }
+
+    fn release(&mut self, form: Form, block: BlockId) {
+        let bytes = self.footprint(block, form);
+        self.usage[form.tier.index()].used -= bytes;
+    }
+
+    fn book(&mut self, block: BlockId, from: State) -> Result<(), Refused> {
+        let to = self.state(block);
+        if from == to {
+            return Ok(());
+        }
+        let edge = edge_between(from, to).ok_or(Refused::NoSuchEdge { block, from, to })?;
+        if edge.needs_recipe {
+            return Err(Refused::NoSuchEdge { block, from, to });
+        }
+        self.transitions[from as usize][to as usize] += 1;
+        let bytes = self.native_bytes(block);
+        for state in [from, to] {
+            let held: Nanos = self.now.since(self.state_since[state as usize]);
+            self.state_byte_nanos[state as usize] +=
+                self.state_bytes[state as usize] as u128 * held.0 as u128;
+            self.state_since[state as usize] = self.now;
+        }
+        self.state_bytes[from as usize] -= bytes;
+        self.state_bytes[to as usize] += bytes;
+        Ok(())
+    }
+}

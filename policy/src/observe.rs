@@ -1,0 +1,106 @@
+//! Phase one: events become signals.
+
+use crate::event::{Event, EventKind};
+use crate::id::LayerId;
+use crate::units::{Nanos, Time};
+
+/// Weight of the newest sample in the running means below.
+const SMOOTHING: f64 = 1.0 / 16.0;
+
+/// What the controller knows of the run beside its copies.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// Now.
+    pub now: Time,
+    /// Tokens decoded so far by the batch as a whole.
+    pub step: u64,
+    /// Layer steps so far.
+    pub layer_step: u64,
+    /// The layer being run.
+    pub layer: LayerId,
+    /// Layers of the model.
+    pub layers: u32,
+    /// Requests in the batch.
+    pub concurrency: u32,
+    /// Mean time the links are free of demand between one layer's experts and the next layer's routing.
+    pub idle_window: Nanos,
+    /// Mean time between one layer's routing and the next.
+    pub layer_period: Nanos,
+    /// Mean time a chunk waited before its link took it up.
+    pub queue_delay: Nanos,
+    /// A digest of everything observed, for the decision log.
+    pub digest: u64,
+    routed_at: Option<Time>,
+    computing_since: Option<Time>,
+}
+
+impl Signals {
+    /// Signals of a run that has not begun.
+    pub fn new(layers: u32) -> Signals {
+        Signals {
+            now: Time(0),
+            step: 0,
+            layer_step: 0,
+            layer: LayerId(0),
+            layers,
+            concurrency: 0,
+            idle_window: Nanos::ZERO,
+            layer_period: Nanos::ZERO,
+            queue_delay: Nanos::ZERO,
+            digest: 0xcbf2_9ce4_8422_2325,
+            routed_at: None,
+            computing_since: None,
+        }
+    }
+
+    /// Takes an event in.
+    pub fn observe(&mut self, event: &Event) {
+        self.now = event.at;
+        self.mix(event.at.0);
+        match &event.kind {
+            EventKind::LayerRouted { layer, routed } => {
+                self.layer = *layer;
+                self.layer_step += 1;
+                self.mix(layer.0 as u64);
+                for expert in routed {
+                    self.mix((expert.block.0 as u64) << 32 | expert.tokens as u64);
+                    self.mix(expert.gate_squared.to_bits() as u64);
+                }
+                if let Some(since) = self.computing_since.take() {
+                    self.idle_window = smooth(self.idle_window, event.at.since(since));
+                }
+                if let Some(before) = self.routed_at.replace(event.at) {
+                    self.layer_period = smooth(self.layer_period, event.at.since(before));
+                }
+            }
+            EventKind::ChunkDone { id, queued } => {
+                self.mix(id.0);
+                self.queue_delay = smooth(self.queue_delay, *queued);
+            }
+            EventKind::HeadDone => self.step += 1,
+            EventKind::RequestArrived { request, output_tokens, .. } => {
+                self.mix((request.0 as u64) << 32 | *output_tokens as u64);
+            }
+            EventKind::LayerDone { .. } => {}
+            EventKind::MemoryPressure { reserved, .. } => self.mix(reserved.0),
+        }
+    }
+
+    /// Notes that the experts of a layer have been handed to the accelerator: from here the links carry no demand.
+    pub fn computing(&mut self) {
+        self.computing_since = Some(self.now);
+    }
+
+    /// FNV-1a over whole words: cheap, and the same everywhere.
+    fn mix(&mut self, word: u64) {
+        self.digest = (self.digest ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+}
+
+/// An exponential running mean; the first sample stands for the past.
+fn smooth(mean: Nanos, sample: Nanos) -> Nanos {
+    if mean == Nanos::ZERO {
+        return sample;
+    }
+    Nanos((mean.0 as f64 + SMOOTHING * (sample.0 as f64 - mean.0 as f64)) as u64)
+}

@@ -1,0 +1,234 @@
+//! The controller: events in, commands out. It owns the layer sequence, admission and the batch, and runs the five
+//! phases (observe, score, veto, schedule, execute) at every layer step.
+
+use crate::control::{Context, Policy};
+use crate::event::{Command, Event, EventKind, Part, Platform};
+use crate::format::FormatId;
+use crate::guard::{Guard, GuardSpec};
+use crate::id::{BlockId, LayerId, MoveId, TierId};
+use crate::layer_step::LayerStep;
+use crate::ledger::{Ledger, Refused};
+use crate::machine::{Class, Machine};
+use crate::model::Model;
+use crate::observe::Signals;
+use crate::record::Decision;
+use crate::schedule::Schedule;
+use crate::score::Costs;
+use crate::serving::Serving;
+use crate::tally::Tally;
+use crate::units::{Bytes, Time};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why a run cannot go on.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// Not even one block of a demand can be placed.
+    #[error("block {block:?} of layer {layer:?} does not fit into fast memory, even alone")]
+    DoesNotFit {
+        /// The layer.
+        layer: LayerId,
+        /// The block.
+        block: BlockId,
+    },
+    /// The machine has no fast tier.
+    #[error("the machine has no tier of class fast")]
+    NoFastTier,
+    /// A change that the ledger refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// An event that does not belong to what is being run.
+    #[error("the platform reported {0}, which nothing was waiting for")]
+    Unexpected(&'static str),
+}
+
+/// What a run is made of.
+#[derive(Debug)]
+pub struct Setup {
+    /// The model.
+    pub model: Arc<Model>,
+    /// The machine.
+    pub machine: Arc<Machine>,
+    /// Bytes of each tier that managed blocks may take, in the machine's order.
+    pub budgets: Vec<Bytes>,
+    /// The tier of the home copies.
+    pub home: TierId,
+    /// Formats kept in the home tier beside the native one.
+    pub encoded: Vec<FormatId>,
+    /// What the operator allows.
+    pub guard: GuardSpec,
+    /// Requests that decode together, at most.
+    pub max_batch: usize,
+    /// Size of the chunks of background moves.
+    pub chunk: Bytes,
+    /// Whether every decision is kept for [`Orchestrator::take_decisions`].
+    pub record: bool,
+}
+
+/// See the module.
+pub struct Orchestrator {
+    pub(crate) context: Context,
+    pub(crate) policy: Box<dyn Policy>,
+    pub(crate) schedule: Schedule,
+    pub(crate) tally: Tally,
+    pub(crate) commands: Vec<Command>,
+    pub(crate) abandoned: Vec<MoveId>,
+    pub(crate) log: Option<Vec<Decision>>,
+    pub(crate) decisions: u64,
+    pub(crate) running: Option<LayerStep>,
+    serving: Serving,
+    step_began: Time,
+}
+
+impl Orchestrator {
+    /// A controller at the start of a run: home copies in place, fast memory empty.
+    ///
+    /// # Errors
+    /// The home copies do not fit, or the machine has no fast tier.
+    pub fn new(setup: Setup, policy: Box<dyn Policy>) -> Result<Orchestrator, ControlError> {
+        let Setup { model, machine, budgets, home, encoded, guard, max_batch, chunk, record } = setup;
+        let fast = machine.tiers_of(Class::Fast).next().ok_or(ControlError::NoFastTier)?;
+        let mut formats: Vec<FormatId> = model.blocks.iter().map(|block| block.native).collect();
+        formats.dedup();
+        formats
+            .extend(encoded.iter().copied().filter(|format| !formats.contains(format)).collect::<Vec<_>>());
+        let ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, home, &encoded)?;
+        let context = Context {
+            ledger,
+            signals: Signals::new(model.layers.len() as u32),
+            guard: Guard::new(guard, &model),
+            costs: Costs::new(model.clone(), machine.clone(), fast, formats),
+            model,
+            machine,
+        };
+        Ok(Orchestrator {
+            context,
+            policy,
+            schedule: Schedule::new(chunk),
+            tally: Tally::default(),
+            commands: Vec::new(),
+            abandoned: Vec::new(),
+            log: record.then(Vec::new),
+            decisions: 0,
+            running: None,
+            serving: Serving::new(max_batch),
+            step_began: Time(0),
+        })
+    }
+
+    /// Takes one event and appends what is to be done to `commands`.
+    ///
+    /// # Errors
+    /// See [`ControlError`]; the run cannot go on after one.
+    pub fn handle(&mut self, event: Event, commands: &mut Vec<Command>) -> Result<(), ControlError> {
+        self.context.signals.observe(&event);
+        self.context.ledger.advance(event.at);
+        self.tally.events += 1;
+        match event.kind {
+            EventKind::RequestArrived { request, context_tokens, output_tokens } => {
+                self.serving.arrive(request, context_tokens, output_tokens, event.at);
+                if !self.serving.is_running() {
+                    self.start_step();
+                }
+            }
+            EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
+            EventKind::ChunkDone { id, .. } => {
+                if let Some(block) = self.landed(id)? {
+                    self.published(block)?;
+                }
+                self.resume_starved()?;
+            }
+            EventKind::LayerDone { layer } => {
+                if self.wave_done()? {
+                    self.next_layer(layer);
+                }
+            }
+            EventKind::HeadDone => self.end_step(event.at),
+            EventKind::MemoryPressure { tier, reserved } => {
+                let whole = self.context.machine.tier(tier).capacity;
+                self.context.ledger.set_capacity(tier, whole.saturating_sub(reserved));
+            }
+        }
+        self.schedule.dispatch(&mut self.context.ledger, &mut self.commands)?;
+        commands.append(&mut self.commands);
+        Ok(())
+    }
+
+    fn start_step(&mut self) {
+        let now = self.context.signals.now;
+        if self.serving.admit(now) {
+            self.step_began = now;
+            self.context.signals.concurrency = self.serving.batch_len() as u32;
+            self.compute(LayerId(0), Part::Mixer, Vec::new());
+        }
+    }
+
+    fn next_layer(&mut self, done: LayerId) {
+        if done.index() + 1 < self.context.model.layers.len() {
+            self.compute(LayerId(done.0 + 1), Part::Mixer, Vec::new());
+        } else {
+            self.compute(done, Part::Head, Vec::new());
+        }
+    }
+
+    fn end_step(&mut self, now: Time) {
+        self.tally.step_time += now.since(self.step_began);
+        let drift = self.context.guard.end_step();
+        self.policy.step_done(&self.context, drift);
+        for request in self.serving.token(now, &mut self.tally) {
+            self.commands.push(Command::Finish { request });
+        }
+        self.start_step();
+    }
+
+    pub(crate) fn compute(&mut self, layer: LayerId, part: Part, reads: Vec<crate::event::Read>) {
+        self.commands.push(Command::Compute { layer, part, batch: self.serving.batch(), reads });
+    }
+
+    /// The decisions since the last call, if they are recorded.
+    pub fn take_decisions(&mut self) -> Vec<Decision> {
+        self.log.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What the run has counted.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Copies, signals, guard and costs.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
+/// Why [`run`] stopped early.
+#[derive(Debug, Error)]
+pub enum RunError<E: std::error::Error + 'static> {
+    /// The controller could not go on.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The platform could not go on.
+    #[error(transparent)]
+    Platform(E),
+}
+
+/// The one loop: drives a controller on a platform until nothing is left to happen. `each` sees every decision once,
+/// in order, if the controller records them.
+///
+/// # Errors
+/// What the controller or the platform reports.
+pub fn run<P: Platform>(
+    orchestrator: &mut Orchestrator,
+    platform: &mut P,
+    mut each: impl FnMut(Decision),
+) -> Result<(), RunError<P::Error>> {
+    let mut commands = Vec::new();
+    while let Some(event) = platform.next_event().map_err(RunError::Platform)? {
+        orchestrator.handle(event, &mut commands)?;
+        orchestrator.take_decisions().into_iter().for_each(&mut each);
+        for command in commands.drain(..) {
+            platform.submit(command).map_err(RunError::Platform)?;
+        }
+    }
+    Ok(())
+}

@@ -8,6 +8,10 @@ pub mod format;
 pub mod id;
 pub mod machine;
 pub mod model;
+pub mod policies;
+pub mod registry;
+pub mod replay;
+pub mod rule;
 pub mod units;
 
 pub use demand::Demands;

@@ -13,6 +13,7 @@ pub mod registry;
 pub mod replay;
 pub mod rule;
 pub mod units;
+pub mod verdict;
 
 pub use demand::Demands;
 pub use format::{Format, FormatId};

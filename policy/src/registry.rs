@@ -7,6 +7,9 @@ use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 const REGISTRY: &[Entry] =
     &[lru::ENTRY, lfu::ENTRY, lfru::ENTRY, sieve::ENTRY, static_set::ENTRY, belady::ENTRY];
 
+/// Runs a policy over a trace without time.
+pub type Replay = fn(&ReplayInput) -> Result<ReplayResult, ReplayError>;
+
 /// A policy: what it is called and what it can do.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -16,8 +19,8 @@ pub struct Entry {
     pub about: &'static str,
     /// What can be set.
     pub params: &'static [Param],
-    /// Runs it over a trace without time, if it can be; call it through [`Entry::run`].
-    pub replay: Option<fn(&ReplayInput) -> Result<ReplayResult, ReplayError>>,
+    /// How it is replayed, if it can be; call it through [`Entry::run`].
+    pub replay: Option<Replay>,
     /// Whether it knows the future.
     pub clairvoyant: bool,
     /// Whether it learns from another trace beforehand.
@@ -121,7 +124,7 @@ mod tests {
     #[test]
     fn a_slip_gets_a_hint() {
         assert_eq!(lookup("beladi").unwrap_err().meant, Some("belady"));
-        assert_eq!(lookup("lfur").unwrap_err().meant, Some("lfru"));
+        assert_eq!(lookup("sttaic").unwrap_err().meant, Some("static"));
         assert_eq!(lookup("clairvoyant").unwrap_err().meant, None);
         assert_eq!(
             lookup("seive").unwrap_err().to_string(),

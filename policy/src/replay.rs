@@ -5,6 +5,11 @@ use crate::rule::{Keep, KeepNone, Rule};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
 /// What one demand is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -54,8 +54,12 @@ impl Demands {
 
     /// The ids of step `index`, in stored order.
     pub fn step(&self, index: usize) -> &[u32] {
-        let from = if index == 0 { 0 } else { self.ends[index - 1] };
-        &self.ids[from..self.ends[index]]
+        &self.ids[self.offset(index)..self.ends[index]]
+    }
+
+    /// How many selections there are before step `index`, which may be the step after the last.
+    pub fn offset(&self, index: usize) -> usize {
+        if index == 0 { 0 } else { self.ends[index - 1] }
     }
 
     /// The index of the first step of each trace.

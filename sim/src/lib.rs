@@ -1,1 +1,11 @@
-//! sim
+//! The discrete-event world: links, memory and compute in virtual time, driven by the same controller as real hardware.
+
+pub mod compute;
+pub mod link;
+pub mod memory;
+pub mod queue;
+pub mod timeline;
+pub mod workload;
+pub mod world;
+
+pub use world::{World, WorldError};

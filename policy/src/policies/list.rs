@@ -1,0 +1,76 @@
+//! A list of dense ids from newest to oldest, linked inside one array.
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    newer: u32,
+    older: u32,
+}
+
+/// What `newer` holds for an id that is not in the list.
+const ABSENT: u32 = u32::MAX;
+
+/// Ids `0..universe` in one circular chain. The place between the newest and the oldest is a node too, the end, so
+/// that no link has an edge case.
+#[derive(Clone, Debug)]
+pub(super) struct List {
+    nodes: Box<[Node]>,
+    end: u32,
+}
+
+impl List {
+    /// An empty list that ids `0..universe` may enter.
+    pub(super) fn new(universe: u32) -> List {
+        let absent = Node { newer: ABSENT, older: ABSENT };
+        let mut nodes = vec![absent; universe as usize + 1].into_boxed_slice();
+        nodes[universe as usize] = Node { newer: universe, older: universe };
+        List { nodes, end: universe }
+    }
+
+    /// The place that is newer than the newest and older than the oldest id.
+    #[inline(always)]
+    pub(super) fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// Whether `id` is in the list.
+    #[inline(always)]
+    pub(super) fn contains(&self, id: u32) -> bool {
+        self.nodes[id as usize].newer != ABSENT
+    }
+
+    /// The next newer place.
+    #[inline(always)]
+    pub(super) fn newer(&self, at: u32) -> u32 {
+        self.nodes[at as usize].newer
+    }
+
+    /// The next older place.
+    #[inline(always)]
+    pub(super) fn older(&self, at: u32) -> u32 {
+        self.nodes[at as usize].older
+    }
+
+    /// Links `id`, which is in no place, directly on the older side of `newer`.
+    #[inline(always)]
+    pub(super) fn link(&mut self, id: u32, newer: u32) {
+        let older = self.nodes[newer as usize].older;
+        self.nodes[newer as usize].older = id;
+        self.nodes[older as usize].newer = id;
+        self.nodes[id as usize] = Node { newer, older };
+    }
+
+    /// Takes `id` out of its place, to be linked again at once.
+    #[inline(always)]
+    pub(super) fn unlink(&mut self, id: u32) {
+        let Node { newer, older } = self.nodes[id as usize];
+        self.nodes[newer as usize].older = older;
+        self.nodes[older as usize].newer = newer;
+    }
+
+    /// Takes `id` out of the list.
+    #[inline(always)]
+    pub(super) fn remove(&mut self, id: u32) {
+        self.unlink(id);
+        self.nodes[id as usize].newer = ABSENT;
+    }
+}

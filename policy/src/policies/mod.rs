@@ -1,0 +1,17 @@
+//! The rules, one file each, and the two structures they are built on.
+
+pub mod belady;
+mod bit_tree;
+pub mod lfru;
+pub mod lfu;
+mod list;
+pub mod lru;
+pub mod sieve;
+pub mod static_set;
+
+pub use belady::Belady;
+pub use lfru::Lfru;
+pub use lfu::Lfu;
+pub use lru::Lru;
+pub use sieve::Sieve;
+pub use static_set::Static;

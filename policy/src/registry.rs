@@ -1,0 +1,161 @@
+//! Every policy there is, under the one name it has everywhere.
+
+use crate::policies::{belady, lfru, lfu, lru, sieve, static_set};
+use crate::replay::{ReplayError, ReplayInput, ReplayResult};
+
+/// The policies, in the order they are listed.
+const REGISTRY: &[Entry] =
+    &[lru::ENTRY, lfu::ENTRY, lfru::ENTRY, sieve::ENTRY, static_set::ENTRY, belady::ENTRY];
+
+/// Runs a policy over a trace without time.
+pub type Replay = fn(&ReplayInput) -> Result<ReplayResult, ReplayError>;
+
+/// A policy: what it is called and what it can do.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its name in scenarios, on the command line and in reports.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+    /// What can be set.
+    pub params: &'static [Param],
+    /// How it is replayed, if it can be; call it through [`Entry::run`].
+    pub replay: Option<Replay>,
+    /// Whether it knows the future.
+    pub clairvoyant: bool,
+    /// Whether it learns from another trace beforehand.
+    pub fitted: bool,
+}
+
+/// A number that changes what a policy does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Param {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+    /// Its value where none is given.
+    pub default: f64,
+    /// The least allowed value.
+    pub min: f64,
+    /// The greatest allowed value.
+    pub max: f64,
+}
+
+impl Entry {
+    /// Checks the parameters and replays.
+    ///
+    /// # Errors
+    /// Where the policy serves simulation only, a parameter is missing or out of range, or the rule refuses the input.
+    pub fn run(&self, input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
+        let (policy, given, expected) = (self.name, input.params.len(), self.params.len());
+        let replay = self.replay.ok_or(ReplayError::NotReplayable { policy })?;
+        if given != expected {
+            return Err(ReplayError::ParamCount { policy, expected, given });
+        }
+        for (&Param { name: param, min, max, .. }, &value) in self.params.iter().zip(input.params) {
+            if !(min..=max).contains(&value) {
+                return Err(ReplayError::ParamRange { policy, param, value, min, max });
+            }
+        }
+        replay(input)
+    }
+}
+
+/// A name that is not in the registry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown policy `{name}`{}; there are {}", self.hint(), self.known())]
+pub struct UnknownPolicy {
+    /// What was asked for.
+    pub name: String,
+    /// The name that was probably meant.
+    pub meant: Option<&'static str>,
+}
+
+impl UnknownPolicy {
+    fn hint(&self) -> String {
+        self.meant.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
+    }
+
+    fn known(&self) -> String {
+        REGISTRY.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Every policy, in the order they are listed.
+pub fn registry() -> &'static [Entry] {
+    REGISTRY
+}
+
+/// The policy called `name`.
+///
+/// # Errors
+/// Where there is none, with the nearest name if one is near.
+pub fn lookup(name: &str) -> Result<&'static Entry, UnknownPolicy> {
+    /// A slip of the fingers changes this many letters at most.
+    const SLIPS: usize = 2;
+    REGISTRY.iter().find(|entry| entry.name == name).ok_or_else(|| {
+        let distances =
+            REGISTRY.iter().map(|entry| (strsim::damerau_levenshtein(name, entry.name), entry.name));
+        let nearest = distances.min_by_key(|&(distance, _)| distance);
+        let meant = nearest.filter(|&(distance, near)| distance <= SLIPS.min(near.len() - 1));
+        UnknownPolicy { name: name.to_owned(), meant: meant.map(|(_, near)| near) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demand::Demands;
+    use crate::replay::{Order, Reset};
+
+    fn input<'a>(demands: &'a Demands, params: &'a [f64]) -> ReplayInput<'a> {
+        ReplayInput { demands, fit: None, capacity: 1, order: Order::Access, reset: Reset::Never, params }
+    }
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for entry in registry() {
+            assert!(std::ptr::eq(lookup(entry.name).unwrap(), entry));
+            assert!(!entry.about.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_slip_gets_a_hint() {
+        assert_eq!(lookup("beladi").unwrap_err().meant, Some("belady"));
+        assert_eq!(lookup("sttaic").unwrap_err().meant, Some("static"));
+        assert_eq!(lookup("clairvoyant").unwrap_err().meant, None);
+        assert_eq!(
+            lookup("seive").unwrap_err().to_string(),
+            "unknown policy `seive`, did you mean `sieve`?; there are lru, lfu, lfru, sieve, static, belady"
+        );
+    }
+
+    #[test]
+    fn parameters_are_checked() {
+        const PARAM: Param =
+            Param { name: "horizon", about: "steps ahead", default: 8.0, min: 1.0, max: 64.0 };
+        let entry = Entry { params: &[PARAM], ..lru::ENTRY };
+        let demands = Demands::new(1);
+        assert!(entry.run(&input(&demands, &[1.0])).is_ok());
+        assert!(matches!(entry.run(&input(&demands, &[])), Err(ReplayError::ParamCount { expected: 1, .. })));
+        for value in [0.5, 65.0, f64::NAN] {
+            assert!(matches!(entry.run(&input(&demands, &[value])), Err(ReplayError::ParamRange { .. })));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_replayed_says_so() {
+        let demands = Demands::new(1);
+        let entry = Entry { replay: None, ..lru::ENTRY };
+        assert_eq!(entry.run(&input(&demands, &[])), Err(ReplayError::NotReplayable { policy: "lru" }));
+        assert_eq!(static_set::ENTRY.run(&input(&demands, &[])), Err(ReplayError::NoFit));
+        let fit = Demands::new(2);
+        let other_model = ReplayInput { fit: Some(&fit), ..input(&demands, &[]) };
+        assert!(matches!(
+            static_set::ENTRY.run(&other_model),
+            Err(ReplayError::FitUniverse { fit: 2, demands: 1 })
+        ));
+    }
+}

@@ -1,0 +1,189 @@
+use super::oracle::{self, Definition};
+use super::*;
+use crate::policies::{Belady, Lfru, Lfu, Lru, Sieve, Static};
+use proptest::prelude::*;
+use std::cell::RefCell;
+
+/// A rule that writes down what it evicts.
+struct Recorded<'a, R> {
+    rule: R,
+    evicted: &'a RefCell<Vec<u32>>,
+}
+
+impl<R: Rule> Rule for Recorded<'_, R> {
+    fn contains(&self, id: u32) -> bool {
+        self.rule.contains(id)
+    }
+    fn touch(&mut self, id: u32, now: u64) {
+        self.rule.touch(id, now);
+    }
+    fn insert(&mut self, id: u32, now: u64) {
+        self.rule.insert(id, now);
+    }
+    fn miss(&mut self, id: u32, now: u64) {
+        self.rule.miss(id, now);
+    }
+    fn evict<K: Keep>(&mut self, now: u64, keep: &K) -> Option<u32> {
+        let victim = self.rule.evict(now, keep);
+        self.evicted.borrow_mut().extend(victim);
+        victim
+    }
+    fn remove(&mut self, id: u32) {
+        self.rule.remove(id);
+    }
+    fn reset(&mut self) {
+        self.rule.reset();
+    }
+}
+
+fn recorded<R: Rule>(input: &ReplayInput, rule: R) -> (ReplayResult, Vec<u32>) {
+    let evicted = RefCell::default();
+    let result = input.run(Recorded { rule, evicted: &evicted });
+    (result, evicted.into_inner())
+}
+
+const DEFINITIONS: [Definition; 6] = [
+    Definition::Lru,
+    Definition::Lfu,
+    Definition::Lfru,
+    Definition::Sieve,
+    Definition::Static,
+    Definition::Belady,
+];
+
+fn fast(definition: Definition, input: &ReplayInput) -> (ReplayResult, Vec<u32>) {
+    let universe = input.demands.universe();
+    match definition {
+        Definition::Lru => recorded(input, Lru::new(universe)),
+        Definition::Lfu => recorded(input, Lfu::new(universe, input.order)),
+        Definition::Lfru => recorded(input, Lfru::new(universe)),
+        Definition::Sieve => recorded(input, Sieve::new(universe)),
+        Definition::Static => recorded(input, Static::fit(input.fit.unwrap(), input.order, input.capacity)),
+        Definition::Belady => recorded(input, Belady::new(input.demands, input.order).unwrap()),
+    }
+}
+
+/// Steps of a few ids, repeated ids and empty steps among them; some begin a trace.
+fn demands(universe: u32) -> impl Strategy<Value = Demands> {
+    // Two draws, the lesser taken: some ids are demanded more than others.
+    let id = (0..universe, 0..universe).prop_map(|(a, b)| a.min(b));
+    let step = (prop::bool::weighted(0.1), prop::collection::vec(id, 0..7));
+    prop::collection::vec(step, 0..120).prop_map(move |steps| {
+        let mut demands = Demands::new(universe);
+        for (begins, ids) in steps {
+            if begins {
+                demands.begin_trace();
+            }
+            demands.push_step(ids);
+        }
+        demands
+    })
+}
+
+fn case() -> impl Strategy<Value = (Demands, Demands, usize, Order, Reset)> {
+    (1u32..40).prop_flat_map(|universe| {
+        let order = prop::sample::select(vec![Order::Access, Order::Atomic]);
+        let reset = prop::sample::select(vec![Reset::Never, Reset::Trace]);
+        (demands(universe), demands(universe), 0..universe as usize + 3, order, reset)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_rule_follows_its_definition((demands, fit, capacity, order, reset) in case()) {
+        let input = ReplayInput { demands: &demands, fit: Some(&fit), capacity, order, reset, params: &[] };
+        for definition in DEFINITIONS {
+            let expected = oracle::replay(definition, &input);
+            prop_assert_eq!(fast(definition, &input), expected, "{:?}", definition);
+        }
+    }
+
+    /// Belady's bound holds access by access for every rule that starts cold, as does the floor of first demands.
+    #[test]
+    fn no_rule_passes_the_bound((demands, fit, capacity, _, reset) in case()) {
+        let order = Order::Access;
+        let input = ReplayInput { demands: &demands, fit: Some(&fit), capacity, order, reset, params: &[] };
+        let bound = fast(Definition::Belady, &input).0;
+        prop_assert!(bound.misses() >= cold_misses(&demands, reset));
+        for definition in [Definition::Lru, Definition::Lfu, Definition::Lfru, Definition::Sieve] {
+            prop_assert!(fast(definition, &input).0.hits <= bound.hits, "{:?}", definition);
+        }
+    }
+
+    /// A cache as large as the universe misses first demands only.
+    #[test]
+    fn an_ample_cache_misses_once((demands, fit, _, order, reset) in case()) {
+        let capacity = demands.universe() as usize;
+        let input = ReplayInput { demands: &demands, fit: Some(&fit), capacity, order, reset, params: &[] };
+        for definition in DEFINITIONS {
+            let expected = if definition == Definition::Static { 0 } else { cold_misses(&demands, reset) };
+            prop_assert_eq!(fast(definition, &input).0.misses(), expected, "{:?}", definition);
+        }
+    }
+
+    /// What a smaller LRU cache holds, a larger one holds too.
+    #[test]
+    fn lru_caches_are_nested((demands, _, capacity, _, _) in case()) {
+        let (mut small, mut large) = (Lru::new(demands.universe()), Lru::new(demands.universe()));
+        let (mut small_free, mut large_free) = (capacity, capacity + 1);
+        for (now, &id) in (0..).zip(demands.ids()) {
+            small.access(id, now, &KeepNone, &mut small_free);
+            large.access(id, now, &KeepNone, &mut large_free);
+            prop_assert!((0..demands.universe()).all(|id| !small.contains(id) || large.contains(id)));
+        }
+    }
+}
+
+/// What left for another reason is gone, counts again when it comes back, and is never evicted twice.
+#[test]
+fn removed_ids_are_gone() {
+    fn check<R: Rule>(mut rule: R) {
+        for id in 0..4 {
+            rule.insert(id, u64::from(id));
+        }
+        rule.remove(1);
+        assert!(!rule.contains(1));
+        assert_eq!(rule.evict(4, &KeepNone), Some(0));
+        rule.remove(2);
+        rule.insert(1, 4);
+        let mut left = [rule.evict(5, &KeepNone), rule.evict(5, &KeepNone)];
+        left.sort();
+        assert_eq!((left, rule.evict(5, &KeepNone)), ([Some(1), Some(3)], None));
+    }
+    let mut demands = Demands::new(4);
+    for id in [0, 1, 2, 3, 1] {
+        demands.push_step([id]);
+    }
+    let nothing = Demands::new(4);
+    for order in [Order::Access, Order::Atomic] {
+        check(Lru::new(4));
+        check(Lfu::new(4, order));
+        check(Lfru::new(4));
+        check(Sieve::new(4));
+        check(Static::fit(&nothing, order, 0));
+        check(Belady::new(&demands, order).unwrap());
+    }
+}
+
+/// One step larger than the cache: nothing of it evicts the rest, and what finds no slot passes through.
+#[test]
+fn a_step_larger_than_the_cache_passes_through() {
+    let mut demands = Demands::new(5);
+    demands.push_step([4, 3, 3, 2, 1]);
+    demands.push_step([1, 2, 3, 4]);
+    let input = ReplayInput {
+        demands: &demands,
+        fit: Some(&demands),
+        capacity: 2,
+        order: Order::Atomic,
+        reset: Reset::Never,
+        params: &[],
+    };
+    for definition in DEFINITIONS {
+        let (result, evicted) = fast(definition, &input);
+        let hits = if definition == Definition::Static { 4 } else { 2 };
+        assert_eq!((result, evicted), (ReplayResult { accesses: 8, hits }, vec![]), "{definition:?}");
+    }
+}

@@ -1,0 +1,230 @@
+//! One direction of a link in virtual time: copies are taken up in order by its engines, which share its rate; the
+//! rate depends on whether the opposite direction is busy. Exact integers: work is kept in bytes times 10^9, so that a
+//! rate in bytes a second times a span in nanoseconds is work without rounding.
+
+use policy::machine::Link;
+use policy::{Bytes, MoveId, Nanos, Time};
+use std::collections::VecDeque;
+
+const WORK_PER_BYTE: u128 = 1_000_000_000;
+
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    id: MoveId,
+    bytes: Bytes,
+    asked: Time,
+    /// When its bytes begin to flow, the submit cost paid.
+    flows_from: Time,
+    queued: Nanos,
+    left: u128,
+}
+
+/// A copy whose last byte has left its engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The move.
+    pub id: MoveId,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// How long it waited before an engine took it up.
+    pub queued: Nanos,
+}
+
+/// What a direction has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCount {
+    /// Bytes delivered.
+    pub bytes: u64,
+    /// Copies delivered.
+    pub copies: u64,
+    /// Time with at least one engine busy.
+    pub busy: Nanos,
+    /// Time copies waited for an engine, all together.
+    pub queued: Nanos,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct LinkSim {
+    spec: Link,
+    active: Vec<Job>,
+    waiting: VecDeque<Job>,
+    updated: Time,
+    opposite_busy: bool,
+    generation: u64,
+    count: LinkCount,
+}
+
+impl LinkSim {
+    /// An idle direction.
+    pub fn new(spec: Link) -> LinkSim {
+        LinkSim {
+            spec,
+            active: Vec::new(),
+            waiting: VecDeque::new(),
+            updated: Time(0),
+            opposite_busy: false,
+            generation: 0,
+            count: LinkCount::default(),
+        }
+    }
+
+    /// What it was made from.
+    pub fn spec(&self) -> &Link {
+        &self.spec
+    }
+
+    /// What it has carried.
+    pub fn count(&self) -> &LinkCount {
+        &self.count
+    }
+
+    /// Whether an engine is busy.
+    pub fn is_busy(&self) -> bool {
+        !self.active.is_empty()
+    }
+
+    /// A tick scheduled under another generation is out of date.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Hands a copy over.
+    pub fn submit(&mut self, now: Time, id: MoveId, bytes: Bytes) {
+        self.progress(now);
+        let left = (bytes.0 as u128 + self.spec.half_size.0 as u128) * WORK_PER_BYTE;
+        self.waiting.push_back(Job { id, bytes, asked: now, flows_from: now, queued: Nanos::ZERO, left });
+        self.take_up(now);
+    }
+
+    /// Tells the direction whether the opposite one is busy.
+    pub fn set_opposite_busy(&mut self, now: Time, busy: bool) {
+        if self.opposite_busy != busy {
+            self.progress(now);
+            self.opposite_busy = busy;
+            self.generation += 1;
+        }
+    }
+
+    /// The copies whose last byte has left by `now`, in the order they were handed over.
+    pub fn collect(&mut self, now: Time, delivered: &mut Vec<Delivered>) {
+        self.progress(now);
+        let before = delivered.len();
+        self.active.retain(|job| {
+            let done = job.left == 0 && job.flows_from <= now;
+            if done {
+                delivered.push(Delivered { id: job.id, bytes: job.bytes, queued: job.queued });
+            }
+            !done
+        });
+        for copy in &delivered[before..] {
+            self.count.bytes += copy.bytes.0;
+            self.count.copies += 1;
+            self.count.queued += copy.queued;
+        }
+        self.take_up(now);
+    }
+
+    /// When the next copy will be done if nothing changes, under the current [`generation`](LinkSim::generation).
+    pub fn next_done(&self) -> Option<Time> {
+        let rate = self.rate_each();
+        self.active
+            .iter()
+            .map(|job| {
+                let from = job.flows_from.max(self.updated);
+                from + Nanos(u64::try_from(job.left.div_ceil(rate)).unwrap_or(u64::MAX))
+            })
+            .min()
+    }
+
+    fn rate_each(&self) -> u128 {
+        let rate = if self.opposite_busy { self.spec.duplex } else { self.spec.bandwidth };
+        (rate.0 as u128 / self.active.len().max(1) as u128).max(1)
+    }
+
+    fn progress(&mut self, now: Time) {
+        let rate = self.rate_each();
+        for job in &mut self.active {
+            let flowing = now.since(job.flows_from.max(self.updated));
+            job.left = job.left.saturating_sub(rate * flowing.0 as u128);
+        }
+        if !self.active.is_empty() {
+            self.count.busy += now.since(self.updated);
+        }
+        self.updated = now;
+    }
+
+    fn take_up(&mut self, now: Time) {
+        self.generation += 1;
+        while self.active.len() < self.spec.engines.max(1) as usize {
+            let Some(mut job) = self.waiting.pop_front() else { break };
+            job.queued = now.since(job.asked);
+            job.flows_from = now + self.spec.submit;
+            self.active.push(job);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::{Bandwidth, TierId};
+
+    fn link(engines: u32) -> LinkSim {
+        LinkSim::new(Link {
+            name: "pcie".into(),
+            from: TierId(1),
+            to: TierId(0),
+            latency: Nanos(700),
+            submit: Nanos(1_000),
+            bandwidth: Bandwidth(20_000_000_000),
+            duplex: Bandwidth(10_000_000_000),
+            half_size: Bytes(4_000),
+            engines,
+            opposite: None,
+        })
+    }
+
+    fn drain(link: &mut LinkSim) -> Vec<(u64, Time)> {
+        let mut all = Vec::new();
+        while let Some(at) = link.next_done() {
+            let mut delivered = Vec::new();
+            link.collect(at, &mut delivered);
+            all.extend(delivered.iter().map(|copy| (copy.id.0, at)));
+        }
+        all
+    }
+
+    #[test]
+    fn an_idle_copy_takes_submit_and_bytes_over_rate_to_the_nanosecond() {
+        let mut link = link(1);
+        link.submit(Time(50), MoveId(1), Bytes(1_000_001));
+        assert_eq!(drain(&mut link), [(1, Time(50) + link.spec().busy(Bytes(1_000_001)))]);
+    }
+
+    #[test]
+    fn one_engine_is_first_in_first_out() {
+        let mut link = link(1);
+        link.submit(Time(0), MoveId(1), Bytes(996_000));
+        link.submit(Time(0), MoveId(2), Bytes(996_000));
+        assert_eq!(drain(&mut link), [(1, Time(51_000)), (2, Time(102_000))]);
+    }
+
+    #[test]
+    fn two_engines_share_the_rate() {
+        let mut link = link(2);
+        link.submit(Time(0), MoveId(1), Bytes(996_000));
+        link.submit(Time(0), MoveId(2), Bytes(996_000));
+        assert_eq!(drain(&mut link), [(1, Time(101_000)), (2, Time(101_000))]);
+    }
+
+    #[test]
+    fn the_rate_falls_while_the_other_direction_is_busy() {
+        let mut link = link(1);
+        link.submit(Time(0), MoveId(1), Bytes(1_996_000));
+        link.set_opposite_busy(Time(51_000), true);
+        link.set_opposite_busy(Time(71_000), false);
+        // 50 us at full rate, 20 us at half: 40 us of work is left.
+        assert_eq!(drain(&mut link), [(1, Time(71_000 + 40_000))]);
+    }
+}

@@ -1,0 +1,153 @@
+//! The simulator's own book of what memory holds. It trusts no controller: a copy read before it is complete, a tier
+//! over its capacity, or a copy dropped twice ends the run.
+
+use policy::event::Form;
+use policy::format::FORMATS;
+use policy::{BlockId, Bytes, Machine, Model, TierId};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A command that memory cannot obey.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum MemoryError {
+    /// A copy is named that is not there, or not complete.
+    #[error("block {block:?} has no complete copy {form:?}")]
+    Absent {
+        /// The block.
+        block: BlockId,
+        /// The copy.
+        form: Form,
+    },
+    /// A copy is made that is there already.
+    #[error("block {block:?} has the copy {form:?} already")]
+    Present {
+        /// The block.
+        block: BlockId,
+        /// The copy.
+        form: Form,
+    },
+    /// A tier is over its capacity.
+    #[error("tier {tier} holds {used} of {capacity}")]
+    Full {
+        /// The tier.
+        tier: String,
+        /// Bytes it would hold.
+        used: Bytes,
+        /// Bytes it can hold.
+        capacity: Bytes,
+    },
+}
+
+/// Bytes read from and written to one tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes read by moves and by compute.
+    pub read: u64,
+    /// Bytes written by moves.
+    pub written: u64,
+    /// Compute reads of a copy in this tier.
+    pub hits: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    machine: Arc<Machine>,
+    model: Arc<Model>,
+    complete: Vec<u128>,
+    used: Vec<Bytes>,
+    traffic: Vec<Traffic>,
+}
+
+/// The most tiers a machine can have here: a block's copies are bits of one word.
+pub const MAX_TIERS: usize = 128 / FORMATS.len();
+
+impl Memory {
+    /// Memory that holds nothing.
+    pub fn new(machine: Arc<Machine>, model: Arc<Model>) -> Memory {
+        let tiers = machine.tiers.len();
+        Memory {
+            complete: vec![0; model.blocks.len()],
+            used: vec![Bytes::ZERO; tiers],
+            traffic: vec![Traffic::default(); tiers],
+            machine,
+            model,
+        }
+    }
+
+    /// Takes room for a copy that is being made.
+    ///
+    /// # Errors
+    /// The copy is there already, or the tier would be over its capacity.
+    pub fn reserve(&mut self, block: BlockId, form: Form) -> Result<(), MemoryError> {
+        if self.complete[block.index()] & bit(form) != 0 {
+            return Err(MemoryError::Present { block, form });
+        }
+        let tier = self.machine.tier(form.tier);
+        let used = self.used[form.tier.index()] + self.footprint(block, form);
+        if used > tier.capacity {
+            return Err(MemoryError::Full { tier: tier.name.clone(), used, capacity: tier.capacity });
+        }
+        self.used[form.tier.index()] = used;
+        Ok(())
+    }
+
+    /// The copy is complete.
+    pub fn publish(&mut self, block: BlockId, form: Form) {
+        self.complete[block.index()] |= bit(form);
+    }
+
+    /// Gives the room of an unfinished copy back.
+    pub fn abandon(&mut self, block: BlockId, form: Form) {
+        let bytes = self.footprint(block, form);
+        self.used[form.tier.index()] -= bytes;
+    }
+
+    /// Frees a complete copy.
+    ///
+    /// # Errors
+    /// The copy is not there.
+    pub fn free(&mut self, block: BlockId, form: Form) -> Result<(), MemoryError> {
+        self.expect(block, form)?;
+        self.complete[block.index()] &= !bit(form);
+        self.abandon(block, form);
+        Ok(())
+    }
+
+    /// Checks that a complete copy is there.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn expect(&self, block: BlockId, form: Form) -> Result<(), MemoryError> {
+        if self.complete[block.index()] & bit(form) == 0 {
+            return Err(MemoryError::Absent { block, form });
+        }
+        Ok(())
+    }
+
+    /// Books bytes that compute reads.
+    pub fn compute_reads(&mut self, block: BlockId, form: Form) {
+        let traffic = &mut self.traffic[form.tier.index()];
+        traffic.read += self.model.block(block).bytes(form.format).0;
+        traffic.hits += 1;
+    }
+
+    /// Books bytes that a move carries.
+    pub fn carried(&mut self, from: TierId, to: TierId, bytes: Bytes) {
+        self.traffic[from.index()].read += bytes.0;
+        self.traffic[to.index()].written += bytes.0;
+    }
+
+    /// What has gone through a tier.
+    pub fn traffic(&self, tier: TierId) -> &Traffic {
+        &self.traffic[tier.index()]
+    }
+
+    fn footprint(&self, block: BlockId, form: Form) -> Bytes {
+        self.model.block(block).bytes(form.format).round_up(self.machine.tier(form.tier).granularity)
+    }
+}
+
+fn bit(form: Form) -> u128 {
+    1 << (form.tier.index() * FORMATS.len() + form.format.0 as usize)
+}

@@ -1,0 +1,367 @@
+//! The simulator as a platform: commands become events at the time physics gives them.
+
+use crate::compute;
+use crate::link::{Delivered, LinkSim};
+use crate::memory::{Memory, MemoryError};
+use crate::queue::{Queue, Rank};
+use crate::timeline::Timeline;
+use crate::workload::Workload;
+use policy::event::{Command, Event, EventKind, Form, MoveChunk, Part, Platform, Read};
+use policy::score::coding_time;
+use policy::{BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, RequestId, Time};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A command the world cannot obey: the controller is wrong, not the input.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum WorldError {
+    /// Memory refuses.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Two tiers have no link between them.
+    #[error("no link leads from {from:?} to {to:?}")]
+    NoLink {
+        /// The copy read.
+        from: Form,
+        /// The copy made.
+        to: Form,
+    },
+    /// A move is cancelled that is not under way.
+    #[error("move {0:?} is not under way")]
+    NoSuchMove(MoveId),
+    /// A chunk does not follow on the one before.
+    #[error("move {id:?} goes on at byte {offset} after {sent} bytes")]
+    OutOfOrder {
+        /// The move.
+        id: MoveId,
+        /// Where the chunk begins.
+        offset: Bytes,
+        /// Where it should.
+        sent: Bytes,
+    },
+}
+
+/// What the queue holds.
+#[derive(Clone, Copy, Debug)]
+enum Tick {
+    Link { link: LinkId, generation: u64 },
+    Arrived { id: MoveId, bytes: Bytes, queued: Nanos },
+    Computed { layer: LayerId, part: Part },
+    Request(RequestId),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Moving {
+    block: BlockId,
+    from: Form,
+    to: Form,
+    sent: Bytes,
+    arrived: Bytes,
+    whole: Option<Bytes>,
+}
+
+/// See the module.
+pub struct World {
+    machine: Arc<Machine>,
+    model: Arc<Model>,
+    now: Time,
+    queue: Queue<Tick>,
+    links: Vec<LinkSim>,
+    memory: Memory,
+    coder_free: Time,
+    moves: BTreeMap<MoveId, Moving>,
+    workload: Workload,
+    progress: Vec<u32>,
+    next_request: usize,
+    batch: Vec<(RequestId, u32)>,
+    contexts: Vec<u32>,
+    delivered: Vec<Delivered>,
+    compute_time: Nanos,
+    ticks: u64,
+    timeline: Option<Timeline>,
+}
+
+impl World {
+    /// A world at time zero: home copies in place, in the native format and in those encoded ahead.
+    ///
+    /// # Errors
+    /// The home copies do not fit their tier.
+    pub fn new(
+        machine: Arc<Machine>,
+        model: Arc<Model>,
+        home: policy::TierId,
+        encoded: &[FormatId],
+        workload: Workload,
+        record_timeline: bool,
+    ) -> Result<World, WorldError> {
+        let mut memory = Memory::new(machine.clone(), model.clone());
+        for (index, block) in model.blocks.iter().enumerate() {
+            let formats = std::iter::once(block.native).chain(encoded.iter().copied().filter(|&f| f != block.native));
+            for format in formats {
+                let (block, form) = (BlockId(index as u32), Form { tier: home, format });
+                memory.reserve(block, form)?;
+                memory.publish(block, form);
+            }
+        }
+        let mut queue = Queue::default();
+        let mut next_request = 0;
+        for (index, request) in workload.requests().iter().enumerate() {
+            if let Some(at) = request.at {
+                queue.push(at, Rank::Admission, Tick::Request(RequestId(index as u32)));
+                next_request = index + 1;
+            }
+        }
+        let timeline = record_timeline.then(|| {
+            let arrow = |link: &policy::machine::Link| {
+                let name = |tier| &machine.tier(tier).name;
+                format!("{} {} to {}", link.name, name(link.from), name(link.to))
+            };
+            let tracks = std::iter::once("accelerator".to_owned()).chain(machine.links.iter().map(arrow)).collect();
+            Timeline::new(tracks, machine.tiers.iter().map(|tier| tier.name.clone()).collect())
+        });
+        Ok(World {
+            links: machine.links.iter().cloned().map(LinkSim::new).collect(),
+            progress: vec![0; workload.requests().len()],
+            machine,
+            model,
+            now: Time(0),
+            queue,
+            memory,
+            coder_free: Time(0),
+            moves: BTreeMap::new(),
+            workload,
+            next_request,
+            batch: Vec::new(),
+            contexts: Vec::new(),
+            delivered: Vec::new(),
+            compute_time: Nanos::ZERO,
+            ticks: 0,
+            timeline,
+        })
+    }
+
+    /// The present.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The link directions.
+    pub fn links(&self) -> &[LinkSim] {
+        &self.links
+    }
+
+    /// What memory has seen.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Time the accelerator computed.
+    pub fn compute_time(&self) -> Nanos {
+        self.compute_time
+    }
+
+    /// Events of the queue so far.
+    pub fn ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    /// Where the gate weights come from.
+    pub fn gates(&self) -> &'static str {
+        self.workload.gates()
+    }
+
+    /// The timeline, if it was recorded.
+    pub fn timeline(&self) -> Option<&Timeline> {
+        self.timeline.as_ref()
+    }
+
+    fn tick(&mut self, tick: Tick) -> Option<EventKind> {
+        match tick {
+            Tick::Link { link, generation } => {
+                if self.links[link.index()].generation() == generation {
+                    self.collect(link);
+                }
+                None
+            }
+            Tick::Arrived { id, bytes, queued } => {
+                let moving = self.moves.get_mut(&id)?;
+                moving.arrived += bytes;
+                if moving.whole == Some(moving.arrived) {
+                    let Moving { block, to, .. } = *moving;
+                    self.moves.remove(&id);
+                    self.memory.publish(block, to);
+                }
+                Some(EventKind::ChunkDone { id, queued })
+            }
+            Tick::Computed { layer, part } => Some(self.computed(layer, part)),
+            Tick::Request(request) => {
+                let data = self.workload.requests()[request.index()];
+                Some(EventKind::RequestArrived {
+                    request,
+                    context_tokens: data.context,
+                    output_tokens: data.tokens,
+                })
+            }
+        }
+    }
+
+    fn computed(&mut self, layer: LayerId, part: Part) -> EventKind {
+        match part {
+            Part::Mixer => {
+                EventKind::LayerRouted { layer, routed: self.workload.route(&self.batch, layer) }
+            }
+            Part::Experts => EventKind::LayerDone { layer },
+            Part::Head => {
+                for &(request, _) in &self.batch {
+                    self.progress[request.index()] += 1;
+                }
+                EventKind::HeadDone
+            }
+        }
+    }
+
+    /// Takes finished copies off a link and lets the rest go on.
+    fn collect(&mut self, link: LinkId) {
+        let mut delivered = std::mem::take(&mut self.delivered);
+        self.links[link.index()].collect(self.now, &mut delivered);
+        let latency = self.links[link.index()].spec().latency;
+        for copy in delivered.drain(..) {
+            let Some(moving) = self.moves.get(&copy.id).copied() else { continue };
+            self.memory.carried(moving.from.tier, moving.to.tier, copy.bytes);
+            let last = moving.whole == Some(moving.sent);
+            let coding = if last { self.coding(&moving) } else { Nanos::ZERO };
+            let tick = Tick::Arrived { id: copy.id, bytes: copy.bytes, queued: copy.queued };
+            self.queue.push(self.now + latency + coding, Rank::Transfer, tick);
+        }
+        self.delivered = delivered;
+        self.reschedule(link);
+    }
+
+    fn coding(&self, moving: &Moving) -> Nanos {
+        let block = self.model.block(moving.block);
+        coding_time(&self.machine, block.bytes(block.native), moving.from.format, moving.to.format)
+    }
+
+    fn reschedule(&mut self, link: LinkId) {
+        let busy = self.links[link.index()].is_busy();
+        let opposite = self.links[link.index()].spec().opposite;
+        if let Some(opposite) = opposite {
+            let before = self.links[opposite.index()].generation();
+            self.links[opposite.index()].set_opposite_busy(self.now, busy);
+            if self.links[opposite.index()].generation() != before {
+                self.schedule_tick(opposite);
+            }
+        }
+        self.schedule_tick(link);
+    }
+
+    fn schedule_tick(&mut self, link: LinkId) {
+        let state = &self.links[link.index()];
+        if let Some(at) = state.next_done() {
+            self.queue.push(at, Rank::Transfer, Tick::Link { link, generation: state.generation() });
+        }
+    }
+
+    fn begin_chunk(&mut self, chunk: MoveChunk) -> Result<(), WorldError> {
+        let MoveChunk { id, block, from, to, .. } = chunk;
+        if !self.moves.contains_key(&id) {
+            self.memory.expect(block, from)?;
+            self.memory.reserve(block, to)?;
+            let new = Moving { block, from, to, sent: Bytes::ZERO, arrived: Bytes::ZERO, whole: None };
+            self.moves.insert(id, new);
+        }
+        let moving = self.moves.get_mut(&id).ok_or(WorldError::NoSuchMove(id))?;
+        if moving.sent != chunk.offset {
+            return Err(WorldError::OutOfOrder { id, offset: chunk.offset, sent: moving.sent });
+        }
+        moving.sent += chunk.len;
+        moving.whole = chunk.last.then_some(moving.sent);
+        let moving = *moving;
+        if from.tier == to.tier {
+            let start = self.coder_free.max(self.now);
+            let queued = start.since(self.now);
+            self.coder_free = start + self.coding(&moving);
+            let tick = Tick::Arrived { id, bytes: chunk.len, queued };
+            self.queue.push(self.coder_free, Rank::Transfer, tick);
+            return Ok(());
+        }
+        let link = self.machine.link_between(from.tier, to.tier).ok_or(WorldError::NoLink { from, to })?;
+        self.links[link.index()].submit(self.now, id, chunk.len);
+        if let Some(timeline) = &mut self.timeline {
+            let length = self.links[link.index()].spec().busy(chunk.len);
+            timeline.span(1 + link.index(), self.now, length, || {
+                format!("{} {}", self.model.block_name(block), to.format.name())
+            });
+        }
+        self.reschedule(link);
+        Ok(())
+    }
+
+    fn begin_compute(
+        &mut self,
+        layer: LayerId,
+        part: Part,
+        batch: &[RequestId],
+        reads: &[Read],
+    ) -> Result<(), WorldError> {
+        for read in reads {
+            self.memory.expect(read.block, read.form)?;
+            self.memory.compute_reads(read.block, read.form);
+        }
+        self.batch.clear();
+        self.contexts.clear();
+        for &request in batch {
+            let done = self.progress[request.index()];
+            self.batch.push((request, done));
+            self.contexts.push(self.workload.requests()[request.index()].context + done);
+        }
+        let time = compute::time(&self.machine, &self.model, layer, part, &self.contexts, reads);
+        self.compute_time += time;
+        if let Some(timeline) = &mut self.timeline {
+            timeline.span(0, self.now, time, || format!("L{} {part:?}", layer.0));
+        }
+        self.queue.push(self.now + time, Rank::Completion, Tick::Computed { layer, part });
+        Ok(())
+    }
+
+    /// A closed client sends its next request when one is finished.
+    fn finish(&mut self) {
+        let next = self.next_request;
+        if self.workload.requests().get(next).is_some_and(|request| request.at.is_none()) {
+            self.next_request += 1;
+            self.queue.push(self.now, Rank::Admission, Tick::Request(RequestId(next as u32)));
+        }
+    }
+}
+
+impl Platform for World {
+    type Error = WorldError;
+
+    fn next_event(&mut self) -> Result<Option<Event>, WorldError> {
+        while let Some((at, tick)) = self.queue.pop() {
+            self.now = at;
+            self.ticks += 1;
+            if let Some(kind) = self.tick(tick) {
+                return Ok(Some(Event { at, kind }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn submit(&mut self, command: Command) -> Result<(), WorldError> {
+        match command {
+            Command::Move(chunk) => self.begin_chunk(chunk)?,
+            Command::Drop { block, form } => self.memory.free(block, form)?,
+            Command::Cancel { id } => {
+                // A move with nothing handed over yet is not known here: it has taken no room.
+                if let Some(moving) = self.moves.remove(&id) {
+                    self.memory.abandon(moving.block, moving.to);
+                }
+            }
+            Command::Compute { layer, part, batch, reads } => self.begin_compute(layer, part, &batch, &reads)?,
+            Command::Finish { .. } => self.finish(),
+        }
+        Ok(())
+    }
+}

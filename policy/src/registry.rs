@@ -1,14 +1,63 @@
 //! Every policy there is, under the one name it has everywhere.
 
-use crate::policies::{belady, lfru, lfu, lru, sieve, static_set};
+use crate::control::Policy;
+use crate::demand::Demands;
+use crate::model::Model;
+use crate::policies::{belady, lfru, lfu, lru, predictive, sieve, static_set};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
+use std::collections::BTreeMap;
 
 /// The policies, in the order they are listed.
 const REGISTRY: &[Entry] =
-    &[lru::ENTRY, lfu::ENTRY, lfru::ENTRY, sieve::ENTRY, static_set::ENTRY, belady::ENTRY];
+    &[lru::ENTRY, lfu::ENTRY, lfru::ENTRY, sieve::ENTRY, static_set::ENTRY, predictive::ENTRY, belady::ENTRY];
 
 /// Runs a policy over a trace without time.
 pub type Replay = fn(&ReplayInput) -> Result<ReplayResult, ReplayError>;
+
+/// Builds a policy for the controller.
+pub type Simulate = fn(&SimulateInput) -> Result<Box<dyn Policy>, SimulateError>;
+
+/// What a controller policy is built from.
+#[derive(Clone, Copy, Debug)]
+pub struct SimulateInput<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Full-precision blocks that fit the fast tier together.
+    pub capacity: usize,
+    /// Blocks that one layer step can demand at most.
+    pub largest_demand: usize,
+    /// What a fitted policy may learn from beforehand.
+    pub fit: Option<&'a Demands>,
+    /// Every demand of the run, for a policy that knows the future.
+    pub future: Option<&'a Demands>,
+    /// The values of the policy's parameters, in the order of its registry entry.
+    pub params: &'a [f64],
+}
+
+/// Why a policy cannot be built.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SimulateError {
+    /// The registry entry serves replay only.
+    #[error("{policy} cannot be simulated; use it in `replay`")]
+    NotSimulated {
+        /// The entry.
+        policy: &'static str,
+    },
+    /// It needs layers of equally many blocks.
+    #[error("this policy needs a model whose layers all have the same number of blocks")]
+    UnevenLayers,
+    /// The parameters do not match the entry.
+    #[error("the parameters do not match the policy's registry entry")]
+    Params,
+    /// It needs to know the run beforehand.
+    #[error(
+        "this policy knows the future, which only exists where requests do not depend on time; use `requests: {{ closed: {{ batch: ... }} }}`"
+    )]
+    NoFuture,
+    /// What replay would say of the same input.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+}
 
 /// A policy: what it is called and what it can do.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +70,8 @@ pub struct Entry {
     pub params: &'static [Param],
     /// How it is replayed, if it can be; call it through [`Entry::run`].
     pub replay: Option<Replay>,
+    /// How it is built for the controller, if it can be; call it through [`Entry::build`].
+    pub simulate: Option<Simulate>,
     /// Whether it knows the future.
     pub clairvoyant: bool,
     /// Whether it learns from another trace beforehand.
@@ -43,6 +94,32 @@ pub struct Param {
 }
 
 impl Entry {
+    /// Builds the policy for the controller.
+    ///
+    /// # Errors
+    /// Where the policy serves replay only, or refuses the input.
+    pub fn build(&self, input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
+        self.simulate.ok_or(SimulateError::NotSimulated { policy: self.name })?(input)
+    }
+
+    /// The value of every parameter, from those given by name and the defaults.
+    ///
+    /// # Errors
+    /// A name that is not a parameter, or a value out of range.
+    pub fn resolve(&self, given: &BTreeMap<String, f64>) -> Result<Vec<f64>, ParamError> {
+        let unknown = given.keys().find(|name| self.params.iter().all(|param| param.name != name.as_str()));
+        if let Some(name) = unknown {
+            let known = self.params.iter().map(|param| param.name).collect();
+            return Err(ParamError::Unknown { policy: self.name, name: name.clone(), known });
+        }
+        let value = |param: &Param| {
+            let value = given.get(param.name).copied().unwrap_or(param.default);
+            let Param { name, min, max, .. } = *param;
+            (min..=max).contains(&value).then_some(value).ok_or(ParamError::Range { name, value, min, max })
+        };
+        self.params.iter().map(value).collect()
+    }
+
     /// Checks the parameters and replays.
     ///
     /// # Errors
@@ -60,6 +137,37 @@ impl Entry {
         }
         replay(input)
     }
+}
+
+/// A parameter that a policy does not take.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ParamError {
+    /// It has no parameter of this name.
+    #[error("{policy} has no parameter `{name}`; {}", list(known))]
+    Unknown {
+        /// The policy.
+        policy: &'static str,
+        /// What was given.
+        name: String,
+        /// What there is.
+        known: Vec<&'static str>,
+    },
+    /// The value is out of range, or not a number.
+    #[error("`{name}` is {value}, which is not between {min} and {max}")]
+    Range {
+        /// The parameter.
+        name: &'static str,
+        /// What was given.
+        value: f64,
+        /// The least allowed value.
+        min: f64,
+        /// The greatest allowed value.
+        max: f64,
+    },
+}
+
+fn list(known: &[&'static str]) -> String {
+    if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) }
 }
 
 /// A name that is not in the registry.
@@ -106,7 +214,6 @@ pub fn lookup(name: &str) -> Result<&'static Entry, UnknownPolicy> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demand::Demands;
     use crate::replay::{Order, Reset};
 
     fn input<'a>(demands: &'a Demands, params: &'a [f64]) -> ReplayInput<'a> {
@@ -128,7 +235,7 @@ mod tests {
         assert_eq!(lookup("clairvoyant").unwrap_err().meant, None);
         assert_eq!(
             lookup("seive").unwrap_err().to_string(),
-            "unknown policy `seive`, did you mean `sieve`?; there are lru, lfu, lfru, sieve, static, belady"
+            "unknown policy `seive`, did you mean `sieve`?; there are lru, lfu, lfru, sieve, static, predictive, belady"
         );
     }
 

@@ -7,7 +7,14 @@ use policy::{Bytes, LayerId, Machine, Model, Nanos};
 ///
 /// `contexts` are the tokens in the cache of each request. The weights of a block are read once, however many tokens
 /// go through it.
-pub fn time(machine: &Machine, model: &Model, layer: LayerId, part: Part, contexts: &[u32], reads: &[Read]) -> Nanos {
+pub fn time(
+    machine: &Machine,
+    model: &Model,
+    layer: LayerId,
+    part: Part,
+    contexts: &[u32],
+    reads: &[Read],
+) -> Nanos {
     let accelerator = &machine.accelerator;
     let batch = contexts.len() as u64;
     let (bytes, flops) = match part {

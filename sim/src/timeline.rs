@@ -78,7 +78,11 @@ impl Timeline {
     /// # Errors
     /// What the writer reports.
     pub fn write(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
-        writeln!(out, "{{\"displayTimeUnit\":\"ns\",\"otherData\":{{\"events_left_out\":{}}},", self.dropped)?;
+        writeln!(
+            out,
+            "{{\"displayTimeUnit\":\"ns\",\"otherData\":{{\"events_left_out\":{}}},",
+            self.dropped
+        )?;
         write!(out, "\"traceEvents\":[")?;
         let mut first = true;
         let mut put = |out: &mut dyn std::io::Write, event: TraceEvent<'_>| -> std::io::Result<()> {
@@ -88,7 +92,18 @@ impl Timeline {
         };
         for (index, name) in self.tracks.iter().enumerate() {
             let args = Some(serde_json::json!({ "name": name }));
-            put(out, TraceEvent { name: "thread_name", ph: "M", pid: 1, tid: index as u32, ts: 0.0, dur: None, args })?;
+            put(
+                out,
+                TraceEvent {
+                    name: "thread_name",
+                    ph: "M",
+                    pid: 1,
+                    tid: index as u32,
+                    ts: 0.0,
+                    dur: None,
+                    args,
+                },
+            )?;
         }
         for span in &self.spans {
             let dur = Some(micros(span.to.since(span.from).0));

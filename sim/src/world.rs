@@ -97,7 +97,8 @@ impl World {
     ) -> Result<World, WorldError> {
         let mut memory = Memory::new(machine.clone(), model.clone());
         for (index, block) in model.blocks.iter().enumerate() {
-            let formats = std::iter::once(block.native).chain(encoded.iter().copied().filter(|&f| f != block.native));
+            let formats =
+                std::iter::once(block.native).chain(encoded.iter().copied().filter(|&f| f != block.native));
             for format in formats {
                 let (block, form) = (BlockId(index as u32), Form { tier: home, format });
                 memory.reserve(block, form)?;
@@ -117,7 +118,8 @@ impl World {
                 let name = |tier| &machine.tier(tier).name;
                 format!("{} {} to {}", link.name, name(link.from), name(link.to))
             };
-            let tracks = std::iter::once("accelerator".to_owned()).chain(machine.links.iter().map(arrow)).collect();
+            let tracks =
+                std::iter::once("accelerator".to_owned()).chain(machine.links.iter().map(arrow)).collect();
             Timeline::new(tracks, machine.tiers.iter().map(|tier| tier.name.clone()).collect())
         });
         Ok(World {
@@ -208,9 +210,7 @@ impl World {
 
     fn computed(&mut self, layer: LayerId, part: Part) -> EventKind {
         match part {
-            Part::Mixer => {
-                EventKind::LayerRouted { layer, routed: self.workload.route(&self.batch, layer) }
-            }
+            Part::Mixer => EventKind::LayerRouted { layer, routed: self.workload.route(&self.batch, layer) },
             Part::Experts => EventKind::LayerDone { layer },
             Part::Head => {
                 for &(request, _) in &self.batch {
@@ -359,7 +359,9 @@ impl Platform for World {
                     self.memory.abandon(moving.block, moving.to);
                 }
             }
-            Command::Compute { layer, part, batch, reads } => self.begin_compute(layer, part, &batch, &reads)?,
+            Command::Compute { layer, part, batch, reads } => {
+                self.begin_compute(layer, part, &batch, &reads)?
+            }
             Command::Finish { .. } => self.finish(),
         }
         Ok(())

@@ -1,8 +1,10 @@
 //! Belady's rule: the bound that no rule without knowledge of the future can pass.
 
 use super::bit_tree::BitTree;
+use crate::control::Policy;
 use crate::demand::Demands;
-use crate::registry::Entry;
+use crate::policies::reactive::Reactive;
+use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::replay::{Order, ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 
@@ -12,9 +14,15 @@ pub const ENTRY: Entry = Entry {
     about: "knows the trace and evicts the block demanded again last: the bound",
     params: &[],
     replay: Some(replay),
+    simulate: Some(simulate),
     clairvoyant: true,
     fitted: false,
 };
+
+fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
+    let future = input.future.ok_or(SimulateError::NoFuture)?;
+    Ok(Box::new(Reactive::new(Belady::new(future, Order::Atomic)?)))
+}
 
 fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
     Ok(input.run(Belady::new(input.demands, input.order)?))

@@ -1,6 +1,8 @@
 //! Frequency over age: the least demands so far for each unit of time since the last.
 
-use crate::registry::Entry;
+use crate::control::Policy;
+use crate::policies::reactive::Reactive;
+use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 use std::cmp::Ordering;
@@ -11,9 +13,14 @@ pub const ENTRY: Entry = Entry {
     about: "evicts the block with the least demands so far / (time since the last + 1)",
     params: &[],
     replay: Some(replay),
+    simulate: Some(simulate),
     clairvoyant: false,
     fitted: false,
 };
+
+fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
+    Ok(Box::new(Reactive::new(Lfru::new(input.model.blocks.len() as u32))))
+}
 
 fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
     Ok(input.run(Lfru::new(input.demands.universe())))

@@ -1,6 +1,8 @@
 //! Least frequently used, with counts that outlive residence.
 
-use crate::registry::Entry;
+use crate::control::Policy;
+use crate::policies::reactive::Reactive;
+use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::replay::{Order, ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 use std::cmp::Reverse;
@@ -13,9 +15,14 @@ pub const ENTRY: Entry = Entry {
     about: "evicts the block with the fewest demands so far, counted through evictions",
     params: &[],
     replay: Some(replay),
+    simulate: Some(simulate),
     clairvoyant: false,
     fitted: false,
 };
+
+fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
+    Ok(Box::new(Reactive::new(Lfu::new(input.model.blocks.len() as u32, Order::Atomic))))
+}
 
 fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
     Ok(input.run(Lfu::new(input.demands.universe(), input.order)))

@@ -1,7 +1,9 @@
 //! Least recently used.
 
 use super::list::List;
-use crate::registry::Entry;
+use crate::control::Policy;
+use crate::policies::reactive::Reactive;
+use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 
@@ -11,9 +13,14 @@ pub const ENTRY: Entry = Entry {
     about: "evicts the block whose last demand is oldest",
     params: &[],
     replay: Some(replay),
+    simulate: Some(simulate),
     clairvoyant: false,
     fitted: false,
 };
+
+fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
+    Ok(Box::new(Reactive::new(Lru::new(input.model.blocks.len() as u32))))
+}
 
 fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
     Ok(input.run(Lru::new(input.demands.universe())))

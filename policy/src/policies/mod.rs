@@ -1,4 +1,4 @@
-//! The rules, one file each, and the two structures they are built on.
+//! The policies, one file each, and the two structures the rules are built on.
 
 pub mod belady;
 mod bit_tree;
@@ -6,6 +6,8 @@ pub mod lfru;
 pub mod lfu;
 mod list;
 pub mod lru;
+pub mod predictive;
+pub mod reactive;
 pub mod sieve;
 pub mod static_set;
 

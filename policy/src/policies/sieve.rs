@@ -1,7 +1,9 @@
 //! SIEVE (Zhang et al., NSDI 2024): first in, first out, with a second chance and a hand that stays where it was.
 
 use super::list::List;
-use crate::registry::Entry;
+use crate::control::Policy;
+use crate::policies::reactive::Reactive;
+use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 
@@ -11,9 +13,14 @@ pub const ENTRY: Entry = Entry {
     about: "evicts the oldest block not demanded since a slowly moving hand last passed it",
     params: &[],
     replay: Some(replay),
+    simulate: Some(simulate),
     clairvoyant: false,
     fitted: false,
 };
+
+fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
+    Ok(Box::new(Reactive::new(Sieve::new(input.model.blocks.len() as u32))))
+}
 
 fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
     Ok(input.run(Sieve::new(input.demands.universe())))

@@ -1,7 +1,9 @@
 //! A fixed set, chosen from a trace of the past.
 
+use crate::control::Policy;
 use crate::demand::Demands;
-use crate::registry::Entry;
+use crate::policies::reactive::Reactive;
+use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::replay::{Order, ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 use std::cmp::Reverse;
@@ -12,9 +14,20 @@ pub const ENTRY: Entry = Entry {
     about: "keeps the blocks most demanded in the fitted trace; nothing moves",
     params: &[],
     replay: Some(replay),
+    simulate: Some(simulate),
     clairvoyant: false,
     fitted: true,
 };
+
+fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
+    let (universe, fit) = (input.model.blocks.len() as u32, input.fit.ok_or(ReplayError::NoFit)?);
+    if fit.universe() != universe {
+        return Err(ReplayError::FitUniverse { fit: fit.universe(), demands: universe }.into());
+    }
+    // A step may need blocks outside the set: they pass through slots that the set leaves free.
+    let members = input.capacity.saturating_sub(input.largest_demand);
+    Ok(Box::new(Reactive::new(Static::fit(fit, Order::Atomic, members))))
+}
 
 fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
     let (universe, fit) = (input.demands.universe(), input.fit.ok_or(ReplayError::NoFit)?);

@@ -19,7 +19,8 @@ fn exp(x: f32) -> f32 {
     let whole = (scaled + ROUND) - ROUND;
     // 2^f on [-1/2, 1/2], Taylor in f ln 2.
     let f = (scaled - whole) * std::f32::consts::LN_2;
-    let series = 1.0 + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f / 720.0)))));
+    let series =
+        1.0 + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f / 720.0)))));
     series * f32::from_bits(((whole as i32 + 127) << 23) as u32)
 }
 
@@ -39,7 +40,8 @@ fn ln(x: f32) -> f32 {
     let mantissa = f32::from_bits(bits.wrapping_sub((exponent << 23) as u32));
     let t = (mantissa - 1.0) / (mantissa + 1.0);
     let square = t * t;
-    let series = 2.0 * t * (1.0 + square * (1.0 / 3.0 + square * (0.2 + square * (1.0 / 7.0 + square / 9.0))));
+    let series =
+        2.0 * t * (1.0 + square * (1.0 / 3.0 + square * (0.2 + square * (1.0 / 7.0 + square / 9.0))));
     exponent as f32 * std::f32::consts::LN_2 + series
 }
 

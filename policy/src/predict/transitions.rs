@@ -4,9 +4,9 @@
 //! the log-odds of the decayed popularities; it starts as the slow popularity and learns how to correct it. A layer is
 //! predicted anew whenever it is one of the distances ahead, so that an estimate gets better as the layer comes near.
 
+use super::Predictor;
 use super::popularity::Popularity;
 use super::smooth::{log_odds, logistic};
-use super::Predictor;
 use crate::id::LayerId;
 
 /// Learning rate of the one-hot inputs and the bias.
@@ -48,7 +48,8 @@ impl Transitions {
     pub fn new(layers: usize, experts: usize, selected: usize) -> Transitions {
         let rows = HISTORIES * experts + EXTRA;
         let most = (MAX_WEIGHTS / (layers * rows * experts).max(1)).max(1);
-        let mut distances: Vec<usize> = std::iter::successors(Some(1), |d| Some(d * 2)).take_while(|&d| d < layers).collect();
+        let mut distances: Vec<usize> =
+            std::iter::successors(Some(1), |d| Some(d * 2)).take_while(|&d| d < layers).collect();
         distances.push(layers);
         distances.dedup();
         while distances.len() > most && distances.len() > 1 {

@@ -1,0 +1,338 @@
+//! The design's own policy: a multiple-choice knapsack over (block, form), solved step by step by marginal value per
+//! byte. A copy is worth the stall it is expected to save before its next use, less the price of the drift it causes
+//! and of the memory it takes. Both prices move in closed loop: memory's with what has to be given up for it, drift's
+//! with how much of the budget the last steps used. Moves ahead of demand are priced like everything else.
+
+use crate::control::{Context, Policy, Proposal, Victim};
+use crate::event::{MoveClass, Routed};
+use crate::guard::ErrorBound;
+use crate::id::{BlockId, LayerId};
+use crate::predict::{Predictor, Transitions};
+use crate::record::Action;
+use crate::registry::{Entry, Param, SimulateError, SimulateInput};
+use crate::score::Terms;
+
+/// Its registry entry.
+pub const ENTRY: Entry = Entry {
+    name: "predictive",
+    about: "places each block, in each format, by expected stall saved per byte; prefetches what is worth its price",
+    params: PARAMS,
+    replay: None,
+    simulate: Some(simulate),
+    clairvoyant: false,
+    fitted: false,
+};
+
+const PARAMS: &[Param] = &[
+    Param {
+        name: "horizon",
+        about: "tokens over which memory is priced",
+        default: 32.0,
+        min: 1.0,
+        max: 100_000.0,
+    },
+    Param {
+        name: "hysteresis",
+        about: "how much more than its victim a speculative block must be worth",
+        default: 0.1,
+        min: 0.0,
+        max: 10.0,
+    },
+    Param {
+        name: "ahead",
+        about: "layers ahead that are speculated on; 0 turns speculation off",
+        default: 1.0,
+        min: 0.0,
+        max: 8.0,
+    },
+    Param {
+        name: "confidence",
+        about: "standard errors taken off a probability before it is believed",
+        default: 1.0,
+        min: 0.0,
+        max: 5.0,
+    },
+    Param {
+        name: "drift_gain",
+        about: "how fast the price of drift follows the budget",
+        default: 0.05,
+        min: 0.0,
+        max: 1.0,
+    },
+];
+
+/// Speculative moves under way at once.
+const MAX_SPECULATIONS: usize = 2;
+/// The share of the drift budget that the price steers for; the guard stops at the whole of it.
+const DRIFT_TARGET: f64 = 0.9;
+/// Weight of the newest victim in the price of memory.
+const MEMORY_SMOOTHING: f64 = 0.05;
+/// Weight of the newest visit in a block's mean squared gate weight.
+const GATE_SMOOTHING: f64 = 0.1;
+/// Keeps an expert never seen from waiting for ever: a thousandth of a visit a token.
+const RARE: f64 = 1e-3;
+
+fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
+    let experts = input.model.uniform_blocks().ok_or(SimulateError::UnevenLayers)?;
+    let layers = input.model.layers.len();
+    let selected = input.model.layers.first().map_or(1, |layer| layer.selected);
+    let predictor = Transitions::new(layers, experts as usize, selected as usize);
+    let &[horizon, hysteresis, ahead, confidence, drift_gain] = input.params else {
+        return Err(SimulateError::Params);
+    };
+    Ok(Box::new(Predictive {
+        predictor,
+        experts,
+        selected,
+        horizon,
+        hysteresis,
+        ahead: ahead as u32,
+        confidence,
+        drift_gain,
+        resident: Vec::new(),
+        place: vec![None; input.model.blocks.len()],
+        gates: vec![0.0; input.model.blocks.len()],
+        chosen: Vec::new(),
+        memory_price: 0.0,
+        drift_price: None,
+    }))
+}
+
+struct Predictive {
+    predictor: Transitions,
+    experts: u32,
+    selected: u32,
+    horizon: f64,
+    hysteresis: f64,
+    ahead: u32,
+    confidence: f64,
+    drift_gain: f64,
+    /// Blocks with fast copies or on their way to one, in no order that matters.
+    resident: Vec<BlockId>,
+    place: Vec<Option<u32>>,
+    /// Running mean of each block's squared gate weight when chosen.
+    gates: Vec<f64>,
+    chosen: Vec<u32>,
+    /// Nanoseconds of stall that a byte kept for a token saves, at the margin.
+    memory_price: f64,
+    /// Nanoseconds of stall worth one unit of squared layer drift.
+    drift_price: Option<f64>,
+}
+
+impl Predictive {
+    /// Probability of the next visit, and expected tokens until the next use: the layers until the block's layer, then
+    /// the tokens it is likely to be passed over.
+    #[inline]
+    fn next_use(&self, context: &Context, block: BlockId) -> (f64, f64) {
+        let layer = block.0 / self.experts;
+        let expert = (block.0 % self.experts) as usize;
+        let layers = context.signals.layers;
+        let current = u32::from(context.signals.layer.0);
+        let mut ahead = layer + layers - current;
+        if ahead > layers {
+            ahead -= layers;
+        }
+        let id = LayerId(layer as u16);
+        let p = f64::from(self.predictor.next_visit(id)[expert]);
+        let rate = f64::from(self.predictor.popularity(id)[expert]);
+        (p, f64::from(ahead) / f64::from(layers) + (1.0 - p) / (rate + RARE))
+    }
+
+    /// What one use costs if the copy is gone: the cheapest way to have it again.
+    fn refetch(&self, context: &Context, block: BlockId) -> f64 {
+        let formats = context.costs.formats.iter();
+        let routes =
+            formats.filter(|&&format| self.usable(context, block, format).is_some()).filter_map(|&format| {
+                let route = context.costs.fetch(&context.ledger, block, format)?;
+                Some(route.time.0 + context.costs.expand(block, format).0)
+            });
+        routes.min().unwrap_or(0) as f64
+    }
+
+    /// The error of a format, if the guard and the budget leave it any use.
+    fn usable(&self, context: &Context, block: BlockId, format: crate::FormatId) -> Option<ErrorBound> {
+        let error = context.guard.error(block, format)?;
+        (error.upper == 0.0 || context.guard.budget() > 0.0).then_some(error)
+    }
+
+    fn enter(&mut self, block: BlockId) {
+        if self.place[block.index()].is_none() {
+            self.place[block.index()] = Some(self.resident.len() as u32);
+            self.resident.push(block);
+        }
+    }
+
+    fn leave(&mut self, block: BlockId) {
+        let Some(place) = self.place[block.index()].take() else { return };
+        self.resident.swap_remove(place as usize);
+        if let Some(&moved) = self.resident.get(place as usize) {
+            self.place[moved.index()] = Some(place);
+        }
+    }
+
+    /// Loss per byte and token of giving up the copy of a block that is worth least.
+    fn loss(&self, context: &Context, block: BlockId, refetch: &mut Option<f64>) -> Option<(f64, Victim)> {
+        let ledger = &context.ledger;
+        let full = ledger.full_copy(block);
+        let packed = ledger.fast_copies(block).find(|form| !form.format.get().direct);
+        let (form, per_use) = match (full, packed) {
+            (Some(full), Some(packed)) => (full, context.costs.expand(block, packed.format).0 as f64),
+            _ => {
+                let form = full.or(packed).or_else(|| ledger.fast_copies(block).next())?;
+                let again = *refetch.get_or_insert_with(|| self.refetch(context, block));
+                (form, again - context.costs.expand(block, form.format).0 as f64)
+            }
+        };
+        let (probability, next_use) = self.next_use(context, block);
+        let loss = per_use.max(1.0) / next_use / ledger.footprint(block, form).0 as f64;
+        let terms = Terms { probability, next_use, saved: per_use / next_use, ..Terms::default() };
+        Some((loss, Victim { block, form, terms: Some(terms) }))
+    }
+
+    fn lower_bound(&self, p: f64, observations: u64) -> f64 {
+        let error = libm::sqrt(p * (1.0 - p) / observations.max(1) as f64);
+        (p - self.confidence * error).max(0.0)
+    }
+}
+
+impl Policy for Predictive {
+    fn observe(&mut self, context: &Context, layer: LayerId, routed: &[Routed]) {
+        self.chosen.clear();
+        self.chosen.extend(routed.iter().map(|expert| expert.block.0 % self.experts));
+        let scale = f32::min(1.0, self.selected as f32 / routed.len().max(1) as f32);
+        self.predictor.observe(layer, &self.chosen, scale);
+        let tokens = f64::from(context.signals.concurrency.max(1));
+        for expert in routed {
+            let mean = &mut self.gates[expert.block.index()];
+            let sample = f64::from(expert.gate_squared) / tokens;
+            *mean += GATE_SMOOTHING.max(if *mean == 0.0 { 1.0 } else { 0.0 }) * (sample - *mean);
+        }
+    }
+
+    fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
+        let block = proposal.block;
+        let route = proposal.route;
+        let error = self.usable(context, block, route.to.format)?;
+        let (probability, next_use) = self.next_use(context, block);
+        let squared = error.upper * error.upper;
+        // A copy that is made is used now and, with what is left of the horizon, once more.
+        let again = self.horizon / (self.horizon + next_use);
+        let weight = proposal.gate_squared + again * self.gates[block.index()];
+        let drift = self.drift_price.unwrap_or(0.0) * weight * squared;
+        let expand = context.costs.expand(block, route.to.format).0 as f64;
+        let bytes =
+            if proposal.action == Action::Read { 0 } else { context.ledger.footprint(block, route.to).0 };
+        let memory = self.memory_price * bytes as f64 * next_use.min(self.horizon);
+        let moving = route.time.0 as f64;
+        let decode = expand * (1.0 + again);
+        Some(Terms { probability, next_use, saved: 0.0, moving, decode, drift, memory, total: 0.0 }.sum())
+    }
+
+    fn victim(&mut self, context: &Context) -> Option<Victim> {
+        let mut least: Option<(f64, Victim)> = None;
+        // Blocks of one size and format cost the same to fetch again.
+        let uniform = context.costs.formats.len() == 1;
+        let mut shared = None;
+        for &block in &self.resident {
+            if context.ledger.is_pinned(block)
+                || !context.ledger.is_fast(block)
+                || context.ledger.flight_of(block).is_some()
+            {
+                continue;
+            }
+            let mut own = None;
+            let Some((loss, victim)) =
+                self.loss(context, block, if uniform { &mut shared } else { &mut own })
+            else {
+                continue;
+            };
+            let better = least.as_ref().is_none_or(|(best, known)| (loss, block) < (*best, known.block));
+            if better {
+                least = Some((loss, victim));
+            }
+        }
+        let (loss, victim) = least?;
+        self.memory_price += MEMORY_SMOOTHING * (loss - self.memory_price);
+        if context.ledger.fast_copies(victim.block).nth(1).is_none() {
+            self.leave(victim.block);
+        }
+        Some(victim)
+    }
+
+    fn admitted(&mut self, _context: &Context, block: BlockId) {
+        self.enter(block);
+    }
+
+    fn lost(&mut self, _context: &Context, block: BlockId) {
+        self.leave(block);
+    }
+
+    fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
+        let under_way =
+            context.ledger.flights().filter(|(_, flight)| flight.class != MoveClass::Demand).count();
+        if under_way >= MAX_SPECULATIONS {
+            return;
+        }
+        let layers = context.signals.layers;
+        let window = context.signals.idle_window.0 as f64;
+        for ahead in 1..=self.ahead.min(layers - 1) {
+            let layer = LayerId(((u32::from(context.signals.layer.0) + ahead) % layers) as u16);
+            let observations = self.predictor.observations(layer);
+            for expert in 0..self.experts {
+                let block = BlockId(u32::from(layer.0) * self.experts + expert);
+                if context.ledger.is_fast(block) || context.ledger.flight_of(block).is_some() {
+                    continue;
+                }
+                let probability = f64::from(self.predictor.next_visit(layer)[expert as usize]);
+                if probability < 0.05 {
+                    continue;
+                }
+                let native = context.model.block(block).native;
+                let Some(route) = context.costs.fetch(&context.ledger, block, native) else { continue };
+                let time = route.time.0 as f64;
+                let saved = self.lower_bound(probability, observations) * time.min(window * f64::from(ahead));
+                let rent = f64::from(ahead) / f64::from(layers);
+                let bytes = context.ledger.footprint(block, route.to).0 as f64;
+                let memory = (1.0 + self.hysteresis) * self.memory_price * bytes * rent;
+                let terms = Terms {
+                    probability,
+                    next_use: rent,
+                    saved,
+                    moving: 0.0,
+                    decode: 0.0,
+                    drift: 0.0,
+                    memory,
+                    total: 0.0,
+                };
+                proposals.push(Proposal {
+                    block,
+                    action: Action::Speculate,
+                    route,
+                    class: MoveClass::Speculation,
+                    gate_squared: 0.0,
+                    layer_drift: 0.0,
+                    observations,
+                    terms: terms.sum(),
+                });
+            }
+        }
+        proposals.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.block.cmp(&b.block)));
+        proposals.truncate(MAX_SPECULATIONS - under_way);
+    }
+
+    fn step_done(&mut self, context: &Context, drift: f64) {
+        let budget = context.guard.budget();
+        if budget <= 0.0 {
+            return;
+        }
+        // The first price makes a step at the target worth a fetch of one block a layer.
+        let first = || {
+            let block = BlockId(0);
+            self.refetch(context, block) / (budget * budget)
+        };
+        let price = self.drift_price.unwrap_or_else(first);
+        let used = drift * drift / (budget * budget * DRIFT_TARGET * DRIFT_TARGET);
+        let factor = libm::exp(self.drift_gain * (used - 1.0).clamp(-1.0, 1.0));
+        self.drift_price = Some(price * factor);
+    }
+}

@@ -1,0 +1,70 @@
+//! A cache rule as a controller policy: it fetches what is missing, in full precision, and evicts by its own order.
+
+use crate::control::{Context, Policy, Proposal, Victim};
+use crate::event::Routed;
+use crate::id::{BlockId, LayerId};
+use crate::rule::{Keep, Rule};
+use crate::score::Terms;
+
+/// Any [`Rule`] in charge of the fast tier. Its time is the layer step, as in a replay in atomic order.
+#[derive(Clone, Debug)]
+pub struct Reactive<R> {
+    rule: R,
+    now: u64,
+}
+
+impl<R: Rule> Reactive<R> {
+    /// The rule, with nothing resident but what it starts with.
+    pub fn new(rule: R) -> Reactive<R> {
+        Reactive { rule, now: 0 }
+    }
+}
+
+/// What the running step needs or a move is writing.
+struct InUse<'a>(&'a Context);
+
+impl Keep for InUse<'_> {
+    fn keeps(&self, id: u32) -> bool {
+        let ledger = &self.0.ledger;
+        let block = BlockId(id);
+        ledger.is_pinned(block) || !ledger.is_fast(block)
+    }
+}
+
+impl<R: Rule + Send> Policy for Reactive<R> {
+    fn observe(&mut self, context: &Context, _layer: LayerId, routed: &[Routed]) {
+        self.now = context.signals.layer_step - 1;
+        for expert in routed.iter().filter(|expert| context.ledger.is_fast(expert.block)) {
+            self.rule.touch(expert.block.0, self.now);
+        }
+    }
+
+    /// Full precision only, by the quickest route.
+    fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
+        let native = context.model.block(proposal.block).native;
+        let moving = proposal.route.time.0 as f64;
+        (proposal.route.to.format == native).then(|| Terms { moving, ..Terms::default() }.sum())
+    }
+
+    fn victim(&mut self, context: &Context) -> Option<Victim> {
+        let block = BlockId(self.rule.evict(self.now, &InUse(context))?);
+        let form = context.ledger.fast_copies(block).next()?;
+        Some(Victim { block, form, terms: None })
+    }
+
+    fn admitted(&mut self, _context: &Context, block: BlockId) {
+        if self.rule.contains(block.0) {
+            self.rule.touch(block.0, self.now);
+        } else {
+            self.rule.insert(block.0, self.now);
+        }
+    }
+
+    fn lost(&mut self, _context: &Context, block: BlockId) {
+        self.rule.remove(block.0);
+    }
+
+    fn speculate(&mut self, _context: &Context, _proposals: &mut Vec<Proposal>) {}
+
+    fn step_done(&mut self, _context: &Context, _drift: f64) {}
+}

@@ -1,1 +1,21 @@
-//! traces
+//! Routing traces: which experts each token of each request selected, read from the formats people record, checked,
+//! converted, generated, measured, and handed to the simulator and the hardware as a batch demands them.
+
+pub mod batch;
+pub mod csv;
+pub mod error;
+mod export;
+pub mod gates;
+pub mod hrt;
+mod import;
+pub mod jsonl;
+mod npy;
+pub mod npz;
+pub mod routing;
+mod rows;
+
+pub use batch::BatchSource;
+pub use error::{At, Problem, TraceError};
+pub use export::{write, write_hrt};
+pub use import::{Format, Options, detect, open, open_with, parse};
+pub use routing::{GateOrigin, Gates, PADDING, RoutingTrace, Shape, TraceInfo};

@@ -1,0 +1,135 @@
+//! What a batch demands: the selections of several requests' tokens at one layer, merged.
+
+use crate::error::{Problem, TraceError};
+use crate::gates;
+use crate::routing::{GateOrigin, RoutingTrace, Shape, TraceInfo};
+use policy::BlockId;
+use policy::event::Routed;
+use std::sync::Arc;
+
+/// Selections and gate weights by (request, token, layer), for a simulator or a real machine. Requests are the traces
+/// of a routing trace, numbered from 0 without those left out. Cloning shares the trace.
+#[derive(Clone, Debug)]
+pub struct BatchSource {
+    trace: Arc<RoutingTrace>,
+    requests: Vec<usize>,
+    seed: u64,
+    marks: Vec<Mark>,
+    merges: u64,
+    weights: Vec<f32>,
+}
+
+/// Where an expert stands in the merge with this number.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    merge: u64,
+    place: usize,
+}
+
+impl BatchSource {
+    /// A source over the traces of `trace`, without those marked as repetition unless asked for. `seed` is for the
+    /// gate weights, if they must be drawn. An error if no trace is left.
+    pub fn new(
+        trace: Arc<RoutingTrace>,
+        include_repetition: bool,
+        seed: u64,
+    ) -> Result<BatchSource, TraceError> {
+        let requests: Vec<usize> = trace.kept(include_repetition).collect();
+        if requests.is_empty() {
+            return Err(Problem::OnlyRepetition.into());
+        }
+        let shape = trace.shape();
+        Ok(BatchSource {
+            marks: vec![Mark::default(); shape.experts as usize],
+            merges: 0,
+            weights: vec![0.0; shape.top_k as usize],
+            trace,
+            requests,
+            seed,
+        })
+    }
+
+    /// The dimensions.
+    pub fn shape(&self) -> Shape {
+        self.trace.shape()
+    }
+
+    /// The number of requests.
+    pub fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// What is known of a request.
+    ///
+    /// # Panics
+    /// If there are not that many.
+    pub fn request(&self, request: usize) -> &TraceInfo {
+        self.trace.trace(self.requests[request])
+    }
+
+    /// The tokens a request decodes.
+    ///
+    /// # Panics
+    /// If there are not that many requests.
+    pub fn tokens(&self, request: usize) -> usize {
+        self.request(request).rows.len()
+    }
+
+    /// Where gate weights come from.
+    pub fn gate_origin(&self) -> GateOrigin {
+        gates::origin(&self.trace)
+    }
+
+    /// The experts that a token of a request selects at a layer, in stored order.
+    ///
+    /// # Panics
+    /// If one of the indices is out of range.
+    #[inline]
+    pub fn selection(&self, request: usize, token: usize, layer: usize) -> &[u16] {
+        self.trace.selection(self.row(request, token), layer)
+    }
+
+    /// The gate weights of that selection, normalised to sum to 1.
+    ///
+    /// # Panics
+    /// If one of the indices is out of range.
+    #[inline]
+    pub fn gates(&mut self, request: usize, token: usize, layer: usize) -> &[f32] {
+        let row = self.row(request, token);
+        let len = gates::gate_weights_or_synthetic(&self.trace, self.seed, row, layer, &mut self.weights);
+        &self.weights[..len]
+    }
+
+    /// What a batch of (request, token) demands at a layer: `out` becomes the distinct blocks, in stored order of first
+    /// choice, with the tokens that chose each and the sum of their squared gate weights.
+    ///
+    /// # Panics
+    /// If one of the indices is out of range.
+    pub fn merge(&mut self, members: &[(usize, usize)], layer: usize, out: &mut Vec<Routed>) {
+        out.clear();
+        self.merges += 1;
+        let first_block = layer as u32 * self.shape().experts;
+        for &(request, token) in members {
+            let row = self.row(request, token);
+            gates::gate_weights_or_synthetic(&self.trace, self.seed, row, layer, &mut self.weights);
+            for (&expert, &weight) in self.trace.selection(row, layer).iter().zip(&self.weights) {
+                let mark = &mut self.marks[expert as usize];
+                if mark.merge == self.merges {
+                    out[mark.place].tokens += 1;
+                    out[mark.place].gate_squared += weight * weight;
+                } else {
+                    *mark = Mark { merge: self.merges, place: out.len() };
+                    let block = BlockId(first_block + expert as u32);
+                    out.push(Routed { block, tokens: 1, gate_squared: weight * weight });
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn row(&self, request: usize, token: usize) -> usize {
+        let rows = &self.request(request).rows;
+        assert!(token < rows.len(), "token {token} of {}", rows.len());
+        rows.start + token
+    }
+}

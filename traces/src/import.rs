@@ -1,0 +1,146 @@
+//! Opening a trace of any format.
+
+use crate::error::{Problem, TraceError};
+use crate::routing::RoutingTrace;
+use crate::{csv, hrt, jsonl, npz};
+use memmap2::Mmap;
+use std::fs::File;
+use std::path::Path;
+
+/// How to read a trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Experts of each layer. Where a file does not store the number (NPZ, CSV, JSON lines without `num_experts`), the
+    /// default is the largest id + 1, rounded up to a power of two; where it does, the numbers must agree.
+    pub experts: Option<u32>,
+    /// The most bytes that an array in a compressed file may expand to.
+    pub max_decoded_bytes: u64,
+}
+
+impl Default for Options {
+    /// Experts as stored or inferred; 1 GiB an array.
+    fn default() -> Options {
+        Options { experts: None, max_decoded_bytes: 1 << 30 }
+    }
+}
+
+/// A format that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// [`crate::hrt`].
+    Hrt,
+    /// [`crate::npz`].
+    Npz,
+    /// [`crate::csv`].
+    Csv,
+    /// [`crate::jsonl`].
+    Jsonl,
+}
+
+/// The bytes of a file and the name its only trace gets.
+pub(crate) struct Source<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) name: &'a str,
+}
+
+/// Opens a routing trace with default options.
+///
+/// The format is found by content, and by extension where the content does not say: `.hrt`; `.npz` with a
+/// `.meta.json` of the same stem beside it; `.csv`; `.jsonl`.
+pub fn open(path: impl AsRef<Path>) -> Result<RoutingTrace, TraceError> {
+    open_with(path, &Options::default())
+}
+
+/// Opens a routing trace: see [`open`].
+pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<RoutingTrace, TraceError> {
+    let path = path.as_ref();
+    read(path, options).map_err(|error| error.in_file(path))
+}
+
+fn read(path: &Path, options: &Options) -> Result<RoutingTrace, TraceError> {
+    let file = File::open(path).map_err(Problem::Io)?;
+    if file.metadata().map_err(Problem::Io)?.is_dir() {
+        return Err(Problem::Io(std::io::ErrorKind::IsADirectory.into()).into());
+    }
+    let bytes = map(&file)?;
+    let format = detect(&bytes, path.extension().and_then(|extension| extension.to_str()));
+    let meta_path = path.with_extension("meta.json");
+    let metadata = match format {
+        Some(Format::Npz) if meta_path.exists() => {
+            let bytes = std::fs::read(&meta_path).map_err(|error| TraceError::from(Problem::Io(error)));
+            Some(
+                bytes
+                    .and_then(|bytes| npz::decode_metadata(&bytes))
+                    .map_err(|error| error.in_file(&meta_path))?,
+            )
+        }
+        _ => None,
+    };
+    let name = path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
+    decode(&Source { bytes: &bytes, name: &name }, format.ok_or(Problem::UnknownFormat)?, metadata, options)
+}
+
+/// Reads a trace from the bytes of a file, and the bytes of its metadata file if it is an NPZ that has one.
+pub fn parse(
+    bytes: &[u8],
+    format: Format,
+    metadata: Option<&[u8]>,
+    options: &Options,
+) -> Result<RoutingTrace, TraceError> {
+    let metadata = metadata.map(npz::decode_metadata).transpose()?;
+    decode(&Source { bytes, name: "" }, format, metadata, options)
+}
+
+fn decode(
+    source: &Source,
+    format: Format,
+    metadata: Option<Vec<npz::TraceMeta>>,
+    options: &Options,
+) -> Result<RoutingTrace, TraceError> {
+    if source.bytes.is_empty() {
+        return Err(Problem::Empty.into());
+    }
+    let trace = match format {
+        Format::Hrt => hrt::decode(source.bytes)?,
+        Format::Npz => npz::decode(source, metadata, options)?,
+        Format::Csv => csv::decode(source, options)?,
+        Format::Jsonl => jsonl::decode(source, options)?,
+    };
+    match options.experts.filter(|&asked| asked != trace.shape().experts) {
+        Some(asked) => Err(Problem::ExpertsDiffer { found: trace.shape().experts, asked }.into()),
+        None => Ok(trace),
+    }
+}
+
+/// The format of a file that starts with `bytes`: by its first bytes, else by the extension, else by its first line.
+pub fn detect(bytes: &[u8], extension: Option<&str>) -> Option<Format> {
+    let by_extension = || match extension?.to_ascii_lowercase().as_str() {
+        "hrt" => Some(Format::Hrt),
+        "npz" => Some(Format::Npz),
+        "csv" => Some(Format::Csv),
+        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        _ => None,
+    };
+    let first_line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    match bytes {
+        [b'P', b'K', 3 | 5, ..] => Some(Format::Npz),
+        _ if bytes.starts_with(&hrt::MAGIC) => Some(Format::Hrt),
+        _ => by_extension().or_else(|| match first_line.trim_ascii() {
+            [b'{', ..] => Some(Format::Jsonl),
+            line if csv::is_header(line) => Some(Format::Csv),
+            _ => None,
+        }),
+    }
+}
+
+/// Experts of a layer: as asked, else the largest id + 1 rounded up to a power of two.
+pub(crate) fn experts_for(asked: Option<u32>, largest_id: u16) -> u32 {
+    asked.unwrap_or_else(|| (largest_id as u32 + 1).next_power_of_two().min(u16::MAX as u32))
+}
+
+#[allow(unsafe_code)]
+fn map(file: &File) -> Result<Mmap, TraceError> {
+    // SAFETY: the map is read-only and private to this module, and everything read from it is checked and copied
+    // before use. What no program can rule out is another one truncating the file meanwhile: that ends this process.
+    unsafe { Mmap::map(file) }.map_err(|error| Problem::Io(error).into())
+}

@@ -1,0 +1,3 @@
+//! Tests of the traces crate.
+
+mod real;

@@ -4,6 +4,7 @@ pub mod compute;
 pub mod link;
 pub mod memory;
 pub mod queue;
+pub mod simulate;
 pub mod timeline;
 pub mod workload;
 pub mod world;

@@ -4,7 +4,7 @@ use policy::event::Routed;
 use policy::{LayerId, RequestId, Time};
 use rand_distr::{Distribution, Exp};
 use rand_pcg::Pcg64Mcg;
-use traces::BatchSource;
+use traces::{BatchSource, GateOrigin};
 
 /// When requests come in.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,7 +69,10 @@ impl Workload {
 
     /// Where the gate weights come from.
     pub fn gates(&self) -> &'static str {
-        self.source.gate_origin().name()
+        match self.source.gate_origin() {
+            GateOrigin::Trace => "trace",
+            GateOrigin::Synthetic => "synthetic",
+        }
     }
 
     /// The experts of a layer for one token of each member: (request, tokens it has decoded).

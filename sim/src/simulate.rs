@@ -1,0 +1,251 @@
+//! One simulated run, from a resolved case to its outcome.
+
+use crate::workload::{Arrivals, Workload};
+use crate::world::{World, WorldError};
+use policy::event::{Command, Event, EventKind, Platform};
+use policy::guard::GuardSpec;
+use policy::machine::Class;
+use policy::orchestrator::{ControlError, RunError, Setup};
+use policy::record::Decision;
+use policy::registry::{Entry, SimulateError, SimulateInput, lookup};
+use policy::{Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, run};
+use std::sync::Arc;
+use thiserror::Error;
+use traces::{BatchSource, RoutingTrace, TraceError};
+
+/// Everything a run needs, names and units resolved.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The model.
+    pub model: Arc<Model>,
+    /// The machine.
+    pub machine: Arc<Machine>,
+    /// Bytes of each tier that managed blocks may take.
+    pub budgets: Vec<Bytes>,
+    /// The tier of the home copies.
+    pub home: TierId,
+    /// Formats kept there beside the native one.
+    pub encoded: Vec<FormatId>,
+    /// What the operator allows.
+    pub guard: GuardSpec,
+    /// What the router chose.
+    pub routing: Arc<RoutingTrace>,
+    /// Whether traces that repeat themselves are served too.
+    pub include_repetition: bool,
+    /// What fitted policies may learn from.
+    pub fit: Option<Arc<RoutingTrace>>,
+    /// When requests come in.
+    pub arrivals: Arrivals,
+    /// Requests that decode together, at most.
+    pub max_batch: usize,
+    /// Tokens decoded over all requests, at most.
+    pub limit_tokens: Option<u64>,
+    /// The seed of everything drawn.
+    pub seed: u64,
+}
+
+/// Background moves are cut to this: a demand waits for 37 us at most behind one on PCIe 5 x16, and the submit cost of
+/// a chunk stays under a tenth of its time.
+pub const CHUNK: Bytes = Bytes(1 << 20);
+
+/// What to keep of a run beside its counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Every decision, handed to the caller as it is taken.
+    pub decisions: bool,
+    /// The timeline.
+    pub timeline: bool,
+}
+
+/// A finished run.
+pub struct Outcome {
+    /// The controller, with its tally and ledger.
+    pub orchestrator: Orchestrator,
+    /// The world, with its links and memory.
+    pub world: World,
+}
+
+/// Why a run ended early or could not begin.
+#[derive(Debug, Error)]
+pub enum RunFailure {
+    /// The trace has other dimensions than the model.
+    #[error(
+        "the routing has {trace_layers} layers of {trace_experts} experts, the model {model} has {model_layers} of {model_experts}"
+    )]
+    Shape {
+        /// Layers of the trace.
+        trace_layers: u32,
+        /// Experts a layer of the trace.
+        trace_experts: u32,
+        /// The model's name.
+        model: String,
+        /// Layers of the model.
+        model_layers: u32,
+        /// Experts a layer of the model.
+        model_experts: u32,
+    },
+    /// The routing cannot be served.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// The policy cannot be built.
+    #[error("policy `{policy}`: {source}")]
+    Policy {
+        /// Its name.
+        policy: &'static str,
+        /// Why.
+        source: SimulateError,
+    },
+    /// The controller could not go on.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The world could not go on.
+    #[error(transparent)]
+    World(#[from] WorldError),
+}
+
+impl From<RunError<WorldError>> for RunFailure {
+    fn from(error: RunError<WorldError>) -> RunFailure {
+        match error {
+            RunError::Control(error) => RunFailure::Control(error),
+            RunError::Platform(error) => RunFailure::World(error),
+        }
+    }
+}
+
+impl Case {
+    /// Checks that the routing belongs to the model.
+    ///
+    /// # Errors
+    /// [`RunFailure::Shape`] where it does not.
+    pub fn check(&self) -> Result<(), RunFailure> {
+        let shape = self.routing.shape();
+        let experts = self.model.uniform_blocks().unwrap_or(0);
+        let layers = self.model.layers.len() as u32;
+        if shape.layers == layers && shape.experts == experts {
+            return Ok(());
+        }
+        Err(RunFailure::Shape {
+            trace_layers: shape.layers,
+            trace_experts: shape.experts,
+            model: self.model.name.clone(),
+            model_layers: layers,
+            model_experts: experts,
+        })
+    }
+
+    /// The world at time zero.
+    ///
+    /// # Errors
+    /// The routing cannot be served, or the home copies do not fit.
+    pub fn world(&self, timeline: bool) -> Result<World, RunFailure> {
+        self.check()?;
+        let source = BatchSource::new(self.routing.clone(), self.include_repetition, self.seed)?;
+        let workload = Workload::new(source, self.arrivals, self.limit_tokens, self.seed);
+        let (machine, model) = (self.machine.clone(), self.model.clone());
+        Ok(World::new(machine, model, self.home, &self.encoded, workload, timeline)?)
+    }
+
+    /// The controller at time zero.
+    ///
+    /// # Errors
+    /// The policy cannot be built, or the home copies do not fit.
+    pub fn orchestrator(
+        &self,
+        entry: &Entry,
+        params: &[f64],
+        record: bool,
+    ) -> Result<Orchestrator, RunFailure> {
+        let future = if entry.clairvoyant { Some(self.future()?) } else { None };
+        let fit = self.fit.as_ref().filter(|_| entry.fitted).map(|fit| fit.demands(false));
+        let input = SimulateInput {
+            model: &self.model,
+            capacity: self.capacity(),
+            largest_demand: self.largest_demand(),
+            fit: fit.as_ref(),
+            future: future.as_ref(),
+            params,
+        };
+        let failed = |source| RunFailure::Policy { policy: entry.name, source };
+        let policy = entry.build(&input).map_err(failed)?;
+        let setup = Setup {
+            model: self.model.clone(),
+            machine: self.machine.clone(),
+            budgets: self.budgets.clone(),
+            home: self.home,
+            encoded: self.encoded.clone(),
+            guard: self.guard.clone(),
+            max_batch: self.max_batch,
+            chunk: CHUNK,
+            record,
+        };
+        Ok(Orchestrator::new(setup, policy)?)
+    }
+
+    /// Runs a policy to the end; `each` sees every decision, if they are kept.
+    ///
+    /// # Errors
+    /// See [`RunFailure`].
+    pub fn run(
+        &self,
+        entry: &Entry,
+        params: &[f64],
+        keep: Keep,
+        each: impl FnMut(Decision),
+    ) -> Result<Outcome, RunFailure> {
+        let mut world = self.world(keep.timeline)?;
+        let mut orchestrator = self.orchestrator(entry, params, keep.decisions)?;
+        run(&mut orchestrator, &mut world, each)?;
+        Ok(Outcome { orchestrator, world })
+    }
+
+    /// Full-precision blocks that fit the fast tier together.
+    pub fn capacity(&self) -> usize {
+        let Some(fast) = self.machine.tiers_of(Class::Fast).next() else { return 0 };
+        let slot = self.model.largest_block().round_up(self.machine.tier(fast).granularity);
+        self.budgets[fast.index()].0.checked_div(slot.0).unwrap_or(0) as usize
+    }
+
+    /// Blocks that one layer step can demand at most.
+    pub fn largest_demand(&self) -> usize {
+        let of = |layer: &policy::model::Layer| {
+            (layer.selected as usize * self.max_batch).min(layer.blocks as usize)
+        };
+        self.model.layers.iter().map(of).max().unwrap_or(0)
+    }
+
+    /// Every demand of the run, recorded in a run of its own. It exists only where requests do not depend on time.
+    fn future(&self) -> Result<Demands, RunFailure> {
+        let no_future = |source| RunFailure::Policy { policy: "belady", source };
+        if !matches!(self.arrivals, Arrivals::Closed { .. }) {
+            return Err(no_future(SimulateError::NoFuture));
+        }
+        let lru = lookup("lru").map_err(|_| no_future(SimulateError::NoFuture))?;
+        let demands = Demands::new(self.model.blocks.len() as u32);
+        let mut scout = Scout { world: self.world(false)?, demands };
+        let mut orchestrator = self.orchestrator(lru, &[], false)?;
+        run(&mut orchestrator, &mut scout, |_| {})?;
+        Ok(scout.demands)
+    }
+}
+
+/// A world that writes the demands down.
+struct Scout {
+    world: World,
+    demands: Demands,
+}
+
+impl Platform for Scout {
+    type Error = WorldError;
+
+    fn next_event(&mut self) -> Result<Option<Event>, WorldError> {
+        let event = self.world.next_event()?;
+        if let Some(Event { kind: EventKind::LayerRouted { routed, .. }, .. }) = &event {
+            self.demands.push_step(routed.iter().map(|expert| expert.block.0));
+        }
+        Ok(event)
+    }
+
+    fn submit(&mut self, command: Command) -> Result<(), WorldError> {
+        self.world.submit(command)
+    }
+}

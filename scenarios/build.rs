@@ -10,11 +10,14 @@ fn main() -> io::Result<()> {
         // The scenarios lie beside Cargo.toml.
         let path = if folder == "scenarios" { root.clone() } else { root.join(folder) };
         println!("cargo:rerun-if-changed={}", path.display());
-        let mut files: Vec<PathBuf> = fs::read_dir(&path)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(&path)?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
         files.sort();
         for file in files.iter().filter(|file| is_data(file)) {
             let name = file.file_stem().unwrap_or_default();
-            table.push_str(&format!("    Entry {{ folder: {folder:?}, name: {name:?}, text: include_str!({file:?}) }},\n"));
+            table.push_str(&format!(
+                "    Entry {{ folder: {folder:?}, name: {name:?}, text: include_str!({file:?}) }},\n"
+            ));
         }
     }
     table.push(']');

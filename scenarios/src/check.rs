@@ -5,7 +5,7 @@ use crate::diagnostics::Report;
 use crate::load::open;
 use crate::machine::machine;
 use crate::model::import;
-use crate::placement::{Ground, caps, check_caps, home, kv_reserve};
+use crate::placement::{Ground, caps, check_caps, home, home_unplaced, kv_reserve};
 use crate::reader::{Field, Fields};
 use crate::scenario::{PolicyCheck, Scenario};
 use crate::sensitivity::{Sensitivity, sensitivity};
@@ -21,7 +21,8 @@ const SENSITIVITY_DEFAULT: &str = "synthetic-swiglu";
 /// Reads a scenario's tree; `None` where anything was wrong.
 pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<'_>) -> Option<Scenario> {
     let top = Field::root(root, "");
-    let mut fields = top.fields(report, "a scenario is a map: name, machine, model, memory, workload, policy, ...")?;
+    let mut fields =
+        top.fields(report, "a scenario is a map: name, machine, model, memory, workload, policy, ...")?;
     let name = fields.required(report, "name", "what this scenario shows", |text| Ok(text.to_owned()));
     let machine = fields.need(report, "machine", "h100-sxm").and_then(|field| read_machine(report, &field));
     let model = fields.need(report, "model", "gpt-oss-20b").and_then(|field| read_model(report, &field));
@@ -37,21 +38,20 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let slo = slo(report, slo_field);
     let seed = fields.optional(report, "seed", 0, whole);
     let memory_field = fields.get("memory");
-    let memory = match (&memory_field, &machine) {
-        (Some(field), Some(machine)) => caps(report, field, machine),
-        (None, _) => Some(BTreeMap::new()),
-        (Some(_), None) => None,
+    let memory = match &memory_field {
+        Some(field) => caps(report, field, machine.as_ref()),
+        None => Some(BTreeMap::new()),
     };
     let kv_field = fields.get("kv");
     let batch = workload.as_ref().map(|workload| workload.requests.batch());
-    let kv = model.as_ref().zip(batch).and_then(|(model, batch)| kv_reserve(report, kv_field, model, batch));
+    let kv = kv_reserve(report, kv_field, model.as_ref(), batch);
     let home = match (&machine, &model, &memory) {
         (Some(machine), Some(model), Some(caps)) => {
             let at = memory_field.as_ref().unwrap_or(&top);
             home(report, &mut fields, at, &Ground { machine, model, caps, sensitivity: table.as_ref() })
         }
         _ => {
-            let _unread = (fields.get("home"), fields.get("encoded"));
+            home_unplaced(report, &mut fields);
             None
         }
     };

@@ -57,6 +57,7 @@ impl Diagnostics {
         };
         let title = match one.at {
             Some(_) => title,
+            None if one.line > 0 => format!("{}:{}:{}: {title}", one.file, one.line, one.column),
             None => format!("{}: {title}", one.file),
         };
         let (title, file) = (normalize_untrusted_str(&title), normalize_untrusted_str(&one.file));

@@ -23,7 +23,8 @@ pub use load::{load, load_text};
 pub use model::ModelFacts;
 pub use placement::CONTEXT_GUESS;
 pub use scenario::{
-    Cap, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario, Slo, Workload, ZipfMarkov,
+    Cap, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario, Slo, Workload,
+    ZipfMarkov,
 };
 pub use sensitivity::{FormatError, Sensitivity};
 pub use units::ArrivalRate;

@@ -27,8 +27,8 @@ pub fn load(
     check_policy: PolicyCheck<'_>,
 ) -> Result<Scenario, Diagnostics> {
     let mut report = Report::default();
-    let scenario =
-        open(&mut report, SCENARIO, path_or_name, None).and_then(|root| finish(&mut report, root, overrides, check_policy));
+    let scenario = open(&mut report, SCENARIO, path_or_name, None)
+        .and_then(|root| finish(&mut report, root, overrides, check_policy));
     report.finish(scenario)
 }
 
@@ -45,7 +45,8 @@ pub fn load_text(
     let mut report = Report::default();
     let folder = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
     let source = report.add_source(file.to_owned(), text.to_owned(), folder);
-    let scenario = parse(&mut report, source, 0).and_then(|root| finish(&mut report, root, overrides, check_policy));
+    let scenario =
+        parse(&mut report, source, 0).and_then(|root| finish(&mut report, root, overrides, check_policy));
     report.finish(scenario)
 }
 
@@ -156,10 +157,11 @@ struct Unread {
 fn read(path: &Path) -> Result<String, Unread> {
     let whole = |message: String| Unread { position: (0, 0), message };
     let failed = |error: io::Error| whole(format!("cannot read {}: {error}", path.display()));
-    let file = File::open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
+    // Before it is opened: opening a pipe waits for its writer.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(whole(format!("{} is not a file", path.display())));
     }
+    let file = File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > LONGEST {
@@ -203,7 +205,13 @@ fn set(report: &mut Report, root: &mut Node, path: &str, value: &str) -> Option<
 }
 
 /// The value of `key`, made where it is absent.
-fn descend<'n>(report: &mut Report, node: &'n mut Node, key: &str, key_at: At, walked: &str) -> Option<&'n mut Node> {
+fn descend<'n>(
+    report: &mut Report,
+    node: &'n mut Node,
+    key: &str,
+    key_at: At,
+    walked: &str,
+) -> Option<&'n mut Node> {
     let held = match &node.value {
         Value::Map(_) => None,
         // A plain name is a variant without settings: `policy: lru` and `--set policy.lru.x=1` agree.
@@ -215,7 +223,10 @@ fn descend<'n>(report: &mut Report, node: &'n mut Node, key: &str, key_at: At, w
         }
     };
     if let Some(held) = held {
-        let wrong = Wrong::new(format!("it is {held}, which has no `{key}`"), format!("set it whole: `--set {walked}=...`"));
+        let wrong = Wrong::new(
+            format!("it is {held}, which has no `{key}`"),
+            format!("set it whole: `--set {walked}=...`"),
+        );
         report.error(key_at, walked, wrong);
         return None;
     }

@@ -19,11 +19,14 @@ const MOST: usize = 100;
 
 /// Reads a machine; reports everything that is wrong with it.
 pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
-    let mut fields = field.fields(report, "a catalogue name, a path, or `name`, `tiers`, `links`, `accelerator`")?;
+    let mut fields =
+        field.fields(report, "a catalogue name, a path, or `name`, `tiers`, `links`, `accelerator`")?;
     let name = fields.required(report, "name", "my-machine", |text| Ok(text.to_owned()));
-    let tiers_field = fields.need(report, "tiers", "{ hbm: { class: fast, ... }, dram: { class: staged, ... } }");
+    let tiers_field =
+        fields.need(report, "tiers", "{ hbm: { class: fast, ... }, dram: { class: staged, ... } }");
     let tiers = tiers_field.as_ref().and_then(|tiers| read_tiers(report, tiers));
-    let links_field = fields.need(report, "links", "{ pcie: { between: [dram, hbm], forward: 56.5 GB/s, ... } }");
+    let links_field =
+        fields.need(report, "links", "{ pcie: { between: [dram, hbm], forward: 56.5 GB/s, ... } }");
     let links = match (&links_field, &tiers) {
         (Some(links), Some(tiers)) => read_links(report, links, tiers),
         _ => None,
@@ -33,7 +36,8 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
         .and_then(|accelerator| read_accelerator(report, &accelerator));
     let codecs = fields.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
     fields.finish(report);
-    let machine = Machine { name: name?, tiers: tiers?, links: links?, accelerator: accelerator?, codecs: codecs? };
+    let machine =
+        Machine { name: name?, tiers: tiers?, links: links?, accelerator: accelerator?, codecs: codecs? };
     let (tiers, links) = (tiers_field?, links_field?);
     check_classes(report, &tiers, &machine)?;
     check_reach(report, &links, &machine)?;
@@ -41,9 +45,11 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
 }
 
 fn read_tiers(report: &mut Report, field: &Field<'_>) -> Option<Vec<Tier>> {
-    let fields = field.fields(report, "tier names, each with class, backing, capacity, granularity, read and write")?;
+    let fields = field
+        .fields(report, "tier names, each with class, backing, capacity, granularity, read and write")?;
     too_many(report, field, fields.entries.len())?;
-    let tiers: Vec<_> = fields.entries.iter().map(|entry| read_tier(report, &fields.field(entry), &entry.key)).collect();
+    let tiers: Vec<_> =
+        fields.entries.iter().map(|entry| read_tier(report, &fields.field(entry), &entry.key)).collect();
     tiers.into_iter().collect()
 }
 
@@ -79,7 +85,10 @@ fn read_links(report: &mut Report, field: &Field<'_>, tiers: &[Tier]) -> Option<
                 let rival = links.iter().find(|old| old.from == pair[0].from && old.to == pair[0].to);
                 if let Some(rival) = rival {
                     let message = format!("`{}` joins the same two tiers", rival.name);
-                    link.key_error(report, Wrong::new(message, "one link a pair: add up their rates and engines"));
+                    link.key_error(
+                        report,
+                        Wrong::new(message, "one link a pair: add up their rates and engines"),
+                    );
                     whole = false;
                 }
                 links.extend(pair);
@@ -98,8 +107,15 @@ struct Shared {
     engines: u32,
 }
 
-fn read_link(report: &mut Report, field: &Field<'_>, name: &str, tiers: &[Tier], next: u8) -> Option<[Link; 2]> {
-    let mut fields = field.fields(report, "between, forward, backward, latency, submit, half_size, engines, duplex")?;
+fn read_link(
+    report: &mut Report,
+    field: &Field<'_>,
+    name: &str,
+    tiers: &[Tier],
+    next: u8,
+) -> Option<[Link; 2]> {
+    let mut fields =
+        field.fields(report, "between, forward, backward, latency, submit, half_size, engines, duplex")?;
     let ends = fields.need(report, "between", "[dram, hbm]").and_then(|ends| read_ends(report, &ends, tiers));
     let forward = fields.required(report, "forward", "56.5 GB/s", rate);
     let backward = fields.required(report, "backward", "57.4 GB/s", rate);
@@ -125,14 +141,12 @@ fn read_link(report: &mut Report, field: &Field<'_>, name: &str, tiers: &[Tier],
         engines: shared.engines,
         opposite: Some(LinkId(opposite)),
     };
-    Some([
-        direction(from, to, forward?, duplex.0, next + 1),
-        direction(to, from, backward?, duplex.1, next),
-    ])
+    Some([direction(from, to, forward?, duplex.0, next + 1), direction(to, from, backward?, duplex.1, next)])
 }
 
 fn read_ends(report: &mut Report, field: &Field<'_>, tiers: &[Tier]) -> Option<(TierId, TierId)> {
-    let ends: Vec<_> = field.items().iter().map(|end| end.read(report, |text| tier_named(text, tiers))).collect();
+    let ends: Vec<_> =
+        field.items().iter().map(|end| end.read(report, |text| tier_named(text, tiers))).collect();
     let ends: Vec<TierId> = ends.into_iter().collect::<Option<_>>()?;
     match ends[..] {
         [from, to] if from != to => Some((from, to)),
@@ -189,11 +203,17 @@ fn read_codecs(report: &mut Report, field: &Field<'_>) -> Option<Vec<Codec>> {
     for entry in fields.entries {
         let codec = fields.field(entry);
         let id = format(&entry.key).map_err(|wrong| codec.key_error(report, wrong)).ok();
-        let Some(mut rates) = codec.fields(report, "{ encode: 250 GB/s, decode: 200 GB/s }") else { continue };
+        let Some(mut rates) = codec.fields(report, "{ encode: 250 GB/s, decode: 200 GB/s }") else {
+            continue;
+        };
         let encode = rates.required(report, "encode", "250 GB/s", rate);
         let decode = rates.required(report, "decode", "200 GB/s", rate);
         rates.finish(report);
-        codecs.push(id.zip(encode).zip(decode).map(|((format, encode), decode)| Codec { format, encode, decode }));
+        codecs.push(id.zip(encode).zip(decode).map(|((format, encode), decode)| Codec {
+            format,
+            encode,
+            decode,
+        }));
     }
     codecs.into_iter().collect()
 }
@@ -210,8 +230,11 @@ fn check_classes(report: &mut Report, tiers: &Field<'_>, machine: &Machine) -> O
     let fast: Vec<&str> = machine.tiers_of(Class::Fast).map(|id| machine.tier(id).name.as_str()).collect();
     match fast[..] {
         [_] if machine.tiers.len() > 1 => return Some(()),
-        [_] => tiers.key_error(report, Wrong::new("only a fast tier", "add a staged or a cold tier to load from")),
-        [] => tiers.key_error(report, Wrong::new("no fast tier", "give the accelerator's memory `class: fast`")),
+        [_] => tiers
+            .key_error(report, Wrong::new("only a fast tier", "add a staged or a cold tier to load from")),
+        [] => {
+            tiers.key_error(report, Wrong::new("no fast tier", "give the accelerator's memory `class: fast`"))
+        }
         _ => {
             let message = format!("{} fast tiers: {}", fast.len(), fast.join(", "));
             tiers.key_error(report, Wrong::new(message, "exactly one tier has `class: fast`"));

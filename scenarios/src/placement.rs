@@ -13,24 +13,35 @@ use std::collections::BTreeMap;
 /// Tokens of context a request is given room for where the scenario sets no `kv`.
 pub const CONTEXT_GUESS: u32 = 4096;
 
-/// Reads `memory`.
-pub(crate) fn caps(report: &mut Report, field: &Field<'_>, machine: &Machine) -> Option<BTreeMap<String, Cap>> {
+/// Reads `memory`; where the machine is unknown, only how the caps are written is checked.
+pub(crate) fn caps(
+    report: &mut Report,
+    field: &Field<'_>,
+    machine: Option<&Machine>,
+) -> Option<BTreeMap<String, Cap>> {
     let fields = field.fields(report, "tier names, each with a cap: { hbm: 6 GiB } or { hbm: 192 slots }")?;
-    let caps: Vec<_> = fields.entries.iter().map(|entry| cap(report, &fields.field(entry), &entry.key, machine)).collect();
+    let caps: Vec<_> =
+        fields.entries.iter().map(|entry| cap(report, &fields.field(entry), &entry.key, machine)).collect();
     caps.into_iter().collect()
 }
 
-fn cap(report: &mut Report, field: &Field<'_>, name: &str, machine: &Machine) -> Option<(String, Cap)> {
-    let tier = tier_named(name, &machine.tiers).map_err(|wrong| field.key_error(report, wrong)).ok();
+fn cap(
+    report: &mut Report,
+    field: &Field<'_>,
+    name: &str,
+    machine: Option<&Machine>,
+) -> Option<(String, Cap)> {
+    let tier = machine.map(|machine| tier_named(name, &machine.tiers).map(|id| machine.tier(id)));
+    let tier = tier.and_then(|tier| tier.map_err(|wrong| field.key_error(report, wrong)).ok());
     let cap = field.read(report, |text| match slots(text) {
         Some(slots) => slots.map(Cap::Slots),
         None => size_above_zero(text).map(Cap::Size),
     })?;
-    let capacity = machine.tier(tier?).capacity;
+    let capacity = tier?.capacity;
     if let Cap::Size(size) = cap
         && size > capacity
     {
-        let message = format!("{size} is more than the {capacity} that {} has", machine.name);
+        let message = format!("{size} is more than the {capacity} that {name} has");
         field.error(report, Wrong::new(message, "a cap makes a tier smaller"));
         return None;
     }
@@ -38,10 +49,16 @@ fn cap(report: &mut Report, field: &Field<'_>, name: &str, machine: &Machine) ->
 }
 
 /// Reads `kv`, or computes room for a batch of requests of [`CONTEXT_GUESS`] tokens.
-pub(crate) fn kv_reserve(report: &mut Report, field: Option<Field<'_>>, model: &Model, batch: u32) -> Option<Bytes> {
+pub(crate) fn kv_reserve(
+    report: &mut Report,
+    field: Option<Field<'_>>,
+    model: Option<&Model>,
+    batch: Option<u32>,
+) -> Option<Bytes> {
     if let Some(field) = field {
         return field.read(report, size);
     }
+    let (model, batch) = (model?, batch?);
     let tokens = |window: Option<u32>| u64::from(window.unwrap_or(CONTEXT_GUESS).min(CONTEXT_GUESS));
     let request: u64 = model.layers.iter().map(|layer| layer.kv_per_token.0 * tokens(layer.window)).sum();
     Some(Bytes(request.saturating_mul(u64::from(batch))))
@@ -61,8 +78,25 @@ pub(crate) struct Ground<'a> {
     pub(crate) sensitivity: Option<&'a Sensitivity>,
 }
 
+/// Reads `home` and `encoded` where there is nothing to check them against: only how they are written.
+pub(crate) fn home_unplaced(report: &mut Report, fields: &mut Fields<'_>) {
+    if let Some(field) = fields.get("encoded") {
+        for item in field.items() {
+            item.read(report, format);
+        }
+    }
+    if let Some(field) = fields.get("home") {
+        field.text(report);
+    }
+}
+
 /// Reads `home` and `encoded`.
-pub(crate) fn home(report: &mut Report, fields: &mut Fields<'_>, at: &Field<'_>, ground: &Ground<'_>) -> Option<Home> {
+pub(crate) fn home(
+    report: &mut Report,
+    fields: &mut Fields<'_>,
+    at: &Field<'_>,
+    ground: &Ground<'_>,
+) -> Option<Home> {
     let encoded_field = fields.get("encoded");
     let home_field = fields.get("home");
     let encoded = match &encoded_field {
@@ -74,7 +108,13 @@ pub(crate) fn home(report: &mut Report, fields: &mut Fields<'_>, at: &Field<'_>,
         Some(field) => {
             let tier = field.read(report, |text| tier_named(text, &ground.machine.tiers))?;
             if ground.machine.tier(tier).class == Class::Fast {
-                field.error(report, Wrong::new("the fast tier is no home", "a staged or cold tier: blocks are loaded from it"));
+                field.error(
+                    report,
+                    Wrong::new(
+                        "the fast tier is no home",
+                        "a staged or cold tier: blocks are loaded from it",
+                    ),
+                );
                 return None;
             }
             tier
@@ -85,13 +125,21 @@ pub(crate) fn home(report: &mut Report, fields: &mut Fields<'_>, at: &Field<'_>,
     if missing > Bytes::ZERO {
         let (name, needs) = (&ground.machine.tier(tier).name, ground.needs(tier, &encoded));
         let message = format!("the home copies take {needs}: {missing} more than {name} has");
-        blame.key_error(report, Wrong::new(message, "fewer formats in `encoded`, another `home`, or a larger tier"));
+        blame.key_error(
+            report,
+            Wrong::new(message, "fewer formats in `encoded`, another `home`, or a larger tier"),
+        );
         return None;
     }
     Some(Home { tier, encoded })
 }
 
-fn default_home(report: &mut Report, at: &Field<'_>, encoded: &[FormatId], ground: &Ground<'_>) -> Option<TierId> {
+fn default_home(
+    report: &mut Report,
+    at: &Field<'_>,
+    encoded: &[FormatId],
+    ground: &Ground<'_>,
+) -> Option<TierId> {
     let machine = ground.machine;
     let below = || machine.tiers_of(Class::Staged).chain(machine.tiers_of(Class::Cold));
     let found = below().find(|&tier| ground.needs(tier, encoded) <= ground.capacity(tier));
@@ -100,8 +148,12 @@ fn default_home(report: &mut Report, at: &Field<'_>, encoded: &[FormatId], groun
         let needs = ground.needs(largest, encoded);
         let missing = needs.saturating_sub(ground.capacity(largest));
         let name = &machine.tier(largest).name;
-        let message = format!("no tier holds the home copies: they take {needs}, {missing} more than {name} has");
-        at.key_error(report, Wrong::new(message, "fewer formats in `encoded`, a larger tier, or a smaller model"));
+        let message =
+            format!("no tier holds the home copies: they take {needs}, {missing} more than {name} has");
+        at.key_error(
+            report,
+            Wrong::new(message, "fewer formats in `encoded`, a larger tier, or a smaller model"),
+        );
     }
     found
 }
@@ -133,7 +185,10 @@ fn useless(id: FormatId, ground: &Ground<'_>) -> Option<Wrong> {
     let block = ground.model.blocks.first()?;
     let (name, native) = (id.name(), block.native.name());
     if id == block.native {
-        return Some(Wrong::new(format!("{name} is the native format"), "home copies are in it anyway: leave it out"));
+        return Some(Wrong::new(
+            format!("{name} is the native format"),
+            "home copies are in it anyway: leave it out",
+        ));
     }
     if let Some(base) = id.get().lossless_of.filter(|&base| base != native) {
         return Some(Wrong::new(format!("{name} codes {base}, the blocks are {native}"), "leave it out"));
@@ -142,7 +197,8 @@ fn useless(id: FormatId, ground: &Ground<'_>) -> Option<Wrong> {
         return Some(Wrong::new(format!("{name} is no smaller than the native {native}"), "leave it out"));
     }
     if !id.get().direct && ground.machine.codec(id).is_none() {
-        let hint = format!("give the machine `codecs: {{ {name}: {{ encode: 250 GB/s, decode: 200 GB/s }} }}`");
+        let hint =
+            format!("give the machine `codecs: {{ {name}: {{ encode: 250 GB/s, decode: 200 GB/s }} }}`");
         return Some(Wrong::new(format!("{} cannot expand {name}", ground.machine.name), hint));
     }
     let known = ground.sensitivity.is_none_or(|table| table.formats.contains_key(&id));
@@ -178,7 +234,11 @@ impl Ground<'_> {
 /// run a layer step a block at a time at worst.
 pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Scenario) {
     let blame = |name: &str| {
-        let entry = memory.node.entries().iter().find(|entry| entry.key == name && scenario.memory.contains_key(name));
+        let entry = memory
+            .node
+            .entries()
+            .iter()
+            .find(|entry| entry.key == name && scenario.memory.contains_key(name));
         entry.map_or(memory.key_at, |entry| entry.value.at)
     };
     let fast = scenario.fast();

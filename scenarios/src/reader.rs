@@ -45,12 +45,19 @@ impl<'t> Field<'t> {
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
         };
-        self.error(report, Wrong::new(format!("{found} where a single value is expected"), "write `key: value`"));
+        self.error(
+            report,
+            Wrong::new(format!("{found} where a single value is expected"), "write `key: value`"),
+        );
         None
     }
 
     /// A scalar, read by `parse`.
-    pub(crate) fn read<T>(&self, report: &mut Report, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
+    pub(crate) fn read<T>(
+        &self,
+        report: &mut Report,
+        parse: impl FnOnce(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
         let text = self.text(report)?;
         parse(text).map_err(|wrong| self.error(report, wrong)).ok()
     }
@@ -58,7 +65,9 @@ impl<'t> Field<'t> {
     /// The keys of a map; `what` says what belongs here.
     pub(crate) fn fields(&self, report: &mut Report, what: &str) -> Option<Fields<'t>> {
         match &self.node.value {
-            Value::Map(entries) => Some(Fields { path: self.path.clone(), at: self.key_at, entries, known: vec![] }),
+            Value::Map(entries) => {
+                Some(Fields { path: self.path.clone(), at: self.key_at, entries, known: vec![] })
+            }
             Value::Null => {
                 self.error(report, Wrong::new("no value", what));
                 None
@@ -85,7 +94,7 @@ impl<'t> Field<'t> {
     /// A choice with its settings: a plain name, or `{ name: settings }`.
     pub(crate) fn variant(&self, report: &mut Report, what: &str) -> Option<(&'t str, Field<'t>)> {
         match &self.node.value {
-            Value::Scalar(name) => Some((name, self.clone())),
+            Value::Scalar(name) => Some((name, Field { key_at: self.node.at, ..self.clone() })),
             Value::Map(entries) if entries.len() == 1 => {
                 let entry = &entries[0];
                 let path = join(&self.path, &entry.key);
@@ -124,7 +133,11 @@ impl<'t> Fields<'t> {
     pub(crate) fn need(&mut self, report: &mut Report, key: &'static str, hint: &str) -> Option<Field<'t>> {
         let field = self.get(key);
         if field.is_none() {
-            report.error(self.at, &self.path, Wrong::new(format!("`{key}` is missing"), format!("add `{key}: {hint}`")));
+            report.error(
+                self.at,
+                &self.path,
+                Wrong::new(format!("`{key}` is missing"), format!("add `{key}: {hint}`")),
+            );
         }
         field
     }

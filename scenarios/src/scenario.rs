@@ -81,9 +81,9 @@ pub struct ZipfMarkov {
     pub traces: u32,
     /// Exponent of the popularity within a layer, 0 (uniform) to 4.
     pub skew: f64,
-    /// Probability that a selection repeats the previous token's.
+    /// Probability that an expert of the previous token stays chosen.
     pub stickiness: f64,
-    /// Probability that a selection follows the previous layer's.
+    /// Probability that an expert of the previous layer hands on its successor.
     pub coupling: f64,
 }
 

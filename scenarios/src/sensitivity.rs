@@ -26,7 +26,8 @@ pub struct FormatError {
 
 /// Reads a table; reports everything that is wrong with it.
 pub(crate) fn sensitivity(report: &mut Report, field: &Field<'_>) -> Option<Sensitivity> {
-    let fields = field.fields(report, "a catalogue name, a path, or formats, each with error, upper and source")?;
+    let fields =
+        field.fields(report, "a catalogue name, a path, or formats, each with error, upper and source")?;
     let mut rows = Vec::new();
     for entry in fields.entries {
         let row = fields.field(entry);

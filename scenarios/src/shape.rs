@@ -42,8 +42,14 @@ pub(crate) struct Family {
     pub(crate) shared_gate: bool,
 }
 
-const PLAIN: Family =
-    Family { name: "", ties: false, bias: Bias::None, qk_norm: QkNorm::None, gpt_oss: false, shared_gate: false };
+const PLAIN: Family = Family {
+    name: "",
+    ties: false,
+    bias: Bias::None,
+    qk_norm: QkNorm::None,
+    gpt_oss: false,
+    shared_gate: false,
+};
 
 /// From the modelling code of the transformers library, and of the model's own repository where it has one.
 const FAMILIES: &[Family] = &[
@@ -190,7 +196,9 @@ impl<'t> Config<'t, '_> {
         let Some(field) = self.get(key) else { return Some(None) };
         let value = field.read(self.report, |text| match whole(text)? {
             0 => Err(Wrong::new("zero", "at least 1")),
-            value if value > most => Err(Wrong::new(format!("{value} is too large"), format!("at most {most}"))),
+            value if value > most => {
+                Err(Wrong::new(format!("{value} is too large"), format!("at most {most}")))
+            }
             value => Ok(value),
         });
         value.map(Some)
@@ -230,7 +238,10 @@ impl<'t> Config<'t, '_> {
         let given = |key: &str| key == name || self.fields.entries.iter().any(|entry| entry.key == key);
         if let Some((key, kind)) = REFUSED.iter().find(|(key, _)| given(key)) {
             let message = format!("{kind} (`{key}`) cannot be imported");
-            field.error(self.report, Wrong::new(message, "decoder-only transformers, dense or mixture of experts, can"));
+            field.error(
+                self.report,
+                Wrong::new(message, "decoder-only transformers, dense or mixture of experts, can"),
+            );
             return None;
         }
         if name.is_empty() {
@@ -306,7 +317,10 @@ impl<'t> Config<'t, '_> {
             "mxfp4" => mxfp4(),
             other => {
                 let message = format!("weights published in `{other}` have a layout that is no format here");
-                method.error(self.report, Wrong::new(message, "take the config of the unquantised model, or of mxfp4"));
+                method.error(
+                    self.report,
+                    Wrong::new(message, "take the config of the unquantised model, or of mxfp4"),
+                );
                 None
             }
         }
@@ -343,8 +357,11 @@ impl<'t> Config<'t, '_> {
         let count = layers as usize;
         if let Some(list) = listed {
             let kinds = [("sliding_attention", true), ("full_attention", false)];
-            let items: Vec<_> =
-                list.items().iter().map(|item| item.read(self.report, name_of("layer type", &kinds))).collect();
+            let items: Vec<_> = list
+                .items()
+                .iter()
+                .map(|item| item.read(self.report, name_of("layer type", &kinds)))
+                .collect();
             let sliding: Vec<bool> = items.into_iter().collect::<Option<_>>()?;
             if sliding.len() != count {
                 let message = format!("{} layer types for {count} layers", sliding.len());

@@ -1,6 +1,7 @@
 //! YAML (and JSON, which is YAML) as a tree in which every key and value knows where it was written.
 
 use crate::diagnostics::{Report, Wrong};
+use crate::reader::join;
 use crate::source::At;
 use granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 use std::borrow::Cow;
@@ -56,6 +57,7 @@ pub(crate) fn parse(report: &mut Report, source: usize, offset: usize) -> Option
         length: text.len(),
         anchors: BTreeMap::new(),
         nodes: 0,
+        path: String::new(),
         report,
     };
     builder.document()
@@ -69,6 +71,8 @@ struct Builder<'t, 'r> {
     /// Anchored nodes with their size and height.
     anchors: BTreeMap<usize, (Node, usize, usize)>,
     nodes: usize,
+    /// The path to the map that is being read.
+    path: String,
     report: &'r mut Report,
 }
 
@@ -102,7 +106,7 @@ impl<'t> Builder<'t, '_> {
                 let start = self.offset + error.marker().byte_offset().unwrap_or(0);
                 let at = At { source: self.source, start, end: (start + 1).min(self.length) };
                 let hint = "YAML is indented with spaces; `key: value` needs a space after the colon";
-                self.report.error(at, "", Wrong::new(format!("not YAML: {}", error.info()), hint));
+                self.error(at, Wrong::new(format!("not YAML: {}", error.info()), hint));
                 None
             }
         }
@@ -167,22 +171,28 @@ impl<'t> Builder<'t, '_> {
                 break;
             }
             let (key, _, _) = self.node(event, span, depth + 1)?;
+            let (key, key_at) = match key {
+                Node { at, value: Value::Scalar(text) } => (Some(text), at),
+                Node { at, .. } => {
+                    self.error(at, Wrong::new("a key that is not a word", "write `key: value`"));
+                    (None, at)
+                }
+            };
+            let outer = self.path.clone();
+            self.path = join(&outer, key.as_deref().unwrap_or_default());
             let (event, span) = self.next()??;
             let (value, _, height) = self.node(event, span, depth + 1)?;
             tallest = tallest.max(height + 1);
-            let (key, key_at) = match key {
-                Node { at, value: Value::Scalar(text) } => (text, at),
-                Node { at, .. } => {
-                    self.report.error(at, "", Wrong::new("a key that is not a word", "write `key: value`"));
-                    continue;
+            if let Some(key) = key {
+                match seen.get(&key) {
+                    Some(&first) => self.repeated(&key, key_at, first),
+                    None => {
+                        seen.insert(key.clone(), key_at);
+                        entries.push(Entry { key, key_at, value });
+                    }
                 }
-            };
-            if let Some(&first) = seen.get(&key) {
-                self.repeated(&key, key_at, first);
-                continue;
             }
-            seen.insert(key.clone(), key_at);
-            entries.push(Entry { key, key_at, value });
+            self.path = outer;
         }
         Some((entries, tallest))
     }
@@ -190,7 +200,11 @@ impl<'t> Builder<'t, '_> {
     fn repeated(&mut self, key: &str, at: At, first: At) {
         let line = self.report.source(first.source).position(first.start).0;
         let hint = format!("line {line} gives it first: keep one");
-        self.report.error(at, "", Wrong::new(format!("`{key}` is given twice"), hint));
+        self.error(at, Wrong::new(format!("`{key}` is given twice"), hint));
+    }
+
+    fn error(&mut self, at: At, wrong: Wrong) {
+        self.report.error(at, &self.path, wrong);
     }
 
     fn spend(&mut self, nodes: usize, depth: usize, span: Span) -> Option<()> {
@@ -200,7 +214,11 @@ impl<'t> Builder<'t, '_> {
             return self.refuse(span, message, "write the values out, or split the file");
         }
         if depth > DEPTH {
-            return self.refuse(span, format!("nested more than {DEPTH} levels deep"), "nothing here needs that");
+            return self.refuse(
+                span,
+                format!("nested more than {DEPTH} levels deep"),
+                "nothing here needs that",
+            );
         }
         Some(())
     }
@@ -215,7 +233,7 @@ impl<'t> Builder<'t, '_> {
     /// Reports an error that ends the reading of this text.
     fn refuse<T>(&mut self, span: Span, message: impl Into<String>, hint: &str) -> Option<T> {
         let at = self.at(span);
-        self.report.error(at, "", Wrong::new(message, hint));
+        self.error(at, Wrong::new(message, hint));
         None
     }
 

@@ -143,7 +143,8 @@ pub(crate) fn count(text: &str) -> Result<u32, Wrong> {
 
 /// Reads a plain number.
 pub(crate) fn number(text: &str) -> Result<f64, Wrong> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E'));
+    let plain =
+        text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E'));
     match text.parse::<f64>() {
         Ok(number) if plain && number.is_finite() => Ok(number),
         _ => Err(Wrong::new(format!("`{text}` is no plain number"), "a number without a unit, such as 0.8")),
@@ -167,7 +168,10 @@ pub(crate) fn fraction(text: &str) -> Result<f64, Wrong> {
 impl Quantity {
     fn above_zero(&self, text: &str) -> Result<u64, Wrong> {
         match self.read(text)? {
-            0 => Err(Wrong::new(format!("{} of zero", self.what), format!("more than zero, such as `{}`", self.example))),
+            0 => Err(Wrong::new(
+                format!("{} of zero", self.what),
+                format!("more than zero, such as `{}`", self.example),
+            )),
             amount => Ok(amount),
         }
     }
@@ -201,7 +205,9 @@ impl Quantity {
 /// The number and the unit, blanks apart.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
-    let end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | ','))).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | ',')))
+        .unwrap_or(text.len());
     (text[..end].trim(), text[end..].trim())
 }
 

@@ -3,9 +3,7 @@
 use crate::diagnostics::{Report, Wrong, one_of};
 use crate::load::existing_file;
 use crate::reader::{Field, flag, format, join, name_of};
-use crate::scenario::{
-    Guard, PolicyCheck, PolicyChoice, Requests, Routing, Slo, Workload, ZipfMarkov,
-};
+use crate::scenario::{Guard, PolicyCheck, PolicyChoice, Requests, Routing, Slo, Workload, ZipfMarkov};
 use crate::tree::Value;
 use crate::units::{arrivals, count, fraction, number, time_above_zero, whole};
 use policy::model::BlockKind;
@@ -54,7 +52,8 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>) -> Option<Workloa
 }
 
 fn read_routing(report: &mut Report, field: &Field<'_>) -> Option<Routing> {
-    let (name, chosen) = field.variant(report, "{ trace: my-trace.npz } or { zipf_markov: { skew: 0.8 } }")?;
+    let (name, chosen) =
+        field.variant(report, "{ trace: my-trace.npz } or { zipf_markov: { skew: 0.8 } }")?;
     match name {
         "trace" => files(report, &chosen).map(Routing::Trace),
         "zipf_markov" => zipf_markov(report, &chosen).map(Routing::ZipfMarkov),
@@ -97,10 +96,6 @@ fn zipf_markov(report: &mut Report, field: &Field<'_>) -> Option<ZipfMarkov> {
         field.key_error(report, Wrong::new(message, "at least one token a trace"));
         return None;
     }
-    if drawn.stickiness + drawn.coupling > 1.0 {
-        field.key_error(report, Wrong::new("stickiness and coupling exceed 1 together", "they are shares of the draws"));
-        return None;
-    }
     Some(drawn)
 }
 
@@ -113,7 +108,8 @@ fn between(text: &str, least: f64, most: f64) -> Result<f64, Wrong> {
 }
 
 fn read_requests(report: &mut Report, field: &Field<'_>) -> Option<Requests> {
-    let (name, chosen) = field.variant(report, "{ closed: { batch: 1 } } or { poisson: { rate: 4 /s, batch: 16 } }")?;
+    let (name, chosen) =
+        field.variant(report, "{ closed: { batch: 1 } } or { poisson: { rate: 4 /s, batch: 16 } }")?;
     if !REQUESTS.contains(&name) {
         let message = format!("unknown requests `{name}`");
         chosen.key_error(report, Wrong::new(message, one_of(name, REQUESTS)));
@@ -134,7 +130,8 @@ fn read_requests(report: &mut Report, field: &Field<'_>) -> Option<Requests> {
 
 /// Reads `policy` and asks the registry about it.
 pub(crate) fn policy(report: &mut Report, field: &Field<'_>, check: PolicyCheck<'_>) -> Option<PolicyChoice> {
-    let (name, chosen) = field.variant(report, "a name such as `lru`, or `{ predictive: { horizon: 32 } }`")?;
+    let (name, chosen) =
+        field.variant(report, "a name such as `lru`, or `{ predictive: { horizon: 32 } }`")?;
     let named_only = matches!(field.node.value, Value::Scalar(_)) || matches!(chosen.node.value, Value::Null);
     let mut read = Vec::new();
     if !named_only {
@@ -171,11 +168,13 @@ pub(crate) fn guard(report: &mut Report, field: Option<Field<'_>>) -> Option<Gua
 }
 
 fn read_floors(report: &mut Report, field: &Field<'_>) -> Option<BTreeMap<BlockKind, policy::FormatId>> {
-    let fields = field.fields(report, "kinds of block, each with a format: { attention: bf16, expert: int4_g32 }")?;
+    let fields =
+        field.fields(report, "kinds of block, each with a format: { attention: bf16, expert: int4_g32 }")?;
     let mut floors = Vec::new();
     for entry in fields.entries {
         let floor = fields.field(entry);
-        let kind = name_of("kind of block", KINDS)(&entry.key).map_err(|wrong| floor.key_error(report, wrong)).ok();
+        let kind =
+            name_of("kind of block", KINDS)(&entry.key).map_err(|wrong| floor.key_error(report, wrong)).ok();
         floors.push(floor.read(report, format).and_then(|format| Some((kind?, format))));
     }
     floors.into_iter().collect()

@@ -44,7 +44,9 @@ fn every_shipped_scenario_loads() {
     for name in scenarios::scenarios() {
         let generated = name.starts_with("mixtral");
         let routing = match name {
-            "gpt-oss-20b-h100" => vec![("workload.routing.trace", trace.clone()), ("workload.fit", trace.clone())],
+            "gpt-oss-20b-h100" => {
+                vec![("workload.routing.trace", trace.clone()), ("workload.fit", trace.clone())]
+            }
             _ if generated => vec![],
             _ => vec![("workload.routing.trace", trace.clone())],
         };
@@ -164,20 +166,31 @@ const CONFIGS: &[(&str, Result<f64, &str>)] = &[
     ("FLUX.1-dev.facts.json", Err("a diffusion model (`in_channels`) cannot be imported")),
     ("GRIN-MoE.config.json", Ok(41.9)),
     ("Granite-4.0-H-Small.facts.json", Err("a model with recurrent layers (`ssm_state`) cannot be imported")),
-    ("Granite-4.0-H-dense-2048.facts.json", Err("a model with recurrent layers (`mamba_heads`) cannot be imported")),
+    (
+        "Granite-4.0-H-dense-2048.facts.json",
+        Err("a model with recurrent layers (`mamba_heads`) cannot be imported"),
+    ),
     ("Jamba-Mini-1.6.config.json", Err("a model with recurrent layers (`jamba`) cannot be imported")),
-    ("JetMoE-8B.config.json", Err("a model whose attention heads are experts too (`jetmoe`) cannot be imported")),
+    (
+        "JetMoE-8B.config.json",
+        Err("a model whose attention heads are experts too (`jetmoe`) cannot be imported"),
+    ),
     ("Llama-3.1-70B.config.json", Ok(70.6)),
     ("Llama-3.1-8B.config.json", Ok(8.03)),
-    ("MiniCPM-MoE-8x2B.config.json", Ok(13.6)),
+    // 13.6 without the embedding, as MiniCPM counts.
+    ("MiniCPM-MoE-8x2B.config.json", Ok(13.6 + 0.28)),
     ("Mixtral-8x22B.facts.json", Ok(140.6)),
     ("Mixtral-8x7B-v0.1.config.json", Ok(46.7)),
     ("NLLB-MoE-54B.config.json", Err("an encoder-decoder model (`nllb-moe`) cannot be imported")),
-    ("Nemotron-H-8B.facts.json", Err("a model with recurrent layers (`hybrid_override_pattern`) cannot be imported")),
+    (
+        "Nemotron-H-8B.facts.json",
+        Err("a model with recurrent layers (`hybrid_override_pattern`) cannot be imported"),
+    ),
     ("OLMoE-1B-7B-0125.config.json", Ok(6.92)),
     ("Phi-3.5-MoE-instruct.config.json", Ok(41.9)),
     ("Phi-mini-MoE-instruct.config.json", Ok(7.6)),
-    ("PowerMoE-3B.config.json", Ok(3.37)),
+    // 3.37 as stored, with the tied embedding twice.
+    ("PowerMoE-3B.config.json", Ok(3.37 - 0.0755)),
     ("Qwen1.5-MoE-A2.7B.config.json", Ok(14.3)),
     ("Qwen2-57B-A14B.config.json", Ok(57.4)),
     ("Qwen3-235B-A22B.facts.json", Ok(235.0)),
@@ -185,7 +198,10 @@ const CONFIGS: &[(&str, Result<f64, &str>)] = &[
     ("Qwen3-30B-A3B.config.json", Ok(30.5)),
     ("Qwen3-32B.config.json", Ok(32.8)),
     ("SD3-medium.facts.json", Err("a diffusion model (`patch_size`) cannot be imported")),
-    ("Switch-Base-128.config.json", Err("an encoder-decoder model (`switch_transformers`) cannot be imported")),
+    (
+        "Switch-Base-128.config.json",
+        Err("an encoder-decoder model (`switch_transformers`) cannot be imported"),
+    ),
     ("XVERSE-MoE-A4.2B.config.json", Ok(25.8)),
     ("Zamba2-2.7B.facts.json", Err("a model with recurrent layers (`mamba_d_state`) cannot be imported")),
     ("gpt-oss-120b.facts.json", Err("`alternating sliding/full` is no layer type")),

@@ -47,15 +47,17 @@ pub struct Params {
     pub seed: u64,
 }
 
-/// The parameters of `sample.hrt`, which ships with this crate: shape of gpt-oss-20b; skew, stickiness and coupling
-/// near what [`crate::info`] measures on its recorded routing.
+/// The parameters of `sample.hrt`, which ships with this crate (the example `sample` writes it): the shape of
+/// gpt-oss-20b, and parameters with which [`crate::info()`] measures what it does on its recorded routing (mmlu_validation): Zipf
+/// exponent 0.70 here, 0.67 there; overlap with the previous token 0.43 and 0.44. Recorded requests stay with fewer
+/// experts, though: 534 blocks in 64 tokens, 745 here.
 pub const SAMPLE: Params = Params {
     layers: 24,
     experts: 32,
     top_k: 4,
     traces: 6,
     tokens_per_trace: 100,
-    skew: 0.6,
+    skew: 0.8,
     stickiness: 0.3,
     coupling: 0.2,
     gates: true,

@@ -425,3 +425,6 @@ impl HostDevice {
         CopyName { block, form, tier }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //! 4. the exponents without a code, a byte each, in the order of their elements;
 //! 5. zeros up to `ceil(45 n / 32)` bytes in all.
 //!
-//! A block with more exponents without a code than there is room for is refused. Below 224 elements not even the table
+//! A block with more exponents without a code than there is room for is refused. Below 197 elements not even the table
 //! fits.
 
 use super::plain::{Plain, TILE};

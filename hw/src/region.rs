@@ -2,7 +2,7 @@
 //!
 //! This is the one place where memory is borrowed as slices. What makes that sound: the free list hands no range out
 //! twice, a region gives its ranges back only when it is dropped, and a slice lives as long as a guard of the region's
-//! lock: [`Reading`] shares the bytes, [`Writing`] has them alone.
+//! lock: `Reading` shares the bytes, `Writing` has them alone.
 
 use crate::arena::ArenaError;
 use crate::extents::{Extent, FreeList};

@@ -1,5 +1,6 @@
 //! Symmetric integers of eight and four bits with an f16 scale.
 
+use super::nibble;
 use super::scaled::Element;
 use half::f16;
 
@@ -56,22 +57,11 @@ impl Element for Int4 {
 
     fn store(values: &[f32], peak: f32, elements: &mut [u8], scale: &mut [u8]) {
         let inverse = store_scale(peak, 7.0, scale);
-        let code = |value: f32| nearest(value * inverse, 7.0).wrapping_add(8);
-        let (pairs, odd) = values.as_chunks::<2>();
-        for (element, [low, high]) in elements.iter_mut().zip(pairs) {
-            *element = code(*low) | code(*high) << 4;
-        }
-        if let (Some(element), [value]) = (elements.last_mut(), odd) {
-            *element = code(*value);
-        }
+        nibble::pack(values, elements, |value| nearest(value * inverse, 7.0).wrapping_add(8));
     }
 
     fn load(elements: &[u8], scale: &[u8], out: &mut [f32]) {
         let scale = load_scale(scale);
-        for (pair, element) in out.chunks_mut(2).zip(elements) {
-            for (half, value) in pair.iter_mut().enumerate() {
-                *value = ((element >> (4 * half) & 15) as i8 - 8) as f32 * scale;
-            }
-        }
+        nibble::unpack(elements, out, |code| (code as i8 - 8) as f32 * scale);
     }
 }

@@ -22,6 +22,7 @@
 mod fp8;
 mod int;
 mod mx;
+mod nibble;
 pub mod packed;
 mod plain;
 mod scaled;

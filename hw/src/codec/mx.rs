@@ -1,5 +1,6 @@
 //! OCP Microscaling v1.0: E2M1 elements that share an E8M0 scale.
 
+use super::nibble;
 use super::scaled::Element;
 
 /// What each code stands for.
@@ -40,22 +41,12 @@ impl Element for E2m1 {
         let exponent = (peak.to_bits() >> 23).saturating_sub(2) as u8;
         scale[0] = exponent;
         let inverse = power(254 - exponent);
-        let (pairs, odd) = values.as_chunks::<2>();
-        for (element, [low, high]) in elements.iter_mut().zip(pairs) {
-            *element = code(low * inverse) | code(high * inverse) << 4;
-        }
-        if let (Some(element), [value]) = (elements.last_mut(), odd) {
-            *element = code(value * inverse);
-        }
+        nibble::pack(values, elements, |value| code(value * inverse));
     }
 
     fn load(elements: &[u8], scale: &[u8], out: &mut [f32]) {
         let power = power(scale[0]);
-        for (pair, element) in out.chunks_mut(2).zip(elements) {
-            for (half, value) in pair.iter_mut().enumerate() {
-                *value = VALUES[(element >> (4 * half) & 15) as usize] * power;
-            }
-        }
+        nibble::unpack(elements, out, |code| VALUES[code as usize & 15] * power);
     }
 }
 

@@ -33,7 +33,7 @@ impl<E: Element> Scaled<E> {
     }
 
     pub(super) const fn by_group(name: &'static str, size: usize) -> Self {
-        assert!(size * E::BITS % 8 == 0, "a group begins at a byte");
+        assert!((size * E::BITS).is_multiple_of(8), "a group begins at a byte");
         Scaled { name, group: Some(size), element: PhantomData }
     }
 

@@ -31,14 +31,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         select(vec![EncodeAt::Source, EncodeAt::Destination]),
     );
     let step = prop_oneof![
-        4 => begin.prop_map(|(source, tier, format, at)| Step::Begin { source, tier, format, at }),
-        6 => (index(), 1u64..9000).prop_map(|(which, len)| Step::Continue { which, len }),
+        8 => begin.prop_map(|(source, tier, format, at)| Step::Begin { source, tier, format, at }),
+        6 => (index(), 1u64..20_000).prop_map(|(which, len)| Step::Continue { which, len }),
         1 => index().prop_map(Step::Cancel),
         2 => index().prop_map(Step::Drop),
         2 => prop::collection::vec(index(), 1..4).prop_map(Step::Compute),
-        4 => Just(Step::Next),
+        6 => Just(Step::Next),
     ];
-    prop::collection::vec(step, 1..80)
+    prop::collection::vec(step, 100..400)
 }
 
 type Copy = (u32, Form);
@@ -171,7 +171,7 @@ impl Ledger {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn contents_are_right_and_memory_is_there_after_any_legal_commands(steps in steps()) {
         let mut ledger = Ledger::new();

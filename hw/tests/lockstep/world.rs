@@ -132,6 +132,7 @@ impl World {
     }
 
     /// Moves a block in `count` chunks.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn chunks(
         &mut self,
         id: u64,

@@ -224,6 +224,9 @@ pub enum Problem {
         /// Those of the first.
         expected: String,
     },
+    /// A file that is no `.hrt` file.
+    #[error("it does not start as an .hrt file")]
+    NotHrt,
     /// A field of an `.hrt` file.
     #[error("{what}: found {found}, expected {expected}")]
     Field {
@@ -361,8 +364,4 @@ impl fmt::Display for TraceError {
     }
 }
 
-impl std::error::Error for TraceError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.problem)
-    }
-}
+impl std::error::Error for TraceError {}

@@ -239,6 +239,9 @@ fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
 }
 
 fn decode_header(file: &[u8]) -> Result<Header, TraceError> {
+    if !file.starts_with(&MAGIC) {
+        return Err(TraceError::at(At::Byte(0), Problem::NotHrt));
+    }
     if file.len() < HEADER {
         return Err(Problem::Size { declared: HEADER as u64, actual: file.len() as u64 }.into());
     }

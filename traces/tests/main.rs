@@ -1,3 +1,8 @@
 //! Tests of the traces crate.
 
+mod bad_input;
+mod batch;
+mod generated;
+mod measured;
 mod real;
+mod round_trip;

@@ -1,0 +1,143 @@
+//! Gate weights and merged batches.
+
+use crate::real::recorded;
+use crate::round_trip::any_trace;
+use policy::BlockId;
+use proptest::prelude::*;
+use std::sync::Arc;
+use traces::generate::{SAMPLE, generate};
+use traces::{BatchSource, GateOrigin, gates, info, open};
+
+fn draws(count: u64, k: usize) -> Vec<Vec<f32>> {
+    let draw = |row| {
+        let mut weights = vec![0.0; k];
+        gates::synthetic(3, row, 5, &mut weights);
+        weights
+    };
+    (0..count).map(draw).collect()
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len() as f64;
+    values.sum::<f64>() / count
+}
+
+#[test]
+fn drawn_weights_descend_and_sum_to_one() {
+    for k in [1, 2, 4, 8, 64] {
+        for weights in draws(1_000, k) {
+            assert!(weights.is_sorted_by(|a, b| a >= b) && weights.iter().all(|&weight| weight > 0.0));
+            assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn draws_of_neighbouring_rows_and_layers_are_independent() {
+    let first: Vec<f64> = draws(20_000, 4).iter().map(|weights| weights[0] as f64).collect();
+    let mut below = vec![0.0; 4];
+    let next_layer: Vec<f64> = (0..20_000)
+        .map(|row| {
+            gates::synthetic(3, row, 6, &mut below);
+            below[0] as f64
+        })
+        .collect();
+    let centre = mean(first.iter().copied());
+    let covariance = |pairs: &mut dyn ExactSizeIterator<Item = (&f64, &f64)>| {
+        mean(pairs.map(|(a, b)| (a - centre) * (b - centre)))
+    };
+    let variance = covariance(&mut first.iter().zip(&first));
+    // The standard error of a correlation over 20,000 pairs is 0.007.
+    assert!((covariance(&mut first.iter().zip(&first[1..])) / variance).abs() < 0.03);
+    assert!((covariance(&mut first.iter().zip(&next_layer)) / variance).abs() < 0.03);
+}
+
+#[test]
+fn drawn_weights_are_like_the_recorded_ones() {
+    let mut real = vec![0.0; 4];
+    let mut real_squares = 0.0;
+    for file in ["sample_mmlu_pro_test_0.csv", "sample_mmlu_pro_test_1.csv"] {
+        let Some(path) = recorded(file) else { return };
+        let trace = open(path).unwrap();
+        let sorted = info(&trace, true).unwrap().mean_sorted_gates.unwrap();
+        real.iter_mut().zip(&sorted).for_each(|(sum, weight)| *sum += weight / 2.0);
+        let squares = trace.raw_gates().unwrap().chunks(4).map(|weights| sum_of_squares(weights));
+        real_squares += mean(squares) / 2.0;
+    }
+    let drawn = draws(24_528, 4);
+    for (place, &real) in real.iter().enumerate() {
+        let drawn = mean(drawn.iter().map(|weights| weights[place] as f64));
+        assert!((drawn - real).abs() < 0.003, "place {place}: drawn {drawn:.4}, recorded {real:.4}");
+    }
+    let squares = mean(drawn.iter().map(|weights| sum_of_squares(weights)));
+    println!("sum of squares: drawn {squares:.4}, recorded {real_squares:.4}");
+    assert!((squares - real_squares).abs() < 0.003, "drawn {squares:.4}, recorded {real_squares:.4}");
+}
+
+fn sum_of_squares(weights: &[f32]) -> f64 {
+    let sum: f64 = weights.iter().map(|&weight| weight as f64).sum();
+    weights.iter().map(|&weight| (weight as f64 / sum).powi(2)).sum()
+}
+
+proptest! {
+    #[test]
+    fn a_merged_batch_is_the_sum_of_its_members(trace in any_trace(), seed: u64, picks: Vec<(usize, usize)>) {
+        let layers = trace.shape().layers as usize;
+        let experts = trace.shape().experts;
+        let mut source = BatchSource::new(Arc::new(trace), true, seed).unwrap();
+        let requests = source.requests();
+        let members: Vec<(usize, usize)> = picks
+            .iter()
+            .map(|&(request, token)| (request % requests, token % source.tokens(request % requests)))
+            .collect();
+        let mut merged = Vec::new();
+        for layer in 0..layers {
+            source.merge(&members, layer, &mut merged);
+            let mut expected: Vec<(BlockId, u32, f32)> = Vec::new();
+            for &(request, token) in &members {
+                let ids = source.selection(request, token, layer).to_vec();
+                for (id, gate) in ids.into_iter().zip(source.gates(request, token, layer)) {
+                    let block = BlockId(layer as u32 * experts + id as u32);
+                    match expected.iter_mut().find(|(known, ..)| *known == block) {
+                        Some((_, tokens, squared)) => {
+                            *tokens += 1;
+                            *squared += gate * gate;
+                        }
+                        None => expected.push((block, 1, gate * gate)),
+                    }
+                }
+            }
+            let got: Vec<_> = merged.iter().map(|routed| (routed.block, routed.tokens, routed.gate_squared)).collect();
+            prop_assert_eq!(got, expected);
+        }
+    }
+}
+
+#[test]
+fn requests_are_the_traces_that_are_kept() {
+    let params = traces::generate::Params { tokens_per_trace: 2, traces: 3, ..SAMPLE };
+    let trace = generate(&params).unwrap();
+    let mut infos = trace.traces().to_vec();
+    infos[0].repetition = true;
+    let shape = trace.shape();
+    let marked = traces::RoutingTrace::new(shape, trace.raw_selections().to_vec(), None, infos).unwrap();
+    let marked = Arc::new(marked);
+    let source = BatchSource::new(marked.clone(), false, 9).unwrap();
+    assert_eq!((source.requests(), source.request(0).rows.clone()), (2, 2..4));
+    assert_eq!(source.selection(0, 1, 7), marked.selection(3, 7));
+    assert_eq!(source.gate_origin(), GateOrigin::Synthetic);
+    assert_eq!(BatchSource::new(marked, true, 9).unwrap().requests(), 3);
+}
+
+#[test]
+fn drawn_weights_do_not_depend_on_the_traces_left_out() {
+    let params = traces::generate::Params { tokens_per_trace: 2, traces: 3, gates: false, ..SAMPLE };
+    let trace = generate(&params).unwrap();
+    let mut infos = trace.traces().to_vec();
+    infos[0].repetition = true;
+    let marked =
+        traces::RoutingTrace::new(trace.shape(), trace.raw_selections().to_vec(), None, infos).unwrap();
+    let mut all = BatchSource::new(Arc::new(trace), true, 9).unwrap();
+    let mut kept = BatchSource::new(Arc::new(marked), false, 9).unwrap();
+    assert_eq!(all.gates(1, 1, 3), kept.gates(0, 1, 3));
+}

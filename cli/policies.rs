@@ -1,0 +1,85 @@
+//! `hotset policies`: every policy there is.
+
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use policy::registry::{Entry, Param, registry};
+use serde::Serialize;
+
+/// List the policies, what they serve and their parameters
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// One policy, as it is printed.
+#[derive(Serialize)]
+struct Listed {
+    name: &'static str,
+    about: &'static str,
+    serves: Vec<&'static str>,
+    clairvoyant: bool,
+    fitted: bool,
+    params: Vec<ListedParam>,
+}
+
+/// One parameter, as it is printed.
+#[derive(Serialize)]
+struct ListedParam {
+    name: &'static str,
+    about: &'static str,
+    default: f64,
+    min: f64,
+    max: f64,
+}
+
+impl From<&Entry> for Listed {
+    fn from(entry: &Entry) -> Listed {
+        let served = [("replay", entry.replay.is_some()), ("simulate", entry.simulate.is_some())];
+        Listed {
+            name: entry.name,
+            about: entry.about,
+            serves: served.into_iter().filter(|&(_, serves)| serves).map(|(command, _)| command).collect(),
+            clairvoyant: entry.clairvoyant,
+            fitted: entry.fitted,
+            params: entry.params.iter().map(ListedParam::from).collect(),
+        }
+    }
+}
+
+impl From<&Param> for ListedParam {
+    fn from(&Param { name, about, default, min, max }: &Param) -> ListedParam {
+        ListedParam { name, about, default, min, max }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let listed: Vec<Listed> = registry().iter().map(Listed::from).collect();
+    match args.format {
+        Format::Json => output::print_json(&listed),
+        Format::Table => output::print(&tables(&listed)),
+    }
+}
+
+fn tables(listed: &[Listed]) -> String {
+    let row = |policy: &Listed| {
+        let knows = match (policy.clairvoyant, policy.fitted) {
+            (true, _) => "the future",
+            (false, true) => "a fitted trace",
+            (false, false) => "the past",
+        };
+        [policy.name.into(), policy.serves.join(", "), knows.into(), policy.about.into()]
+    };
+    let policies = output::words(
+        ["policy", "serves", "knows", "what it does"].map(String::from),
+        listed.iter().map(row),
+    );
+    let param = |policy: &Listed, param: &ListedParam| {
+        let ListedParam { name, about, default, min, max } = *param;
+        [format!("{}.{name}", policy.name), default.to_string(), format!("{min} to {max}"), about.into()]
+    };
+    let params = listed.iter().flat_map(|policy| policy.params.iter().map(move |each| param(policy, each)));
+    let params = output::words(["parameter", "default", "range", "what it does"].map(String::from), params);
+    format!("{policies}\n{params}")
+}

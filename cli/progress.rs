@@ -1,0 +1,50 @@
+//! A progress bar for work that takes a while.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, stderr};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+/// Work shorter than this shows no bar.
+const PATIENCE: Duration = Duration::from_secs(1);
+const REDRAW: Duration = Duration::from_millis(200);
+
+/// A bar on stderr. It appears after a second, only on a terminal, and is gone when dropped.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    /// Dropped with the bar, which ends the thread that would show it.
+    _alive: Sender<()>,
+}
+
+impl Progress {
+    /// A bar over `total` pieces of work, called `what`.
+    pub(crate) fn new(total: u64, what: &'static str) -> Progress {
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+        let bar = bar.with_style(style).with_message(what);
+        let (alive, over) = mpsc::channel();
+        if stderr().is_terminal() {
+            let bar = bar.clone();
+            thread::spawn(move || {
+                if over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                    bar.set_draw_target(ProgressDrawTarget::stderr());
+                    bar.enable_steady_tick(REDRAW);
+                }
+            });
+        }
+        Progress { bar, _alive: alive }
+    }
+
+    /// One piece of work is done.
+    pub(crate) fn step(&self) {
+        self.bar.inc(1);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,1 @@
+//! What the whole has to hold, seen from outside.

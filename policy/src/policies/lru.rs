@@ -1,6 +1,6 @@
 //! Least recently used.
 
-use super::list::List;
+use super::lists::Lists;
 use crate::registry::Entry;
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
@@ -22,7 +22,7 @@ fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
 /// Evicts the least (time of the last demand, id).
 #[derive(Clone, Debug)]
 pub struct Lru {
-    list: List,
+    list: Lists,
     /// The newest time, and the oldest id demanded then (the list's end where there is none any more). Ids of one
     /// time stand in the list by id, so that ties leave by lowest id.
     now: u64,
@@ -32,13 +32,13 @@ pub struct Lru {
 impl Lru {
     /// An empty cache of ids `0..universe`.
     pub fn new(universe: u32) -> Lru {
-        let list = List::new(universe);
-        Lru { now: 0, oldest_now: list.end(), list }
+        let list = Lists::new(universe, 1);
+        Lru { now: 0, oldest_now: list.end(0), list }
     }
 
     #[inline(always)]
     fn place(&mut self, id: u32, now: u64) {
-        let mut newer = self.list.end();
+        let mut newer = self.list.end(0);
         if now != self.now || self.oldest_now == newer {
             self.now = now;
             self.oldest_now = id;
@@ -86,8 +86,8 @@ impl Rule for Lru {
 
     #[inline(always)]
     fn evict<K: Keep>(&mut self, _now: u64, keep: &K) -> Option<u32> {
-        let mut id = self.list.newer(self.list.end());
-        while id != self.list.end() {
+        let mut id = self.list.newer(self.list.end(0));
+        while id != self.list.end(0) {
             if !keep.keeps(id) {
                 self.remove(id);
                 return Some(id);
@@ -104,6 +104,6 @@ impl Rule for Lru {
     }
 
     fn reset(&mut self) {
-        *self = Lru::new(self.list.end());
+        *self = Lru::new(self.list.universe());
     }
 }

@@ -1,6 +1,6 @@
 //! SIEVE (Zhang et al., NSDI 2024): first in, first out, with a second chance and a hand that stays where it was.
 
-use super::list::List;
+use super::lists::Lists;
 use crate::registry::Entry;
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
@@ -30,7 +30,7 @@ enum State {
 /// first unvisited one. A kept id is passed as it is, mark included.
 #[derive(Clone, Debug)]
 pub struct Sieve {
-    list: List,
+    list: Lists,
     states: Box<[State]>,
     /// The place to look at next; the list's end stands for the oldest.
     hand: u32,
@@ -40,9 +40,9 @@ pub struct Sieve {
 impl Sieve {
     /// An empty cache of ids `0..universe`.
     pub fn new(universe: u32) -> Sieve {
-        let list = List::new(universe);
+        let list = Lists::new(universe, 1);
         let states = vec![State::Absent; universe as usize].into_boxed_slice();
-        Sieve { hand: list.end(), list, states, len: 0 }
+        Sieve { hand: list.end(0), list, states, len: 0 }
     }
 }
 
@@ -59,7 +59,7 @@ impl Rule for Sieve {
 
     #[inline(always)]
     fn insert(&mut self, id: u32, _now: u64) {
-        self.list.link(id, self.list.end());
+        self.list.link(id, self.list.end(0));
         self.states[id as usize] = State::Resident;
         self.len += 1;
     }
@@ -69,7 +69,7 @@ impl Rule for Sieve {
         // Two rounds clear every mark and come back: then all that is left is kept. A round also passes the end.
         for _ in 0..2 * (self.len + 1) {
             let id = self.hand;
-            if id != self.list.end() && !keep.keeps(id) {
+            if id != self.list.end(0) && !keep.keeps(id) {
                 if self.states[id as usize] == State::Resident {
                     self.remove(id);
                     return Some(id);
@@ -92,6 +92,6 @@ impl Rule for Sieve {
     }
 
     fn reset(&mut self) {
-        *self = Sieve::new(self.list.end());
+        *self = Sieve::new(self.list.universe());
     }
 }

@@ -37,8 +37,8 @@ type Key = Reverse<u128>;
 #[derive(Clone, Debug)]
 pub struct Lfu {
     records: Box<[Record]>,
-    /// One entry for each resident id that is not in `kept`. Values only grow, so an entry may lag behind its record: it is brought up to
-    /// date when it comes to the top, and a hit costs no more than its count.
+    /// One entry for each resident id that is not in `kept`. Values only grow, so an entry may lag behind its record:
+    /// it is brought up to date when it comes to the top, and a hit costs no more than its count.
     heap: BinaryHeap<Key>,
     /// The top belongs to an id that has left: the next to come in takes its place.
     vacant: bool,

@@ -64,6 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         coupling: args.coupling,
         gates: args.gates,
         seed: args.seed,
+        draws: 0,
     };
     let trace = traces::generate(&params).map_err(Failure::refused)?;
     super::write(&trace, &args.output)

@@ -4,7 +4,7 @@
 //! with how much of the budget the last steps used. Moves ahead of demand are priced like everything else.
 
 use crate::control::{Context, Policy, Proposal, Victim};
-use crate::event::{MoveClass, Routed};
+use crate::event::{Form, MoveClass, Routed};
 use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
 use crate::predict::{Predictor, Transitions};
@@ -65,6 +65,8 @@ const PARAMS: &[Param] = &[
 const MAX_SPECULATIONS: usize = 2;
 /// The share of the drift budget that the price steers for; the guard stops at the whole of it.
 const DRIFT_TARGET: f64 = 0.9;
+/// Prices of memory that differ by less than this share rank blocks alike.
+const NEAR: f64 = 0.05;
 /// Weight of the newest victim in the price of memory.
 const MEMORY_SMOOTHING: f64 = 0.05;
 /// Weight of the newest visit in a block's mean squared gate weight.
@@ -89,13 +91,81 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         ahead: ahead as u32,
         confidence,
         drift_gain,
-        resident: Vec::new(),
-        place: vec![None; input.model.blocks.len()],
+        stakes: vec![None; input.model.blocks.len()],
+        ranking: vec![None; layers],
+        ranking_price: 0.0,
+        ranked_in: 0,
         gates: vec![0.0; input.model.blocks.len()],
         chosen: Vec::new(),
         memory_price: 0.0,
         drift_price: None,
     }))
+}
+
+/// When a block will be needed: with probability `p` at the next visit of its layer, `wait` tokens from now, and if not
+/// then, at `rate` visits a token.
+#[derive(Clone, Copy)]
+struct NextUse {
+    p: f64,
+    wait: f64,
+    rate: f64,
+}
+
+/// What keeping a copy until its next use comes to, in nanoseconds: the stall saved and the rent of its memory; and the
+/// price of memory (nanoseconds a byte and token) at which the two would be equal.
+#[derive(Clone, Copy)]
+struct Holding {
+    saved: f64,
+    rent: f64,
+    break_even: f64,
+    bytes: f64,
+}
+
+impl NextUse {
+    /// Expected tokens until the next use.
+    fn tokens(self) -> f64 {
+        self.wait + (1.0 - self.p) / self.rate
+    }
+
+    /// The worth of a copy of `bytes` whose use saves `saves` nanoseconds, with memory at `price`. It is kept until the
+    /// next visit, and beyond it only where popularity alone pays the rent: so where memory is cheap, blocks rank by
+    /// expected time to next use, and where it is dear, by the probability of the very next visit.
+    #[inline]
+    fn holding(self, saves: f64, price: f64, bytes: f64) -> Holding {
+        let rent = price * bytes;
+        let (mut saved, mut paid) = (self.p * saves, self.wait * rent);
+        if saves * self.rate > rent {
+            saved = saves;
+            paid += (1.0 - self.p) / self.rate * rent;
+        }
+        let soon = self.p / self.wait;
+        let index = if soon >= self.rate { soon } else { 1.0 / self.tokens() };
+        Holding { saved, rent: paid, break_even: index * saves / bytes, bytes }
+    }
+}
+
+/// What giving up the copy of a block that is worth least would lose.
+#[derive(Clone, Copy)]
+struct Stake {
+    /// The block's copies that this follows from.
+    copies: u64,
+    form: Form,
+    /// Nanoseconds that a use of the copy saves.
+    saves: f64,
+    bytes: f64,
+}
+
+/// The block of a layer that is worth least per byte, with that worth, as of a version of the layer.
+#[derive(Clone, Copy)]
+struct Ranked {
+    version: u64,
+    least: Option<(f64, BlockId)>,
+}
+
+impl Holding {
+    fn worth(self) -> f64 {
+        self.saved - self.rent
+    }
 }
 
 struct Predictive {
@@ -107,9 +177,13 @@ struct Predictive {
     ahead: u32,
     confidence: f64,
     drift_gain: f64,
-    /// Blocks with fast copies or on their way to one, in no order that matters.
-    resident: Vec<BlockId>,
-    place: Vec<Option<u32>>,
+    /// What each block stands to lose, as last worked out.
+    stakes: Vec<Option<Stake>>,
+    /// What each layer would give up first, where it has been asked in this layer step.
+    ranking: Vec<Option<Ranked>>,
+    ranking_price: f64,
+    /// The layer step of the ranking.
+    ranked_in: u64,
     /// Running mean of each block's squared gate weight when chosen.
     gates: Vec<f64>,
     chosen: Vec<u32>,
@@ -120,22 +194,27 @@ struct Predictive {
 }
 
 impl Predictive {
-    /// Probability of the next visit, and expected tokens until the next use: the layers until the block's layer, then
-    /// the tokens it is likely to be passed over.
+    /// When a block will be needed, as far as the router's history says.
     #[inline]
-    fn next_use(&self, context: &Context, block: BlockId) -> (f64, f64) {
-        let layer = block.0 / self.experts;
-        let expert = (block.0 % self.experts) as usize;
+    fn next_use(&self, context: &Context, block: BlockId) -> NextUse {
+        self.next_uses(context, LayerId((block.0 / self.experts) as u16))(block)
+    }
+
+    /// [`next_use`](Self::next_use) for the blocks of one layer.
+    #[inline]
+    fn next_uses(&self, context: &Context, layer: LayerId) -> impl Fn(BlockId) -> NextUse {
         let layers = context.signals.layers;
-        let current = u32::from(context.signals.layer.0);
-        let mut ahead = layer + layers - current;
+        let mut ahead = u32::from(layer.0) + layers - u32::from(context.signals.layer.0);
         if ahead > layers {
             ahead -= layers;
         }
-        let id = LayerId(layer as u16);
-        let p = f64::from(self.predictor.next_visit(id)[expert]);
-        let rate = f64::from(self.predictor.popularity(id)[expert]);
-        (p, f64::from(ahead) / f64::from(layers) + (1.0 - p) / (rate + RARE))
+        let wait = f64::from(ahead) / f64::from(layers);
+        let first = u32::from(layer.0) * self.experts;
+        let (next, popularity) = (self.predictor.next_visit(layer), self.predictor.popularity(layer));
+        move |block| {
+            let expert = (block.0 - first) as usize;
+            NextUse { p: f64::from(next[expert]), wait, rate: f64::from(popularity[expert]) + RARE }
+        }
     }
 
     /// What one use costs if the copy is gone: the cheapest way to have it again.
@@ -155,38 +234,59 @@ impl Predictive {
         (error.upper == 0.0 || context.guard.budget() > 0.0).then_some(error)
     }
 
-    fn enter(&mut self, block: BlockId) {
-        if self.place[block.index()].is_none() {
-            self.place[block.index()] = Some(self.resident.len() as u32);
-            self.resident.push(block);
+    /// Works out what giving up a copy of a block would lose, unless its copies are as they were the last time.
+    #[inline]
+    fn refresh_stake(&mut self, context: &Context, block: BlockId) {
+        let copies = context.ledger.copies_word(block);
+        if self.stakes[block.index()].is_none_or(|known| known.copies != copies) {
+            self.stakes[block.index()] = self.least_copy(context, block, copies);
         }
     }
 
-    fn leave(&mut self, block: BlockId) {
-        let Some(place) = self.place[block.index()].take() else { return };
-        self.resident.swap_remove(place as usize);
-        if let Some(&moved) = self.resident.get(place as usize) {
-            self.place[moved.index()] = Some(place);
-        }
-    }
-
-    /// Loss per byte and token of giving up the copy of a block that is worth least.
-    fn loss(&self, context: &Context, block: BlockId, refetch: &mut Option<f64>) -> Option<(f64, Victim)> {
+    fn least_copy(&self, context: &Context, block: BlockId, copies: u64) -> Option<Stake> {
         let ledger = &context.ledger;
         let full = ledger.full_copy(block);
         let packed = ledger.fast_copies(block).find(|form| !form.format.get().direct);
-        let (form, per_use) = match (full, packed) {
+        let (form, saves) = match (full, packed) {
             (Some(full), Some(packed)) => (full, context.costs.expand(block, packed.format).0 as f64),
             _ => {
                 let form = full.or(packed).or_else(|| ledger.fast_copies(block).next())?;
-                let again = *refetch.get_or_insert_with(|| self.refetch(context, block));
-                (form, again - context.costs.expand(block, form.format).0 as f64)
+                (form, self.refetch(context, block) - context.costs.expand(block, form.format).0 as f64)
             }
         };
-        let (probability, next_use) = self.next_use(context, block);
-        let loss = per_use.max(1.0) / next_use / ledger.footprint(block, form).0 as f64;
-        let terms = Terms { probability, next_use, saved: per_use / next_use, ..Terms::default() };
-        Some((loss, Victim { block, form, terms: Some(terms) }))
+        Some(Stake { copies, form, saves: saves.max(1.0), bytes: ledger.footprint(block, form).0 as f64 })
+    }
+
+    /// The block of a layer that is worth least per byte, of those that may be given up, with that worth.
+    fn least_of(&mut self, context: &Context, layer: LayerId) -> Option<(f64, BlockId)> {
+        context.ledger.idle(layer).for_each(|block| self.refresh_stake(context, block));
+        let next_use = self.next_uses(context, layer);
+        let worth = |block: BlockId| {
+            let stake = self.stakes[block.index()]?;
+            let holding = next_use(block).holding(stake.saves, self.ranking_price, stake.bytes);
+            Some((holding.worth() / stake.bytes, block))
+        };
+        context.ledger.idle(layer).filter_map(worth).reduce(|a, b| if b < a { b } else { a })
+    }
+
+    /// The block that is worth least per byte, of those that may be given up. Within a layer step, and while the price
+    /// of memory stays near, only layers in which something has changed are ranked anew.
+    fn least(&mut self, context: &Context) -> Option<BlockId> {
+        let near = (self.memory_price - self.ranking_price).abs() <= NEAR * self.ranking_price;
+        if !near || self.ranked_in != context.signals.layer_step {
+            self.ranked_in = context.signals.layer_step;
+            self.ranking_price = self.memory_price;
+            self.ranking.fill(None);
+        }
+        let mut least: Option<(f64, BlockId)> = None;
+        for layer in (0..self.ranking.len() as u16).map(LayerId) {
+            let version = context.ledger.version(layer);
+            let known = self.ranking[layer.index()].filter(|ranked| ranked.version == version);
+            let ranked = known.unwrap_or_else(|| Ranked { version, least: self.least_of(context, layer) });
+            self.ranking[layer.index()] = Some(ranked);
+            least = least.into_iter().chain(ranked.least).reduce(|a, b| if b < a { b } else { a });
+        }
+        least.map(|(_, block)| block)
     }
 
     fn lower_bound(&self, p: f64, observations: u64) -> f64 {
@@ -213,59 +313,51 @@ impl Policy for Predictive {
         let block = proposal.block;
         let route = proposal.route;
         let error = self.usable(context, block, route.to.format)?;
-        let (probability, next_use) = self.next_use(context, block);
-        let squared = error.upper * error.upper;
-        // A copy that is made is used now and, with what is left of the horizon, once more.
-        let again = self.horizon / (self.horizon + next_use);
-        let weight = proposal.gate_squared + again * self.gates[block.index()];
-        let drift = self.drift_price.unwrap_or(0.0) * weight * squared;
+        let next = self.next_use(context, block);
+        let price = self.drift_price.unwrap_or(0.0) * error.upper * error.upper;
         let expand = context.costs.expand(block, route.to.format).0 as f64;
-        let bytes =
-            if proposal.action == Action::Read { 0 } else { context.ledger.footprint(block, route.to).0 };
-        let memory = self.memory_price * bytes as f64 * next_use.min(self.horizon);
-        let moving = route.time.0 as f64;
-        let decode = expand * (1.0 + again);
-        Some(Terms { probability, next_use, saved: 0.0, moving, decode, drift, memory, total: 0.0 }.sum())
+        // What the copy is worth to later steps; a copy that is there already costs no more for being read.
+        let later_drift = price * self.gates[block.index()];
+        let saves = (self.refetch(context, block) - expand - later_drift).max(0.0);
+        let bytes = context.ledger.footprint(block, route.to).0 as f64;
+        let holding = next.holding(saves, self.memory_price, bytes);
+        let kept = proposal.action != Action::Read && holding.worth() > 0.0;
+        let (saved, memory) = if kept { (holding.saved, holding.rent) } else { (0.0, 0.0) };
+        Some(
+            Terms {
+                probability: next.p,
+                next_use: next.tokens(),
+                saved,
+                moving: route.time.0 as f64,
+                decode: expand,
+                drift: price * proposal.gate_squared,
+                memory,
+                total: 0.0,
+            }
+            .sum(),
+        )
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
-        let mut least: Option<(f64, Victim)> = None;
-        // Blocks of one size and format cost the same to fetch again.
-        let uniform = context.costs.formats.len() == 1;
-        let mut shared = None;
-        for &block in &self.resident {
-            if context.ledger.is_pinned(block)
-                || !context.ledger.is_fast(block)
-                || context.ledger.flight_of(block).is_some()
-            {
-                continue;
-            }
-            let mut own = None;
-            let Some((loss, victim)) =
-                self.loss(context, block, if uniform { &mut shared } else { &mut own })
-            else {
-                continue;
-            };
-            let better = least.as_ref().is_none_or(|(best, known)| (loss, block) < (*best, known.block));
-            if better {
-                least = Some((loss, victim));
-            }
-        }
-        let (loss, victim) = least?;
-        self.memory_price += MEMORY_SMOOTHING * (loss - self.memory_price);
-        if context.ledger.fast_copies(victim.block).nth(1).is_none() {
-            self.leave(victim.block);
-        }
-        Some(victim)
+        let block = self.least(context)?;
+        self.refresh_stake(context, block);
+        let stake = self.stakes[block.index()]?;
+        let next = self.next_use(context, block);
+        let holding = next.holding(stake.saves, self.memory_price, stake.bytes);
+        self.memory_price += MEMORY_SMOOTHING * (holding.break_even - self.memory_price);
+        let terms = Terms {
+            probability: next.p,
+            next_use: next.tokens(),
+            saved: holding.saved,
+            memory: holding.rent,
+            ..Terms::default()
+        };
+        Some(Victim { block, form: stake.form, terms: Some(terms.sum()) })
     }
 
-    fn admitted(&mut self, _context: &Context, block: BlockId) {
-        self.enter(block);
-    }
+    fn admitted(&mut self, _context: &Context, _block: BlockId) {}
 
-    fn lost(&mut self, _context: &Context, block: BlockId) {
-        self.leave(block);
-    }
+    fn lost(&mut self, _context: &Context, _block: BlockId) {}
 
     fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
         let under_way =

@@ -18,6 +18,9 @@ const RATE: f32 = 0.02;
 const ODDS_RATE: f32 = 0.1;
 /// One-hot inputs: the last layer, the one before, the same layer one token ago.
 const HISTORIES: usize = 3;
+/// What a choice one token ago starts out saying for the same expert now: that choices repeat is the commonest
+/// regularity, and learning it for each expert alone takes hundreds of tokens.
+const REPEATS: f32 = 1.0;
 /// Log-odds inputs: one for each time scale of the popularity.
 const SCALES: usize = RATES.len();
 /// Rows of a model after the one-hot ones: the log-odds and a bias.
@@ -87,6 +90,11 @@ impl Transitions {
             distances,
         };
         (0..layers).for_each(|layer| new.refresh_odds(layer));
+        for model in new.weights.chunks_exact_mut(rows * width) {
+            let same_layer = &mut model[(HISTORIES - 1) * experts * width..HISTORIES * experts * width];
+            let diagonal = same_layer.as_flattened_mut().iter_mut().step_by(width * LANES + 1);
+            diagonal.take(experts).for_each(|weight| *weight = REPEATS);
+        }
         new
     }
 

@@ -101,15 +101,19 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// A chunk has arrived; returns the block whose copy is now published.
+    /// A chunk has arrived; returns the block whose move has ended with it, by publication or because it was given up.
     pub(crate) fn landed(&mut self, id: MoveId) -> Result<Option<BlockId>, Refused> {
-        let Some(len) = self.schedule.landed(id) else { return Err(Refused::NoSuchMove(id)) };
-        if self.abandoned.contains(&id) {
+        let (Some(len), Some(flight)) = (self.schedule.landed(id), self.context.ledger.flight(id).copied()) else {
+            return Err(Refused::NoSuchMove(id));
+        };
+        let complete = flight.arrived + len == flight.total;
+        if !complete && self.abandoned.contains(&id) {
             self.cancel(id)?;
-            return Ok(None);
+            return Ok(Some(flight.block));
         }
-        let block = self.context.ledger.flight(id).map(|flight| flight.block);
-        Ok(self.context.ledger.arrive(id, len)?.and(block))
+        self.abandoned.retain(|&abandoned| abandoned != id);
+        self.context.ledger.arrive(id, len)?;
+        Ok(complete.then_some(flight.block))
     }
 
     /// When a proposal's copy is wanted: a demand now, anything else when its layer comes round.

@@ -112,8 +112,8 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// A copy was published: whoever waited for it looks again.
-    pub(crate) fn published(&mut self, block: BlockId) -> Result<(), ControlError> {
+    /// A move has ended: whoever waited for it looks again.
+    pub(crate) fn move_ended(&mut self, block: BlockId) -> Result<(), ControlError> {
         let Some(mut step) = self.running.take() else { return Ok(()) };
         let waiting =
             |member: &Member| member.routed.block == block && matches!(member.standing, Standing::Waiting(_));

@@ -134,7 +134,7 @@ impl Orchestrator {
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
             EventKind::ChunkDone { id, .. } => {
                 if let Some(block) = self.landed(id)? {
-                    self.published(block)?;
+                    self.move_ended(block)?;
                 }
                 self.resume_starved()?;
             }

@@ -1,1 +1,30 @@
-//! scenarios
+//! The scenario language: YAML with units, errors that say where and what would be right, machine files, models from
+//! Hugging Face configs, and the catalogue of what ships.
+
+mod catalogue;
+mod check;
+mod diagnostics;
+mod load;
+mod machine;
+mod model;
+mod placement;
+mod reader;
+mod scenario;
+mod sensitivity;
+mod shape;
+mod source;
+mod tree;
+mod units;
+mod workload;
+
+pub use catalogue::{machine, machines, model, models, scenarios};
+pub use diagnostics::{Diagnostic, Diagnostics};
+pub use load::{load, load_text};
+pub use model::ModelFacts;
+pub use placement::CONTEXT_GUESS;
+pub use scenario::{
+    Cap, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario, Slo, Workload,
+    ZipfMarkov,
+};
+pub use sensitivity::{FormatError, Sensitivity};
+pub use units::ArrivalRate;

@@ -41,7 +41,7 @@ const PARAMS: &[Param] = &[
     Param {
         name: "ahead",
         about: "layers ahead that are speculated on; 0 turns speculation off",
-        default: 1.0,
+        default: 2.0,
         min: 0.0,
         max: 8.0,
     },

@@ -1,0 +1,268 @@
+//! The keys of `memory`, `kv`, `home` and `encoded`: what fits where, checked before a run starts.
+
+use crate::diagnostics::{Report, Wrong};
+use crate::machine::tier_named;
+use crate::reader::{Field, Fields, format};
+use crate::scenario::{Cap, Scenario, slots_size};
+use crate::sensitivity::Sensitivity;
+use crate::units::{size, size_above_zero, slots};
+use policy::machine::Class;
+use policy::{Bytes, FormatId, Machine, Model, TierId};
+use std::collections::BTreeMap;
+
+/// Tokens of context a request is given room for where the scenario sets no `kv`.
+pub const CONTEXT_GUESS: u32 = 4096;
+
+/// Reads `memory`; where the machine is unknown, only how the caps are written is checked.
+pub(crate) fn caps(
+    report: &mut Report,
+    field: &Field<'_>,
+    machine: Option<&Machine>,
+) -> Option<BTreeMap<String, Cap>> {
+    let fields = field.fields(report, "tier names, each with a cap: { hbm: 6 GiB } or { hbm: 192 slots }")?;
+    let caps: Vec<_> =
+        fields.entries.iter().map(|entry| cap(report, &fields.field(entry), &entry.key, machine)).collect();
+    caps.into_iter().collect()
+}
+
+fn cap(
+    report: &mut Report,
+    field: &Field<'_>,
+    name: &str,
+    machine: Option<&Machine>,
+) -> Option<(String, Cap)> {
+    let tier = machine.map(|machine| tier_named(name, &machine.tiers).map(|id| machine.tier(id)));
+    let tier = tier.and_then(|tier| tier.map_err(|wrong| field.key_error(report, wrong)).ok());
+    let cap = field.read(report, |text| match slots(text) {
+        Some(slots) => slots.map(Cap::Slots),
+        None => size_above_zero(text).map(Cap::Size),
+    })?;
+    let capacity = tier?.capacity;
+    if let Cap::Size(size) = cap
+        && size > capacity
+    {
+        let message = format!("{size} is more than the {capacity} that {name} has");
+        field.error(report, Wrong::new(message, "a cap makes a tier smaller"));
+        return None;
+    }
+    Some((name.to_owned(), cap))
+}
+
+/// Reads `kv`, or computes room for a batch of requests of [`CONTEXT_GUESS`] tokens.
+pub(crate) fn kv_reserve(
+    report: &mut Report,
+    field: Option<Field<'_>>,
+    model: Option<&Model>,
+    batch: Option<u32>,
+) -> Option<Bytes> {
+    if let Some(field) = field {
+        return field.read(report, size);
+    }
+    let (model, batch) = (model?, batch?);
+    let tokens = |window: Option<u32>| u64::from(window.unwrap_or(CONTEXT_GUESS).min(CONTEXT_GUESS));
+    let request: u64 = model.layers.iter().map(|layer| layer.kv_per_token.0 * tokens(layer.window)).sum();
+    Some(Bytes(request.saturating_mul(u64::from(batch))))
+}
+
+/// Where native copies live and which further formats are kept beside them.
+pub(crate) struct Home {
+    pub(crate) tier: TierId,
+    pub(crate) encoded: Vec<FormatId>,
+}
+
+/// What `home` and `encoded` are checked against.
+pub(crate) struct Ground<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) model: &'a Model,
+    pub(crate) caps: &'a BTreeMap<String, Cap>,
+    pub(crate) sensitivity: Option<&'a Sensitivity>,
+}
+
+/// Reads `home` and `encoded` where there is nothing to check them against: only how they are written.
+pub(crate) fn home_unplaced(report: &mut Report, fields: &mut Fields<'_>) {
+    if let Some(field) = fields.get("encoded") {
+        for item in field.items() {
+            item.read(report, format);
+        }
+    }
+    if let Some(field) = fields.get("home") {
+        field.text(report);
+    }
+}
+
+/// Reads `home` and `encoded`.
+pub(crate) fn home(
+    report: &mut Report,
+    fields: &mut Fields<'_>,
+    at: &Field<'_>,
+    ground: &Ground<'_>,
+) -> Option<Home> {
+    let encoded_field = fields.get("encoded");
+    let home_field = fields.get("home");
+    let encoded = match &encoded_field {
+        Some(field) => encoded(report, field, ground)?,
+        None => vec![],
+    };
+    let blame = encoded_field.as_ref().or(home_field.as_ref()).unwrap_or(at);
+    let tier = match &home_field {
+        Some(field) => {
+            let tier = field.read(report, |text| tier_named(text, &ground.machine.tiers))?;
+            if ground.machine.tier(tier).class == Class::Fast {
+                field.error(
+                    report,
+                    Wrong::new(
+                        "the fast tier is no home",
+                        "a staged or cold tier: blocks are loaded from it",
+                    ),
+                );
+                return None;
+            }
+            tier
+        }
+        None => default_home(report, blame, &encoded, ground)?,
+    };
+    let missing = ground.needs(tier, &encoded).saturating_sub(ground.capacity(tier));
+    if missing > Bytes::ZERO {
+        let (name, needs) = (&ground.machine.tier(tier).name, ground.needs(tier, &encoded));
+        let message = format!("the home copies take {needs}: {missing} more than {name} has");
+        blame.key_error(
+            report,
+            Wrong::new(message, "fewer formats in `encoded`, another `home`, or a larger tier"),
+        );
+        return None;
+    }
+    Some(Home { tier, encoded })
+}
+
+fn default_home(
+    report: &mut Report,
+    at: &Field<'_>,
+    encoded: &[FormatId],
+    ground: &Ground<'_>,
+) -> Option<TierId> {
+    let machine = ground.machine;
+    let below = || machine.tiers_of(Class::Staged).chain(machine.tiers_of(Class::Cold));
+    let found = below().find(|&tier| ground.needs(tier, encoded) <= ground.capacity(tier));
+    if found.is_none() {
+        let largest = below().max_by_key(|&tier| ground.capacity(tier))?;
+        let needs = ground.needs(largest, encoded);
+        let missing = needs.saturating_sub(ground.capacity(largest));
+        let name = &machine.tier(largest).name;
+        let message =
+            format!("no tier holds the home copies: they take {needs}, {missing} more than {name} has");
+        at.key_error(
+            report,
+            Wrong::new(message, "fewer formats in `encoded`, a larger tier, or a smaller model"),
+        );
+    }
+    found
+}
+
+fn encoded(report: &mut Report, field: &Field<'_>, ground: &Ground<'_>) -> Option<Vec<FormatId>> {
+    let mut formats = Vec::new();
+    let mut whole = true;
+    for item in field.items() {
+        match item.read(report, format) {
+            Some(id) if formats.contains(&id) => {
+                item.error(report, Wrong::new("listed twice", "each format once"));
+                whole = false;
+            }
+            Some(id) => match useless(id, ground) {
+                Some(wrong) => {
+                    item.error(report, wrong);
+                    whole = false;
+                }
+                None => formats.push(id),
+            },
+            None => whole = false,
+        }
+    }
+    whole.then_some(formats)
+}
+
+/// Why keeping a model's blocks in a format makes no sense, if it does not.
+fn useless(id: FormatId, ground: &Ground<'_>) -> Option<Wrong> {
+    let block = ground.model.blocks.first()?;
+    let (name, native) = (id.name(), block.native.name());
+    if id == block.native {
+        return Some(Wrong::new(
+            format!("{name} is the native format"),
+            "home copies are in it anyway: leave it out",
+        ));
+    }
+    if let Some(base) = id.get().lossless_of.filter(|&base| base != native) {
+        return Some(Wrong::new(format!("{name} codes {base}, the blocks are {native}"), "leave it out"));
+    }
+    if block.bytes(id) >= block.bytes(block.native) {
+        return Some(Wrong::new(format!("{name} is no smaller than the native {native}"), "leave it out"));
+    }
+    if !id.get().direct && ground.machine.codec(id).is_none() {
+        let hint =
+            format!("give the machine `codecs: {{ {name}: {{ encode: 250 GB/s, decode: 200 GB/s }} }}`");
+        return Some(Wrong::new(format!("{} cannot expand {name}", ground.machine.name), hint));
+    }
+    let known = ground.sensitivity.is_none_or(|table| table.formats.contains_key(&id));
+    (!known && !id.keeps(block.native)).then(|| {
+        let hint = "add the format to the sensitivity table, or leave it out";
+        Wrong::new(format!("the error of {name} is unknown, so no drift budget can hold"), hint)
+    })
+}
+
+impl Ground<'_> {
+    fn capacity(&self, tier: TierId) -> Bytes {
+        let described = self.machine.tier(tier);
+        match self.caps.get(&described.name) {
+            None => described.capacity,
+            Some(Cap::Size(size)) => *size,
+            Some(Cap::Slots(slots)) => {
+                slots_size(*slots, self.model.largest_block().round_up(described.granularity))
+            }
+        }
+    }
+
+    fn needs(&self, tier: TierId, encoded: &[FormatId]) -> Bytes {
+        let granularity = self.machine.tier(tier).granularity;
+        let copies = |block: &policy::model::Block| -> Bytes {
+            let formats = std::iter::once(block.native).chain(encoded.iter().copied());
+            formats.map(|format| block.bytes(format).round_up(granularity)).sum()
+        };
+        self.model.blocks.iter().map(copies).sum()
+    }
+}
+
+/// Checks that every cap fits its tier, and that the fast tier holds what is resident and at least one block: waves
+/// run a layer step a block at a time at worst.
+pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Scenario) {
+    let blame = |name: &str| {
+        let entry = memory
+            .node
+            .entries()
+            .iter()
+            .find(|entry| entry.key == name && scenario.memory.contains_key(name));
+        entry.map_or(memory.key_at, |entry| entry.value.at)
+    };
+    let fast = scenario.fast();
+    for (index, tier) in scenario.machine.tiers.iter().enumerate() {
+        let id = TierId(index as u8);
+        let (capacity, path) = (scenario.capacity(id), format!("memory.{}", tier.name));
+        if capacity > tier.capacity {
+            let floor = if id == fast { scenario.resident_floor() } else { Bytes::ZERO };
+            let room = tier.capacity.saturating_sub(floor).0 / scenario.slot(id).0.max(1);
+            let message = format!("{capacity} with what is resident: {} has {}", tier.name, tier.capacity);
+            report.error(blame(&tier.name), &path, Wrong::new(message, format!("at most {room} slots")));
+        }
+    }
+    let name = &scenario.machine.tier(fast).name;
+    let (capacity, floor, slot) = (scenario.capacity(fast), scenario.resident_floor(), scenario.slot(fast));
+    let missing = (floor + slot).saturating_sub(capacity);
+    if missing > Bytes::ZERO {
+        let message = format!(
+            "{capacity} cannot hold one block of {slot} beside {} of resident weights and {} of key-value cache: \
+             {missing} missing",
+            scenario.model.resident_bytes(),
+            scenario.kv_reserve
+        );
+        let hint = "more fast memory, a smaller `kv`, or a smaller batch";
+        report.error(blame(name), &format!("memory.{name}"), Wrong::new(message, hint));
+    }
+}

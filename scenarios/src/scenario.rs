@@ -1,0 +1,200 @@
+//! A scenario, resolved and checked: everything a run needs to know.
+
+use crate::sensitivity::Sensitivity;
+use crate::units::ArrivalRate;
+use policy::machine::Class;
+use policy::model::BlockKind;
+use policy::{Bytes, FormatId, Machine, Model, Nanos, TierId};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A scenario in which every name is resolved and every number has been checked.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// The machine, with its capacities as the machine file gives them: see [`Scenario::capacity`].
+    pub machine: Machine,
+    /// The model.
+    pub model: Model,
+    /// Caps on tiers, by the tier's name.
+    pub memory: BTreeMap<String, Cap>,
+    /// Fast memory set aside for key-value caches.
+    pub kv_reserve: Bytes,
+    /// The tier that holds every block in its native format from the start.
+    pub home: TierId,
+    /// Further formats in which the home tier holds every block from the start.
+    pub encoded: Vec<FormatId>,
+    /// The load.
+    pub workload: Workload,
+    /// The policy.
+    pub policy: PolicyChoice,
+    /// The bound on the change of output.
+    pub guard: Guard,
+    /// What each format costs in output error.
+    pub sensitivity: Sensitivity,
+    /// The service objectives, if any.
+    pub slo: Option<Slo>,
+    /// The seed of everything drawn.
+    pub seed: u64,
+}
+
+/// A cap on a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cap {
+    /// The whole tier, resident weights and key-value caches included.
+    Size(Bytes),
+    /// So many of the largest block, beside what is resident.
+    Slots(u32),
+}
+
+/// What is served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Which experts tokens select.
+    pub routing: Routing,
+    /// Keep traces marked as repeating themselves.
+    pub include_repetition: bool,
+    /// Traces that static policies may be fitted on; they exist.
+    pub fit: Vec<PathBuf>,
+    /// When requests arrive.
+    pub requests: Requests,
+    /// Stop after so many decode steps.
+    pub limit_tokens: Option<u64>,
+}
+
+/// Which experts tokens select.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Routing {
+    /// Recorded traces, one after the other; they exist.
+    Trace(Vec<PathBuf>),
+    /// Generated routing.
+    ZipfMarkov(ZipfMarkov),
+}
+
+/// Routing drawn from a Zipf popularity with a Markov memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ZipfMarkov {
+    /// Tokens of all traces together.
+    pub tokens: u32,
+    /// Traces.
+    pub traces: u32,
+    /// Exponent of the popularity within a layer, 0 (uniform) to 4.
+    pub skew: f64,
+    /// Probability that an expert of the previous token stays chosen.
+    pub stickiness: f64,
+    /// Probability that an expert of the previous layer hands on its successor.
+    pub coupling: f64,
+}
+
+/// When requests arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requests {
+    /// So many at any time: the next starts when one ends.
+    Closed {
+        /// Requests under way.
+        batch: u32,
+    },
+    /// Arrivals that know nothing of each other.
+    Poisson {
+        /// The mean rate.
+        rate: ArrivalRate,
+        /// The most requests under way.
+        batch: u32,
+    },
+}
+
+impl Requests {
+    /// The most requests under way.
+    pub fn batch(&self) -> u32 {
+        match *self {
+            Requests::Closed { batch } | Requests::Poisson { batch, .. } => batch,
+        }
+    }
+}
+
+/// A policy by name, with the parameters that were given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyChoice {
+    /// Its name in the registry.
+    pub name: String,
+    /// Its parameters; those left out have the registry's defaults.
+    pub params: BTreeMap<String, f64>,
+}
+
+/// What the policy registry has against a choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyComplaint {
+    /// The parameter meant, or the policy as a whole.
+    pub key: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+}
+
+/// Asks the policy registry whether it knows a name and its parameters.
+pub type PolicyCheck<'a> = &'a dyn Fn(&str, &BTreeMap<String, f64>) -> Result<(), PolicyComplaint>;
+
+/// The bound on the change of output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guard {
+    /// The largest drift, as a fraction of the output; 0 keeps full precision.
+    pub drift_budget: f64,
+    /// Steps over which the budget binds.
+    pub window: u32,
+    /// The least precise format a kind of block may take.
+    pub floors: BTreeMap<BlockKind, FormatId>,
+}
+
+/// Service objectives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slo {
+    /// Time to the first token.
+    pub ttft: Option<Nanos>,
+    /// Time per output token.
+    pub tpot: Option<Nanos>,
+    /// The share of requests that must meet them, in per cent.
+    pub percentile: f64,
+}
+
+impl Scenario {
+    /// The fast tier.
+    pub fn fast(&self) -> TierId {
+        // A machine with none was refused.
+        self.machine.tiers_of(Class::Fast).next().unwrap_or_default()
+    }
+
+    /// What a tier may hold under its cap.
+    pub fn capacity(&self, tier: TierId) -> Bytes {
+        let described = self.machine.tier(tier);
+        match self.memory.get(&described.name) {
+            None => described.capacity,
+            Some(Cap::Size(size)) => *size,
+            Some(Cap::Slots(slots)) => {
+                let floor = if tier == self.fast() { self.resident_floor() } else { Bytes::ZERO };
+                floor + slots_size(*slots, self.slot(tier))
+            }
+        }
+    }
+
+    /// What is left of the fast tier for blocks.
+    pub fn fast_budget(&self) -> Bytes {
+        self.capacity(self.fast()).saturating_sub(self.resident_floor())
+    }
+
+    /// Fast memory that no block can have: resident weights and key-value caches.
+    pub fn resident_floor(&self) -> Bytes {
+        self.model.resident_bytes() + self.kv_reserve
+    }
+
+    /// The largest block in its native format, as a tier allocates it.
+    pub fn slot(&self, tier: TierId) -> Bytes {
+        self.model.largest_block().round_up(self.machine.tier(tier).granularity)
+    }
+}
+
+/// So many slots; stops at the largest size.
+pub(crate) fn slots_size(slots: u32, slot: Bytes) -> Bytes {
+    Bytes(slot.0.saturating_mul(u64::from(slots)))
+}

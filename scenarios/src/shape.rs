@@ -1,0 +1,379 @@
+//! What a Hugging Face `config.json` says of a model's shape, read key by key.
+
+use crate::diagnostics::{Report, Wrong};
+use crate::reader::{Field, Fields, flag, name_of};
+use crate::tree::Value;
+use crate::units::whole;
+use policy::FormatId;
+
+/// The widest matrix side, vocabulary apart.
+const WIDEST: u64 = 1 << 17;
+/// The largest vocabulary.
+const VOCABULARY: u64 = 1 << 24;
+
+/// Which attention projections have biases.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bias {
+    None,
+    Qkv,
+    All,
+}
+
+/// What queries and keys are normalised over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QkNorm {
+    None,
+    Head,
+    Whole,
+}
+
+/// How a family of models differs from a plain decoder: what its code says and its config leaves out.
+#[derive(Clone, Copy)]
+pub(crate) struct Family {
+    /// `model_type`, or the architecture where a config has no `model_type`.
+    name: &'static str,
+    /// The output head shares the embedding where the config does not say.
+    ties: bool,
+    pub(crate) bias: Bias,
+    pub(crate) qk_norm: QkNorm,
+    /// Experts carry biases, the router too, and each head has an attention sink.
+    pub(crate) gpt_oss: bool,
+    /// A sigmoid gate on the shared expert.
+    pub(crate) shared_gate: bool,
+}
+
+const PLAIN: Family = Family {
+    name: "",
+    ties: false,
+    bias: Bias::None,
+    qk_norm: QkNorm::None,
+    gpt_oss: false,
+    shared_gate: false,
+};
+
+/// From the modelling code of the transformers library, and of the model's own repository where it has one.
+const FAMILIES: &[Family] = &[
+    Family { name: "llama", ..PLAIN },
+    Family { name: "mistral", ..PLAIN },
+    Family { name: "mixtral", ..PLAIN },
+    Family { name: "gpt_oss", bias: Bias::All, gpt_oss: true, ..PLAIN },
+    Family { name: "qwen2", bias: Bias::Qkv, ..PLAIN },
+    Family { name: "qwen2_moe", bias: Bias::Qkv, shared_gate: true, ..PLAIN },
+    Family { name: "qwen3", qk_norm: QkNorm::Head, ..PLAIN },
+    Family { name: "qwen3_moe", qk_norm: QkNorm::Head, ..PLAIN },
+    Family { name: "olmoe", qk_norm: QkNorm::Whole, ..PLAIN },
+    Family { name: "phimoe", ..PLAIN },
+    Family { name: "grinmoe", ..PLAIN },
+    Family { name: "granitemoe", ..PLAIN },
+    Family { name: "deepseek", ..PLAIN },
+    Family { name: "deepseek_v2", ..PLAIN },
+    Family { name: "deepseek_v3", ..PLAIN },
+    Family { name: "xverse", ..PLAIN },
+    Family { name: "MiniCPMForCausalLM", ties: true, ..PLAIN },
+];
+
+/// Model types and keys that mean a kind of model with no blocks here yet, and what that kind is.
+const REFUSED: &[(&str, &str)] = &[
+    ("jamba", RECURRENT),
+    ("mamba", RECURRENT),
+    ("mamba2", RECURRENT),
+    ("zamba2", RECURRENT),
+    ("nemotron_h", RECURRENT),
+    ("granitemoehybrid", RECURRENT),
+    ("mamba_d_state", RECURRENT),
+    ("mamba_heads", RECURRENT),
+    ("d_state_default", RECURRENT),
+    ("ssm_state", RECURRENT),
+    ("hybrid_override_pattern", RECURRENT),
+    ("patch_size", DIFFUSION),
+    ("in_channels", DIFFUSION),
+    ("jetmoe", "a model whose attention heads are experts too"),
+    ("switch_transformers", ENCODER),
+    ("nllb-moe", ENCODER),
+    ("t5", ENCODER),
+];
+const RECURRENT: &str = "a model with recurrent layers";
+const DIFFUSION: &str = "a diffusion model";
+const ENCODER: &str = "an encoder-decoder model";
+
+const DTYPES: &[(&str, &str)] = &[("bfloat16", "bf16"), ("float16", "fp16"), ("float32", "fp32")];
+
+/// How attention projects.
+pub(crate) enum Attention {
+    /// Query heads share key-value heads.
+    Grouped { kv_heads: u64, head_dim: u64 },
+    /// Multi-head latent attention: keys and values from one low-rank vector.
+    Latent { query_rank: Option<u64>, kv_rank: u64, nope: u64, rope: u64, value: u64 },
+}
+
+/// The routed part of a mixture of experts.
+pub(crate) struct Experts {
+    pub(crate) count: u64,
+    pub(crate) selected: u64,
+    pub(crate) width: u64,
+    /// Width of the shared experts together.
+    pub(crate) shared_width: u64,
+    /// Which layers are mixtures.
+    pub(crate) layers: Vec<bool>,
+    pub(crate) native: FormatId,
+}
+
+/// A decoder's shape.
+pub(crate) struct Shape {
+    pub(crate) family: Family,
+    pub(crate) layers: u64,
+    pub(crate) hidden: u64,
+    pub(crate) vocabulary: u64,
+    pub(crate) heads: u64,
+    pub(crate) attention: Attention,
+    pub(crate) bias: Bias,
+    /// Width of a dense feed-forward layer, where there is one.
+    pub(crate) dense_width: Option<u64>,
+    pub(crate) experts: Option<Experts>,
+    pub(crate) windows: Vec<Option<u32>>,
+    pub(crate) dtype: FormatId,
+    pub(crate) tied: bool,
+    pub(crate) head_bias: bool,
+}
+
+/// A config whose keys are being read; `null` counts as absent, as it does in Python.
+struct Config<'t, 'r> {
+    fields: Fields<'t>,
+    report: &'r mut Report,
+}
+
+/// Reads a config, or reports what keeps it from being imported.
+pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
+    let fields = field.fields(report, "a catalogue name, or a path to a config.json")?;
+    let mut config = Config { fields, report };
+    let family = config.family(field)?;
+    let hidden = config.required("hidden_size", WIDEST);
+    let layers = config.required("num_hidden_layers", 4096);
+    let vocabulary = config.required("vocab_size", VOCABULARY);
+    let heads = config.required("num_attention_heads", 4096);
+    let dtype = config.dtype();
+    let (hidden, layers, heads) = (hidden?, layers?, heads?);
+    let attention = config.attention(hidden, heads);
+    let experts = config.experts(family, layers, dtype);
+    let has_dense = match &experts {
+        Some(Some(experts)) => experts.layers.contains(&false),
+        Some(None) => true,
+        None => false,
+    };
+    let dense_width = match has_dense {
+        true => config.required("intermediate_size", WIDEST).map(Some),
+        false => Some(None),
+    };
+    let windows = config.windows(family, layers);
+    let bias = match config.truth("attention_bias", family.bias == Bias::All)? {
+        true => Bias::All,
+        false if family.bias == Bias::Qkv => Bias::Qkv,
+        false => Bias::None,
+    };
+    Some(Shape {
+        family,
+        layers,
+        hidden,
+        vocabulary: vocabulary?,
+        heads,
+        attention: attention?,
+        bias,
+        dense_width: dense_width?,
+        experts: experts?,
+        windows: windows?,
+        dtype: dtype?,
+        tied: config.truth("tie_word_embeddings", family.ties)?,
+        head_bias: config.truth("lm_head_bias", false)?,
+    })
+}
+
+impl<'t> Config<'t, '_> {
+    fn get(&mut self, key: &'static str) -> Option<Field<'t>> {
+        self.fields.get(key).filter(|field| !matches!(field.node.value, Value::Null))
+    }
+
+    fn size(&mut self, key: &'static str, most: u64) -> Option<Option<u64>> {
+        let Some(field) = self.get(key) else { return Some(None) };
+        let value = field.read(self.report, |text| match whole(text)? {
+            0 => Err(Wrong::new("zero", "at least 1")),
+            value if value > most => {
+                Err(Wrong::new(format!("{value} is too large"), format!("at most {most}")))
+            }
+            value => Ok(value),
+        });
+        value.map(Some)
+    }
+
+    fn required(&mut self, key: &'static str, most: u64) -> Option<u64> {
+        let value = self.size(key, most)?;
+        if value.is_none() {
+            self.fields.need(self.report, key, "a number, as the model's config.json has it");
+        }
+        value
+    }
+
+    /// The first of several keys that is given: families name the same thing differently.
+    fn any_of(&mut self, keys: &[&'static str], most: u64) -> Option<Option<u64>> {
+        for key in keys {
+            if let Some(value) = self.size(key, most)? {
+                return Some(Some(value));
+            }
+        }
+        Some(None)
+    }
+
+    fn truth(&mut self, key: &'static str, default: bool) -> Option<bool> {
+        self.get(key).map_or(Some(default), |field| field.read(self.report, flag))
+    }
+
+    fn family(&mut self, field: &Field<'_>) -> Option<Family> {
+        let name = match (self.get("model_type"), self.get("architectures")) {
+            (Some(kind), _) => kind.read(self.report, |text| Ok(text.to_owned()))?,
+            (None, Some(names)) => match names.items().first() {
+                Some(first) => first.read(self.report, |text| Ok(text.to_owned()))?,
+                None => String::new(),
+            },
+            (None, None) => String::new(),
+        };
+        let given = |key: &str| key == name || self.fields.entries.iter().any(|entry| entry.key == key);
+        if let Some((key, kind)) = REFUSED.iter().find(|(key, _)| given(key)) {
+            let message = format!("{kind} (`{key}`) cannot be imported");
+            field.error(
+                self.report,
+                Wrong::new(message, "decoder-only transformers, dense or mixture of experts, can"),
+            );
+            return None;
+        }
+        if name.is_empty() {
+            self.fields.need(self.report, "model_type", "mixtral, as the model's config.json has it");
+            return None;
+        }
+        let family = FAMILIES.iter().find(|family| family.name == name).copied();
+        if family.is_none() {
+            let known: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
+            let message = format!("a model of type `{name}` cannot be imported");
+            field.error(self.report, Wrong::new(message, format!("known types: {}", known.join(", "))));
+        }
+        family
+    }
+
+    fn dtype(&mut self) -> Option<FormatId> {
+        let Some(field) = self.get("torch_dtype").or_else(|| self.get("dtype")) else {
+            self.fields.need(self.report, "torch_dtype", "bfloat16, as the model was published");
+            return None;
+        };
+        field.read(self.report, name_of("number type", DTYPES)).and_then(FormatId::named)
+    }
+
+    fn attention(&mut self, hidden: u64, heads: u64) -> Option<Attention> {
+        if let Some(kv_rank) = self.size("kv_lora_rank", WIDEST)? {
+            let query_rank = self.size("q_lora_rank", WIDEST)?;
+            let nope = self.required("qk_nope_head_dim", 4096);
+            let rope = self.required("qk_rope_head_dim", 4096);
+            let value = self.required("v_head_dim", 4096);
+            return Some(Attention::Latent { query_rank, kv_rank, nope: nope?, rope: rope?, value: value? });
+        }
+        let kv_heads = self.size("num_key_value_heads", 4096)?.unwrap_or(heads);
+        let head_dim = self.size("head_dim", 4096)?.unwrap_or((hidden / heads).max(1));
+        Some(Attention::Grouped { kv_heads, head_dim })
+    }
+
+    fn experts(&mut self, family: Family, layers: u64, dtype: Option<FormatId>) -> Option<Option<Experts>> {
+        let count = self.any_of(&["num_local_experts", "num_experts", "n_routed_experts"], 1 << 16)?;
+        let native = self.expert_format(family, dtype);
+        let Some(count) = count else { return native.map(|_| None) };
+        let selected = match self.any_of(&["num_experts_per_tok", "moe_top_k"], count)? {
+            Some(selected) => Some(selected),
+            None => self.required("num_experts_per_tok", count),
+        };
+        let width = match self.size("moe_intermediate_size", WIDEST)? {
+            Some(width) => Some(width),
+            None => self.required("intermediate_size", WIDEST),
+        };
+        let shared = self.any_of(&["n_shared_experts", "num_shared_experts"], 1 << 10)?.unwrap_or(0);
+        let shared_width = match self.size("shared_expert_intermediate_size", WIDEST)? {
+            Some(width) => Some(width),
+            None => width.map(|width| width * shared),
+        };
+        let layers = self.mixture_layers(layers);
+        Some(Some(Experts {
+            count,
+            selected: selected?,
+            width: width?,
+            shared_width: shared_width?,
+            layers: layers?,
+            native: native?,
+        }))
+    }
+
+    fn expert_format(&mut self, family: Family, dtype: Option<FormatId>) -> Option<FormatId> {
+        let mxfp4 = || FormatId::named("mxfp4");
+        let Some(quantized) = self.get("quantization_config") else {
+            return if family.gpt_oss { mxfp4() } else { dtype };
+        };
+        let mut fields = quantized.fields(self.report, "quant_method")?;
+        let method = fields.need(self.report, "quant_method", "mxfp4")?;
+        match method.text(self.report)? {
+            "mxfp4" => mxfp4(),
+            other => {
+                let message = format!("weights published in `{other}` have a layout that is no format here");
+                method.error(
+                    self.report,
+                    Wrong::new(message, "take the config of the unquantised model, or of mxfp4"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Which layers are mixtures: DeepSeek's leading dense layers, Qwen's sparse step and list of dense layers.
+    fn mixture_layers(&mut self, layers: u64) -> Option<Vec<bool>> {
+        let dense_first = match self.get("first_k_dense_replace") {
+            Some(field) => field.read(self.report, whole)?,
+            None => 0,
+        };
+        let frequency = self.size("moe_layer_freq", layers)?.unwrap_or(1);
+        let step = self.size("decoder_sparse_step", layers)?.unwrap_or(1);
+        let mut mixtures: Vec<bool> = (0..layers)
+            .map(|layer| layer >= dense_first && layer % frequency == 0 && (layer + 1) % step == 0)
+            .collect();
+        if let Some(list) = self.get("mlp_only_layers") {
+            for item in list.items() {
+                let layer = item.read(self.report, whole)?;
+                if let Some(mixture) = mixtures.get_mut(usize::try_from(layer).unwrap_or(usize::MAX)) {
+                    *mixture = false;
+                }
+            }
+        }
+        Some(mixtures)
+    }
+
+    /// The attention window of each layer.
+    fn windows(&mut self, family: Family, layers: u64) -> Option<Vec<Option<u32>>> {
+        let window = self.size("sliding_window", u64::from(u32::MAX))?.map(|window| window as u32);
+        let used = self.truth("use_sliding_window", true)?;
+        let first = self.size("max_window_layers", 1 << 16)?.unwrap_or(0);
+        let listed = self.get("layer_types");
+        let count = layers as usize;
+        if let Some(list) = listed {
+            let kinds = [("sliding_attention", true), ("full_attention", false)];
+            let items: Vec<_> = list
+                .items()
+                .iter()
+                .map(|item| item.read(self.report, name_of("layer type", &kinds)))
+                .collect();
+            let sliding: Vec<bool> = items.into_iter().collect::<Option<_>>()?;
+            if sliding.len() != count {
+                let message = format!("{} layer types for {count} layers", sliding.len());
+                list.error(self.report, Wrong::new(message, "one for each layer"));
+                return None;
+            }
+            return Some(sliding.into_iter().map(|slides| window.filter(|_| slides)).collect());
+        }
+        let slides = |layer: u64| match family.gpt_oss {
+            true => layer.is_multiple_of(2),
+            false => used && layer >= first,
+        };
+        Some((0..layers).map(|layer| window.filter(|_| slides(layer))).collect())
+    }
+}

@@ -1,0 +1,324 @@
+//! Bad input: every error at once, each with its place, its path and what would be right.
+
+use proptest::prelude::*;
+use scenarios::{Diagnostics, PolicyComplaint, Scenario};
+use snapbox::{assert_data_eq, str};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const GOOD: &str = "\
+name: a model on a machine
+machine: h100-sxm
+model: mixtral-8x7b
+workload: { routing: { zipf_markov: { skew: 0.8 } } }
+policy: lru
+";
+
+fn registry(name: &str, params: &BTreeMap<String, f64>) -> Result<(), PolicyComplaint> {
+    let complaint = |key: Option<&str>, message: String, hint: &str| {
+        Err(PolicyComplaint { key: key.map(str::to_owned), message, hint: Some(hint.to_owned()) })
+    };
+    match name {
+        "lru" | "predictive" => match params.keys().find(|key| *key != "horizon") {
+            Some(key) => complaint(Some(key), format!("{name} has no `{key}`"), "did you mean `horizon`?"),
+            None => Ok(()),
+        },
+        other => complaint(None, format!("no policy `{other}`"), "one of: lru, predictive"),
+    }
+}
+
+fn load(text: &str, overrides: &[(&str, &str)]) -> Result<Scenario, Diagnostics> {
+    let overrides: Vec<_> =
+        overrides.iter().map(|(path, value)| (path.to_string(), value.to_string())).collect();
+    scenarios::load_text("bad.yaml", text, &overrides, &registry)
+}
+
+/// `line:column path: message (hint)` for each error.
+fn told(result: Result<Scenario, Diagnostics>) -> Vec<String> {
+    let wrong = result.map(|scenario| panic!("loads: {scenario:?}")).unwrap_err();
+    let hint = |hint: &Option<String>| hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
+    let line = |one: &scenarios::Diagnostic| {
+        format!("{}:{} {}: {}{}", one.line, one.column, one.path, one.message, hint(&one.hint))
+    };
+    wrong.all().iter().map(line).collect()
+}
+
+/// The one error of the good scenario with `extra` appended.
+fn with(extra: &str) -> String {
+    let mut told = told(load(&format!("{GOOD}{extra}"), &[]));
+    assert_eq!(told.len(), 1, "{told:#?}");
+    told.remove(0)
+}
+
+/// The one error of the good scenario with an override.
+fn set(path: &str, value: &str) -> String {
+    let wrong = load(GOOD, &[(path, value)]).map(|scenario| panic!("loads: {scenario:?}")).unwrap_err();
+    let [one] = wrong.all() else { panic!("{wrong}") };
+    format!("{}:{}:{} {}: {}", one.file, one.line, one.column, one.path, one.message)
+}
+
+#[test]
+fn all_errors_of_a_scenario_are_reported_at_once() {
+    let text = "\
+name: broken
+machine: h100-smx
+model: gpt-oss-20b
+memroy: { hbm: 6 GiB }
+memory: { hbm: -6 GiB, dram: 64 }
+workload:
+  routing: { trace: nowhere.npz }
+  requests: { poisson: { rate: 4, batch: 0 } }
+  limit_tokens: 100
+  limit_tokens: 200
+policy: { predictive: { horizon: soon } }
+guard: { drift_budget: 3, floors: { experts: int4_g32, attention: bf61 } }
+slo: { ttft: 2, percentile: 100 }
+encoded: [int9]
+seed: -7
+";
+    let expected = str![[r#"
+2:10 machine: no machine called `h100-smx`, and no such file (did you mean `h100-sxm`?)
+4:1 memroy: unknown key `memroy` (did you mean `memory`?)
+5:16 memory.hbm: `-6 GiB` is negative (a size with its unit, such as `6 GiB`)
+5:30 memory.dram: `64` has no unit (a size with its unit, such as `6 GiB`)
+7:21 workload.routing.trace: no file at nowhere.npz (a path is relative to the file it is written in)
+8:32 workload.requests.poisson.rate: `4` has no unit (an arrival rate with its unit, such as `4 /s`)
+8:42 workload.requests.poisson.batch: zero (at least 1)
+10:3 workload.limit_tokens: `limit_tokens` is given twice (line 9 gives it first: keep one)
+11:34 policy.predictive.horizon: `soon` is no plain number (a number without a unit, such as 0.8)
+12:24 guard.drift_budget: 3 is not between 0 and 1 (a fraction from 0 to 1 such as 0.02, or a percentage such as `2 %`)
+12:37 guard.floors.experts: `experts` is no kind of block (did you mean `expert`?)
+12:67 guard.floors.attention: `bf61` is no format (did you mean `bf16`?)
+13:14 slo.ttft: `2` has no unit (a time with its unit, such as `1.4 us`)
+13:29 slo.percentile: 100 is no percentile (more than 0 and less than 100, such as 99)
+14:11 encoded[0]: `int9` is no format (did you mean `int8`?)
+15:7 seed: -7 is negative (a whole number, 0 or more)
+"#]];
+    assert_data_eq!(told(load(text, &[])).join("\n"), expected);
+}
+
+#[test]
+fn a_terminal_sees_the_line_and_the_hint() {
+    let wrong = load(&GOOD.replace("h100-sxm", "h100-smx"), &[]).map(|_| ()).unwrap_err();
+    let expected = str![[r#"
+error: machine: no machine called `h100-smx`, and no such file
+ --> bad.yaml:2:10
+  |
+2 | machine: h100-smx
+  |          ^^^^^^^^
+  |
+  = help: did you mean `h100-sxm`?
+"#]];
+    assert_data_eq!(wrong.to_string(), expected);
+    assert!(wrong.render(true).contains("\u{1b}["));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    assert_eq!(
+        told(load("name: x\n", &[])),
+        [
+            "1:1 : `machine` is missing (add `machine: h100-sxm`)",
+            "1:1 : `model` is missing (add `model: gpt-oss-20b`)",
+            "1:1 : `workload` is missing (add `workload: { routing: { trace: my-trace.npz } }`)",
+            "1:1 : `policy` is missing (add `policy: predictive`)",
+        ]
+    );
+    let no_routing = told(load(&GOOD.replace("{ routing: { zipf_markov: { skew: 0.8 } } }", "{}"), &[]));
+    assert_eq!(no_routing.len(), 1);
+    assert!(no_routing[0].starts_with("4:1 workload: `routing` is missing"), "{no_routing:?}");
+    for empty in ["", "# only a comment\n", "\n\n"] {
+        let told = told(load(empty, &[]));
+        assert_eq!(told, ["0:0 : nothing in it (the quickstart scenario shows what to write)"]);
+    }
+    assert!(told(load("just words", &[]))[0].starts_with("1:1 : a map is expected"));
+}
+
+#[test]
+fn yaml_that_cannot_be_read_is_located() {
+    assert!(told(load("name: x\nmemory:\n\thbm: 6 GiB\n", &[]))[0].starts_with("3:2 memory: not YAML: tabs"));
+    assert!(told(load("name: [x\n", &[]))[0].contains("not YAML"));
+    assert!(with("---\nname: y\n").contains("a second document"));
+    assert!(with("seed: !!int 7\n").contains("a YAML tag"));
+    assert!(with("? [a, b]\n: 1\n").contains("a key that is not a word"));
+    assert!(with("slo: &loop [*loop]\n").contains("an alias of a node that contains it"));
+    let deep = format!("slo: {}{}\n", "[".repeat(200), "]".repeat(200));
+    assert!(with(&deep).contains("nested more than 32 levels deep"));
+    assert!(with("home: *nowhere\n").contains("not YAML"));
+}
+
+#[test]
+fn an_alias_bomb_is_refused_before_it_expands() {
+    let mut bomb = String::from("a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n");
+    for (inner, outer) in ('a'..'j').zip('b'..='j') {
+        bomb += &format!("{outer}: &{outer} [{}]\n", vec![format!("*{inner}"); 9].join(", "));
+    }
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(told(load(&bomb, &[]))));
+    let told = receiver.recv_timeout(Duration::from_secs(10)).expect("refused within seconds");
+    assert!(told[0].contains("more than 50000 values once aliases are expanded"), "{told:?}");
+}
+
+#[test]
+fn an_alias_within_the_budget_is_a_value() {
+    let text = GOOD.replace("machine: h100-sxm", "machine: &m h100-sxm");
+    assert_eq!(load(&text, &[]).unwrap().machine.name, "h100-sxm");
+    let seeds = format!("{GOOD}seed: &s 7\nguard: {{ window: *s }}\n");
+    assert_eq!(load(&seeds, &[]).unwrap().guard.window, 7);
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let refused = |path: &str| told(scenarios::load(path, &[], &registry)).remove(0);
+    assert!(refused(&at("none.yaml")).contains("and no such file"));
+    assert!(refused(&folder.path().display().to_string()).contains("is not a file"));
+    assert!(refused("quickstrat").contains("did you mean `quickstart`?"));
+    std::fs::write(at("latin1.yaml"), b"name: x\nmodel: \xe9\n").unwrap();
+    assert!(refused(&at("latin1.yaml")).starts_with("2:8 : "), "{}", refused(&at("latin1.yaml")));
+    std::fs::write(at("long.yaml"), vec![b'#'; (1 << 20) + 1]).unwrap();
+    assert!(refused(&at("long.yaml")).contains("is longer than 1048576 bytes"));
+}
+
+#[test]
+fn policies_are_checked_by_their_registry() {
+    let policy = |choice: &str| told(load(&GOOD.replace("policy: lru", &format!("policy: {choice}")), &[]));
+    assert_eq!(policy("lur"), ["5:9 policy: no policy `lur` (one of: lru, predictive)"]);
+    assert_eq!(
+        policy("{ predictive: { horizn: 3 } }"),
+        ["5:25 policy.predictive.horizn: predictive has no `horizn` (did you mean `horizon`?)"]
+    );
+    let two = policy("{ lru: {}, predictive: {} }");
+    assert!(two[0].starts_with("5:20 policy: 2 given where one is chosen"), "{two:?}");
+    let good = GOOD.replace("policy: lru", "policy: { predictive: { horizon: 32 } }");
+    assert_eq!(load(&good, &[]).unwrap().policy.params["horizon"], 32.0);
+}
+
+#[test]
+fn what_does_not_fit_says_how_much_is_missing() {
+    assert_eq!(
+        with("memory: { hbm: 3 GiB }\nkv: 0 B\n"),
+        "6:16 memory.hbm: 3.00 GiB cannot hold one block of 336.00 MiB beside 2.99 GiB of resident weights and 0 B of \
+         key-value cache: 326.51 MiB missing (more fast memory, a smaller `kv`, or a smaller batch)"
+    );
+    assert!(load(&format!("{GOOD}memory: {{ hbm: 1 slots }}\n"), &[]).is_ok());
+    assert!(with("memory: { hbm: 300 slots }\n").contains("hbm has 80.00 GiB (at most 233 slots)"));
+    assert!(with("memory: { hbm: 81 GiB }\n").contains("81.00 GiB is more than the 80.00 GiB that hbm has"));
+    assert!(
+        with("memory: { vram: 8 GiB }\n").starts_with("6:11 memory.vram: the machine has no tier `vram`")
+    );
+    assert_eq!(
+        with("memory: { dram: 90 GiB }\nhome: dram\nencoded: [int8]\n").split(" (").next().unwrap(),
+        "8:1 encoded: the home copies take 126.02 GiB: 36.02 GiB more than dram has"
+    );
+    let nowhere = with("memory: { dram: 1 GiB, nvme: 80 GiB }\n");
+    assert!(
+        nowhere.contains("no tier holds the home copies: they take 84.00 GiB, 4.00 GiB more than nvme has"),
+        "{nowhere}"
+    );
+    assert!(with("home: hbm\n").contains("the fast tier is no home"));
+    let cold = load(&format!("{GOOD}memory: {{ dram: 8 GiB }}\n"), &[]).unwrap();
+    assert_eq!(cold.machine.tier(cold.home).name, "nvme");
+}
+
+#[test]
+fn formats_kept_ahead_must_make_sense() {
+    assert!(with("encoded: [bf16]\n").contains("bf16 is the native format"));
+    assert!(with("encoded: [fp32]\n").contains("fp32 is no smaller than the native bf16"));
+    assert!(with("encoded: [int8, int8]\n").contains("listed twice"));
+    let packed = told(load(&GOOD.replace("mixtral-8x7b", "gpt-oss-20b"), &[("encoded", "[bf16_packed]")]));
+    assert!(packed[0].contains("bf16_packed codes bf16, the blocks are mxfp4"), "{packed:?}");
+    let table = "sensitivity: { int8: { error: 2 %, upper: 1 %, source: guess } }\n";
+    assert!(with(table).starts_with("6:43 sensitivity.int8.upper: below `error`"), "{}", with(table));
+    let unknown = "sensitivity: { int8: { error: 1 %, upper: 1 %, source: guess } }\nencoded: int4_g32\n";
+    assert!(with(unknown).contains("the error of int4_g32 is unknown, so no drift budget can hold"));
+}
+
+#[test]
+fn an_inline_machine_is_checked_like_a_file() {
+    let tier = "{ class: staged, backing: pinned, capacity: 200 GiB, read: 100 GB/s, write: 100 GB/s }";
+    let machine = |hbm: &str, ends: &str| {
+        let link = format!(
+            "between: {ends}, forward: 50 GB/s, backward: 50 GB/s, latency: 1 us, submit: 1 us, half_size: 0 B, \
+             engines: 1, duplex: {{ forward: 60 GB/s, backward: 25 GB/s }}"
+        );
+        let inline = format!(
+            "{{ name: mine, tiers: {{ hbm: {}, dram: {tier} }}, links: {{ pcie: {{ {link} }} }}, \
+             accelerator: {{ flops: 1 PFLOP/s, read: 2 TB/s, launch: 1 us }} }}",
+            tier.replace("staged", hbm)
+        );
+        GOOD.replace("h100-sxm", &inline)
+    };
+    let fast = told(load(&machine("fast", "[dram, hbm]"), &[]));
+    assert!(
+        fast[0].contains("machine.links.pcie.duplex.forward: faster than the 50.0 GB/s it has alone"),
+        "{fast:?}"
+    );
+    let fixed = [("machine.links.pcie.duplex.forward", "25 GB/s")];
+    assert_eq!(load(&machine("fast", "[dram, hbm]"), &fixed).unwrap().machine.name, "mine");
+    let slow = told(load(&machine("cold", "[dram, hbm]"), &fixed));
+    assert!(slow[0].contains("machine.tiers: no fast tier"), "{slow:?}");
+    let looped = told(load(&machine("fast", "[dram, dram]"), &fixed));
+    assert!(looped[0].contains("a link has two different ends"), "{looped:?}");
+    let typo = told(load(&machine("fast", "[drum, hbm]"), &fixed));
+    assert!(typo[0].contains("the machine has no tier `drum` (did you mean `dram`?)"), "{typo:?}");
+    let alone = told(load(GOOD, &[("machine.links", "{}")]));
+    assert!(alone[0].contains("nothing links dram, nvme to hbm"), "{alone:?}");
+}
+
+#[test]
+fn overrides_are_located_on_the_command_line() {
+    let wrong = load(GOOD, &[("memory.hbm", "lots")]).map(|_| ()).unwrap_err();
+    let expected = str![[r#"
+error: memory.hbm: `lots` does not start with a decimal number
+ --> --set memory.hbm:1:12
+  |
+1 | memory.hbm=lots
+  |            ^^^^
+  |
+  = help: a size with its unit, such as `6 GiB`
+"#]];
+    assert_data_eq!(wrong.to_string(), expected);
+    assert_eq!(set("mem.hbm", "6 GiB"), "--set mem.hbm:1:1 mem: unknown key `mem`");
+    assert_eq!(set("seed", ""), "--set seed:1:6 seed: no value where a single value is expected");
+    assert_eq!(
+        set("policy.predictive.horizon", "3"),
+        "--set policy.predictive.horizon:1:1 policy: it is `lru`, which has no `predictive`"
+    );
+    assert_eq!(set("memory..hbm", "3"), "--set memory..hbm:1:1 memory..hbm: an empty key");
+    assert!(set("policy", "{ lru: ").starts_with("--set policy:1:8 : not YAML"));
+    assert!(
+        set("machine.tiers.hbm.capacity", "80")
+            .starts_with("--set machine.tiers.hbm.capacity:1:28 tiers.hbm.capacity: `80` has no unit")
+    );
+    assert!(set("model.num_hidden_layers", "0").contains("num_hidden_layers: zero"));
+    let both =
+        [("policy", "predictive"), ("policy.predictive.horizon", "8"), ("workload.limit_tokens", "10")];
+    let scenario = load(GOOD, &both).unwrap();
+    assert_eq!((scenario.policy.params["horizon"], scenario.workload.limit_tokens), (8.0, Some(10)));
+}
+
+#[test]
+fn paths_may_start_at_a_variable() {
+    let unset = set("workload.routing", "{ trace: '${HOTSET_NO_SUCH_VARIABLE}/a.npz' }");
+    assert!(unset.contains("HOTSET_NO_SUCH_VARIABLE is not set in the environment"), "{unset}");
+    let missing = told(load(GOOD, &[("workload.routing", "{ trace: '${HOTSET_DATA}/no-such.npz' }")]));
+    assert!(
+        missing[0].contains("no file at") && missing[0].contains("set HOTSET_DATA to the folder"),
+        "{missing:?}"
+    );
+}
+
+proptest! {
+    /// Any slip in a good scenario either still loads or is reported, and every report can be printed.
+    #[test]
+    fn no_edit_brings_the_loader_down(start in 0..GOOD.len(), length in 0..12usize, insert in "[ -~\t\n\u{e9}]{0,8}") {
+        let end = (start + length).min(GOOD.len());
+        let text = format!("{}{insert}{}", &GOOD[..start], &GOOD[end..]);
+        if let Err(wrong) = load(&text, &[]) {
+            prop_assert!(!wrong.all().is_empty());
+            prop_assert!(!wrong.to_string().is_empty());
+        }
+    }
+}

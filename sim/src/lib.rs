@@ -4,9 +4,13 @@ pub mod compute;
 pub mod link;
 pub mod memory;
 pub mod queue;
+pub mod report;
+pub mod resolve;
 pub mod simulate;
 pub mod timeline;
 pub mod workload;
 pub mod world;
 
+pub use report::Summary;
+pub use simulate::{Case, Keep, Outcome, RunFailure};
 pub use world::{World, WorldError};

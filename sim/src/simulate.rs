@@ -22,6 +22,8 @@ pub struct Case {
     pub machine: Arc<Machine>,
     /// Bytes of each tier that managed blocks may take.
     pub budgets: Vec<Bytes>,
+    /// Bytes of the fast tier that they may not take: resident weights and key-value caches.
+    pub reserved: Bytes,
     /// The tier of the home copies.
     pub home: TierId,
     /// Formats kept there beside the native one.
@@ -40,6 +42,8 @@ pub struct Case {
     pub max_batch: usize,
     /// Tokens decoded over all requests, at most.
     pub limit_tokens: Option<u64>,
+    /// The service objectives, if any.
+    pub slo: Option<scenarios::Slo>,
     /// The seed of everything drawn.
     pub seed: u64,
 }

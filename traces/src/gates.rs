@@ -14,7 +14,7 @@
 //! | | w0 | w1 | w2 | w3 | sum of squares |
 //! |---|---|---|---|---|---|
 //! | measured mean | .3459 | .2624 | .2120 | .1797 | .2731 |
-//! | model mean | .3460 | .2624 | .2123 | .1793 | .2733 |
+//! | a million draws | .3463 | .2619 | .2120 | .1799 | .2742 |
 //!
 //! For other `k` the same ratios are continued geometrically: an extrapolation, measured for 4 experts of one model only.
 
@@ -35,8 +35,8 @@ pub fn synthetic(seed: u64, row: u64, layer: u32, weights: &mut [f32]) {
     let mut sum = 0.0;
     for (place, slot) in weights.iter_mut().enumerate() {
         if place > 0 {
-            // 1 - [0, 1): never 0, whose power would be 0.
-            weight *= libm::powf(1.0 - rng.random::<f32>(), gap);
+            // 1 - [0, 1): never 0, whose logarithm is infinite. exp(gap ln u) is u^gap, in less than half of powf's time.
+            weight *= libm::expf(gap * libm::logf(1.0 - rng.random::<f32>()));
             gap *= GAP_RATIO;
         }
         *slot = weight;

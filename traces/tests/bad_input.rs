@@ -257,7 +257,7 @@ fn json_lines_of_another_form() {
     let layer = LINE.replace("\"layer_idx\": 0", "\"layer_idx\": 4000000000");
     refused!(read_jsonl(&layer), Problem::TooLarge { .. }, "layers");
     refused!(
-        read_jsonl(&format!("{}", LINE.replace("}", ", \"num_experts\": 3}"))),
+        read_jsonl(&LINE.replace("}", ", \"num_experts\": 3}")),
         Problem::ExpertOutOfRange { .. },
         "3 experts"
     );

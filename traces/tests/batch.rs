@@ -54,14 +54,14 @@ fn draws_of_neighbouring_rows_and_layers_are_independent() {
 
 #[test]
 fn drawn_weights_are_like_the_recorded_ones() {
-    let mut real = vec![0.0; 4];
+    let mut real = [0.0; 4];
     let mut real_squares = 0.0;
     for file in ["sample_mmlu_pro_test_0.csv", "sample_mmlu_pro_test_1.csv"] {
         let Some(path) = recorded(file) else { return };
         let trace = open(path).unwrap();
         let sorted = info(&trace, true).unwrap().mean_sorted_gates.unwrap();
         real.iter_mut().zip(&sorted).for_each(|(sum, weight)| *sum += weight / 2.0);
-        let squares = trace.raw_gates().unwrap().chunks(4).map(|weights| sum_of_squares(weights));
+        let squares = trace.raw_gates().unwrap().chunks(4).map(sum_of_squares);
         real_squares += mean(squares) / 2.0;
     }
     let drawn = draws(24_528, 4);

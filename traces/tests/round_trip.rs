@@ -194,3 +194,20 @@ fn an_export_has_the_permissions_of_a_new_file_and_leaves_nothing_else() {
     assert_eq!(permissions(&path), permissions(&plain));
     assert_eq!(open(&path).unwrap(), trace);
 }
+
+/// The fuzzer's seed was written from the documented layout by another program, after a byte for the fuzzer.
+#[test]
+fn an_hrt_file_written_from_the_documentation_alone_is_read() {
+    let trace = hrt::decode(&include_bytes!("../../fuzz/corpus/traces/hrt")[1..]).unwrap();
+    assert_eq!(trace.shape(), Shape { layers: 1, experts: 4, top_k: 2 });
+    assert_eq!((trace.selection(0, 0), trace.selection(1, 0)), (&[3, 1][..], &[2][..]));
+    assert_eq!((trace.gates(0, 0), trace.gates(1, 0)), (Some(&[0.6, 0.4][..]), Some(&[1.0][..])));
+    let info = TraceInfo {
+        rows: 0..2,
+        name: "a".into(),
+        repetition: true,
+        prompt_tokens: Some(9),
+        ..TraceInfo::default()
+    };
+    assert_eq!(trace.traces(), [info]);
+}

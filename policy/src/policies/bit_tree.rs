@@ -37,7 +37,8 @@ impl BitTree {
             let word = &mut self.words[level + (at >> SHIFT) as usize];
             let before = *word;
             *word |= 1 << (at % 64);
-            if before != 0 {
+            // Members far ahead stand alone, those near do not: the first level's test would be a coin toss.
+            if before != 0 && at != member {
                 return;
             }
             at >>= SHIFT;
@@ -65,6 +66,7 @@ impl BitTree {
     }
 
     /// The greatest member below `member`.
+    #[inline(always)]
     pub(super) fn last_below(&self, member: u32) -> Option<u32> {
         let mut at = member;
         for (height, &level) in self.levels.iter().enumerate() {

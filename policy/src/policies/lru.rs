@@ -1,9 +1,14 @@
 //! Least recently used.
 
+<<<<<<< HEAD
 use super::list::List;
 use crate::control::Policy;
 use crate::policies::reactive::Reactive;
 use crate::registry::{Entry, SimulateError, SimulateInput};
+=======
+use super::lists::Lists;
+use crate::registry::Entry;
+>>>>>>> replay
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 
@@ -29,7 +34,7 @@ fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
 /// Evicts the least (time of the last demand, id).
 #[derive(Clone, Debug)]
 pub struct Lru {
-    list: List,
+    list: Lists,
     /// The newest time, and the oldest id demanded then (the list's end where there is none any more). Ids of one
     /// time stand in the list by id, so that ties leave by lowest id.
     now: u64,
@@ -39,13 +44,13 @@ pub struct Lru {
 impl Lru {
     /// An empty cache of ids `0..universe`.
     pub fn new(universe: u32) -> Lru {
-        let list = List::new(universe);
-        Lru { now: 0, oldest_now: list.end(), list }
+        let list = Lists::new(universe, 1);
+        Lru { now: 0, oldest_now: list.end(0), list }
     }
 
     #[inline(always)]
     fn place(&mut self, id: u32, now: u64) {
-        let mut newer = self.list.end();
+        let mut newer = self.list.end(0);
         if now != self.now || self.oldest_now == newer {
             self.now = now;
             self.oldest_now = id;
@@ -93,8 +98,8 @@ impl Rule for Lru {
 
     #[inline(always)]
     fn evict<K: Keep>(&mut self, _now: u64, keep: &K) -> Option<u32> {
-        let mut id = self.list.newer(self.list.end());
-        while id != self.list.end() {
+        let mut id = self.list.newer(self.list.end(0));
+        while id != self.list.end(0) {
             if !keep.keeps(id) {
                 self.remove(id);
                 return Some(id);
@@ -111,6 +116,6 @@ impl Rule for Lru {
     }
 
     fn reset(&mut self) {
-        *self = Lru::new(self.list.end());
+        *self = Lru::new(self.list.universe());
     }
 }

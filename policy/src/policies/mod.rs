@@ -4,7 +4,7 @@ pub mod belady;
 mod bit_tree;
 pub mod lfru;
 pub mod lfu;
-mod list;
+mod lists;
 pub mod lru;
 pub mod predictive;
 pub mod reactive;

@@ -1,9 +1,14 @@
 //! SIEVE (Zhang et al., NSDI 2024): first in, first out, with a second chance and a hand that stays where it was.
 
+<<<<<<< HEAD
 use super::list::List;
 use crate::control::Policy;
 use crate::policies::reactive::Reactive;
 use crate::registry::{Entry, SimulateError, SimulateInput};
+=======
+use super::lists::Lists;
+use crate::registry::Entry;
+>>>>>>> replay
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 
@@ -37,7 +42,7 @@ enum State {
 /// first unvisited one. A kept id is passed as it is, mark included.
 #[derive(Clone, Debug)]
 pub struct Sieve {
-    list: List,
+    list: Lists,
     states: Box<[State]>,
     /// The place to look at next; the list's end stands for the oldest.
     hand: u32,
@@ -47,9 +52,9 @@ pub struct Sieve {
 impl Sieve {
     /// An empty cache of ids `0..universe`.
     pub fn new(universe: u32) -> Sieve {
-        let list = List::new(universe);
+        let list = Lists::new(universe, 1);
         let states = vec![State::Absent; universe as usize].into_boxed_slice();
-        Sieve { hand: list.end(), list, states, len: 0 }
+        Sieve { hand: list.end(0), list, states, len: 0 }
     }
 }
 
@@ -66,7 +71,7 @@ impl Rule for Sieve {
 
     #[inline(always)]
     fn insert(&mut self, id: u32, _now: u64) {
-        self.list.link(id, self.list.end());
+        self.list.link(id, self.list.end(0));
         self.states[id as usize] = State::Resident;
         self.len += 1;
     }
@@ -76,7 +81,7 @@ impl Rule for Sieve {
         // Two rounds clear every mark and come back: then all that is left is kept. A round also passes the end.
         for _ in 0..2 * (self.len + 1) {
             let id = self.hand;
-            if id != self.list.end() && !keep.keeps(id) {
+            if id != self.list.end(0) && !keep.keeps(id) {
                 if self.states[id as usize] == State::Resident {
                     self.remove(id);
                     return Some(id);
@@ -99,6 +104,6 @@ impl Rule for Sieve {
     }
 
     fn reset(&mut self) {
-        *self = Sieve::new(self.list.end());
+        *self = Sieve::new(self.list.universe());
     }
 }

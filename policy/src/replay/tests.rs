@@ -59,7 +59,10 @@ fn fast(definition: Definition, input: &ReplayInput) -> (ReplayResult, Vec<u32>)
         Definition::Lfru => recorded(input, Lfru::new(universe)),
         Definition::Sieve => recorded(input, Sieve::new(universe)),
         Definition::Static => recorded(input, Static::fit(input.fit.unwrap(), input.order, input.capacity)),
-        Definition::Belady => recorded(input, Belady::new(input.demands, input.order).unwrap()),
+        Definition::Belady => match input.order {
+            Order::Access => recorded(input, Belady::of_accesses(input.demands).unwrap()),
+            Order::Atomic => recorded(input, Belady::of_steps(input.demands).unwrap()),
+        },
     }
 }
 
@@ -163,8 +166,9 @@ fn removed_ids_are_gone() {
         check(Lfru::new(4));
         check(Sieve::new(4));
         check(Static::fit(&nothing, order, 0));
-        check(Belady::new(&demands, order).unwrap());
     }
+    check(Belady::of_accesses(&demands).unwrap());
+    check(Belady::of_steps(&demands).unwrap());
 }
 
 /// One step larger than the cache: nothing of it evicts the rest, and what finds no slot passes through.

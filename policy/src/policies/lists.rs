@@ -1,4 +1,4 @@
-//! A list of dense ids from newest to oldest, linked inside one array.
+//! Lists of dense ids from newest to oldest, linked inside one array.
 
 #[derive(Clone, Copy, Debug)]
 struct Node {
@@ -6,33 +6,37 @@ struct Node {
     older: u32,
 }
 
-/// What `newer` holds for an id that is not in the list.
+/// What `newer` holds for an id that is in no list.
 const ABSENT: u32 = u32::MAX;
 
-/// Ids `0..universe` in one circular chain. The place between the newest and the oldest is a node too, the end, so
-/// that no link has an edge case.
+/// Ids `0..universe`, each in one of several circular lists or in none. The place between the newest and the oldest
+/// of a list is a node too, its end, so that no link has an edge case.
 #[derive(Clone, Debug)]
-pub(super) struct List {
+pub(super) struct Lists {
     nodes: Box<[Node]>,
-    end: u32,
+    universe: u32,
 }
 
-impl List {
-    /// An empty list that ids `0..universe` may enter.
-    pub(super) fn new(universe: u32) -> List {
-        let absent = Node { newer: ABSENT, older: ABSENT };
-        let mut nodes = vec![absent; universe as usize + 1].into_boxed_slice();
-        nodes[universe as usize] = Node { newer: universe, older: universe };
-        List { nodes, end: universe }
+impl Lists {
+    /// Empty lists that ids `0..universe` may enter.
+    pub(super) fn new(universe: u32, lists: u32) -> Lists {
+        let absent = (0..universe).map(|_| Node { newer: ABSENT, older: ABSENT });
+        let ends = (0..lists).map(|list| universe + list).map(|end| Node { newer: end, older: end });
+        Lists { nodes: absent.chain(ends).collect(), universe }
     }
 
-    /// The place that is newer than the newest and older than the oldest id.
+    /// The place in a list that is newer than the newest and older than the oldest id.
     #[inline(always)]
-    pub(super) fn end(&self) -> u32 {
-        self.end
+    pub(super) fn end(&self, list: u32) -> u32 {
+        self.universe + list
     }
 
-    /// Whether `id` is in the list.
+    /// The number of ids there can be.
+    pub(super) fn universe(&self) -> u32 {
+        self.universe
+    }
+
+    /// Whether `id` is in a list.
     #[inline(always)]
     pub(super) fn contains(&self, id: u32) -> bool {
         self.nodes[id as usize].newer != ABSENT
@@ -67,7 +71,7 @@ impl List {
         self.nodes[older as usize].newer = newer;
     }
 
-    /// Takes `id` out of the list.
+    /// Takes `id` out of its list.
     #[inline(always)]
     pub(super) fn remove(&mut self, id: u32) {
         self.unlink(id);

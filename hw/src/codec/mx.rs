@@ -1,0 +1,67 @@
+//! OCP Microscaling v1.0: E2M1 elements that share an E8M0 scale.
+
+use super::nibble;
+use super::scaled::Element;
+
+/// What each code stands for.
+const VALUES: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+/// The code nearest to `value`, ties to even; beyond 6 it is the one of 6. Ties lie between two codes, and the even
+/// one takes them, so the comparisons alternate.
+fn code(value: f32) -> u8 {
+    let size = value.abs();
+    let steps = (size > 0.25) as u8
+        + (size >= 0.75) as u8
+        + (size > 1.25) as u8
+        + (size >= 1.75) as u8
+        + (size > 2.5) as u8
+        + (size >= 3.5) as u8
+        + (size > 5.0) as u8;
+    steps | (value.to_bits() >> 28 & 8) as u8
+}
+
+/// 2 to the power of `scale - 127`; NaN for 255.
+fn power(scale: u8) -> f32 {
+    match scale {
+        0 => f32::from_bits(0x0040_0000),
+        255 => f32::NAN,
+        exponent => f32::from_bits((exponent as u32) << 23),
+    }
+}
+
+pub(super) struct E2m1;
+
+impl Element for E2m1 {
+    const BITS: usize = 4;
+    const SCALE: usize = 1;
+
+    fn store(values: &[f32], peak: f32, elements: &mut [u8], scale: &mut [u8]) {
+        // The exponent of the largest magnitude less that of the largest element, 4 = 2^2.
+        let exponent = (peak.to_bits() >> 23).saturating_sub(2) as u8;
+        scale[0] = exponent;
+        let inverse = power(254 - exponent);
+        nibble::pack(values, elements, |value| code(value * inverse));
+    }
+
+    fn load(elements: &[u8], scale: &[u8], out: &mut [f32]) {
+        let power = power(scale[0]);
+        nibble::unpack(elements, out, |code| VALUES[code as usize & 15] * power);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use float4::F4E2M1;
+
+    #[test]
+    fn codes_are_those_of_the_float4_crate_around_every_tie() {
+        let middles = (0..7).map(|code| (VALUES[code] + VALUES[code + 1]) / 2.0);
+        let around =
+            middles.flat_map(|tie| [tie.next_down(), tie, tie.next_up()]).flat_map(|value| [value, -value]);
+        for value in around.chain(VALUES).chain([100.0, -7.0]) {
+            assert_eq!(code(value), F4E2M1::from_f64(value as f64).to_bits(), "{value}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What is in a block: numbers that look like trained weights and follow from a seed, so that the bytes of any copy can
+//! be made again at any time and compared.
+
+use crate::codec::{self, CodecError};
+use policy::model::{Block, Model};
+use policy::{BlockId, FormatId};
+use rand::Rng;
+use rand_pcg::Pcg64Dxsm;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The standard deviation of the numbers, as in trained projection matrices.
+pub const SIGMA: f32 = 0.02;
+
+/// The XXH3 hash of a copy's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Checksum(pub u64);
+
+impl Checksum {
+    /// Of these bytes.
+    pub fn of(bytes: &[u8]) -> Checksum {
+        Checksum(xxh3_64(bytes))
+    }
+}
+
+/// The blocks of a model and what they contain.
+pub struct Contents {
+    seed: u64,
+    blocks: Vec<Block>,
+    expected: Mutex<BTreeMap<(BlockId, FormatId), Checksum>>,
+}
+
+impl Contents {
+    /// The contents of every block of `model` under `seed`.
+    pub fn new(model: &Model, seed: u64) -> Contents {
+        Contents { seed, blocks: model.blocks.clone(), expected: Mutex::default() }
+    }
+
+    /// How many blocks there are.
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// A block of the model.
+    pub fn block(&self, id: BlockId) -> &Block {
+        &self.blocks[id.index()]
+    }
+
+    /// The numbers of a block before they are rounded to its native format. The generator's stream is the block's
+    /// number, so that blocks do not depend on each other.
+    pub fn values(&self, id: BlockId) -> Vec<f32> {
+        bell(self.seed, id.0.into(), self.block(id).elements).collect()
+    }
+
+    /// The bytes of a block in `format`, made from its native bytes.
+    pub fn bytes(&self, id: BlockId, format: FormatId) -> Result<Vec<u8>, CodecError> {
+        let block = self.block(id);
+        let buffer = |format| vec![0u8; block.bytes(format).0 as usize];
+        let mut native = buffer(block.native);
+        codec::encode(block.native, &self.values(id), block.rows, &mut native)?;
+        if format == block.native {
+            return Ok(native);
+        }
+        let mut coded = buffer(format);
+        codec::transcode(block.native, &native, format, block.elements, block.rows, &mut coded)?;
+        Ok(coded)
+    }
+
+    /// The checksum that a copy of a block in `format` must have. Computed once for each.
+    pub fn checksum(&self, id: BlockId, format: FormatId) -> Result<Checksum, CodecError> {
+        let known = || self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(checksum) = known().get(&(id, format)) {
+            return Ok(*checksum);
+        }
+        let checksum = Checksum::of(&self.bytes(id, format)?);
+        known().insert((id, format), checksum);
+        Ok(checksum)
+    }
+
+    /// `values`, the matrix of a block, times the activation vector, in one number: each row's product weighed by the
+    /// vector once more, so that rows count differently.
+    pub fn product(&self, id: BlockId, values: &[f32]) -> f32 {
+        let rows = self.block(id).rows.clamp(1, values.len().max(1) as u64) as usize;
+        let width = values.len().div_ceil(rows);
+        let activation: Vec<f32> = bell(self.seed, ACTIVATION, width as u64).collect();
+        let products = values.chunks(width.max(1)).map(|row| dot(row, &activation));
+        products.zip(activation.iter().cycle()).map(|(product, weight)| product * weight).sum()
+    }
+}
+
+/// The generator's stream for the activation vector; blocks have numbers of 32 bits.
+const ACTIVATION: u128 = 1 << 32;
+
+/// Symmetric, bell-shaped numbers within 3.5 standard deviations: the sum of four 16-bit lanes of one draw, exact on
+/// every machine.
+fn bell(seed: u64, stream: u128, count: u64) -> impl Iterator<Item = f32> {
+    let mut draws = Pcg64Dxsm::new(seed.into(), stream);
+    // Four uniform lanes: mean 2 * 65535, variance (65536^2 - 1) / 3.
+    let step = SIGMA * 3f32.sqrt() / 65536.0;
+    (0..count).map(move |_| {
+        let draw = draws.next_u64();
+        let lanes = (draw & 0xffff) + (draw >> 16 & 0xffff) + (draw >> 32 & 0xffff) + (draw >> 48);
+        (lanes as i32 - 2 * 65535) as f32 * step
+    })
+}
+
+/// The inner product, summed in eight lanes so that the compiler may use the processor's vectors.
+fn dot(row: &[f32], vector: &[f32]) -> f32 {
+    let (rows, row_rest) = row.as_chunks::<8>();
+    let (vectors, vector_rest) = vector[..row.len()].as_chunks::<8>();
+    let mut sums = [0.0f32; 8];
+    for (row, vector) in rows.iter().zip(vectors) {
+        for lane in 0..8 {
+            sums[lane] += row[lane] * vector[lane];
+        }
+    }
+    let rest: f32 = row_rest.iter().zip(vector_rest).map(|(value, weight)| value * weight).sum();
+    sums.iter().sum::<f32>() + rest
+}

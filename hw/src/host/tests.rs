@@ -1,0 +1,136 @@
+use super::*;
+use policy::event::MoveClass;
+use policy::machine::{Accelerator, Backing, Class, Link, Tier};
+use policy::model::{Block, BlockKind};
+use policy::units::{Bandwidth, FlopRate};
+use policy::{FormatId, LayerId};
+
+const UP: (TierId, TierId) = (TierId(1), TierId(0));
+
+fn device() -> (HostDevice, Copy, Copy) {
+    let rate = Bandwidth(1);
+    let tier = |name: &str, class, backing| Tier {
+        name: name.into(),
+        capacity: Bytes(1 << 16),
+        class,
+        backing,
+        granularity: Bytes(64),
+        read: rate,
+        write: rate,
+    };
+    let link = Link {
+        name: "link".into(),
+        from: UP.0,
+        to: UP.1,
+        latency: Nanos::ZERO,
+        submit: Nanos::ZERO,
+        bandwidth: rate,
+        duplex: rate,
+        half_size: Bytes::ZERO,
+        engines: 1,
+        opposite: None,
+    };
+    let machine = Machine {
+        name: "two tiers".into(),
+        tiers: vec![tier("hbm", Class::Fast, Backing::Device), tier("disk", Class::Cold, Backing::File)],
+        links: vec![link],
+        accelerator: Accelerator { flops: FlopRate(1), read: rate, launch: Nanos::ZERO },
+        codecs: vec![],
+    };
+    let native = FormatId::named("bf16").unwrap();
+    let block =
+        Block { kind: BlockKind::Expert, layer: LayerId(0), index: 0, elements: 1000, rows: 10, native };
+    let model = Model {
+        name: "one block".into(),
+        layers: vec![],
+        blocks: vec![block],
+        resident: Bytes::ZERO,
+        head_read: Bytes::ZERO,
+        head_flops_per_token: 0,
+    };
+    let copy = |tier| (BlockId(0), Form { tier, format: native });
+    let (home, fast) = (copy(UP.0), copy(UP.1));
+    (HostDevice::new(&machine, &model, &[home], 3, &std::env::temp_dir()).unwrap(), home, fast)
+}
+
+fn up(home: Copy, fast: Copy) -> Command {
+    Command::Move(MoveChunk {
+        id: MoveId(1),
+        block: home.0,
+        from: home.1,
+        to: fast.1,
+        encode_at: EncodeAt::Source,
+        class: MoveClass::Demand,
+        deadline: None,
+        offset: Bytes::ZERO,
+        len: Bytes(2000),
+        last: true,
+    })
+}
+
+fn flip_a_bit(device: &HostDevice, copy: Copy) {
+    let region = device.readable("test", copy).unwrap();
+    let mut byte = [0];
+    region.read_at(1234, &mut byte).unwrap();
+    region.write_at(1234, &[byte[0] ^ 1]).unwrap();
+}
+
+fn is_mismatch(error: &HostError) -> bool {
+    matches!(error, HostError::Job(JobError::Mismatch { block: 0, .. }))
+}
+
+#[test]
+fn one_wrong_bit_in_the_source_keeps_the_copy_from_being_published() {
+    let (mut device, home, fast) = device();
+    flip_a_bit(&device, home);
+    device.submit(&up(home, fast)).unwrap();
+    assert!(is_mismatch(&device.wait(MoveId(1)).unwrap_err()));
+    assert_eq!(device.totals().mismatches, 1);
+    assert_eq!(device.published().collect::<Vec<_>>(), [home]);
+    assert!(is_mismatch(&device.audit().unwrap_err()), "the home copy itself");
+}
+
+#[test]
+fn one_wrong_bit_in_a_published_copy_is_found_by_compute_and_by_the_audit() {
+    let (mut device, home, fast) = device();
+    device.submit(&up(home, fast)).unwrap();
+    device.wait(MoveId(1)).unwrap();
+    flip_a_bit(&device, fast);
+    let read = Read { block: fast.0, form: fast.1, tokens: 1 };
+    let compute =
+        Command::Compute { layer: LayerId(0), part: Part::Experts, batch: vec![], reads: vec![read] };
+    device.submit(&compute).unwrap();
+    assert!(is_mismatch(&device.wait_compute().unwrap_err()));
+    assert!(is_mismatch(&device.audit().unwrap_err()));
+    assert_eq!(device.totals().mismatches, 2);
+}
+
+#[test]
+fn waiting_for_what_was_never_submitted_is_an_error_not_a_hang() {
+    let (mut device, home, fast) = device();
+    assert!(matches!(device.wait_compute(), Err(HostError::NoCompute)));
+    assert!(matches!(device.wait(MoveId(1)), Err(HostError::NoSuchMove { id: 1 })));
+    device.submit(&up(home, fast)).unwrap();
+    device.wait(MoveId(1)).unwrap();
+    assert!(matches!(device.wait(MoveId(1)), Err(HostError::NoSuchMove { id: 1 })));
+}
+
+#[test]
+fn the_product_is_that_of_the_matrix() {
+    let (device, ..) = device();
+    let mut unit = vec![0.0; 1000];
+    // Row 4 is the activation vector itself, so the product is its square, weighed by its fourth number.
+    let activation: Vec<f32> = (0..100)
+        .map(|at| {
+            let mut row = vec![0.0; 1000];
+            row[at] = 1.0;
+            device.contents.product(BlockId(0), &row)
+        })
+        .collect();
+    let first = activation[0].abs().sqrt();
+    let vector: Vec<f32> = activation.iter().map(|product| product / activation[0] * first).collect();
+    unit[400..500].copy_from_slice(&vector);
+    let expected: f32 = vector.iter().map(|value| value * value).sum::<f32>() * vector[4];
+    let got = device.contents.product(BlockId(0), &unit);
+    assert!((got - expected).abs() <= expected.abs() * 1e-4, "{got} against {expected}");
+}

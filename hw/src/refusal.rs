@@ -1,0 +1,108 @@
+//! Why a device refuses a command, or fails at one.
+
+use crate::arena::ArenaError;
+use crate::lane::JobError;
+use policy::event::Form;
+use policy::{BlockId, TierId};
+use std::io;
+use thiserror::Error;
+
+/// Why a device refused a command or failed at it.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// The memory of a tier.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// A job failed, or its bytes are wrong.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// A lane could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// A lane has ended before its time.
+    #[error("a lane has died; its panic message is above")]
+    LaneDied,
+    /// A command names a block, tier or format that is not there.
+    #[error("the {what} with number {number} does not exist")]
+    Unknown {
+        /// `block`, `tier` or `format`.
+        what: &'static str,
+        /// The number.
+        number: u64,
+    },
+    /// No link leads from one tier to another.
+    #[error("no link leads from tier {} to tier {}", from.0, to.0)]
+    NoLink {
+        /// Where the move starts.
+        from: TierId,
+        /// Where it should go.
+        to: TierId,
+    },
+    /// A command names a copy that is not published.
+    #[error("{command}: {copy} is not published: it is still being moved, was dropped, or never was")]
+    NotPublished {
+        /// What was asked.
+        command: &'static str,
+        /// The copy.
+        copy: CopyName,
+    },
+    /// A move to a form that the block already has, or is being given.
+    #[error("move {id}: {copy} exists already")]
+    Exists {
+        /// The move.
+        id: u64,
+        /// The copy.
+        copy: CopyName,
+    },
+    /// A change of format from a copy that has lost bits.
+    #[error("move {id}: {copy} has lost bits of its block; only a lossless copy may be coded anew")]
+    LossySource {
+        /// The move.
+        id: u64,
+        /// The copy.
+        copy: CopyName,
+    },
+    /// A chunk that does not continue its move.
+    #[error("move {id}: this chunk does not continue it: {why}")]
+    Chunk {
+        /// The move.
+        id: u64,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A move that is not under way, or whose last chunk has been submitted, where one is needed that is.
+    #[error("move {id} is not under way")]
+    NoSuchMove {
+        /// The move.
+        id: u64,
+    },
+    /// Nothing was submitted that could be waited for.
+    #[error("no compute is under way")]
+    NoCompute,
+    /// A copy is to be dropped that is still read.
+    #[error("drop: {copy} is still read by {reader}")]
+    InUse {
+        /// The copy.
+        copy: CopyName,
+        /// Who reads it.
+        reader: String,
+    },
+    /// A copy is to be dropped that is the last with all bits of its block.
+    #[error("drop: {copy} is the last copy with all bits of its block")]
+    LastCopy {
+        /// The copy.
+        copy: CopyName,
+    },
+}
+
+/// A copy, for people to read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("block {} as {} in {tier}", block.0, form.format.name())]
+pub struct CopyName {
+    /// The block.
+    pub block: BlockId,
+    /// The form.
+    pub form: Form,
+    /// The name of the tier.
+    pub tier: String,
+}

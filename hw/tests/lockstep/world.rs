@@ -1,0 +1,205 @@
+//! A small machine and model for the tests, and short ways to say commands.
+
+use crate::timeline::Timeline;
+use hw::host::HostDevice;
+use hw::lockstep::{Lockstep, LockstepError, LockstepReport};
+use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platform, Read};
+use policy::machine::{Accelerator, Backing, Class, Link, Tier};
+use policy::model::{Block, BlockKind, Layer};
+use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
+use policy::{BlockId, FormatId, LayerId, Machine, Model, MoveId, TierId};
+use std::convert::Infallible;
+
+pub(crate) const HBM: TierId = TierId(0);
+pub(crate) const DRAM: TierId = TierId(1);
+pub(crate) const DISK: TierId = TierId(2);
+pub(crate) const GRANULARITY: u64 = 256;
+pub(crate) const BLOCKS: u32 = 6;
+pub(crate) const LINKS: [(TierId, TierId); 4] = [(DRAM, HBM), (HBM, DRAM), (DISK, DRAM), (HBM, DISK)];
+/// Every block's home copy and the one encoded ahead.
+pub(crate) const COPIES_AT_START: u64 = 2 * BLOCKS as u64;
+
+pub(crate) fn form_of(name: &str) -> FormatId {
+    FormatId::named(name).unwrap()
+}
+
+pub(crate) fn form(tier: TierId, name: &str) -> Form {
+    Form { tier, format: form_of(name) }
+}
+
+/// An odd number of elements, so that no plane ends where a page does.
+pub(crate) fn block(index: u32) -> Block {
+    let native = form_of("bf16");
+    Block { kind: BlockKind::Expert, layer: LayerId(0), index, elements: 4999, rows: 64, native }
+}
+
+pub(crate) fn bytes(index: u32, format: FormatId) -> Bytes {
+    block(index).bytes(format)
+}
+
+fn model() -> Model {
+    let layer = Layer {
+        resident: Bytes::ZERO,
+        flops_per_token: 0,
+        kv_per_token: Bytes::ZERO,
+        window: None,
+        first_block: BlockId(0),
+        blocks: BLOCKS,
+        selected: 2,
+    };
+    Model {
+        name: "small".into(),
+        layers: vec![layer],
+        blocks: (0..BLOCKS).map(block).collect(),
+        resident: Bytes::ZERO,
+        head_read: Bytes::ZERO,
+        head_flops_per_token: 0,
+    }
+}
+
+fn tier(name: &str, capacity: u64, class: Class, backing: Backing) -> Tier {
+    let (capacity, granularity) = (Bytes(capacity).round_up(Bytes(GRANULARITY)), Bytes(GRANULARITY));
+    let rate = Bandwidth(1_000_000_000);
+    Tier { name: name.into(), capacity, class, backing, granularity, read: rate, write: rate }
+}
+
+fn link(from: TierId, to: TierId) -> Link {
+    let rate = Bandwidth(1_000_000_000);
+    Link {
+        name: "link".into(),
+        from,
+        to,
+        latency: Nanos::ZERO,
+        submit: Nanos::ZERO,
+        bandwidth: rate,
+        duplex: rate,
+        half_size: Bytes::ZERO,
+        engines: 1,
+        opposite: None,
+    }
+}
+
+/// `hbm` bytes of fast memory, enough of the others. Blocks spill to disk directly, and come up through DRAM.
+pub(crate) fn machine(hbm: u64) -> Machine {
+    Machine {
+        name: "small".into(),
+        tiers: vec![
+            tier("hbm", hbm, Class::Fast, Backing::Device),
+            tier("dram", 1 << 20, Class::Staged, Backing::Pinned),
+            tier("disk", 1 << 20, Class::Cold, Backing::File),
+        ],
+        links: LINKS.map(|(from, to)| link(from, to)).to_vec(),
+        accelerator: Accelerator { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos::ZERO },
+        codecs: vec![],
+    }
+}
+
+/// The copies before the run.
+pub(crate) fn copies() -> Vec<(BlockId, Form)> {
+    let forms = [form(DISK, "bf16"), form(DRAM, "int4_g32")];
+    (0..BLOCKS).flat_map(|block| forms.map(|form| (BlockId(block), form))).collect()
+}
+
+pub(crate) fn device(hbm: u64, seed: u64) -> HostDevice {
+    HostDevice::new(&machine(hbm), &model(), &copies(), seed, &std::env::temp_dir()).unwrap()
+}
+
+pub(crate) struct World {
+    pub(crate) platform: Lockstep<Timeline>,
+}
+
+impl World {
+    pub(crate) fn new(hbm: u64) -> World {
+        World { platform: Lockstep::new(Timeline::default(), device(hbm, 7)) }
+    }
+
+    pub(crate) fn submit(&mut self, command: Command) -> Result<(), LockstepError<Infallible>> {
+        self.platform.submit(command)
+    }
+
+    pub(crate) fn next(&mut self) {
+        self.platform.next_event().unwrap().unwrap();
+    }
+
+    /// Submits a command and waits for its one event.
+    pub(crate) fn run(&mut self, command: Command) {
+        self.submit(command).unwrap();
+        self.next();
+    }
+
+    pub(crate) fn compute(&mut self, reads: &[(u32, Form)]) {
+        self.run(compute_command(reads));
+    }
+
+    /// Moves a block in `count` chunks.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn chunks(
+        &mut self,
+        id: u64,
+        block: u32,
+        from: Form,
+        to: Form,
+        at: EncodeAt,
+        total: Bytes,
+        count: u64,
+    ) {
+        let step = total.0.div_ceil(count);
+        for offset in (0..total.0).step_by(step as usize) {
+            let len = step.min(total.0 - offset);
+            self.run(chunk(id, block, from, to, at, offset, len, offset + len == total.0));
+        }
+    }
+
+    pub(crate) fn finish(self) -> Result<LockstepReport, LockstepError<Infallible>> {
+        self.platform.finish()
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn chunk(
+    id: u64,
+    block: u32,
+    from: Form,
+    to: Form,
+    encode_at: EncodeAt,
+    offset: u64,
+    len: u64,
+    last: bool,
+) -> Command {
+    Command::Move(MoveChunk {
+        id: MoveId(id),
+        block: BlockId(block),
+        from,
+        to,
+        encode_at,
+        class: MoveClass::Demand,
+        deadline: None,
+        offset: Bytes(offset),
+        len: Bytes(len),
+        last,
+    })
+}
+
+/// A move in one chunk.
+pub(crate) fn whole(id: u64, block: u32, from: Form, to: Form, at: EncodeAt) -> Command {
+    let crossing = if at == EncodeAt::Source { to } else { from };
+    chunk(id, block, from, to, at, 0, bytes(block, crossing.format).0, true)
+}
+
+pub(crate) fn drop_copy(block: u32, form: Form) -> Command {
+    Command::Drop { block: BlockId(block), form }
+}
+
+pub(crate) fn cancel(id: u64) -> Command {
+    Command::Cancel { id: MoveId(id) }
+}
+
+pub(crate) fn compute_command(reads: &[(u32, Form)]) -> Command {
+    let read = |&(block, form): &(u32, Form)| Read { block: BlockId(block), form, tokens: 1 };
+    Command::Compute {
+        layer: LayerId(0),
+        part: Part::Experts,
+        batch: vec![],
+        reads: reads.iter().map(read).collect(),
+    }
+}

@@ -1,0 +1,329 @@
+//! The summary of a run, with the keys the field writes.
+
+use crate::simulate::{Case, Outcome};
+use indexmap::IndexMap;
+use policy::machine::Class;
+use policy::state::STATES;
+use policy::tally::{CAUSES, RequestTimes};
+use policy::veto::REASONS;
+use policy::{Nanos, TierId};
+use serde::Serialize;
+
+/// What a run gave. Times are in milliseconds, sizes in bytes; percentiles are linear between ranks.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// `mean_`, `p50_`, `p90_`, `p95_`, `p99_` of `ttft`, `tpot`, `itl`, `e2e` and `queue`, each `_ms`. TTFT ends when the
+    /// first token's compute completes; TPOT is (E2E - TTFT) / (tokens - 1); ITL is every gap. Null without a sample.
+    #[serde(flatten)]
+    pub latencies: IndexMap<String, Option<f64>>,
+    /// Tokens decoded a second.
+    pub output_throughput_tok_s: f64,
+    /// Requests finished a second.
+    pub request_throughput_rps: f64,
+    /// Requests finished within the service objective a second; all of them where there is none.
+    pub goodput_rps: f64,
+    /// Stall over step time.
+    pub stall_fraction: f64,
+    /// Stall by cause.
+    pub stall_ms_by_cause: IndexMap<&'static str, f64>,
+    /// Share of demanded (block, layer step) pairs that had a usable fast copy when the step asked.
+    pub hit_rate: f64,
+    /// The same, by the state the block was in.
+    pub hit_rate_by_state: IndexMap<&'static str, f64>,
+    /// Mean drift of a step.
+    pub drift_mean: f64,
+    /// Largest drift of a step, at the upper confidence bound.
+    pub drift_max: f64,
+    /// What the operator allows.
+    pub drift_budget: f64,
+    /// Refusals by reason.
+    pub vetoes: Vec<Veto>,
+    /// Link directions.
+    pub links: Vec<LinkUse>,
+    /// Memories.
+    pub tiers: Vec<TierUse>,
+    /// Native bytes times seconds that blocks spent in each state.
+    pub states: Vec<StateUse>,
+    /// Edges taken.
+    pub transitions: Vec<Transition>,
+    /// Speculative moves begun.
+    pub speculations: u64,
+    /// Those that a step asked for while they were under way.
+    pub speculations_used: u64,
+    /// Waves beyond the first of a layer step.
+    pub extra_waves: u64,
+    /// Requests finished.
+    pub requests_completed: u64,
+    /// Tokens decoded.
+    pub output_tokens: u64,
+    /// Layer steps run.
+    pub layer_steps: u64,
+    /// `trace` or `synthetic`.
+    pub gates: &'static str,
+    /// Policy.
+    pub policy: String,
+    /// Events of the simulation.
+    pub events: u64,
+    /// Time simulated, in seconds.
+    pub simulated_s: f64,
+    /// Time the accelerator computed, in seconds.
+    pub compute_s: f64,
+    /// The seed.
+    pub seed: u64,
+    /// The version that wrote this.
+    pub hotset_version: &'static str,
+    /// Events a second of real time; depends on the machine.
+    pub events_per_s: f64,
+    /// Real time of the run, in seconds; depends on the machine.
+    pub wall_s: f64,
+}
+
+/// Refusals for one reason.
+#[derive(Clone, Debug, Serialize)]
+pub struct Veto {
+    /// The reason.
+    pub reason: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+/// What one direction of a link did.
+#[derive(Clone, Debug, Serialize)]
+pub struct LinkUse {
+    /// The link.
+    pub name: String,
+    /// `dram to hbm`.
+    pub direction: String,
+    /// Bytes carried.
+    pub bytes: u64,
+    /// Share of the run in which it was busy.
+    pub utilization: f64,
+    /// Mean wait for an engine.
+    pub mean_queue_us: f64,
+}
+
+/// What one memory did.
+#[derive(Clone, Debug, Serialize)]
+pub struct TierUse {
+    /// The tier.
+    pub name: String,
+    /// Bytes it may hold, resident weights and caches included.
+    pub capacity_bytes: u64,
+    /// The most it held, resident weights and caches included.
+    pub peak_bytes: u64,
+    /// Compute reads served from it.
+    pub hits: u64,
+    /// Copies given up in it.
+    pub evictions: u64,
+    /// Bytes read by moves and compute.
+    pub read_bytes: u64,
+    /// Bytes written by moves.
+    pub write_bytes: u64,
+}
+
+/// What one state held.
+#[derive(Clone, Debug, Serialize)]
+pub struct StateUse {
+    /// S1 to S7.
+    pub state: &'static str,
+    /// Native bytes times seconds.
+    pub byte_seconds: f64,
+}
+
+/// An edge and how often it was taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct Transition {
+    /// The state before.
+    pub from: &'static str,
+    /// The state after.
+    pub to: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+impl Summary {
+    /// The summary of a run of `policy` that took `wall_s` seconds of real time.
+    pub fn new(case: &Case, outcome: &Outcome, policy: &str, wall_s: f64) -> Summary {
+        let tally = outcome.orchestrator.tally();
+        let context = outcome.orchestrator.context();
+        let end = outcome.world.now();
+        let seconds = Nanos(end.0).as_secs_f64();
+        let rate = |count: u64| ratio(count as f64, seconds);
+        let good = tally.requests.iter().filter(|request| meets_slo(case, request)).count();
+        let by_state = STATES[..3].iter().zip(tally.hits_by_state);
+        Summary {
+            latencies: latencies(&tally.requests, &tally.gaps),
+            output_throughput_tok_s: rate(tally.output_tokens),
+            request_throughput_rps: rate(tally.requests.len() as u64),
+            goodput_rps: rate(good as u64),
+            stall_fraction: ratio(tally.stall_total().as_secs_f64(), tally.step_time.as_secs_f64()),
+            stall_ms_by_cause: CAUSES
+                .iter()
+                .zip(tally.stall)
+                .map(|(c, time)| (c.1, time.as_millis_f64()))
+                .collect(),
+            hit_rate: ratio(tally.hits() as f64, tally.demanded as f64),
+            hit_rate_by_state: by_state
+                .map(|(s, hits)| (s.code(), ratio(hits as f64, tally.demanded as f64)))
+                .collect(),
+            drift_mean: context.guard.drift_mean(),
+            drift_max: context.guard.drift_max(),
+            drift_budget: context.guard.budget(),
+            vetoes: REASONS
+                .iter()
+                .zip(tally.vetoes)
+                .map(|(r, count)| Veto { reason: r.name(), count })
+                .collect(),
+            links: links(case, outcome, seconds),
+            tiers: tiers(case, outcome),
+            states: states(context.ledger.byte_seconds(end)),
+            transitions: transitions(context.ledger.transitions()),
+            speculations: tally.speculations,
+            speculations_used: tally.speculations_used,
+            extra_waves: tally.extra_waves,
+            requests_completed: tally.requests.len() as u64,
+            output_tokens: tally.output_tokens,
+            layer_steps: tally.layer_steps,
+            gates: outcome.world.gates(),
+            policy: policy.to_owned(),
+            events: outcome.world.ticks(),
+            simulated_s: seconds,
+            compute_s: outcome.world.compute_time().as_secs_f64(),
+            seed: case.seed,
+            hotset_version: env!("CARGO_PKG_VERSION"),
+            events_per_s: ratio(outcome.world.ticks() as f64, wall_s),
+            wall_s,
+        }
+    }
+
+    /// All stall, in seconds.
+    pub fn stall_s(&self) -> f64 {
+        self.stall_ms_by_cause.values().sum::<f64>() / 1e3
+    }
+}
+
+/// The least stall any policy could have: the fewest fetches (Belady's misses, each over an idle link) less all the
+/// compute that could hide them. No order of moves does better with full-precision blocks over this link, because
+/// fetching early never makes fewer fetches.
+pub fn stall_bound_s(case: &Case, clairvoyant: &Outcome) -> f64 {
+    let tally = clairvoyant.orchestrator.tally();
+    let link = case.machine.links.iter().find(|link| link.from == case.home);
+    let busy = link.map_or(0.0, |link| link.busy(case.model.largest_block()).as_secs_f64());
+    let misses = (tally.demanded - tally.hits()) as f64;
+    (misses * busy - clairvoyant.world.compute_time().as_secs_f64()).max(0.0)
+}
+
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+fn ttft(request: &RequestTimes) -> f64 {
+    request.first_token.since(request.arrived).as_millis_f64()
+}
+
+fn e2e(request: &RequestTimes) -> f64 {
+    request.finished.since(request.arrived).as_millis_f64()
+}
+
+fn tpot(request: &RequestTimes) -> Option<f64> {
+    (request.tokens > 1).then(|| (e2e(request) - ttft(request)) / f64::from(request.tokens - 1))
+}
+
+fn meets_slo(case: &Case, request: &RequestTimes) -> bool {
+    case.slo.is_none_or(|slo| {
+        let within =
+            |limit: Option<Nanos>, time: f64| limit.is_none_or(|limit| time <= limit.as_millis_f64());
+        within(slo.ttft, ttft(request)) && within(slo.tpot, tpot(request).unwrap_or(0.0))
+    })
+}
+
+fn latencies(requests: &[RequestTimes], gaps: &[Nanos]) -> IndexMap<String, Option<f64>> {
+    let samples: [(&str, Vec<f64>); 5] = [
+        ("ttft", requests.iter().map(ttft).collect()),
+        ("tpot", requests.iter().filter_map(tpot).collect()),
+        ("itl", gaps.iter().map(|gap| gap.as_millis_f64()).collect()),
+        ("e2e", requests.iter().map(e2e).collect()),
+        ("queue", requests.iter().map(|r| r.admitted.since(r.arrived).as_millis_f64()).collect()),
+    ];
+    let mut all = IndexMap::new();
+    for (name, mut sample) in samples {
+        sample.sort_by(f64::total_cmp);
+        let mean = (!sample.is_empty()).then(|| sample.iter().sum::<f64>() / sample.len() as f64);
+        all.insert(format!("mean_{name}_ms"), mean);
+        for percent in [50, 90, 95, 99] {
+            all.insert(format!("p{percent}_{name}_ms"), percentile(&sample, f64::from(percent)));
+        }
+    }
+    all
+}
+
+/// A percentile of a sorted sample, linear between ranks.
+pub fn percentile(sorted: &[f64], percent: f64) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
+    let rank = percent / 100.0 * last as f64;
+    let below = rank.floor() as usize;
+    let above = (below + 1).min(last);
+    Some(sorted[below] + (rank - below as f64) * (sorted[above] - sorted[below]))
+}
+
+fn links(case: &Case, outcome: &Outcome, seconds: f64) -> Vec<LinkUse> {
+    let name = |tier| case.machine.tier(tier).name.as_str();
+    let each = outcome.world.links().iter().map(|link| LinkUse {
+        name: link.spec().name.clone(),
+        direction: format!("{} to {}", name(link.spec().from), name(link.spec().to)),
+        bytes: link.count().bytes,
+        utilization: ratio(link.count().busy.as_secs_f64(), seconds),
+        mean_queue_us: ratio(link.count().queued.as_secs_f64() * 1e6, link.count().copies as f64),
+    });
+    each.collect()
+}
+
+fn tiers(case: &Case, outcome: &Outcome) -> Vec<TierUse> {
+    let ledger = &outcome.orchestrator.context().ledger;
+    let each = case.machine.tiers.iter().enumerate().map(|(index, tier)| {
+        let id = TierId(index as u8);
+        let usage = ledger.usage(id);
+        let traffic = outcome.world.memory().traffic(id);
+        let reserved = if tier.class == Class::Fast { case.reserved.0 } else { 0 };
+        TierUse {
+            name: tier.name.clone(),
+            capacity_bytes: usage.capacity.0 + reserved,
+            peak_bytes: usage.peak.0 + reserved,
+            hits: traffic.hits,
+            evictions: usage.evictions,
+            read_bytes: traffic.read,
+            write_bytes: traffic.written,
+        }
+    });
+    each.collect()
+}
+
+fn states(byte_seconds: [f64; STATES.len()]) -> Vec<StateUse> {
+    STATES
+        .iter()
+        .zip(byte_seconds)
+        .map(|(s, byte_seconds)| StateUse { state: s.code(), byte_seconds })
+        .collect()
+}
+
+fn transitions(counts: &[[u64; STATES.len()]; STATES.len()]) -> Vec<Transition> {
+    let pairs = STATES.iter().flat_map(|from| STATES.iter().map(move |to| (*from, *to)));
+    pairs
+        .map(|(from, to)| (from, to, counts[from as usize][to as usize]))
+        .filter(|&(_, _, count)| count > 0)
+        .map(|(from, to, count)| Transition { from: from.code(), to: to.code(), count })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_linear_between_ranks() {
+        assert_eq!(percentile(&[], 50.0), None);
+        assert_eq!(percentile(&[3.0], 99.0), Some(3.0));
+        assert_eq!(percentile(&[0.0, 10.0], 25.0), Some(2.5));
+        assert_eq!(percentile(&[0.0, 1.0, 2.0], 100.0), Some(2.0));
+    }
+}

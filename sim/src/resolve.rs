@@ -1,0 +1,133 @@
+//! From a scenario to a case: traces opened or generated, budgets counted, tables turned.
+
+use crate::simulate::{Case, RunFailure};
+use crate::workload::Arrivals;
+use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
+use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
+use policy::{Bytes, TierId};
+use scenarios::{PolicyComplaint, Requests, Routing, Scenario, ZipfMarkov};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use traces::generate::{Params, generate};
+use traces::{RoutingTrace, TraceError};
+
+/// Draws of the routing that fitted policies may learn from, where the scenario generates its own: the same
+/// popularity, other draws.
+const FIT_DRAWS: u32 = 1;
+
+impl Case {
+    /// The case that a scenario describes.
+    ///
+    /// # Errors
+    /// A trace cannot be read, or does not belong to the model.
+    pub fn from_scenario(scenario: &Scenario) -> Result<Case, RunFailure> {
+        let workload = &scenario.workload;
+        let routing = match &workload.routing {
+            Routing::Trace(paths) => open_all(paths, scenario)?,
+            Routing::ZipfMarkov(zipf) => generated(scenario, zipf, 0)?,
+        };
+        let fit = match (&workload.routing, workload.fit.as_slice()) {
+            (Routing::ZipfMarkov(zipf), []) => Some(generated(scenario, zipf, FIT_DRAWS)?),
+            (_, []) => None,
+            (_, paths) => Some(open_all(paths, scenario)?),
+        };
+        let (arrivals, max_batch) = match workload.requests {
+            Requests::Closed { batch } => (Arrivals::Closed { clients: batch }, batch),
+            Requests::Poisson { rate, batch } => (Arrivals::Poisson { rate: rate.per_second() }, batch),
+        };
+        let tiers = (0..scenario.machine.tiers.len() as u8).map(TierId);
+        let fast = scenario.fast();
+        let floor = scenario.resident_floor();
+        let budgets = tiers.map(|tier| {
+            let reserved = if tier == fast { floor } else { Bytes::ZERO };
+            scenario.capacity(tier).saturating_sub(reserved)
+        });
+        let errors = scenario.sensitivity.formats.iter();
+        let sensitivity = Sensitivity::new(
+            errors.map(|(&format, row)| (format, ErrorBound { mean: row.error, upper: row.upper })),
+        );
+        let case = Case {
+            budgets: budgets.collect(),
+            reserved: floor,
+            model: Arc::new(scenario.model.clone()),
+            machine: Arc::new(scenario.machine.clone()),
+            home: scenario.home,
+            encoded: scenario.encoded.clone(),
+            guard: GuardSpec {
+                drift_budget: scenario.guard.drift_budget,
+                floors: scenario.guard.floors.clone(),
+                sensitivity,
+            },
+            routing: Arc::new(routing),
+            include_repetition: workload.include_repetition,
+            fit: fit.map(Arc::new),
+            arrivals,
+            max_batch: max_batch as usize,
+            limit_tokens: workload.limit_tokens,
+            slo: scenario.slo,
+            seed: scenario.seed,
+        };
+        case.check()?;
+        Ok(case)
+    }
+}
+
+fn open_all(paths: &[PathBuf], scenario: &Scenario) -> Result<RoutingTrace, TraceError> {
+    let options = traces::Options { experts: scenario.model.uniform_blocks(), ..traces::Options::default() };
+    RoutingTrace::concat(
+        paths.iter().map(|path| traces::open_with(path, &options)).collect::<Result<_, _>>()?,
+    )
+}
+
+fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<RoutingTrace, TraceError> {
+    let layer = scenario.model.layers.first();
+    generate(&Params {
+        layers: scenario.model.layers.len() as u32,
+        experts: layer.map_or(0, |layer| layer.blocks),
+        top_k: layer.map_or(0, |layer| layer.selected),
+        traces: zipf.traces,
+        tokens_per_trace: zipf.tokens / zipf.traces.max(1),
+        skew: zipf.skew,
+        stickiness: zipf.stickiness,
+        coupling: zipf.coupling,
+        gates: true,
+        seed: scenario.seed,
+        draws,
+    })
+}
+
+/// The registry's word on a policy and its parameters, in the form the scenario language asks for.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub fn check_policy(name: &str, params: &BTreeMap<String, f64>) -> Result<(), PolicyComplaint> {
+    resolve_policy(name, params).map(drop)
+}
+
+/// The entry and the parameter values of a policy.
+///
+/// # Errors
+/// The name is not in the registry or serves replay only, or a parameter is unknown or out of range.
+pub fn resolve_policy(
+    name: &str,
+    params: &BTreeMap<String, f64>,
+) -> Result<(&'static Entry, Vec<f64>), PolicyComplaint> {
+    let entry = lookup(name).map_err(|error: UnknownPolicy| PolicyComplaint {
+        key: None,
+        message: error.to_string(),
+        hint: error.meant.map(|meant| format!("did you mean `{meant}`?")),
+    })?;
+    if entry.simulate.is_none() {
+        let message = format!("`{name}` can only be replayed, not simulated");
+        return Err(PolicyComplaint { key: None, message, hint: None });
+    }
+    let values = entry.resolve(params).map_err(|error| {
+        let key = match &error {
+            ParamError::Unknown { name, .. } => name.clone(),
+            ParamError::Range { name, .. } => (*name).to_owned(),
+        };
+        PolicyComplaint { key: Some(key), message: error.to_string(), hint: None }
+    })?;
+    Ok((entry, values))
+}

@@ -15,6 +15,7 @@ const PLAIN: Params = Params {
     coupling: 0.0,
     gates: false,
     seed: 1,
+    draws: 0,
 };
 
 /// The share of the most popular tenth, quarter and half of ranks under weights r^-skew.

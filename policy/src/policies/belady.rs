@@ -22,7 +22,7 @@ pub const ENTRY: Entry = Entry {
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let future = input.future.ok_or(SimulateError::NoFuture)?;
-    Ok(Box::new(Reactive::new(Belady::new(future, Order::Atomic)?)))
+    Ok(Box::new(Reactive::new(Belady::of_steps(future)?)))
 }
 
 fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {

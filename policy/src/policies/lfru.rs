@@ -1,13 +1,9 @@
 //! Frequency over age: the least demands so far for each unit of time since the last.
 
-<<<<<<< HEAD
+use super::lists::Lists;
 use crate::control::Policy;
 use crate::policies::reactive::Reactive;
 use crate::registry::{Entry, SimulateError, SimulateInput};
-=======
-use super::lists::Lists;
-use crate::registry::Entry;
->>>>>>> replay
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 use std::cmp::Ordering;

@@ -1,14 +1,9 @@
 //! Least recently used.
 
-<<<<<<< HEAD
-use super::list::List;
+use super::lists::Lists;
 use crate::control::Policy;
 use crate::policies::reactive::Reactive;
 use crate::registry::{Entry, SimulateError, SimulateInput};
-=======
-use super::lists::Lists;
-use crate::registry::Entry;
->>>>>>> replay
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 

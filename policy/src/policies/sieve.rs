@@ -1,14 +1,9 @@
 //! SIEVE (Zhang et al., NSDI 2024): first in, first out, with a second chance and a hand that stays where it was.
 
-<<<<<<< HEAD
-use super::list::List;
+use super::lists::Lists;
 use crate::control::Policy;
 use crate::policies::reactive::Reactive;
 use crate::registry::{Entry, SimulateError, SimulateInput};
-=======
-use super::lists::Lists;
-use crate::registry::Entry;
->>>>>>> replay
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
 

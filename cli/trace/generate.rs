@@ -50,6 +50,10 @@ pub(crate) struct Args {
     /// Seed of everything: equal arguments give an equal file
     #[arg(long, value_name = "N", default_value_t = SAMPLE.seed)]
     seed: u64,
+
+    /// Which draws of the seed: another number gives other tokens of the same popularity
+    #[arg(long, value_name = "N", default_value_t = SAMPLE.draws)]
+    draws: u32,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -64,6 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         coupling: args.coupling,
         gates: args.gates,
         seed: args.seed,
+        draws: args.draws,
     };
     let trace = traces::generate(&params).map_err(Failure::refused)?;
     super::write(&trace, &args.output)

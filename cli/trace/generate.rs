@@ -32,15 +32,15 @@ pub(crate) struct Args {
     tokens: u32,
 
     /// Exponent of the popularity, 0 (uniform) to 10
-    #[arg(long, value_name = "S", default_value_t = SAMPLE.skew)]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = SAMPLE.skew)]
     skew: f64,
 
     /// Probability that an expert of the previous token is chosen again at the same layer
-    #[arg(long, value_name = "P", default_value_t = SAMPLE.stickiness)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = SAMPLE.stickiness)]
     stickiness: f64,
 
     /// Probability that an expert of the layer before leads to the one of the same popularity
-    #[arg(long, value_name = "P", default_value_t = SAMPLE.coupling)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = SAMPLE.coupling)]
     coupling: f64,
 
     /// Draw gate weights too

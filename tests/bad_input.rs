@@ -167,3 +167,20 @@ fn a_generator_out_of_range_is_refused_and_writes_nothing() {
     let output = hotset().args(["trace", "generate", "-o", "made.npz"]).output().unwrap();
     refused(&output, &["cannot write a trace as '.npz'", "hint: formats that can be written"]);
 }
+
+#[test]
+fn every_error_of_a_scenario_is_reported_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.yaml");
+    let text = "name: x\nmachine: rtx-4090\nmodel: gpt-oss-20b\nmemory: { hbm: 6 }\ncolour: red\n\
+                workload:\n  routing: { trace: absent.hrt }\npolicy: beladi\n";
+    std::fs::write(&path, text).unwrap();
+    let places = ["bad.yaml:4:16", "bad.yaml:5:1", "bad.yaml:7:21", "bad.yaml:8:9"];
+    for command in ["check", "simulate", "compare"] {
+        let output = hotset().arg(command).arg(&path).output().unwrap();
+        refused(&output, &places);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("error: error"));
+    }
+    std::fs::write(&path, "name: x\nmemory:\n\thbm: 6 GiB\n").unwrap();
+    refused(&hotset().arg("check").arg(&path).output().unwrap(), &["bad.yaml:3:2", "tabs disallowed"]);
+}

@@ -141,6 +141,29 @@ fn policies_are_listed_with_what_they_serve() {
 }
 
 #[test]
+fn catalogues_are_arrays_of_named_objects() {
+    for (catalogue, name) in [("machines", "h100-sxm"), ("models", "gpt-oss-20b"), ("policies", "lru")] {
+        let names: Vec<_> = records(&[catalogue]).into_iter().map(|mut entry| entry.remove("name")).collect();
+        assert!(names.iter().all(|name| name.as_ref().is_some_and(Value::is_string)));
+        assert!(names.contains(&Some(name.into())), "{names:?}");
+    }
+}
+
+#[test]
+fn two_simulations_differ_in_wall_time_only() {
+    let summary = || {
+        let text = stdout(&["simulate", "scenarios/quickstart.yaml", "--format", "json"]);
+        let mut summary: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        assert!(summary["hit_rate"].as_f64().is_some_and(|rate| rate > 0.0 && rate < 1.0));
+        for measured in ["wall_s", "events_per_s"] {
+            assert!(summary.remove(measured).is_some_and(|value| value.is_number()));
+        }
+        summary
+    };
+    assert_eq!(summary(), summary());
+}
+
+#[test]
 fn a_generated_trace_survives_conversion() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

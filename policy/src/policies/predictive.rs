@@ -27,8 +27,8 @@ const PARAMS: &[Param] = &[
     Param {
         name: "horizon",
         about: "tokens a block is kept at most on its popularity alone, about",
-        default: 32.0,
-        min: 1.0,
+        default: 1.0,
+        min: 0.0,
         max: 100_000.0,
     },
     Param {

@@ -3,6 +3,7 @@
 pub mod compute;
 pub mod link;
 pub mod memory;
+pub mod output;
 pub mod queue;
 pub mod report;
 pub mod resolve;
@@ -11,6 +12,7 @@ pub mod timeline;
 pub mod workload;
 pub mod world;
 
+pub use output::{Output, OutputError};
 pub use report::Summary;
 pub use simulate::{Case, Keep, Outcome, RunFailure};
 pub use world::{World, WorldError};

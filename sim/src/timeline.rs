@@ -8,8 +8,8 @@ use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-/// Spans, and changes of levels, beyond this many each are not kept; the file says so.
-pub const MAX_KEPT: usize = 400_000;
+/// So many spans, and so many changes of levels, are kept of a run.
+pub const ROOM: usize = 400_000;
 
 const DEVICE: u32 = 1;
 const LINKS: u32 = 2;
@@ -77,6 +77,7 @@ struct Engine {
 pub struct Timeline {
     machine: Arc<Machine>,
     model: Arc<Model>,
+    room: usize,
     engines: Vec<Engine>,
     spans: Vec<Span>,
     levels: Vec<Level>,
@@ -90,8 +91,8 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// An empty timeline.
-    pub fn new(machine: Arc<Machine>, model: Arc<Model>) -> Timeline {
+    /// An empty timeline with room for so many spans and so many changes of levels; the file says what had none.
+    pub fn new(machine: Arc<Machine>, model: Arc<Model>, room: usize) -> Timeline {
         let engine = |index: usize| Engine {
             link: LinkId(index as u8),
             track: CODING + 1 + index as u32,
@@ -102,6 +103,7 @@ impl Timeline {
             last_level: vec![None; machine.tiers.len()],
             machine,
             model,
+            room,
             spans: Vec::new(),
             levels: Vec::new(),
             computed: Time(0),
@@ -145,7 +147,7 @@ impl Timeline {
     }
 
     fn push(&mut self, track: u32, from: Time, length: Nanos, what: What) {
-        if self.spans.len() < MAX_KEPT {
+        if self.spans.len() < self.room {
             self.spans.push(Span { track, from, to: from + length, what });
         } else {
             self.spans_left_out += 1;
@@ -164,7 +166,7 @@ impl Timeline {
                 return;
             }
         }
-        if self.levels.len() < MAX_KEPT {
+        if self.levels.len() < self.room {
             *last = Some(self.levels.len());
             self.levels.push(Level { tier, at, bytes });
         } else {

@@ -4,7 +4,7 @@ use crate::compute;
 use crate::link::{Delivered, LinkSim};
 use crate::memory::{Memory, MemoryError};
 use crate::queue::{Queue, Rank};
-use crate::timeline::{Chunk, Timeline};
+use crate::timeline::{self, Chunk, Timeline};
 use crate::workload::Workload;
 use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::score::coding_time;
@@ -116,7 +116,8 @@ impl World {
                 next_request = index + 1;
             }
         }
-        let mut timeline = record_timeline.then(|| Timeline::new(machine.clone(), model.clone()));
+        let mut timeline =
+            record_timeline.then(|| Timeline::new(machine.clone(), model.clone(), timeline::ROOM));
         if let Some(timeline) = &mut timeline {
             timeline.level(home, Time(0), memory.used(home));
         }

@@ -3,7 +3,7 @@ use policy::event::Part;
 use policy::{Bytes, LayerId, Nanos, TierId, Time};
 use serde_json::Value;
 use sim::Case;
-use sim::timeline::{MAX_KEPT, Timeline};
+use sim::timeline::Timeline;
 use std::collections::BTreeMap;
 
 fn written(timeline: &Timeline) -> Value {
@@ -95,25 +95,25 @@ fn a_run_that_expands_and_drops_keeps_its_levels_in_bounds() {
 }
 
 #[test]
-fn what_the_cap_leaves_out_is_said() {
+fn what_had_no_room_is_said() {
     let case = case("quickstart", &[]);
-    let mut timeline = Timeline::new(case.machine.clone(), case.model.clone());
-    for index in 0..MAX_KEPT as u64 + 3 {
+    let mut timeline = Timeline::new(case.machine.clone(), case.model.clone(), 5);
+    for index in 0..8 {
         timeline.compute(LayerId(0), Part::Mixer, Time(index * 1_000), Nanos(500));
         timeline.level(TierId(0), Time(index * 1_000), Bytes(index));
     }
     let file = written(&timeline);
-    assert_eq!(tracks(&file)["compute"].len(), MAX_KEPT);
+    assert_eq!(tracks(&file)["compute"].len(), 5);
     assert_eq!(file["otherData"]["spans_left_out"], 3);
     assert_eq!(file["otherData"]["levels_left_out"], 3);
-    assert_eq!(file["otherData"]["complete_until_us"], MAX_KEPT as f64);
+    assert_eq!(file["otherData"]["complete_until_us"], 5.0);
     assert_eq!(events(&file, "i")[0]["name"], "incomplete from here: 3 spans and 3 levels left out");
 }
 
 #[test]
 fn of_changes_at_one_instant_the_last_counts() {
     let case = case("quickstart", &[]);
-    let mut timeline = Timeline::new(case.machine.clone(), case.model.clone());
+    let mut timeline = Timeline::new(case.machine.clone(), case.model.clone(), 9);
     for (at, bytes) in [(0, 5), (0, 7), (9, 7), (10, 3), (11, 3), (11, 4)] {
         timeline.level(TierId(0), Time(at), Bytes(bytes));
     }

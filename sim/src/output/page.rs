@@ -303,15 +303,15 @@ fn significant(value: f64) -> String {
 }
 
 fn ms(time: f64) -> String {
-    format!("{} ms", significant(time))
+    format!("{}\u{a0}ms", significant(time))
 }
 
 fn seconds(time: f64) -> String {
-    if time < 1.0 { ms(time * 1e3) } else { format!("{} s", significant(time)) }
+    if time < 1.0 { ms(time * 1e3) } else { format!("{}\u{a0}s", significant(time)) }
 }
 
 fn percent(share: f64) -> String {
-    format!("{} %", significant(100.0 * share))
+    format!("{}\u{a0}%", significant(100.0 * share))
 }
 
 /// Groups of three digits.
@@ -343,7 +343,7 @@ mod tests {
         let parts = [1.0, 0.0, 3.0].map(|amount| ("c".into(), "n".into(), amount));
         let bar = bar("t", String::new(), parts.into(), seconds);
         let shares: Vec<_> = bar.segments.iter().map(|segment| segment.share.as_str()).collect();
-        assert_eq!(shares, ["25.0 %", "75.0 %"]);
+        assert_eq!(shares, ["25.0\u{a0}%", "75.0\u{a0}%"]);
     }
 
     #[test]

@@ -218,19 +218,19 @@ pub fn stall_bound_s(case: &Case, clairvoyant: &Outcome) -> f64 {
     (misses * busy - clairvoyant.world.compute_time().as_secs_f64()).max(0.0)
 }
 
-fn ratio(part: f64, whole: f64) -> f64 {
+pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-fn ttft(request: &RequestTimes) -> f64 {
+pub(crate) fn ttft(request: &RequestTimes) -> f64 {
     request.first_token.since(request.arrived).as_millis_f64()
 }
 
-fn e2e(request: &RequestTimes) -> f64 {
+pub(crate) fn e2e(request: &RequestTimes) -> f64 {
     request.finished.since(request.arrived).as_millis_f64()
 }
 
-fn tpot(request: &RequestTimes) -> Option<f64> {
+pub(crate) fn tpot(request: &RequestTimes) -> Option<f64> {
     (request.tokens > 1).then(|| (e2e(request) - ttft(request)) / f64::from(request.tokens - 1))
 }
 

@@ -138,6 +138,11 @@ impl Memory {
         self.traffic[to.index()].written += bytes.0;
     }
 
+    /// Bytes taken in a tier, copies that are being made included.
+    pub fn used(&self, tier: TierId) -> Bytes {
+        self.used[tier.index()]
+    }
+
     /// What has gone through a tier.
     pub fn traffic(&self, tier: TierId) -> &Traffic {
         &self.traffic[tier.index()]

@@ -26,7 +26,11 @@ fn delivered(world: &World) -> BTreeMap<(TierId, TierId), Bytes> {
 }
 
 fn between_tiers(moved: &BTreeMap<(TierId, TierId), Bytes>) -> BTreeMap<(TierId, TierId), Bytes> {
-    moved.iter().filter(|(link, bytes)| link.0 != link.1 && **bytes > Bytes::ZERO).map(|(k, v)| (*k, *v)).collect()
+    moved
+        .iter()
+        .filter(|(link, bytes)| link.0 != link.1 && **bytes > Bytes::ZERO)
+        .map(|(k, v)| (*k, *v))
+        .collect()
 }
 
 /// Runs `entry` in both worlds and compares them; returns the formats that came up.
@@ -57,7 +61,11 @@ fn conforms(case: &Case, entry: &Entry) -> BTreeSet<&'static str> {
     assert_eq!(report.totals.bytes_moved, moved, "{name}: bytes really moved");
     assert_eq!(report.totals.mismatches, 0, "{name}");
     assert_eq!(report.live_copies, live, "{name}");
-    assert_eq!(report.totals.verified_copies, moves + live, "{name}: each when published, and each at the end");
+    assert_eq!(
+        report.totals.verified_copies,
+        moves + live,
+        "{name}: each when published, and each at the end"
+    );
     let published = real.decisions.iter().filter(|decision| decision.verdict == Verdict::Pass);
     published.filter_map(|decision| decision.to).map(|form| form.format.name()).collect()
 }
@@ -70,17 +78,15 @@ fn all_conform(small: &Small) -> BTreeSet<&'static str> {
 
 #[test]
 fn a_drift_budget_in_bf16_int8_and_packed_bf16_is_spent_alike_in_both_worlds() {
-    let used = all_conform(&Small {
-        encoded: &["int8", "bf16_packed"],
-        drift_budget: 1.0,
-        ..Small::default()
-    });
+    let used =
+        all_conform(&Small { encoded: &["int8", "bf16_packed"], drift_budget: 1.0, ..Small::default() });
     assert!(used.contains("int8") && used.contains("bf16"), "{used:?}");
 }
 
 #[test]
 fn an_mxfp4_model_is_served_alike_in_both_worlds() {
-    let small = Small { family: "gpt_oss", experts: 16, selected: 4, slots: 24, link: 0.5, ..Small::default() };
+    let small =
+        Small { family: "gpt_oss", experts: 16, selected: 4, slots: 24, link: 0.5, ..Small::default() };
     assert_eq!(all_conform(&small), BTreeSet::from(["mxfp4"]));
 }
 

@@ -1,4 +1,4 @@
-//! The first decisions of two shipped scenarios, one a line. A change here is a change of what the controller decides:
+//! Decisions of two shipped scenarios, one a line: the first, and the first in which speculation has evidence. A change here is a change of what the controller decides:
 //! look at it, and if it is meant, run the tests with `UPDATE_GOLDEN=1`.
 
 use policy::event::Form;
@@ -8,7 +8,9 @@ use sim::{Case, Keep};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-const LINES: usize = 200;
+/// Token steps from which decisions are taken, and how many from each.
+const FROM: [u64; 2] = [0, 34];
+const LINES: usize = 100;
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"))
@@ -32,7 +34,7 @@ fn line(case: &Case, decision: &Decision) -> String {
 }
 
 fn decisions(scenario: &str) -> String {
-    let overrides = [("workload.limit_tokens".to_owned(), "30".to_owned())];
+    let overrides = [("workload.limit_tokens".to_owned(), "40".to_owned())];
     let path = format!("{}/scenarios/{scenario}.yaml", env!("CARGO_MANIFEST_DIR"));
     let scenario = scenarios::load(&path, &overrides, &sim::resolve::check_policy);
     let scenario = scenario.unwrap_or_else(|wrong| panic!("{}", wrong.render(false)));
@@ -41,14 +43,13 @@ fn decisions(scenario: &str) -> String {
     let case = Case::from_scenario(&scenario).unwrap();
     let mut text = String::from("# seq step layer block action from to state verdict\n");
     let keep = Keep { decisions: true, ..Keep::default() };
-    let mut left = LINES;
-    case.run(entry, &params, keep, |decision| {
-        if left > 0 {
-            left -= 1;
-            writeln!(text, "{}", line(&case, &decision)).unwrap();
+    let mut decisions = Vec::new();
+    case.run(entry, &params, keep, |decision| decisions.push(decision)).unwrap();
+    for from in FROM {
+        for decision in decisions.iter().filter(|decision| decision.step >= from).take(LINES) {
+            writeln!(text, "{}", line(&case, decision)).unwrap();
         }
-    })
-    .unwrap();
+    }
     text
 }
 
@@ -58,7 +59,7 @@ fn is_golden(scenario: &str) {
         std::fs::write(&file, &now).unwrap();
     }
     let golden = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(now.lines().count(), LINES + 1);
+    assert_eq!(now.lines().count(), 1 + FROM.len() * LINES);
     for (number, (now, golden)) in now.lines().zip(golden.lines()).enumerate() {
         assert_eq!(now, golden, "line {} of {}", number + 1, file.display());
     }

@@ -6,12 +6,15 @@ use policy::event::Form;
 use policy::record::{Action, Decision};
 use policy::state::{State, edge_between};
 use policy::veto::{Reason, Verdict};
-use policy::{Bytes, BlockId, Nanos, TierId};
+use policy::{BlockId, Bytes, Nanos, TierId};
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::strategy::ValueTree;
 use sim::{Case, World};
 use std::collections::BTreeSet;
 use traces::BatchSource;
+
+const CASES: u32 = 200;
 
 type Run = Seen<World>;
 
@@ -40,17 +43,27 @@ fn smalls() -> impl Strategy<Value = (Small, bool)> {
         let blocks = f64::from(layers * experts);
         let slots = (share * share * blocks) as u32 + 1;
         let selected = selected.min(experts);
-        let small = Small { family, hidden, width: 64, layers, experts, selected, slots, encoded, ..Small::default() };
-        let small = Small { drift_budget, tokens, traces, skew, stickiness, requests, link, engines, ..small };
+        let small = Small {
+            family,
+            hidden,
+            width: 64,
+            layers,
+            experts,
+            selected,
+            slots,
+            encoded,
+            ..Small::default()
+        };
+        let small =
+            Small { drift_budget, tokens, traces, skew, stickiness, requests, link, engines, ..small };
         (Small { granularity, chunk, seed: seed.into(), ..small }, poisson.is_none())
     })
 }
 
 /// Decisions that were carried out: they passed, and no later one says that there was no room.
 fn begun(decisions: &[Decision]) -> u64 {
-    let moves = |decision: &&Decision| {
-        !matches!(decision.action, Action::Read | Action::Evict | Action::Cancel)
-    };
+    let moves =
+        |decision: &&Decision| !matches!(decision.action, Action::Read | Action::Evict | Action::Cancel);
     let count = |verdict| decisions.iter().filter(moves).filter(|d| d.verdict == verdict).count() as u64;
     count(Verdict::Pass) - count(Verdict::Reject(Reason::Capacity))
 }
@@ -81,7 +94,8 @@ fn bytes_are_conserved(case: &Case, run: &Run) {
         let handed = moved.get(&(link.spec().from, link.spec().to)).copied().unwrap_or_default();
         assert_eq!(Bytes(link.count().bytes), handed, "link");
     }
-    let evictions: u64 = tiers(case).map(|tier| run.orchestrator.context().ledger.usage(tier).evictions).sum();
+    let evictions: u64 =
+        tiers(case).map(|tier| run.orchestrator.context().ledger.usage(tier).evictions).sum();
     assert_eq!(evictions, decided(&run.decisions, Action::Evict));
 }
 
@@ -160,7 +174,7 @@ fn every_request_is_served(case: &Case, run: &Run) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) })]
     #[test]
     fn every_run_keeps_its_promises((small, closed) in smalls()) {
         let case = small.case();
@@ -175,4 +189,59 @@ proptest! {
             every_request_is_served(&case, &run);
         }
     }
+}
+
+/// What runs must do for their promises to mean anything.
+#[derive(Debug, Default)]
+struct Reached {
+    states: [u64; policy::state::STATES.len()],
+    actions: BTreeSet<String>,
+    vetoes: BTreeSet<Reason>,
+    waves: u64,
+    cancelled_under_way: u64,
+    late_prefetches: u64,
+    gave_way: u64,
+}
+
+impl Reached {
+    fn add(&mut self, run: &Run) {
+        let tally = run.orchestrator.tally();
+        let transitions = run.orchestrator.context().ledger.transitions();
+        for row in transitions {
+            self.states.iter_mut().zip(row).for_each(|(state, count)| *state += count);
+        }
+        for decision in &run.decisions {
+            self.actions.insert(format!("{:?}", decision.action));
+            if let Verdict::Reject(reason) = decision.verdict {
+                self.vetoes.insert(reason);
+            }
+        }
+        self.waves += tally.extra_waves;
+        self.cancelled_under_way += run.witness.moves.values().filter(|told| told.cancelled).count() as u64;
+        self.late_prefetches += tally.speculations_used;
+        self.gave_way += run.witness.gave_way;
+    }
+}
+
+#[test]
+fn the_cases_reach_every_state_action_and_corner() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut reached = Reached::default();
+    for _ in 0..CASES {
+        let (small, _) = smalls().new_tree(&mut runner).unwrap().current();
+        let entry = policy::registry::lookup("predictive").unwrap();
+        let case = small.case();
+        reached.add(&small::run(&case, entry, case.world(false).unwrap()).unwrap());
+    }
+    // There is no recipe and no cold tier in use here: S5 and S7 are for models that have them.
+    let of_state = |state: State| reached.states[state as usize];
+    for state in [State::Full, State::Reduced, State::Compressed, State::InFlight, State::Staged] {
+        assert!(of_state(state) > 0, "{state:?}: {reached:?}");
+    }
+    assert_eq!(reached.actions.len(), 7, "{reached:?}");
+    for reason in [Reason::DriftBudget, Reason::Capacity, Reason::SpeculationPrice] {
+        assert!(reached.vetoes.contains(&reason), "{reason:?}: {reached:?}");
+    }
+    let corners = [reached.waves, reached.cancelled_under_way, reached.late_prefetches, reached.gave_way];
+    assert!(corners.iter().all(|&count| count > 0), "{reached:?}");
 }

@@ -181,6 +181,8 @@ pub(crate) struct Witness<P> {
     pub(crate) moves: BTreeMap<MoveId, Told>,
     /// Moves cancelled before a byte was handed over.
     pub(crate) never_sent: u64,
+    /// Copies that the running step needed, but could not read, dropped to make room.
+    pub(crate) gave_way: u64,
     pub(crate) demanded: u64,
     pub(crate) hits: u64,
     /// Blocks of the running demand that have not been computed.
@@ -197,6 +199,7 @@ impl<P> Witness<P> {
             copies: home_copies(case),
             moves: BTreeMap::new(),
             never_sent: 0,
+            gave_way: 0,
             demanded: 0,
             hits: 0,
             needed: BTreeSet::new(),
@@ -255,7 +258,9 @@ impl<P> Witness<P> {
                 assert!(self.copies.remove(&copy), "dropped, but not there: {copy:?}");
                 assert_eq!(form.tier, self.fast, "a home copy is dropped");
                 let whole = form.format == self.native[block.index()];
-                assert!(!(whole && self.needed.contains(block)), "dropped while the step needs it: {copy:?}");
+                let needed = self.needed.contains(block);
+                assert!(!(whole && needed), "dropped while the step needs it: {copy:?}");
+                self.gave_way += u64::from(needed);
                 let read = self.under_way().any(|told| (told.first.block, told.first.from) == copy);
                 assert!(!read, "dropped while a move reads it: {copy:?}");
             }

@@ -1,6 +1,7 @@
 //! One run, two worlds: the simulator alone, and a device of real memory that follows it in lockstep. The controller
 //! must not be able to tell them apart, and what it believes of the copies must be true of the bytes.
 
+use crate::invariants::smalls;
 use crate::small::{self, Seen, Small, home_copies};
 use hw::host::HostDevice;
 use hw::lockstep::Lockstep;
@@ -9,6 +10,7 @@ use policy::record::compare_logs;
 use policy::registry::Entry;
 use policy::veto::Verdict;
 use policy::{BlockId, Bytes, TierId};
+use proptest::prelude::*;
 use sim::{Case, World};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +46,6 @@ fn conforms(case: &Case, entry: &Entry) -> BTreeSet<&'static str> {
     let real = small::run(case, entry, Lockstep::new(case.world(false).unwrap(), device))
         .unwrap_or_else(|error| panic!("{name}, on the host: {error}"));
 
-    assert!(!simulated.decisions.is_empty());
     assert_eq!(compare_logs(&simulated.decisions, &real.decisions), None, "{name}");
     assert_eq!(simulated.orchestrator.tally(), real.orchestrator.tally(), "{name}");
 
@@ -94,4 +95,13 @@ fn an_mxfp4_model_is_served_alike_in_both_worlds() {
 fn waves_batches_and_two_engines_are_served_alike_in_both_worlds() {
     let requests = "{ closed: { batch: 3 } }".to_owned();
     all_conform(&Small { slots: 2, engines: 2, requests, traces: 5, ..Small::default() });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+    #[test]
+    fn any_case_is_served_alike_in_both_worlds((small, closed) in smalls()) {
+        let case = small.case();
+        small::policies(closed).for_each(|entry| drop(conforms(&case, entry)));
+    }
 }

@@ -18,7 +18,7 @@ const CASES: u32 = 200;
 
 type Run = Seen<World>;
 
-fn smalls() -> impl Strategy<Value = (Small, bool)> {
+pub(crate) fn smalls() -> impl Strategy<Value = (Small, bool)> {
     let formats: [(&str, &[&str]); 5] = [
         ("mixtral", &[]),
         ("mixtral", &["int8", "bf16_packed"]),
@@ -75,11 +75,11 @@ fn decided(decisions: &[Decision], action: Action) -> u64 {
 /// Commands, decisions, links and memory tell one story.
 fn bytes_are_conserved(case: &Case, run: &Run) {
     let (witness, world) = (&run.witness, &run.witness.world);
-    let mut cancelled = witness.never_sent;
+    let mut cancelled = 0;
     for told in witness.moves.values() {
         let block = case.model.block(told.first.block);
         let within = told.first.from.tier == told.first.to.tier;
-        let crossing = if within { block.native } else { told.first.from.format };
+        let crossing = if within { told.first.to.format } else { told.first.from.format };
         assert!(told.complete != told.cancelled, "neither done nor given up: {told:?}");
         match told.complete {
             true => assert_eq!(told.sent, block.bytes(crossing), "{told:?}"),
@@ -87,8 +87,9 @@ fn bytes_are_conserved(case: &Case, run: &Run) {
         }
         cancelled += u64::from(told.cancelled);
     }
-    assert_eq!(begun(&run.decisions), witness.moves.len() as u64 + witness.never_sent, "moves");
-    assert_eq!(decided(&run.decisions, Action::Cancel), cancelled, "cancels");
+    // A move may be given up before anything of it was handed over: then no command tells of it.
+    let never_sent = decided(&run.decisions, Action::Cancel) - cancelled;
+    assert_eq!(begun(&run.decisions), witness.moves.len() as u64 + never_sent);
     let moved = witness.moved();
     for link in world.links() {
         let handed = moved.get(&(link.spec().from, link.spec().to)).copied().unwrap_or_default();

@@ -179,8 +179,6 @@ pub(crate) struct Witness<P> {
     /// The complete copies.
     pub(crate) copies: BTreeSet<(BlockId, Form)>,
     pub(crate) moves: BTreeMap<MoveId, Told>,
-    /// Moves cancelled before a byte was handed over.
-    pub(crate) never_sent: u64,
     /// Copies that the running step needed, but could not read, dropped to make room.
     pub(crate) gave_way: u64,
     pub(crate) demanded: u64,
@@ -198,7 +196,6 @@ impl<P> Witness<P> {
             native: case.model.blocks.iter().map(|block| block.native).collect(),
             copies: home_copies(case),
             moves: BTreeMap::new(),
-            never_sent: 0,
             gave_way: 0,
             demanded: 0,
             hits: 0,
@@ -264,14 +261,12 @@ impl<P> Witness<P> {
                 let read = self.under_way().any(|told| (told.first.block, told.first.from) == copy);
                 assert!(!read, "dropped while a move reads it: {copy:?}");
             }
-            Command::Cancel { id } => match self.moves.get_mut(id) {
-                Some(told) => {
-                    assert_eq!(told.outstanding, 0, "cancelled with a chunk on the link: {told:?}");
-                    assert!(!told.complete && !told.cancelled, "cancelled, but over: {told:?}");
-                    told.cancelled = true;
-                }
-                None => self.never_sent += 1,
-            },
+            Command::Cancel { id } => {
+                let told = self.moves.get_mut(id).unwrap();
+                assert_eq!(told.outstanding, 0, "cancelled with a chunk on the link: {told:?}");
+                assert!(!told.complete && !told.cancelled, "cancelled, but over: {told:?}");
+                told.cancelled = true;
+            }
             Command::Compute { reads, .. } => {
                 for read in reads {
                     assert!(self.copies.contains(&(read.block, read.form)), "read incomplete: {read:?}");

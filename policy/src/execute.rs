@@ -111,7 +111,10 @@ impl Orchestrator {
         };
         self.log(flight.block, Action::Cancel, Verdict::Pass, None, |decision| decision.to = Some(flight.to));
         self.context.ledger.cancel(id)?;
-        self.commands.push(Command::Cancel { id });
+        // A move of which nothing was handed over is not known to the platform.
+        if flight.sent > Bytes::ZERO {
+            self.commands.push(Command::Cancel { id });
+        }
         if !self.context.ledger.is_fast(flight.block) {
             self.policy.lost(&self.context, flight.block);
         }

@@ -354,10 +354,8 @@ impl Platform for World {
             Command::Move(chunk) => self.begin_chunk(chunk)?,
             Command::Drop { block, form } => self.memory.free(block, form)?,
             Command::Cancel { id } => {
-                // A move with nothing handed over yet is not known here: it has taken no room.
-                if let Some(moving) = self.moves.remove(&id) {
-                    self.memory.abandon(moving.block, moving.to);
-                }
+                let moving = self.moves.remove(&id).ok_or(WorldError::NoSuchMove(id))?;
+                self.memory.abandon(moving.block, moving.to);
             }
             Command::Compute { layer, part, batch, reads } => {
                 self.begin_compute(layer, part, &batch, &reads)?

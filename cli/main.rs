@@ -1,10 +1,16 @@
 //! The `hotset` command: reads the arguments, calls the crates, prints.
 
+mod catalogue;
+mod check;
+mod compare;
+mod explain;
 mod failure;
 mod output;
 mod policies;
 mod progress;
 mod replay;
+mod scenario_args;
+mod simulate;
 mod trace;
 mod trace_files;
 
@@ -24,18 +30,30 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Simulate(simulate::Args),
     Replay(replay::Args),
     #[command(subcommand)]
     Trace(trace::Command),
+    Compare(compare::Args),
+    Check(check::Args),
+    Explain(explain::Args),
     Policies(policies::Args),
+    Machines(catalogue::MachineArgs),
+    Models(catalogue::ModelArgs),
 }
 
 impl Command {
     fn run(self) -> Result<(), Failure> {
         match self {
+            Command::Simulate(args) => simulate::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Trace(command) => command.run(),
+            Command::Compare(args) => compare::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Explain(args) => explain::run(&args),
             Command::Policies(args) => policies::run(&args),
+            Command::Machines(args) => catalogue::machines(&args),
+            Command::Models(args) => catalogue::models(&args),
         }
     }
 }

@@ -20,9 +20,17 @@ pub(crate) struct Progress {
 impl Progress {
     /// A bar over `total` pieces of work, called `what`.
     pub(crate) fn new(total: u64, what: &'static str) -> Progress {
-        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+        Progress::start(Some(total), "{msg} {wide_bar} {pos}/{len} {eta}", what)
+    }
+
+    /// The time so far, for work in one piece.
+    pub(crate) fn spinner(what: &'static str) -> Progress {
+        Progress::start(None, "{spinner} {msg} {elapsed}", what)
+    }
+
+    fn start(total: Option<u64>, template: &str, what: &'static str) -> Progress {
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         let bar = bar.with_style(style).with_message(what);
         let (alive, over) = mpsc::channel();
         if stderr().is_terminal() {

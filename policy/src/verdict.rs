@@ -106,8 +106,8 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The least capacity of a curve from which on the working set fits: there, knowing the future, it loses no more than half a
-/// point to its size. `None` where it does not fit at any.
+/// The least capacity of a curve at which the working set fits: with knowledge of the future, less than half a point
+/// is lost to its size. `None` where it fits at none.
 pub fn working_set(curve: &[Verdict]) -> Option<usize> {
     let fits = |verdict: &&Verdict| verdict.capacity_gap < NEGLIGIBLE;
     curve.iter().filter(fits).map(|verdict| verdict.capacity).min()

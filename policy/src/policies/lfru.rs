@@ -34,34 +34,52 @@ struct Record {
 }
 
 impl Record {
-    fn age(&self, now: u64) -> u128 {
-        u128::from(now - self.last) + 1
+    fn age(&self, now: u64) -> u64 {
+        now - self.last + 1
     }
 
     /// Compares count / age, exactly.
     fn compare(&self, other: &Record, now: u64) -> Ordering {
-        (u128::from(self.count) * other.age(now)).cmp(&(u128::from(other.count) * self.age(now)))
+        let product = |count: u64, age: u64| u128::from(count) * u128::from(age);
+        product(self.count, other.age(now)).cmp(&product(other.count, self.age(now)))
     }
+}
+
+/// A list for each of the first counts, then as many for each power of two.
+const FINE: u32 = 16;
+
+/// The list of residents with this count.
+#[inline(always)]
+fn list_of(count: u64) -> u32 {
+    let shift = (count / u64::from(FINE)).checked_ilog2().unwrap_or(0);
+    shift * FINE + (count >> shift) as u32
+}
+
+/// The least count of a list.
+#[inline(always)]
+fn least_count(list: u32) -> u64 {
+    let shift = (list / FINE).saturating_sub(1);
+    u64::from(list - shift * FINE) << shift
 }
 
 /// Evicts the least (count / (now - last + 1), id), compared exactly. Counts outlive residence.
 ///
 /// The order of two residents changes with time alone, so there is no queue to keep. Residents stand in lists by
-/// the magnitude of their count, each list from the newest to the oldest demand: within it the count is known to a
-/// factor of two, and an eviction looks only at those old enough to be the least.
+/// their count, exact where it is small and to one part in sixteen where it is large, each list from the newest to
+/// the oldest demand: an eviction looks only at those of a list that are old enough to be the least.
 #[derive(Clone, Debug)]
 pub struct Lfru {
     records: Box<[Record]>,
     lists: Lists,
-    /// A bit for each list that may hold something.
-    used: u64,
+    /// One past the last list that was ever used.
+    used: u32,
 }
 
 impl Lfru {
     /// An empty cache of ids `0..universe`.
     pub fn new(universe: u32) -> Lfru {
         let records = vec![Record::default(); universe as usize].into_boxed_slice();
-        Lfru { records, lists: Lists::new(universe, u64::BITS), used: 0 }
+        Lfru { records, lists: Lists::new(universe, list_of(u64::MAX) + 1), used: 0 }
     }
 
     #[inline(always)]
@@ -73,8 +91,8 @@ impl Lfru {
 
     #[inline(always)]
     fn link(&mut self, id: u32) {
-        let list = self.records[id as usize].count.ilog2();
-        self.used |= 1 << list;
+        let list = list_of(self.records[id as usize].count);
+        self.used = self.used.max(list + 1);
         self.lists.link(id, self.lists.end(list));
     }
 
@@ -87,7 +105,7 @@ impl Lfru {
             if let Some(other) = best {
                 let other = &self.records[other as usize];
                 // The least count of this list, at the age of this resident: the rest of the list is not below it.
-                let floor = Record { count: 1 << list, ..*record };
+                let floor = Record { count: least_count(list), ..*record };
                 if floor.compare(other, now).is_gt() {
                     break;
                 }
@@ -127,16 +145,7 @@ impl Rule for Lfru {
     }
 
     fn evict<K: Keep>(&mut self, now: u64, keep: &K) -> Option<u32> {
-        let (mut best, mut rest) = (None, self.used);
-        while rest != 0 {
-            let list = rest.trailing_zeros();
-            rest &= rest - 1;
-            if self.lists.newer(self.lists.end(list)) == self.lists.end(list) {
-                self.used &= !(1 << list);
-            } else {
-                best = self.least(list, best, now, keep);
-            }
-        }
+        let best = (0..self.used).fold(None, |best, list| self.least(list, best, now, keep));
         self.remove(best?);
         best
     }
@@ -147,5 +156,20 @@ impl Rule for Lfru {
 
     fn reset(&mut self) {
         *self = Lfru::new(self.lists.universe());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_cut_the_counts_in_order() {
+        for count in (1..5_000).chain([u64::MAX / 3, u64::MAX]) {
+            let list = list_of(count);
+            assert!(least_count(list) <= count);
+            assert!(count == u64::MAX || list_of(count + 1) <= list + 1);
+            assert_eq!(list_of(least_count(list)), list);
+        }
     }
 }

@@ -39,16 +39,17 @@ struct Record {
 /// A value and its id: count, last demand, id, from the high bits down. The least is evicted.
 type Key = Reverse<u128>;
 
-/// Evicts the least (demands so far, time of the last demand, id) in access order, and the least (demands so far, id) in
-/// atomic order. Counts stop at `u32::MAX`.
+/// Evicts the least (demands so far, time of the last demand, id) in access order, and the least (demands so far,
+/// id) in atomic order. Counts stop at `u32::MAX`.
 #[derive(Clone, Debug)]
 pub struct Lfu {
     records: Box<[Record]>,
-    /// One entry for each resident id. Values only grow, so an entry may lag behind its record: it is brought up to
-    /// date when it comes to the top, and a hit costs no more than its count.
+    /// One entry for each resident id that is not in `kept`. Values only grow, so an entry may lag behind its record:
+    /// it is brought up to date when it comes to the top, and a hit costs no more than its count.
     heap: BinaryHeap<Key>,
     /// The top belongs to an id that has left: the next to come in takes its place.
     vacant: bool,
+    /// Entries taken out of the heap because their ids were kept when they came to the top.
     kept: Vec<Key>,
     recency: bool,
 }
@@ -123,7 +124,9 @@ impl Rule for Lfu {
             self.heap.pop();
             self.vacant = false;
         }
-        let mut victim = None;
+        if !self.kept.is_empty() {
+            self.heap.extend(self.kept.extract_if(.., |&mut key| !keep.keeps(id_of(key))));
+        }
         while let Some(mut top) = self.heap.peek_mut() {
             let id = id_of(*top);
             let value = key(id, &self.records[id as usize]);
@@ -133,31 +136,26 @@ impl Rule for Lfu {
                 self.kept.push(PeekMut::pop(top));
             } else {
                 self.records[id as usize].resident = false;
-                victim = Some(id);
-                break;
+                self.vacant = true;
+                return Some(id);
             }
         }
-        if self.kept.is_empty() {
-            self.vacant = victim.is_some();
-        } else {
-            if victim.is_some() {
-                self.heap.pop();
-            }
-            self.heap.extend(self.kept.drain(..));
-        }
-        victim
+        None
     }
 
     /// Linear in the number of residents.
     fn remove(&mut self, id: u32) {
         self.records[id as usize].resident = false;
-        self.heap.retain(|&key| self.records[id_of(key) as usize].resident);
+        let resident = |key: &Key| self.records[id_of(*key) as usize].resident;
+        self.heap.retain(resident);
+        self.kept.retain(resident);
         self.vacant = false;
     }
 
     fn reset(&mut self) {
         self.records.fill(Record::default());
         self.heap.clear();
+        self.kept.clear();
         self.vacant = false;
     }
 }

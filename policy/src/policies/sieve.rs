@@ -33,8 +33,8 @@ enum State {
     Visited,
 }
 
-/// A hand goes from the oldest to the newest arrival, and around: it clears the mark of a visited id and passes it, and evicts the
-/// first unvisited one. A kept id is passed as it is, mark included.
+/// A hand goes from the oldest to the newest arrival, and around: it clears the mark of a visited id and passes it,
+/// and evicts the first unvisited one. A kept id is passed as it is, mark included.
 #[derive(Clone, Debug)]
 pub struct Sieve {
     list: Lists,

@@ -1,0 +1,32 @@
+//! The arguments by which every command names a scenario, and what becomes of them.
+
+use crate::failure::Failure;
+use scenarios::Scenario;
+use sim::Case;
+use sim::resolve::check_policy;
+
+/// A scenario and what is changed in it.
+#[derive(clap::Args)]
+pub(crate) struct Overrides {
+    /// Override a value of the scenario, as in `--set memory.hbm='6 GiB'`; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+/// `path=value`, split at the first `=`.
+pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
+    let (path, value) = text.split_once('=').ok_or("write it as PATH=VALUE, for example policy=lru")?;
+    Ok((path.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Loads a scenario; all its errors at once.
+pub(crate) fn load(name: &str, set: &[(String, String)]) -> Result<Scenario, Failure> {
+    scenarios::load(name, set, &check_policy).map_err(Failure::refused)
+}
+
+/// Loads a scenario and opens or generates its routing.
+pub(crate) fn load_case(name: &str, set: &[(String, String)]) -> Result<(Scenario, Case), Failure> {
+    let scenario = load(name, set)?;
+    let case = Case::from_scenario(&scenario).map_err(Failure::refused)?;
+    Ok((scenario, case))
+}

@@ -1,0 +1,169 @@
+//! `hotset simulate`: one run, or a table of runs.
+
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use crate::progress::Progress;
+use crate::scenario_args::{Overrides, assignment, load_case};
+use scenarios::Scenario;
+use sim::resolve::resolve_policy;
+use sim::{Case, Keep, Outcome, Summary};
+use std::time::Instant;
+
+/// Simulate a scenario: what to expect from this machine, model, load and policy
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A scenario file, or the name of a shipped scenario
+    scenario: String,
+
+    #[command(flatten)]
+    overrides: Overrides,
+
+    /// Run once for each value, as in `--sweep memory.hbm='192 slots,288 slots'`
+    #[arg(long, value_name = "PATH=A,B,C", value_parser = assignment)]
+    sweep: Option<(String, String)>,
+
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// One run of the table.
+#[derive(serde::Serialize)]
+struct Swept<'a> {
+    #[serde(rename = "set")]
+    value: String,
+    #[serde(flatten)]
+    summary: &'a Summary,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    match &args.sweep {
+        None => run_one(args),
+        Some((path, values)) => run_sweep(args, path, values),
+    }
+}
+
+fn run_one(args: &Args) -> Result<(), Failure> {
+    let (scenario, case) = load_case(&args.scenario, &args.overrides.set)?;
+    let (summary, _) = simulate(&scenario, &case, Keep::default())?;
+    match args.format {
+        Format::Json => output::print_json(&summary),
+        Format::Table => output::print(&table(&scenario, &case, &summary)),
+    }
+}
+
+fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
+    let values: Vec<&str> = values.split(',').map(str::trim).filter(|value| !value.is_empty()).collect();
+    let mut cases = Vec::new();
+    for value in &values {
+        let mut set = args.overrides.set.clone();
+        set.push((path.to_owned(), (*value).to_owned()));
+        cases.push(load_case(&args.scenario, &set)?);
+    }
+    let progress = Progress::new(cases.len() as u64, "simulating");
+    let mut summaries = Vec::new();
+    for (scenario, case) in &cases {
+        summaries.push(simulate(scenario, case, Keep::default())?.0);
+        progress.step();
+    }
+    drop(progress);
+    if args.format == Format::Json {
+        let set = |value: &&str| format!("{path}={value}");
+        let rows = values.iter().zip(&summaries).map(|(value, summary)| Swept { value: set(value), summary });
+        return output::print_json(&rows.collect::<Vec<_>>());
+    }
+    let header =
+        [path, "tok/s", "TPOT p50 ms", "TPOT p99 ms", "hit rate", "stall s", "stall share", "drift max"];
+    let rows = values.iter().zip(&summaries).map(|(value, summary)| {
+        [
+            (*value).to_owned(),
+            format!("{:.2}", summary.output_throughput_tok_s),
+            millis(summary, "p50_tpot_ms"),
+            millis(summary, "p99_tpot_ms"),
+            percent(summary.hit_rate),
+            format!("{:.3}", summary.stall_s()),
+            percent(summary.stall_fraction),
+            percent(summary.drift_max),
+        ]
+    });
+    output::print(&output::numbers(header.map(String::from), rows))
+}
+
+/// Runs the scenario's own policy.
+#[allow(clippy::disallowed_methods)] // The wall clock reports how fast the run was; nothing in the run sees it.
+pub(crate) fn simulate(scenario: &Scenario, case: &Case, keep: Keep) -> Result<(Summary, Outcome), Failure> {
+    let (entry, params) = policy_of(scenario)?;
+    let progress = Progress::spinner("simulating");
+    let start = Instant::now();
+    let outcome = case.run(entry, &params, keep, |_| {}).map_err(Failure::failed)?;
+    drop(progress);
+    Ok((Summary::new(case, &outcome, entry.name, start.elapsed().as_secs_f64()), outcome))
+}
+
+/// The registry entry and parameters of a scenario's policy.
+pub(crate) fn policy_of(
+    scenario: &Scenario,
+) -> Result<(&'static policy::registry::Entry, Vec<f64>), Failure> {
+    resolve_policy(&scenario.policy.name, &scenario.policy.params)
+        .map_err(|complaint| Failure::refused(complaint.message))
+}
+
+fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
+    let mut rows: Vec<[String; 2]> = vec![
+        ["policy".into(), summary.policy.clone()],
+        ["slots for blocks".into(), format!("{} of {}", case.capacity(), case.model.blocks.len())],
+        ["output tokens".into(), format!("{} in {:.3} s", summary.output_tokens, summary.simulated_s)],
+        ["throughput".into(), format!("{:.2} tok/s", summary.output_throughput_tok_s)],
+        ["TTFT p50, p99".into(), pair(summary, "ttft")],
+        ["TPOT p50, p99".into(), pair(summary, "tpot")],
+        ["ITL p50, p99".into(), pair(summary, "itl")],
+        ["hit rate".into(), percent(summary.hit_rate)],
+        [
+            "stall".into(),
+            format!("{:.3} s, {} of step time", summary.stall_s(), percent(summary.stall_fraction)),
+        ],
+    ];
+    let causes = summary.stall_ms_by_cause.iter().filter(|(_, ms)| **ms > 0.0);
+    rows.extend(causes.map(|(cause, ms)| [format!("  {cause}"), format!("{:.3} s", ms / 1e3)]));
+    let drift = format!(
+        "mean {}, max {}, budget {} (gates: {})",
+        percent(summary.drift_mean),
+        percent(summary.drift_max),
+        percent(summary.drift_budget),
+        summary.gates
+    );
+    rows.push(["drift".into(), drift]);
+    let busy = summary.links.iter().filter(|link| link.bytes > 0);
+    rows.extend(busy.map(|link| {
+        let carried = format!("{} at {} of the time", policy::Bytes(link.bytes), percent(link.utilization));
+        [format!("{} {}", link.name, link.direction), carried]
+    }));
+    let held: f64 = summary.states.iter().map(|state| state.byte_seconds).sum();
+    let states = summary.states.iter().filter(|state| state.byte_seconds > 0.0);
+    let shares = states.map(|state| format!("{} {}", state.state, percent(state.byte_seconds / held)));
+    rows.push(["bytes by state".into(), shares.collect::<Vec<_>>().join(", ")]);
+    let vetoes = summary.vetoes.iter().filter(|veto| veto.count > 0);
+    let vetoes: Vec<String> = vetoes.map(|veto| format!("{} {}", veto.reason, veto.count)).collect();
+    if !vetoes.is_empty() {
+        rows.push(["vetoes".into(), vetoes.join(", ")]);
+    }
+    output::words([scenario.name.clone(), String::new()], rows)
+}
+
+/// Milliseconds of a latency key, or a dash without a sample.
+pub(crate) fn millis(summary: &Summary, key: &str) -> String {
+    summary.latencies.get(key).copied().flatten().map_or("-".to_owned(), |ms| format!("{ms:.3}"))
+}
+
+/// A fraction as a percentage.
+pub(crate) fn percent(fraction: f64) -> String {
+    format!("{:.2} %", fraction * 100.0)
+}
+
+fn pair(summary: &Summary, name: &str) -> String {
+    format!(
+        "{} ms, {} ms",
+        millis(summary, &format!("p50_{name}_ms")),
+        millis(summary, &format!("p99_{name}_ms"))
+    )
+}

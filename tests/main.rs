@@ -1,9 +1,16 @@
 //! What the whole has to hold, seen from outside: one binary, so that it links once.
 
+mod agreement;
 mod bad_input;
 mod cli;
+mod closed_forms;
+mod conformance;
+mod determinism;
+mod golden;
+mod invariants;
 mod readme;
 mod reference;
+mod small;
 mod style;
 
 use std::path::{Path, PathBuf};

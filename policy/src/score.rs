@@ -104,7 +104,7 @@ impl Costs {
                 to,
                 encode_at: EncodeAt::Source,
                 link: None,
-                crossing: data.bytes(data.native),
+                crossing: data.bytes(format),
                 time: self.coding(block, from.format, format),
             })
             .min_by_key(|route| (route.time, route.from))

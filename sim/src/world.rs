@@ -367,11 +367,9 @@ impl Platform for World {
                 self.note_level(form.tier);
             }
             Command::Cancel { id } => {
-                // A move with nothing handed over yet is not known here: it has taken no room.
-                if let Some(moving) = self.moves.remove(&id) {
-                    self.memory.abandon(moving.block, moving.to);
-                    self.note_level(moving.to.tier);
-                }
+                let moving = self.moves.remove(&id).ok_or(WorldError::NoSuchMove(id))?;
+                self.memory.abandon(moving.block, moving.to);
+                self.note_level(moving.to.tier);
             }
             Command::Compute { layer, part, batch, reads } => {
                 self.begin_compute(layer, part, &batch, &reads)?

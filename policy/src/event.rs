@@ -4,6 +4,7 @@ use crate::format::FormatId;
 use crate::id::{BlockId, LayerId, MoveId, RequestId, TierId};
 use crate::units::{Bytes, Nanos, Time};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A place and a format: where a copy is and how its numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -172,7 +173,7 @@ pub enum Command {
         /// Which part.
         part: Part,
         /// The requests of the batch, each contributing one token.
-        batch: Vec<RequestId>,
+        batch: Arc<[RequestId]>,
         /// The copies the kernels read; empty for a part without managed blocks.
         reads: Vec<Read>,
     },

@@ -166,25 +166,38 @@ impl Orchestrator {
             return Ok(());
         }
         step.members[index].drift = (0.0, 0.0);
-        let mut best = self.options(step, index);
-        best.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.route.to.cmp(&b.route.to)));
-        for proposal in best {
+        let mut options = std::mem::take(&mut self.proposals);
+        self.options(step, index, &mut options);
+        options.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.route.to.cmp(&b.route.to)));
+        let taken = self.first_possible(step, &options);
+        options.clear();
+        self.proposals = options;
+        (step.members[index].standing, step.members[index].drift) =
+            taken?.unwrap_or((Standing::Unserved, (0.0, 0.0)));
+        Ok(())
+    }
+
+    /// Carries out the first way to serve a block that the guard allows and that there is room for; returns where the
+    /// block then stands and the drift it adds.
+    fn first_possible(
+        &mut self,
+        step: &LayerStep,
+        options: &[Proposal],
+    ) -> Result<Option<(Standing, (f64, f64))>, ControlError> {
+        for proposal in options {
             let chosen_among_many = self.context.costs.formats.len() > 1 || proposal.action != Action::Read;
-            if chosen_among_many && !self.vetted(&proposal) {
+            if chosen_among_many && !self.vetted(proposal) {
                 continue;
             }
-            if !proposal.route.to.format.get().direct && !self.leaves_room_to_expand(step, &proposal) {
-                self.no_room(&proposal);
+            if !proposal.route.to.format.get().direct && !self.leaves_room_to_expand(step, proposal) {
+                self.no_room(proposal);
                 continue;
             }
-            if let Some(standing) = self.act(&proposal)? {
-                step.members[index].standing = standing;
-                step.members[index].drift = self.drift_of(&proposal);
-                return Ok(());
+            if let Some(standing) = self.act(proposal)? {
+                return Ok(Some((standing, self.drift_of(proposal))));
             }
         }
-        step.members[index].standing = Standing::Unserved;
-        Ok(())
+        Ok(None)
     }
 
     /// Turns a move that is under way into a demand; returns what the step will have waited for.
@@ -198,8 +211,8 @@ impl Orchestrator {
         Ok(Cause::LatePrefetch)
     }
 
-    /// Every way to serve a block now, weighed by the policy.
-    fn options(&mut self, step: &LayerStep, index: usize) -> Vec<Proposal> {
+    /// Adds every way to serve a block now, weighed by the policy.
+    fn options(&mut self, step: &LayerStep, index: usize, all: &mut Vec<Proposal>) {
         let routed = step.members[index].routed;
         let block = routed.block;
         let taken: f64 = step.members.iter().map(|member| member.drift.1).sum();
@@ -217,7 +230,6 @@ impl Orchestrator {
         let context = &self.context;
         let ledger = &context.ledger;
         let resident = ledger.is_fast(block);
-        let mut all = Vec::with_capacity(2 * context.costs.formats.len());
         for form in ledger.fast_copies(block).filter(|form| form.format.get().direct) {
             let route = Route {
                 from: form,
@@ -249,7 +261,6 @@ impl Orchestrator {
             }
             None => false,
         });
-        all
     }
 
     /// Whether a copy that must be expanded can be, beside all that the step holds. Otherwise the step could fill fast
@@ -316,13 +327,14 @@ impl Orchestrator {
 
     /// What the idle links could do meanwhile.
     fn speculate(&mut self) {
-        let mut proposals = Vec::new();
+        let mut proposals = std::mem::take(&mut self.proposals);
         self.policy.speculate(&self.context, &mut proposals);
-        for proposal in proposals {
+        for proposal in proposals.drain(..) {
             if self.vetted(&proposal) && !matches!(self.begin(&proposal), Ok(true)) {
                 break;
             }
         }
+        self.proposals = proposals;
     }
 
     /// A wave is computed. Returns whether it was the last of its layer step.

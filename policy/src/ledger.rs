@@ -4,13 +4,13 @@
 //! tier's capacity, or the loss of a home copy cannot be built.
 
 use crate::event::{Form, MoveClass};
-use crate::format::FormatId;
-use crate::id::{BlockId, MoveId, TierId};
+use crate::format::{FORMATS, FormatId};
+use crate::id::{BlockId, LayerId, MoveId, TierId};
 use crate::machine::{Class, Machine};
-use crate::model::Model;
-use crate::state::{STATES, State, edge_between};
+use crate::model::{Block, Layer, Model};
+use crate::sizes::Sizes;
+use crate::state::{STATES, State, leads_freely};
 use crate::units::{Bytes, Nanos, Time};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -93,27 +93,37 @@ struct Entry {
 #[derive(Clone, Debug)]
 struct Forms {
     all: Vec<Form>,
+    /// The bit of each format in each tier; zero for a form that is not part of the run.
+    bits: Vec<[u64; FORMATS.len()]>,
     fast: u64,
     direct: u64,
     staged: u64,
     cold: u64,
-    of_format: Vec<u64>,
+    of_format: [u64; FORMATS.len()],
+}
+
+impl Row {
+    fn new(layer: &Layer) -> Row {
+        Row { version: 0, idle: vec![0; layer.blocks.div_ceil(u64::BITS) as usize] }
+    }
 }
 
 impl Forms {
     fn new(machine: &Machine, formats: &[FormatId]) -> Forms {
         let mut forms = Forms {
             all: Vec::new(),
+            bits: vec![[0; FORMATS.len()]; machine.tiers.len()],
             fast: 0,
             direct: 0,
             staged: 0,
             cold: 0,
-            of_format: vec![0; crate::format::FORMATS.len()],
+            of_format: [0; FORMATS.len()],
         };
         for tier in (0..machine.tiers.len() as u8).map(TierId) {
             for &format in formats {
-                let bit = 1u64 << forms.all.len();
+                let bit = 1u64.checked_shl(forms.all.len() as u32).unwrap_or(0);
                 forms.all.push(Form { tier, format });
+                forms.bits[tier.index()][format.0 as usize] = bit;
                 match machine.tier(tier).class {
                     Class::Fast => forms.fast |= bit,
                     Class::Staged => forms.staged |= bit,
@@ -129,8 +139,10 @@ impl Forms {
     }
 
     fn bit(&self, form: Form) -> Result<u64, Refused> {
-        let index = self.all.iter().position(|&known| known == form).ok_or(Refused::UnknownForm(form))?;
-        Ok(1 << index)
+        match self.bits.get(form.tier.index()).map_or(0, |tier| tier[form.format.0 as usize]) {
+            0 => Err(Refused::UnknownForm(form)),
+            bit => Ok(bit),
+        }
     }
 
     fn first(&self, copies: u64) -> Option<Form> {
@@ -151,14 +163,26 @@ pub struct Usage {
     pub evictions: u64,
 }
 
+/// What is known of a layer as a whole.
+#[derive(Clone, Debug)]
+struct Row {
+    /// Changes so far of its blocks' copies, moves and holds.
+    version: u64,
+    /// A bit for each of its blocks that has a fast copy, no hold, and no move under way.
+    idle: Vec<u64>,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     model: Arc<Model>,
+    sizes: Sizes,
     forms: Forms,
     granularity: Vec<Bytes>,
     entries: Vec<Entry>,
-    flights: BTreeMap<MoveId, Flight>,
+    layers: Vec<Row>,
+    /// Moves under way, oldest first: a handful at any time.
+    flights: Vec<(MoveId, Flight)>,
     usage: Vec<Usage>,
     next_move: u64,
     now: Time,
@@ -191,10 +215,12 @@ impl Ledger {
             return Err(Refused::UnknownForm(forms.all[MAX_FORMS]));
         }
         let mut ledger = Ledger {
+            sizes: Sizes::new(&model),
             forms,
             granularity: machine.tiers.iter().map(|tier| tier.granularity).collect(),
             entries: vec![Entry::default(); model.blocks.len()],
-            flights: BTreeMap::new(),
+            layers: model.layers.iter().map(Row::new).collect(),
+            flights: Vec::new(),
             usage: budgets.iter().map(|&capacity| Usage { capacity, ..Usage::default() }).collect(),
             next_move: 0,
             now: Time(0),
@@ -224,7 +250,7 @@ impl Ledger {
 
     /// The bytes a copy takes in its tier, allocation granularity included.
     pub fn footprint(&self, block: BlockId, form: Form) -> Bytes {
-        self.model.block(block).bytes(form.format).round_up(self.granularity[form.tier.index()])
+        self.sizes.bytes(block, form.format).round_up(self.granularity[form.tier.index()])
     }
 
     /// Bytes that can still be taken in a tier.
@@ -305,22 +331,23 @@ impl Ledger {
     /// The move under way to a block.
     pub fn flight_of(&self, block: BlockId) -> Option<(MoveId, &Flight)> {
         let id = self.entries[block.index()].flight?;
-        self.flights.get(&id).map(|flight| (id, flight))
+        self.flight(id).map(|flight| (id, flight))
     }
 
     /// A move under way.
     pub fn flight(&self, id: MoveId) -> Option<&Flight> {
-        self.flights.get(&id)
+        self.place(id).map(|place| &self.flights[place].1)
     }
 
     /// All moves under way, oldest first.
     pub fn flights(&self) -> impl Iterator<Item = (MoveId, &Flight)> {
-        self.flights.iter().map(|(&id, flight)| (id, flight))
+        self.flights.iter().map(|(id, flight)| (*id, flight))
     }
 
     /// Holds a block in fast memory until it is unpinned.
     pub fn pin(&mut self, block: BlockId) {
         self.entries[block.index()].pins += 1;
+        self.touch(block);
     }
 
     /// Takes one hold back.
@@ -328,12 +355,34 @@ impl Ledger {
         let pins = &mut self.entries[block.index()].pins;
         debug_assert!(*pins > 0);
         *pins = pins.saturating_sub(1);
+        self.touch(block);
     }
 
     /// Whether the running step needs the block.
     #[inline]
     pub fn is_pinned(&self, block: BlockId) -> bool {
         self.entries[block.index()].pins > 0
+    }
+
+    /// The blocks of a layer whose fast copies may be given up: neither held nor under way.
+    pub fn idle(&self, layer: LayerId) -> impl Iterator<Item = BlockId> + '_ {
+        let first = self.model.layer(layer).first_block.0;
+        let words = self.layers[layer.index()].idle.iter().zip((first..).step_by(u64::BITS as usize));
+        words.flat_map(|(&word, first)| {
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let index = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(BlockId(first + index))
+            })
+        })
+    }
+
+    /// A number that is another one whenever the copies, moves or holds of a layer's blocks are: what was worked out
+    /// from them stands as long as it does.
+    #[inline]
+    pub fn version(&self, layer: LayerId) -> u64 {
+        self.layers[layer.index()].version
     }
 
     /// Starts a move: takes its room and books the change of state.
@@ -362,7 +411,7 @@ impl Ledger {
         self.next_move += 1;
         let flight =
             Flight { block, from, to, class, total, sent: Bytes::ZERO, arrived: Bytes::ZERO, deadline };
-        self.flights.insert(id, flight);
+        self.flights.push((id, flight));
         self.entries[block.index()].flight = Some(id);
         self.book(block, before)?;
         Ok(id)
@@ -392,7 +441,8 @@ impl Ledger {
     /// # Errors
     /// The move is not under way, or the edge is not in the table.
     pub fn arrive(&mut self, id: MoveId, bytes: Bytes) -> Result<Option<Form>, Refused> {
-        let flight = self.flight_mut(id)?;
+        let place = self.place(id).ok_or(Refused::NoSuchMove(id))?;
+        let flight = &mut self.flights[place].1;
         flight.arrived += bytes;
         if flight.arrived < flight.total {
             return Ok(None);
@@ -400,7 +450,7 @@ impl Ledger {
         let Flight { block, to, .. } = *flight;
         let before = self.state(block);
         let bit = self.forms.bit(to)?;
-        self.flights.remove(&id);
+        self.flights.remove(place);
         let entry = &mut self.entries[block.index()];
         entry.flight = None;
         entry.copies |= bit;
@@ -413,9 +463,10 @@ impl Ledger {
     /// # Errors
     /// The move is not under way, or the edge is not in the table.
     pub fn cancel(&mut self, id: MoveId) -> Result<Flight, Refused> {
-        let flight = *self.flight_mut(id)?;
+        let place = self.place(id).ok_or(Refused::NoSuchMove(id))?;
+        let flight = self.flights[place].1;
         let before = self.state(flight.block);
-        self.flights.remove(&id);
+        self.flights.remove(place);
         self.entries[flight.block.index()].flight = None;
         self.release(flight.to, flight.block);
         self.book(flight.block, before)?;
@@ -458,19 +509,33 @@ impl Ledger {
         &self.transitions
     }
 
+    /// Notes that a block's copies, move or holds have changed.
+    fn touch(&mut self, block: BlockId) {
+        let entry = &self.entries[block.index()];
+        let idle = entry.copies & self.forms.fast != 0 && entry.pins == 0 && entry.flight.is_none();
+        let Block { layer, index, .. } = *self.model.block(block);
+        let row = &mut self.layers[layer.index()];
+        row.version += 1;
+        let bit = 1 << (index % u64::BITS);
+        let word = &mut row.idle[(index / u64::BITS) as usize];
+        *word = if idle { *word | bit } else { *word & !bit };
+    }
+
     fn native_bytes(&self, block: BlockId) -> u64 {
-        let block = self.model.block(block);
-        block.bytes(block.native).0
+        self.sizes.bytes(block, self.model.block(block).native).0
     }
 
     fn lands_fast(&self, id: MoveId) -> bool {
-        self.flights
-            .get(&id)
-            .is_some_and(|f| self.forms.bit(f.to).is_ok_and(|bit| bit & self.forms.fast != 0))
+        self.flight(id).is_some_and(|f| self.forms.bit(f.to).is_ok_and(|bit| bit & self.forms.fast != 0))
     }
 
     fn flight_mut(&mut self, id: MoveId) -> Result<&mut Flight, Refused> {
-        self.flights.get_mut(&id).ok_or(Refused::NoSuchMove(id))
+        let place = self.place(id).ok_or(Refused::NoSuchMove(id))?;
+        Ok(&mut self.flights[place].1)
+    }
+
+    fn place(&self, id: MoveId) -> Option<usize> {
+        self.flights.binary_search_by_key(&id, |(id, _)| *id).ok()
     }
 
     fn take(&mut self, form: Form, block: BlockId) -> Result<(), Refused> {
@@ -492,12 +557,12 @@ impl Ledger {
     }
 
     fn book(&mut self, block: BlockId, from: State) -> Result<(), Refused> {
+        self.touch(block);
         let to = self.state(block);
         if from == to {
             return Ok(());
         }
-        let edge = edge_between(from, to).ok_or(Refused::NoSuchEdge { block, from, to })?;
-        if edge.needs_recipe {
+        if !leads_freely(from, to) {
             return Err(Refused::NoSuchEdge { block, from, to });
         }
         self.transitions[from as usize][to as usize] += 1;

@@ -24,6 +24,7 @@ pub mod rule;
 pub mod schedule;
 pub mod score;
 pub mod serving;
+pub mod sizes;
 pub mod state;
 pub mod tally;
 pub mod units;

@@ -1,7 +1,7 @@
 //! The controller: events in, commands out. It owns the layer sequence, admission and the batch, and runs the five
 //! phases (observe, score, veto, schedule, execute) at every layer step.
 
-use crate::control::{Context, Policy};
+use crate::control::{Context, Policy, Proposal};
 use crate::event::{Command, Event, EventKind, Part, Platform};
 use crate::format::FormatId;
 use crate::guard::{Guard, GuardSpec};
@@ -76,6 +76,8 @@ pub struct Orchestrator {
     pub(crate) log: Option<Vec<Decision>>,
     pub(crate) decisions: u64,
     pub(crate) running: Option<LayerStep>,
+    /// Empty between uses; kept for its memory.
+    pub(crate) proposals: Vec<Proposal>,
     serving: Serving,
     step_began: Time,
 }
@@ -111,6 +113,7 @@ impl Orchestrator {
             log: record.then(Vec::new),
             decisions: 0,
             running: None,
+            proposals: Vec::new(),
             serving: Serving::new(max_batch),
             step_began: Time(0),
         })

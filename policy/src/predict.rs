@@ -21,6 +21,9 @@ pub trait Predictor: Send {
     /// For each expert of a layer, how often it is chosen in the long run.
     fn popularity(&self, layer: LayerId) -> &[f32];
 
+    /// The layers for which the last [`observe`](Predictor::observe) changed an estimate.
+    fn changed(&self) -> &[LayerId];
+
     /// How often a layer has been seen.
     fn observations(&self, layer: LayerId) -> u64;
 }

@@ -6,6 +6,7 @@ use crate::id::{BlockId, LinkId, TierId};
 use crate::ledger::Ledger;
 use crate::machine::{Class, Machine};
 use crate::model::Model;
+use crate::sizes::Sizes;
 use crate::units::{Bytes, Nanos};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -61,6 +62,7 @@ pub struct Route {
 pub struct Costs {
     model: Arc<Model>,
     machine: Arc<Machine>,
+    sizes: Sizes,
     /// The tier that compute reads.
     pub fast: TierId,
     /// Formats that fast copies may take, the native one first.
@@ -70,7 +72,7 @@ pub struct Costs {
 impl Costs {
     /// Costs for a run in which fast copies may take these formats.
     pub fn new(model: Arc<Model>, machine: Arc<Machine>, fast: TierId, formats: Vec<FormatId>) -> Costs {
-        Costs { model, machine, fast, formats }
+        Costs { sizes: Sizes::new(&model), model, machine, fast, formats }
     }
 
     /// The quickest way to make a fast copy of `block` in `format`, if there is one: from a lower copy in that very
@@ -84,7 +86,7 @@ impl Costs {
             .filter(|from| from.format == format || from.format.keeps(native))
             .filter_map(|from| {
                 let link = self.machine.link_between(from.tier, self.fast)?;
-                let crossing = self.model.block(block).bytes(from.format);
+                let crossing = self.sizes.bytes(block, from.format);
                 let coding = self.coding(block, from.format, format);
                 let time = self.machine.link(link).transfer(crossing) + coding;
                 Some(Route { from, to, encode_at: EncodeAt::Destination, link: Some(link), crossing, time })
@@ -94,17 +96,17 @@ impl Costs {
 
     /// Making a fast copy in `format` from another fast copy: an expansion or a requantisation.
     pub fn recode(&self, ledger: &Ledger, block: BlockId, format: FormatId) -> Option<Route> {
-        let data = self.model.block(block);
+        let native = self.model.block(block).native;
         let to = Form { tier: self.fast, format };
         ledger
             .fast_copies(block)
-            .filter(|from| from.format != format && from.format.keeps(data.native))
+            .filter(|from| from.format != format && from.format.keeps(native))
             .map(|from| Route {
                 from,
                 to,
                 encode_at: EncodeAt::Source,
                 link: None,
-                crossing: data.bytes(format),
+                crossing: self.sizes.bytes(block, format),
                 time: self.coding(block, from.format, format),
             })
             .min_by_key(|route| (route.time, route.from))
@@ -121,7 +123,11 @@ impl Costs {
 
     /// Time on the accelerator to turn one format into another.
     pub fn coding(&self, block: BlockId, from: FormatId, to: FormatId) -> Nanos {
-        coding_time(&self.machine, self.model.block(block).bytes(self.model.block(block).native), from, to)
+        if from == to {
+            return Nanos::ZERO;
+        }
+        let native = self.model.block(block).native;
+        coding_time(&self.machine, self.sizes.bytes(block, native), from, to)
     }
 }
 

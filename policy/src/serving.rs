@@ -4,6 +4,7 @@ use crate::id::RequestId;
 use crate::tally::{RequestTimes, Tally};
 use crate::units::Time;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 struct Active {
@@ -18,12 +19,14 @@ pub struct Serving {
     max_batch: usize,
     queue: VecDeque<Active>,
     running: Vec<Active>,
+    /// The requests of `running`.
+    batch: Arc<[RequestId]>,
 }
 
 impl Serving {
     /// No requests yet; at most `max_batch` decode together.
     pub fn new(max_batch: usize) -> Serving {
-        Serving { max_batch: max_batch.max(1), queue: VecDeque::new(), running: Vec::new() }
+        Serving { max_batch: max_batch.max(1), queue: VecDeque::new(), running: Vec::new(), batch: [].into() }
     }
 
     /// A request comes in.
@@ -34,10 +37,14 @@ impl Serving {
 
     /// Fills the batch from the queue, first come first served; returns whether anything is running.
     pub fn admit(&mut self, now: Time) -> bool {
+        let before = self.running.len();
         while self.running.len() < self.max_batch {
             let Some(mut next) = self.queue.pop_front() else { break };
             next.times.admitted = now;
             self.running.push(next);
+        }
+        if self.running.len() != before {
+            self.regroup();
         }
         !self.running.is_empty()
     }
@@ -48,8 +55,8 @@ impl Serving {
     }
 
     /// The batch, in order of admission.
-    pub fn batch(&self) -> Vec<RequestId> {
-        self.running.iter().map(|active| active.times.request).collect()
+    pub fn batch(&self) -> Arc<[RequestId]> {
+        self.batch.clone()
     }
 
     /// Requests in the batch.
@@ -77,7 +84,14 @@ impl Serving {
                 tally.requests.push(times.clone());
             }
         }
-        self.running.retain(|active| active.left > 0);
+        if !finished.is_empty() {
+            self.running.retain(|active| active.left > 0);
+            self.regroup();
+        }
         finished
+    }
+
+    fn regroup(&mut self) {
+        self.batch = self.running.iter().map(|active| active.times.request).collect();
     }
 }

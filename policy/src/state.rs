@@ -104,6 +104,24 @@ pub const EDGES: &[Edge] = &[
     forget(State::Compressed),
 ];
 
+/// `[from][to]`: whether an edge leads there that asks for no recipe.
+const FREELY: [[bool; STATES.len()]; STATES.len()] = {
+    let mut table = [[false; STATES.len()]; STATES.len()];
+    let mut next = 0;
+    while next < EDGES.len() {
+        let edge = &EDGES[next];
+        table[edge.from as usize][edge.to as usize] = !edge.needs_recipe;
+        next += 1;
+    }
+    table
+};
+
+/// Whether a block that cannot be made again may go from one state to another.
+#[inline]
+pub fn leads_freely(from: State, to: State) -> bool {
+    FREELY[from as usize][to as usize]
+}
+
 /// The edge between two states, if it is legal.
 pub fn edge_between(from: State, to: State) -> Option<&'static Edge> {
     EDGES.iter().find(|edge| edge.from == from && edge.to == to)
@@ -135,6 +153,10 @@ mod tests {
             for to in [State::Full, State::Reduced, State::Compressed] {
                 assert_eq!(edge_between(from, to), None);
             }
+        }
+        for (from, to) in STATES.iter().flat_map(|&from| STATES.map(|to| (from, to))) {
+            let edge = edge_between(from, to);
+            assert_eq!(leads_freely(from, to), edge.is_some_and(|edge| !edge.needs_recipe));
         }
         for edge in EDGES.iter().filter(|edge| edge.from == State::InFlight) {
             assert!(edge.name == "publish" || edge.name == "cancel");

@@ -6,7 +6,7 @@ use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 
-const NANOS_PER_SECOND: u128 = 1_000_000_000;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -91,8 +91,14 @@ fn per_second(amount: u64, rate: u64) -> Nanos {
     if rate == 0 {
         return Nanos(u64::MAX);
     }
-    let nanos = (amount as u128 * NANOS_PER_SECOND).div_ceil(rate as u128);
-    Nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    // A division of 128 bits costs several times one of 64, and amounts are rarely that large.
+    match amount.checked_mul(NANOS_PER_SECOND) {
+        Some(scaled) => Nanos(scaled.div_ceil(rate)),
+        None => {
+            let nanos = (u128::from(amount) * u128::from(NANOS_PER_SECOND)).div_ceil(rate.into());
+            Nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        }
+    }
 }
 
 macro_rules! additive {
@@ -162,6 +168,7 @@ mod tests {
     fn a_transfer_takes_bytes_over_rate_rounded_up() {
         assert_eq!(Bandwidth(1_000_000_000).time_for(Bytes(1)), Nanos(1));
         assert_eq!(Bandwidth(3).time_for(Bytes(1)), Nanos(333_333_334));
+        assert_eq!(Bandwidth(1 << 40).time_for(Bytes(1 << 50)), Nanos(1_024_000_000_000));
         assert_eq!(Bandwidth(0).time_for(Bytes(1)), Nanos(u64::MAX));
         assert_eq!(Bandwidth(0).time_for(Bytes(0)), Nanos(0));
     }

@@ -1,6 +1,7 @@
 //! How long a part of a layer takes: a roofline over weights read and operations done, plus the launch.
 
 use policy::event::{Part, Read};
+use policy::sizes::Sizes;
 use policy::{Bytes, LayerId, Machine, Model, Nanos};
 
 /// Time of the mixer, the routed blocks or the output head of a layer for one token of each request.
@@ -10,6 +11,7 @@ use policy::{Bytes, LayerId, Machine, Model, Nanos};
 pub fn time(
     machine: &Machine,
     model: &Model,
+    sizes: &Sizes,
     layer: LayerId,
     part: Part,
     contexts: &[u32],
@@ -25,7 +27,7 @@ pub fn time(
             (layer.resident + Bytes(cache), layer.flops_per_token.saturating_mul(batch))
         }
         Part::Experts => {
-            let bytes = reads.iter().map(|read| model.block(read.block).bytes(read.form.format)).sum();
+            let bytes = reads.iter().map(|read| sizes.bytes(read.block, read.form.format)).sum();
             let one = |read: &Read| 2 * model.block(read.block).elements * u64::from(read.tokens);
             (bytes, reads.iter().map(one).sum())
         }

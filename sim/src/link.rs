@@ -53,7 +53,8 @@ pub struct LinkSim {
     waiting: VecDeque<Job>,
     updated: Time,
     opposite_busy: bool,
-    generation: u64,
+    /// When the next copy will be done, as last announced.
+    announced: Option<Time>,
     count: LinkCount,
 }
 
@@ -66,7 +67,7 @@ impl LinkSim {
             waiting: VecDeque::new(),
             updated: Time(0),
             opposite_busy: false,
-            generation: 0,
+            announced: None,
             count: LinkCount::default(),
         }
     }
@@ -86,9 +87,20 @@ impl LinkSim {
         !self.active.is_empty()
     }
 
-    /// A tick scheduled under another generation is out of date.
-    pub fn generation(&self) -> u64 {
-        self.generation
+    /// When the next copy will be done if nothing changes; `None` if that is as it was at the last call. To be asked
+    /// after every change.
+    pub fn announce(&mut self) -> Option<Time> {
+        let next = self.next_done();
+        if next == self.announced {
+            return None;
+        }
+        self.announced = next;
+        next
+    }
+
+    /// Whether a copy is done now by the last announcement.
+    pub fn is_due(&self, now: Time) -> bool {
+        self.announced == Some(now)
     }
 
     /// Hands a copy over.
@@ -104,12 +116,12 @@ impl LinkSim {
         if self.opposite_busy != busy {
             self.progress(now);
             self.opposite_busy = busy;
-            self.generation += 1;
         }
     }
 
     /// The copies whose last byte has left by `now`, in the order they were handed over.
     pub fn collect(&mut self, now: Time, delivered: &mut Vec<Delivered>) {
+        self.announced = None;
         self.progress(now);
         let before = delivered.len();
         self.active.retain(|job| {
@@ -128,28 +140,27 @@ impl LinkSim {
         self.take_up(now);
     }
 
-    /// When the next copy will be done if nothing changes, under the current [`generation`](LinkSim::generation).
-    pub fn next_done(&self) -> Option<Time> {
+    fn next_done(&self) -> Option<Time> {
         let rate = self.rate_each();
         self.active
             .iter()
             .map(|job| {
                 let from = job.flows_from.max(self.updated);
-                from + Nanos(u64::try_from(job.left.div_ceil(rate)).unwrap_or(u64::MAX))
+                from + time_for(job.left, rate)
             })
             .min()
     }
 
-    fn rate_each(&self) -> u128 {
+    fn rate_each(&self) -> u64 {
         let rate = if self.opposite_busy { self.spec.duplex } else { self.spec.bandwidth };
-        (rate.0 as u128 / self.active.len().max(1) as u128).max(1)
+        (rate.0 / self.active.len().max(1) as u64).max(1)
     }
 
     fn progress(&mut self, now: Time) {
         let rate = self.rate_each();
         for job in &mut self.active {
             let flowing = now.since(job.flows_from.max(self.updated));
-            job.left = job.left.saturating_sub(rate * flowing.0 as u128);
+            job.left = job.left.saturating_sub(u128::from(rate) * u128::from(flowing.0));
         }
         if !self.active.is_empty() {
             self.count.busy += now.since(self.updated);
@@ -158,13 +169,20 @@ impl LinkSim {
     }
 
     fn take_up(&mut self, now: Time) {
-        self.generation += 1;
         while self.active.len() < self.spec.engines.max(1) as usize {
             let Some(mut job) = self.waiting.pop_front() else { break };
             job.queued = now.since(job.asked);
             job.flows_from = now + self.spec.submit;
             self.active.push(job);
         }
+    }
+}
+
+/// Work over rate, rounded up. Work seldom needs more than 64 bits, whose division is several times faster.
+fn time_for(work: u128, rate: u64) -> Nanos {
+    match u64::try_from(work) {
+        Ok(work) => Nanos(work.div_ceil(rate)),
+        Err(_) => Nanos(u64::try_from(work.div_ceil(rate.into())).unwrap_or(u64::MAX)),
     }
 }
 
@@ -190,7 +208,8 @@ mod tests {
 
     fn drain(link: &mut LinkSim) -> Vec<(u64, Time)> {
         let mut all = Vec::new();
-        while let Some(at) = link.next_done() {
+        while let Some(at) = link.announce() {
+            assert!(link.is_due(at));
             let mut delivered = Vec::new();
             link.collect(at, &mut delivered);
             all.extend(delivered.iter().map(|copy| (copy.id.0, at)));

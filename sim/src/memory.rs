@@ -3,6 +3,7 @@
 
 use policy::event::Form;
 use policy::format::FORMATS;
+use policy::sizes::Sizes;
 use policy::{BlockId, Bytes, Machine, Model, TierId};
 use std::sync::Arc;
 use thiserror::Error;
@@ -53,7 +54,7 @@ pub struct Traffic {
 #[derive(Clone, Debug)]
 pub struct Memory {
     machine: Arc<Machine>,
-    model: Arc<Model>,
+    sizes: Sizes,
     complete: Vec<u128>,
     used: Vec<Bytes>,
     traffic: Vec<Traffic>,
@@ -64,14 +65,14 @@ pub const MAX_TIERS: usize = 128 / FORMATS.len();
 
 impl Memory {
     /// Memory that holds nothing.
-    pub fn new(machine: Arc<Machine>, model: Arc<Model>) -> Memory {
+    pub fn new(machine: Arc<Machine>, model: &Model) -> Memory {
         let tiers = machine.tiers.len();
         Memory {
             complete: vec![0; model.blocks.len()],
             used: vec![Bytes::ZERO; tiers],
             traffic: vec![Traffic::default(); tiers],
+            sizes: Sizes::new(model),
             machine,
-            model,
         }
     }
 
@@ -128,7 +129,7 @@ impl Memory {
     /// Books bytes that compute reads.
     pub fn compute_reads(&mut self, block: BlockId, form: Form) {
         let traffic = &mut self.traffic[form.tier.index()];
-        traffic.read += self.model.block(block).bytes(form.format).0;
+        traffic.read += self.sizes.bytes(block, form.format).0;
         traffic.hits += 1;
     }
 
@@ -149,7 +150,7 @@ impl Memory {
     }
 
     fn footprint(&self, block: BlockId, form: Form) -> Bytes {
-        self.model.block(block).bytes(form.format).round_up(self.machine.tier(form.tier).granularity)
+        self.sizes.bytes(block, form.format).round_up(self.machine.tier(form.tier).granularity)
     }
 }
 

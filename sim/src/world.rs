@@ -8,10 +8,10 @@ use crate::timeline::{self, Chunk, Timeline};
 use crate::workload::Workload;
 use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::score::coding_time;
+use policy::sizes::Sizes;
 use policy::{
     BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, RequestId, TierId, Time,
 };
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -29,9 +29,6 @@ pub enum WorldError {
         /// The copy made.
         to: Form,
     },
-    /// A move is cancelled that is not under way.
-    #[error("move {0:?} is not under way")]
-    NoSuchMove(MoveId),
     /// A chunk does not follow on the one before.
     #[error("move {id:?} goes on at byte {offset} after {sent} bytes")]
     OutOfOrder {
@@ -47,7 +44,7 @@ pub enum WorldError {
 /// What the queue holds.
 #[derive(Clone, Copy, Debug)]
 enum Tick {
-    Link { link: LinkId, generation: u64 },
+    Link(LinkId),
     Arrived { id: MoveId, bytes: Bytes, queued: Nanos },
     Computed { layer: LayerId, part: Part },
     Request(RequestId),
@@ -68,14 +65,17 @@ struct Moving {
 pub struct World {
     machine: Arc<Machine>,
     model: Arc<Model>,
+    sizes: Sizes,
     now: Time,
     queue: Queue<Tick>,
     links: Vec<LinkSim>,
     memory: Memory,
     coder_free: Time,
-    moves: BTreeMap<MoveId, Moving>,
+    /// Moves with bytes handed over, by id: a handful at any time.
+    moves: Vec<(MoveId, Moving)>,
     workload: Workload,
     progress: Vec<u32>,
+    /// The first request that is not in the queue yet.
     next_request: usize,
     batch: Vec<(RequestId, u32)>,
     contexts: Vec<u32>,
@@ -98,7 +98,7 @@ impl World {
         workload: Workload,
         record_timeline: bool,
     ) -> Result<World, WorldError> {
-        let mut memory = Memory::new(machine.clone(), model.clone());
+        let mut memory = Memory::new(machine.clone(), &model);
         for (index, block) in model.blocks.iter().enumerate() {
             let formats =
                 std::iter::once(block.native).chain(encoded.iter().copied().filter(|&f| f != block.native));
@@ -108,38 +108,33 @@ impl World {
                 memory.publish(block, form);
             }
         }
-        let mut queue = Queue::default();
-        let mut next_request = 0;
-        for (index, request) in workload.requests().iter().enumerate() {
-            if let Some(at) = request.at {
-                queue.push(at, Rank::Admission, Tick::Request(RequestId(index as u32)));
-                next_request = index + 1;
-            }
-        }
         let mut timeline =
             record_timeline.then(|| Timeline::new(machine.clone(), model.clone(), timeline::ROOM));
         if let Some(timeline) = &mut timeline {
             timeline.level(home, Time(0), memory.used(home));
         }
-        Ok(World {
+        let mut world = World {
             links: machine.links.iter().cloned().map(LinkSim::new).collect(),
             progress: vec![0; workload.requests().len()],
+            sizes: Sizes::new(&model),
             machine,
             model,
             now: Time(0),
-            queue,
+            queue: Queue::default(),
             memory,
             coder_free: Time(0),
-            moves: BTreeMap::new(),
+            moves: Vec::new(),
             workload,
-            next_request,
+            next_request: 0,
             batch: Vec::new(),
             contexts: Vec::new(),
             delivered: Vec::new(),
             compute_time: Nanos::ZERO,
             ticks: 0,
             timeline,
-        })
+        };
+        world.expect_request();
+        Ok(world)
     }
 
     /// The present.
@@ -179,24 +174,25 @@ impl World {
 
     fn tick(&mut self, tick: Tick) -> Option<EventKind> {
         match tick {
-            Tick::Link { link, generation } => {
-                if self.links[link.index()].generation() == generation {
+            Tick::Link(link) => {
+                if self.links[link.index()].is_due(self.now) {
                     self.collect(link);
                 }
                 None
             }
             Tick::Arrived { id, bytes, queued } => {
-                let moving = self.moves.get_mut(&id)?;
+                let place = self.place(id).ok()?;
+                let moving = &mut self.moves[place].1;
                 moving.arrived += bytes;
                 if moving.whole == Some(moving.arrived) {
-                    let Moving { block, to, .. } = *moving;
-                    self.moves.remove(&id);
+                    let (_, Moving { block, to, .. }) = self.moves.remove(place);
                     self.memory.publish(block, to);
                 }
                 Some(EventKind::ChunkDone { id, queued })
             }
             Tick::Computed { layer, part } => Some(self.computed(layer, part)),
             Tick::Request(request) => {
+                self.expect_request();
                 let data = self.workload.requests()[request.index()];
                 Some(EventKind::RequestArrived {
                     request,
@@ -226,7 +222,8 @@ impl World {
         self.links[link.index()].collect(self.now, &mut delivered);
         let latency = self.links[link.index()].spec().latency;
         for copy in delivered.drain(..) {
-            let Some(moving) = self.moves.get(&copy.id).copied() else { continue };
+            let Ok(place) = self.place(copy.id) else { continue };
+            let moving = self.moves[place].1;
             if let Some(timeline) = &mut self.timeline {
                 let Moving { block, from, to, class, .. } = moving;
                 let Delivered { id, bytes, queued, taken_up } = copy;
@@ -244,40 +241,54 @@ impl World {
     }
 
     fn coding(&self, moving: &Moving) -> Nanos {
-        let block = self.model.block(moving.block);
-        coding_time(&self.machine, block.bytes(block.native), moving.from.format, moving.to.format)
+        let native = self.sizes.bytes(moving.block, self.model.block(moving.block).native);
+        coding_time(&self.machine, native, moving.from.format, moving.to.format)
+    }
+
+    fn place(&self, id: MoveId) -> Result<usize, usize> {
+        self.moves.binary_search_by_key(&id, |(id, _)| *id)
     }
 
     fn reschedule(&mut self, link: LinkId) {
         let busy = self.links[link.index()].is_busy();
         let opposite = self.links[link.index()].spec().opposite;
         if let Some(opposite) = opposite {
-            let before = self.links[opposite.index()].generation();
             self.links[opposite.index()].set_opposite_busy(self.now, busy);
-            if self.links[opposite.index()].generation() != before {
-                self.schedule_tick(opposite);
-            }
+            self.expect_link(opposite);
         }
-        self.schedule_tick(link);
+        self.expect_link(link);
     }
 
-    fn schedule_tick(&mut self, link: LinkId) {
-        let state = &self.links[link.index()];
-        if let Some(at) = state.next_done() {
-            self.queue.push(at, Rank::Transfer, Tick::Link { link, generation: state.generation() });
+    fn expect_link(&mut self, link: LinkId) {
+        if let Some(at) = self.links[link.index()].announce() {
+            self.queue.push(at, Rank::Transfer, Tick::Link(link));
+        }
+    }
+
+    /// Puts the next request with a time of its own into the queue: they come in order.
+    fn expect_request(&mut self) {
+        let next = self.next_request;
+        if let Some(at) = self.workload.requests().get(next).and_then(|request| request.at) {
+            self.next_request += 1;
+            self.queue.push(at, Rank::Admission, Tick::Request(RequestId(next as u32)));
         }
     }
 
     fn begin_chunk(&mut self, chunk: MoveChunk) -> Result<(), WorldError> {
         let MoveChunk { id, block, from, to, class, .. } = chunk;
-        if !self.moves.contains_key(&id) {
-            self.memory.expect(block, from)?;
-            self.memory.reserve(block, to)?;
-            self.note_level(to.tier);
-            let new = Moving { block, from, to, class, sent: Bytes::ZERO, arrived: Bytes::ZERO, whole: None };
-            self.moves.insert(id, new);
-        }
-        let moving = self.moves.get_mut(&id).ok_or(WorldError::NoSuchMove(id))?;
+        let place = match self.place(id) {
+            Ok(place) => place,
+            Err(place) => {
+                self.memory.expect(block, from)?;
+                self.memory.reserve(block, to)?;
+                self.note_level(to.tier);
+                let new =
+                    Moving { block, from, to, class, sent: Bytes::ZERO, arrived: Bytes::ZERO, whole: None };
+                self.moves.insert(place, (id, new));
+                place
+            }
+        };
+        let moving = &mut self.moves[place].1;
         if moving.sent != chunk.offset {
             return Err(WorldError::OutOfOrder { id, offset: chunk.offset, sent: moving.sent });
         }
@@ -320,7 +331,7 @@ impl World {
             self.batch.push((request, done));
             self.contexts.push(self.workload.requests()[request.index()].context + done);
         }
-        let time = compute::time(&self.machine, &self.model, layer, part, &self.contexts, reads);
+        let time = compute::time(&self.machine, &self.model, &self.sizes, layer, part, &self.contexts, reads);
         self.compute_time += time;
         if let Some(timeline) = &mut self.timeline {
             timeline.compute(layer, part, self.now, time);
@@ -367,7 +378,8 @@ impl Platform for World {
                 self.note_level(form.tier);
             }
             Command::Cancel { id } => {
-                let moving = self.moves.remove(&id).ok_or(WorldError::NoSuchMove(id))?;
+                let place = self.place(id).map_err(|_| WorldError::NoSuchMove(id))?;
+                let (_, moving) = self.moves.remove(place);
                 self.memory.abandon(moving.block, moving.to);
                 self.note_level(moving.to.tier);
             }

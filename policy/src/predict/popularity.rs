@@ -16,6 +16,7 @@ pub struct Popularity {
     scales: [Vec<f32>; 3],
     mixed: Vec<f32>,
     seen: Vec<u64>,
+    newest: LayerId,
 }
 
 impl Popularity {
@@ -23,7 +24,13 @@ impl Popularity {
     pub fn new(layers: usize, experts: usize, selected: usize) -> Popularity {
         let prior = selected as f32 / experts.max(1) as f32;
         let table = || vec![prior; layers * experts];
-        Popularity { experts, scales: [table(), table(), table()], mixed: table(), seen: vec![0; layers] }
+        Popularity {
+            experts,
+            scales: [table(), table(), table()],
+            mixed: table(),
+            seen: vec![0; layers],
+            newest: LayerId(0),
+        }
     }
 
     /// One scale's estimates for a layer.
@@ -45,10 +52,13 @@ impl Predictor for Popularity {
                 row[expert as usize] += rate;
             }
         }
-        let [fast, middle, slow] = &self.scales;
-        for index in range {
-            self.mixed[index] = MIX[0] * fast[index] + MIX[1] * middle[index] + MIX[2] * slow[index];
+        let [fast, middle, slow] = self.scales.each_ref().map(|scale| &scale[range.clone()]);
+        for (((mixed, fast), middle), slow) in
+            self.mixed[range.clone()].iter_mut().zip(fast).zip(middle).zip(slow)
+        {
+            *mixed = MIX[0] * fast + MIX[1] * middle + MIX[2] * slow;
         }
+        self.newest = layer;
         self.seen[layer.index()] += 1;
     }
 
@@ -59,6 +69,10 @@ impl Predictor for Popularity {
     fn popularity(&self, layer: LayerId) -> &[f32] {
         let from = layer.index() * self.experts;
         &self.mixed[from..from + self.experts]
+    }
+
+    fn changed(&self) -> &[LayerId] {
+        std::slice::from_ref(&self.newest)
     }
 
     fn observations(&self, layer: LayerId) -> u64 {

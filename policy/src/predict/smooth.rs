@@ -16,12 +16,14 @@ pub fn logistic(row: &mut [f32]) {
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     let scaled = x.clamp(-30.0, 30.0) * std::f32::consts::LOG2_E;
-    let whole = (scaled + ROUND) - ROUND;
+    let rounded = scaled + ROUND;
+    let whole = rounded - ROUND;
     // 2^f on [-1/2, 1/2], Taylor in f ln 2.
     let f = (scaled - whole) * std::f32::consts::LN_2;
-    let series =
-        1.0 + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f / 720.0)))));
-    series * f32::from_bits(((whole as i32 + 127) << 23) as u32)
+    let series = 1.0
+        + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f * (1.0 / 720.0))))));
+    // The lowest bits of `rounded` are the integer: with the bias, and moved to the exponent's place, a power of two.
+    series * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
 /// `ln(p / (1 - p))` of a probability, kept a thousandth away from 0 and 1.
@@ -41,7 +43,7 @@ fn ln(x: f32) -> f32 {
     let t = (mantissa - 1.0) / (mantissa + 1.0);
     let square = t * t;
     let series =
-        2.0 * t * (1.0 + square * (1.0 / 3.0 + square * (0.2 + square * (1.0 / 7.0 + square / 9.0))));
+        2.0 * t * (1.0 + square * (1.0 / 3.0 + square * (0.2 + square * (1.0 / 7.0 + square * (1.0 / 9.0)))));
     exponent as f32 * std::f32::consts::LN_2 + series
 }
 

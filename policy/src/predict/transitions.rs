@@ -3,9 +3,12 @@
 //! Its inputs are the experts chosen at the last two layers, those chosen at the target layer by the token before, and
 //! the log-odds of the decayed popularities; it starts as the slow popularity and learns how to correct it. A layer is
 //! predicted anew whenever it is one of the distances ahead, so that an estimate gets better as the layer comes near.
+//!
+//! A model changes only when its layer is routed, and then its last prediction is what it learns from: each prediction
+//! is made once and kept. Rows of experts are cut into [`Lanes`], so that a sum over rows stays in registers.
 
 use super::Predictor;
-use super::popularity::Popularity;
+use super::popularity::{Popularity, RATES};
 use super::smooth::{log_odds, logistic};
 use crate::id::LayerId;
 
@@ -18,39 +21,50 @@ const HISTORIES: usize = 3;
 /// What a choice one token ago starts out saying for the same expert now: that choices repeat is the commonest
 /// regularity, and learning it for each expert alone takes hundreds of tokens.
 const REPEATS: f32 = 1.0;
-/// Rows of a model after the one-hot ones: three log-odds and a bias.
-const EXTRA: usize = 4;
+/// Log-odds inputs: one for each time scale of the popularity.
+const SCALES: usize = RATES.len();
+/// Rows of a model after the one-hot ones: the log-odds and a bias.
+const EXTRA: usize = SCALES + 1;
 /// A predictor larger than this is not built; fewer distances are used instead.
 const MAX_WEIGHTS: usize = 1 << 24;
 
-/// See the module.
+/// Neighbouring experts of one row, worked on together.
+const LANES: usize = 16;
+type Lanes = [f32; LANES];
+
+/// See the module. A row holds a number for each expert, in `width` lanes; what is beyond the last expert means nothing.
 #[derive(Clone, Debug)]
 pub struct Transitions {
     layers: usize,
     experts: usize,
+    width: usize,
     popularity: Popularity,
     distances: Vec<usize>,
-    /// `[distance][layer][row][expert]`
-    weights: Vec<f32>,
-    /// `[layer][expert]`
-    next: Vec<f32>,
-    /// `[layer][scale][expert]`
-    odds: Vec<f32>,
-    /// Choices of the last `layers + 2` layer steps, newest last written at `steps`.
-    history: Vec<Vec<u32>>,
-    scales: Vec<f32>,
-    steps: usize,
-    row: Vec<f32>,
+    /// `[distance][layer][row]`
+    weights: Vec<Lanes>,
+    /// `[distance][layer]`: the last prediction of each model.
+    predicted: Vec<Lanes>,
+    /// The distance at which each layer was predicted last.
+    newest: Vec<usize>,
+    /// The layers predicted last.
+    changed: Vec<LayerId>,
+    /// `[layer][scale]`
+    odds: Vec<Lanes>,
+    /// Choices of the last `layers + 2` layer steps, and what each stands for; a step's slot is its number modulo them.
+    history: Vec<(Vec<u32>, f32)>,
+    /// The number of the coming step; the first is `history.len()`, so that every number looked back to is positive.
+    step: usize,
+    /// The one-hot rows of a model that are set, and their values.
+    inputs: Vec<(usize, f32)>,
+    errors: Vec<Lanes>,
 }
-
-/// The inputs of one prediction: for each history, the chosen experts and their weight.
-type Inputs = [(usize, f32); HISTORIES];
 
 impl Transitions {
     /// A predictor that has seen nothing.
     pub fn new(layers: usize, experts: usize, selected: usize) -> Transitions {
+        let width = experts.div_ceil(LANES);
         let rows = HISTORIES * experts + EXTRA;
-        let most = (MAX_WEIGHTS / (layers * rows * experts).max(1)).max(1);
+        let most = (MAX_WEIGHTS / (layers * rows * width * LANES).max(1)).max(1);
         let mut distances: Vec<usize> =
             std::iter::successors(Some(1), |d| Some(d * 2)).take_while(|&d| d < layers).collect();
         distances.push(layers);
@@ -58,106 +72,134 @@ impl Transitions {
         while distances.len() > most && distances.len() > 1 {
             distances.remove(distances.len() / 2);
         }
-        let popularity = Popularity::new(layers, experts, selected);
+        let prior = selected as f32 / experts.max(1) as f32;
         let mut new = Transitions {
-            weights: vec![0.0; distances.len() * layers * rows * experts],
-            next: vec![selected as f32 / experts.max(1) as f32; layers * experts],
-            odds: vec![0.0; layers * 3 * experts],
-            history: vec![Vec::new(); layers + 2],
-            scales: vec![0.0; layers + 2],
-            steps: 0,
-            row: vec![0.0; experts],
+            weights: vec![[0.0; LANES]; distances.len() * layers * rows * width],
+            predicted: vec![[prior; LANES]; distances.len() * layers * width],
+            newest: vec![0; layers],
+            changed: Vec::new(),
+            odds: vec![[0.0; LANES]; layers * SCALES * width],
+            history: vec![(Vec::new(), 0.0); layers + 2],
+            step: layers + 2,
+            inputs: Vec::new(),
+            errors: vec![[0.0; LANES]; width],
+            popularity: Popularity::new(layers, experts, selected),
             layers,
             experts,
-            popularity,
+            width,
             distances,
         };
         (0..layers).for_each(|layer| new.refresh_odds(layer));
-        for model in new.weights.chunks_exact_mut(rows * experts) {
-            let same_layer = &mut model[(HISTORIES - 1) * experts * experts..HISTORIES * experts * experts];
-            same_layer.iter_mut().step_by(experts + 1).for_each(|weight| *weight = REPEATS);
+        for model in new.weights.chunks_exact_mut(rows * width) {
+            let same_layer = &mut model[(HISTORIES - 1) * experts * width..HISTORIES * experts * width];
+            let diagonal = same_layer.as_flattened_mut().iter_mut().step_by(width * LANES + 1);
+            diagonal.take(experts).for_each(|weight| *weight = REPEATS);
         }
         new
     }
 
     fn refresh_odds(&mut self, layer: usize) {
-        for scale in 0..3 {
-            let from = (layer * 3 + scale) * self.experts;
-            let source = self.popularity.scale(scale, LayerId(layer as u16));
-            for (odds, &p) in self.odds[from..from + self.experts].iter_mut().zip(source) {
+        for scale in 0..SCALES {
+            let from = (layer * SCALES + scale) * self.width;
+            let odds = self.odds[from..from + self.width].as_flattened_mut();
+            for (odds, &p) in odds.iter_mut().zip(self.popularity.scale(scale, LayerId(layer as u16))) {
                 *odds = log_odds(p);
             }
         }
     }
 
+    /// Sets `self.inputs` to what was known at `step` of a target `ahead` steps in its future.
+    fn recall(&mut self, step: usize, ahead: usize) {
+        self.inputs.clear();
+        for (kind, step) in [step, step - 1, step + ahead - self.layers].into_iter().enumerate() {
+            let (chosen, scale) = &self.history[step % self.history.len()];
+            self.inputs.extend(chosen.iter().map(|&expert| (kind * self.experts + expert as usize, *scale)));
+        }
+    }
+
+    fn odds(&self, layer: usize) -> std::ops::Range<usize> {
+        layer * SCALES * self.width..(layer + 1) * SCALES * self.width
+    }
+
     fn model(&self, distance: usize, layer: usize) -> std::ops::Range<usize> {
-        let size = (HISTORIES * self.experts + EXTRA) * self.experts;
+        let size = (HISTORIES * self.experts + EXTRA) * self.width;
         let from = (distance * self.layers + layer) * size;
         from..from + size
     }
 
-    /// History slots as seen when the target was `ahead` steps in the future of `step`.
-    fn inputs(&self, step: usize, ahead: usize) -> Inputs {
-        let slots = self.layers + 2;
-        [step, step.wrapping_sub(1), (step + ahead).wrapping_sub(self.layers)].map(|s| {
-            let slot = s % slots;
-            (slot, self.scales[slot])
-        })
+    fn prediction(&self, distance: usize, layer: usize) -> std::ops::Range<usize> {
+        let from = (distance * self.layers + layer) * self.width;
+        from..from + self.width
     }
 
-    /// Log-odds of every expert of `layer` into `self.row`.
-    fn predict(&mut self, distance: usize, layer: usize, inputs: &Inputs) {
-        let experts = self.experts;
-        let range = self.model(distance, layer);
-        let model = &self.weights[range];
-        let (hot, extra) = model.split_at(HISTORIES * experts * experts);
-        let odds = &self.odds[layer * 3 * experts..(layer + 1) * 3 * experts];
-        let row = &mut self.row[..experts];
-        for (index, value) in row.iter_mut().enumerate() {
-            *value = extra[3 * experts + index]
-                + extra[index] * odds[index]
-                + extra[experts + index] * odds[experts + index]
-                + (extra[2 * experts + index] + 1.0) * odds[2 * experts + index];
-        }
-        for (history, &(slot, scale)) in inputs.iter().enumerate() {
-            for &chosen in &self.history[slot] {
-                let from = (history * experts + chosen as usize) * experts;
-                for (value, &weight) in row.iter_mut().zip(&hot[from..from + experts]) {
-                    *value += scale * weight;
-                }
-            }
-        }
-        logistic(row);
+    /// Predicts a layer from `self.inputs`.
+    fn predict(&mut self, distance: usize, layer: usize) {
+        let (model, prediction) = (self.model(distance, layer), self.prediction(distance, layer));
+        let odds = &self.odds[self.odds(layer)];
+        predict(&self.weights[model], odds, &self.inputs, &mut self.predicted[prediction]);
     }
 
-    /// Moves a model towards what was chosen; `self.row` holds its prediction.
-    fn learn(&mut self, distance: usize, layer: usize, inputs: &Inputs, chosen: &[u32]) {
-        let experts = self.experts;
-        let range = self.model(distance, layer);
-        let row = &mut self.row[..experts];
-        for value in row.iter_mut() {
-            *value *= -RATE;
+    /// Moves a model from its last prediction, made from `self.inputs`, towards what was chosen.
+    fn learn(&mut self, distance: usize, layer: usize, chosen: &[u32]) {
+        let (model, prediction) = (self.model(distance, layer), self.prediction(distance, layer));
+        for (error, predicted) in self.errors.iter_mut().zip(&self.predicted[prediction]) {
+            *error = predicted.map(|p| p * -RATE);
         }
         for &expert in chosen {
-            row[expert as usize] += RATE;
+            self.errors.as_flattened_mut()[expert as usize] += RATE;
         }
-        let model = &mut self.weights[range];
-        let (hot, extra) = model.split_at_mut(HISTORIES * experts * experts);
-        let odds = &self.odds[layer * 3 * experts..(layer + 1) * 3 * experts];
-        for (index, &error) in row.iter().enumerate() {
-            for scale in 0..3 {
-                extra[scale * experts + index] += ODDS_RATE * error * odds[scale * experts + index];
-            }
-            extra[3 * experts + index] += error;
+        let odds = &self.odds[self.odds(layer)];
+        learn(&mut self.weights[model], odds, &self.inputs, &self.errors);
+    }
+}
+
+/// The probabilities that a model gives, row by row of its log-odds and its set inputs.
+#[inline(never)] // As arguments, rows are known not to overlap: sums stay in vector registers.
+fn predict(model: &[Lanes], odds: &[Lanes], inputs: &[(usize, f32)], out: &mut [Lanes]) {
+    let width = out.len();
+    let (hot, extra) = model.split_at(model.len() - EXTRA * width);
+    for (lane, out) in out.iter_mut().enumerate() {
+        let [fast, middle, slow, bias] = std::array::from_fn(|row| &extra[row * width + lane]);
+        let mut sum = *bias;
+        add_products(&mut sum, fast, &odds[lane]);
+        add_products(&mut sum, middle, &odds[width + lane]);
+        add_products(&mut sum, &slow.map(|weight| weight + 1.0), &odds[2 * width + lane]);
+        for &(row, value) in inputs {
+            add_scaled(&mut sum, value, &hot[row * width + lane]);
         }
-        for (history, &(slot, scale)) in inputs.iter().enumerate() {
-            for &chosen in &self.history[slot] {
-                let from = (history * experts + chosen as usize) * experts;
-                for (weight, &error) in hot[from..from + experts].iter_mut().zip(row.iter()) {
-                    *weight += scale * error;
-                }
-            }
+        logistic(&mut sum);
+        *out = sum;
+    }
+}
+
+/// Adds the errors to every row of a model that took part, by what its input was.
+#[inline(never)]
+fn learn(model: &mut [Lanes], odds: &[Lanes], inputs: &[(usize, f32)], errors: &[Lanes]) {
+    let width = errors.len();
+    let (hot, extra) = model.split_at_mut(model.len() - EXTRA * width);
+    for (lane, &error) in errors.iter().enumerate() {
+        let slowly = error.map(|error| ODDS_RATE * error);
+        for scale in 0..SCALES {
+            add_products(&mut extra[scale * width + lane], &slowly, &odds[scale * width + lane]);
         }
+        add_scaled(&mut extra[SCALES * width + lane], 1.0, &error);
+        for &(row, value) in inputs {
+            add_scaled(&mut hot[row * width + lane], value, &error);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_products(sums: &mut Lanes, left: &Lanes, right: &Lanes) {
+    for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
+        *sum += left * right;
+    }
+}
+
+#[inline(always)]
+fn add_scaled(sums: &mut Lanes, scale: f32, row: &Lanes) {
+    for (sum, value) in sums.iter_mut().zip(row) {
+        *sum += scale * value;
     }
 }
 
@@ -167,32 +209,32 @@ impl Predictor for Transitions {
         for distance in 0..self.distances.len() {
             let ahead = self.distances[distance];
             // A prediction made before anything was seen has nothing to learn from.
-            if self.steps > ahead {
-                let inputs = self.inputs(self.steps - 1 - (ahead - 1), ahead);
-                self.predict(distance, at, &inputs);
-                self.learn(distance, at, &inputs, chosen);
+            if self.step > self.history.len() + ahead {
+                self.recall(self.step - ahead, ahead);
+                self.learn(distance, at, chosen);
             }
         }
         self.popularity.observe(layer, chosen, scale);
         self.refresh_odds(at);
-        let slot = self.steps % (self.layers + 2);
-        self.history[slot].clear();
-        self.history[slot].extend_from_slice(chosen);
-        self.scales[slot] = scale;
-        self.steps += 1;
+        let slot = self.step % self.history.len();
+        self.history[slot].0.clear();
+        self.history[slot].0.extend_from_slice(chosen);
+        self.history[slot].1 = scale;
+        self.changed.clear();
         for distance in 0..self.distances.len() {
             let ahead = self.distances[distance];
             let target = (at + ahead) % self.layers;
-            let inputs = self.inputs(self.steps - 1, ahead);
-            self.predict(distance, target, &inputs);
-            let from = target * self.experts;
-            self.next[from..from + self.experts].copy_from_slice(&self.row[..self.experts]);
+            self.recall(self.step, ahead);
+            self.predict(distance, target);
+            self.newest[target] = distance;
+            self.changed.push(LayerId(target as u16));
         }
+        self.step += 1;
     }
 
     fn next_visit(&self, layer: LayerId) -> &[f32] {
-        let from = layer.index() * self.experts;
-        &self.next[from..from + self.experts]
+        let newest = self.prediction(self.newest[layer.index()], layer.index());
+        &self.predicted[newest].as_flattened()[..self.experts]
     }
 
     fn popularity(&self, layer: LayerId) -> &[f32] {
@@ -201,6 +243,10 @@ impl Predictor for Transitions {
 
     fn observations(&self, layer: LayerId) -> u64 {
         self.popularity.observations(layer)
+    }
+
+    fn changed(&self) -> &[LayerId] {
+        &self.changed
     }
 }
 

@@ -1,0 +1,73 @@
+//! What each block weighs in each format, worked out once for a run: most blocks of a model are alike.
+
+use crate::format::{FORMATS, FormatId};
+use crate::id::BlockId;
+use crate::model::Model;
+use crate::units::Bytes;
+use std::collections::BTreeMap;
+
+/// See the module. Equal to [`Block::bytes`](crate::model::Block::bytes) for every block and format.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// The shape of each block.
+    shapes: Vec<u32>,
+    /// Bytes of each shape in each format.
+    bytes: Vec<[Bytes; FORMATS.len()]>,
+}
+
+impl Sizes {
+    /// The sizes of a model's blocks.
+    pub fn new(model: &Model) -> Sizes {
+        let mut known = BTreeMap::new();
+        let mut bytes = Vec::new();
+        let shape = |block: &crate::model::Block| {
+            *known.entry((block.elements, block.rows)).or_insert_with(|| {
+                bytes.push(std::array::from_fn(|format| block.bytes(FormatId(format as u8))));
+                bytes.len() as u32 - 1
+            })
+        };
+        let shapes = model.blocks.iter().map(shape).collect();
+        Sizes { shapes, bytes }
+    }
+
+    /// Exact bytes of a block in a format.
+    #[inline]
+    pub fn bytes(&self, block: BlockId, format: FormatId) -> Bytes {
+        self.bytes[self.shapes[block.index()] as usize][format.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::LayerId;
+    use crate::model::{Block, BlockKind};
+
+    #[test]
+    fn blocks_of_one_shape_share_a_row_and_every_size_is_exact() {
+        let block = |index, elements| Block {
+            kind: BlockKind::Expert,
+            layer: LayerId(0),
+            index,
+            elements,
+            rows: 3,
+            native: FormatId(0),
+        };
+        let blocks = vec![block(0, 96), block(1, 97), block(2, 96)];
+        let model = Model {
+            name: String::new(),
+            layers: Vec::new(),
+            blocks,
+            resident: Bytes::ZERO,
+            head_read: Bytes::ZERO,
+            head_flops_per_token: 0,
+        };
+        let sizes = Sizes::new(&model);
+        assert_eq!(sizes.bytes.len(), 2);
+        for (id, block) in model.blocks.iter().enumerate() {
+            for format in (0..FORMATS.len() as u8).map(FormatId) {
+                assert_eq!(sizes.bytes(BlockId(id as u32), format), block.bytes(format));
+            }
+        }
+    }
+}

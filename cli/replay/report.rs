@@ -40,7 +40,7 @@ fn gaps(verdicts: &[Verdict]) -> String {
 fn fits(verdicts: &[Verdict]) -> String {
     match working_set(verdicts) {
         Some(slots) => format!("The working set fits from {slots} slots on."),
-        None => "The working set fits in none of these: no policy can win what it costs.".to_owned(),
+        None => "The working set fits in none of these.".to_owned(),
     }
 }
 

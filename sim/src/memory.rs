@@ -138,7 +138,7 @@ impl Memory {
         self.traffic[to.index()].written += bytes.0;
     }
 
-    /// Bytes taken in a tier, copies that are being made included.
+    /// Bytes that managed blocks take in a tier, unfinished copies included.
     pub fn used(&self, tier: TierId) -> Bytes {
         self.used[tier.index()]
     }

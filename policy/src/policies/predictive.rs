@@ -26,9 +26,9 @@ pub const ENTRY: Entry = Entry {
 const PARAMS: &[Param] = &[
     Param {
         name: "horizon",
-        about: "tokens over which memory is priced",
-        default: 32.0,
-        min: 1.0,
+        about: "tokens a block is kept at most on its popularity alone, about",
+        default: 1.0,
+        min: 0.0,
         max: 100_000.0,
     },
     Param {
@@ -98,6 +98,58 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     }))
 }
 
+/// When a block will be needed: with probability `p` at the next visit of its layer, `wait` tokens from now, and if not
+/// then, at `rate` visits a token.
+#[derive(Clone, Copy)]
+struct NextUse {
+    p: f64,
+    wait: f64,
+    rate: f64,
+}
+
+/// What keeping a copy until its next use comes to, in nanoseconds: the stall saved and the rent of its memory; and the
+/// price of memory (nanoseconds a byte and token) at which the two would be equal.
+#[derive(Clone, Copy)]
+struct Holding {
+    saved: f64,
+    rent: f64,
+    break_even: f64,
+    bytes: f64,
+}
+
+impl NextUse {
+    /// Expected tokens until the next use.
+    fn tokens(self) -> f64 {
+        self.wait + (1.0 - self.p) / self.rate
+    }
+
+    /// The worth of a copy of `bytes` whose use saves `saves` nanoseconds, with memory at `price`. It is kept until the
+    /// next visit, and beyond it, for about `horizon` tokens, only where popularity alone pays the rent: so where memory
+    /// is cheap, blocks rank by expected time to next use, and where it is dear, by the probability of the very next
+    /// visit.
+    #[inline]
+    fn holding(self, saves: f64, price: f64, bytes: f64, horizon: f64) -> Holding {
+        let rent = price * bytes;
+        // Kept on, it is used at `rate` and given up at 1 / `horizon`, whichever is first.
+        let kept_on = (1.0 - self.p) * horizon / (1.0 + self.rate * horizon);
+        let later = kept_on * self.rate;
+        let (mut saved, mut paid) = (self.p * saves, self.wait * rent);
+        if saves * self.rate > rent {
+            saved += later * saves;
+            paid += kept_on * rent;
+        }
+        let soon = self.p / self.wait;
+        let index = if soon >= self.rate { soon } else { (self.p + later) / (self.wait + kept_on) };
+        Holding { saved, rent: paid, break_even: index * saves / bytes, bytes }
+    }
+}
+
+impl Holding {
+    fn worth(self) -> f64 {
+        self.saved - self.rent
+    }
+}
+
 struct Predictive {
     predictor: Transitions,
     experts: u32,
@@ -120,22 +172,22 @@ struct Predictive {
 }
 
 impl Predictive {
-    /// Probability of the next visit, and expected tokens until the next use: the layers until the block's layer, then
-    /// the tokens it is likely to be passed over.
+    /// When a block will be needed, as far as the router's history says.
     #[inline]
-    fn next_use(&self, context: &Context, block: BlockId) -> (f64, f64) {
+    fn next_use(&self, context: &Context, block: BlockId) -> NextUse {
         let layer = block.0 / self.experts;
         let expert = (block.0 % self.experts) as usize;
         let layers = context.signals.layers;
-        let current = u32::from(context.signals.layer.0);
-        let mut ahead = layer + layers - current;
+        let mut ahead = layer + layers - u32::from(context.signals.layer.0);
         if ahead > layers {
             ahead -= layers;
         }
         let id = LayerId(layer as u16);
-        let p = f64::from(self.predictor.next_visit(id)[expert]);
-        let rate = f64::from(self.predictor.popularity(id)[expert]);
-        (p, f64::from(ahead) / f64::from(layers) + (1.0 - p) / (rate + RARE))
+        NextUse {
+            p: f64::from(self.predictor.next_visit(id)[expert]),
+            wait: f64::from(ahead) / f64::from(layers),
+            rate: f64::from(self.predictor.popularity(id)[expert]) + RARE,
+        }
     }
 
     /// What one use costs if the copy is gone: the cheapest way to have it again.
@@ -170,12 +222,17 @@ impl Predictive {
         }
     }
 
-    /// Loss per byte and token of giving up the copy of a block that is worth least.
-    fn loss(&self, context: &Context, block: BlockId, refetch: &mut Option<f64>) -> Option<(f64, Victim)> {
+    /// What keeping a copy until its next use is worth, and which copy: the one of the block that is worth least.
+    fn least_copy(
+        &self,
+        context: &Context,
+        block: BlockId,
+        refetch: &mut Option<f64>,
+    ) -> Option<(Holding, Victim)> {
         let ledger = &context.ledger;
         let full = ledger.full_copy(block);
         let packed = ledger.fast_copies(block).find(|form| !form.format.get().direct);
-        let (form, per_use) = match (full, packed) {
+        let (form, saves) = match (full, packed) {
             (Some(full), Some(packed)) => (full, context.costs.expand(block, packed.format).0 as f64),
             _ => {
                 let form = full.or(packed).or_else(|| ledger.fast_copies(block).next())?;
@@ -183,10 +240,21 @@ impl Predictive {
                 (form, again - context.costs.expand(block, form.format).0 as f64)
             }
         };
-        let (probability, next_use) = self.next_use(context, block);
-        let loss = per_use.max(1.0) / next_use / ledger.footprint(block, form).0 as f64;
-        let terms = Terms { probability, next_use, saved: per_use / next_use, ..Terms::default() };
-        Some((loss, Victim { block, form, terms: Some(terms) }))
+        let next = self.next_use(context, block);
+        let holding = next.holding(
+            saves.max(1.0),
+            self.memory_price,
+            ledger.footprint(block, form).0 as f64,
+            self.horizon,
+        );
+        let terms = Terms {
+            probability: next.p,
+            next_use: next.tokens(),
+            saved: holding.saved,
+            memory: holding.rent,
+            ..Terms::default()
+        };
+        Some((holding, Victim { block, form, terms: Some(terms.sum()) }))
     }
 
     fn lower_bound(&self, p: f64, observations: u64) -> f64 {
@@ -213,23 +281,33 @@ impl Policy for Predictive {
         let block = proposal.block;
         let route = proposal.route;
         let error = self.usable(context, block, route.to.format)?;
-        let (probability, next_use) = self.next_use(context, block);
-        let squared = error.upper * error.upper;
-        // A copy that is made is used now and, with what is left of the horizon, once more.
-        let again = self.horizon / (self.horizon + next_use);
-        let weight = proposal.gate_squared + again * self.gates[block.index()];
-        let drift = self.drift_price.unwrap_or(0.0) * weight * squared;
+        let next = self.next_use(context, block);
+        let price = self.drift_price.unwrap_or(0.0) * error.upper * error.upper;
         let expand = context.costs.expand(block, route.to.format).0 as f64;
-        let bytes =
-            if proposal.action == Action::Read { 0 } else { context.ledger.footprint(block, route.to).0 };
-        let memory = self.memory_price * bytes as f64 * next_use.min(self.horizon);
-        let moving = route.time.0 as f64;
-        let decode = expand * (1.0 + again);
-        Some(Terms { probability, next_use, saved: 0.0, moving, decode, drift, memory, total: 0.0 }.sum())
+        // What the copy is worth to later steps; a copy that is there already costs no more for being read.
+        let later_drift = price * self.gates[block.index()];
+        let saves = (self.refetch(context, block) - expand - later_drift).max(0.0);
+        let bytes = context.ledger.footprint(block, route.to).0 as f64;
+        let holding = next.holding(saves, self.memory_price, bytes, self.horizon);
+        let kept = proposal.action != Action::Read && holding.worth() > 0.0;
+        let (saved, memory) = if kept { (holding.saved, holding.rent) } else { (0.0, 0.0) };
+        Some(
+            Terms {
+                probability: next.p,
+                next_use: next.tokens(),
+                saved,
+                moving: route.time.0 as f64,
+                decode: expand,
+                drift: price * proposal.gate_squared,
+                memory,
+                total: 0.0,
+            }
+            .sum(),
+        )
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
-        let mut least: Option<(f64, Victim)> = None;
+        let mut least: Option<(f64, f64, Victim)> = None;
         // Blocks of one size and format cost the same to fetch again.
         let uniform = context.costs.formats.len() == 1;
         let mut shared = None;
@@ -241,18 +319,18 @@ impl Policy for Predictive {
                 continue;
             }
             let mut own = None;
-            let Some((loss, victim)) =
-                self.loss(context, block, if uniform { &mut shared } else { &mut own })
+            let Some((holding, victim)) =
+                self.least_copy(context, block, if uniform { &mut shared } else { &mut own })
             else {
                 continue;
             };
-            let better = least.as_ref().is_none_or(|(best, known)| (loss, block) < (*best, known.block));
-            if better {
-                least = Some((loss, victim));
+            let worth = holding.worth() / holding.bytes;
+            if least.as_ref().is_none_or(|(best, _, known)| (worth, block) < (*best, known.block)) {
+                least = Some((worth, holding.break_even, victim));
             }
         }
-        let (loss, victim) = least?;
-        self.memory_price += MEMORY_SMOOTHING * (loss - self.memory_price);
+        let (_, break_even, victim) = least?;
+        self.memory_price += MEMORY_SMOOTHING * (break_even - self.memory_price);
         if context.ledger.fast_copies(victim.block).nth(1).is_none() {
             self.leave(victim.block);
         }

@@ -15,6 +15,9 @@ const RATE: f32 = 0.02;
 const ODDS_RATE: f32 = 0.1;
 /// One-hot inputs: the last layer, the one before, the same layer one token ago.
 const HISTORIES: usize = 3;
+/// What a choice one token ago starts out saying for the same expert now: that choices repeat is the commonest
+/// regularity, and learning it for each expert alone takes hundreds of tokens.
+const REPEATS: f32 = 1.0;
 /// Rows of a model after the one-hot ones: three log-odds and a bias.
 const EXTRA: usize = 4;
 /// A predictor larger than this is not built; fewer distances are used instead.
@@ -70,6 +73,10 @@ impl Transitions {
             distances,
         };
         (0..layers).for_each(|layer| new.refresh_odds(layer));
+        for model in new.weights.chunks_exact_mut(rows * experts) {
+            let same_layer = &mut model[(HISTORIES - 1) * experts * experts..HISTORIES * experts * experts];
+            same_layer.iter_mut().step_by(experts + 1).for_each(|weight| *weight = REPEATS);
+        }
         new
     }
 

@@ -4,7 +4,6 @@
 use policy::replay::{Order, ReplayInput, Reset};
 use policy::{Demands, registry};
 use sim::{Case, Keep};
-use std::path::PathBuf;
 
 /// Rules of which a replay in atomic order and the controller must agree to the hit. `static` keeps slots free for
 /// guests when it serves, because a step cannot run without its blocks; `predictive` cannot be replayed.
@@ -57,15 +56,8 @@ fn simulation_and_replay_count_the_same_hits() {
 #[test]
 fn simulation_and_replay_count_the_same_hits_on_recorded_routing() {
     const TOKENS: usize = 1500;
-    let data = std::env::var("HOTSET_DATA").map_or_else(
-        |_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data")),
-        PathBuf::from,
-    );
+    let Some(data) = crate::data() else { return };
     let trace = data.join("moe_routing/gpt-oss-20b/mmlu_dev.npz");
-    if !trace.exists() {
-        println!("skipped: no data at {}", trace.display());
-        return;
-    }
     let mut case = case(&trace.display().to_string(), 288);
     case.limit_tokens = Some(TOKENS as u64);
     let whole = case.routing.demands(false);

@@ -11,6 +11,7 @@ mod invariants;
 mod readme;
 mod reference;
 mod small;
+mod starved;
 mod style;
 
 use std::path::{Path, PathBuf};

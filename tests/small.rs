@@ -151,7 +151,15 @@ pub(crate) struct Seen<P> {
 /// Runs a policy on a world, with a witness between them.
 pub(crate) fn run<P: Platform>(case: &Case, entry: &Entry, world: P) -> Result<Seen<P>, RunError<P::Error>> {
     let params = entry.resolve(&BTreeMap::new()).unwrap();
-    let mut orchestrator = case.orchestrator(entry, &params, true).unwrap();
+    watch(case, case.orchestrator(entry, &params, true).unwrap(), world)
+}
+
+/// Runs a controller on a world, with a witness between them.
+pub(crate) fn watch<P: Platform>(
+    case: &Case,
+    mut orchestrator: Orchestrator,
+    world: P,
+) -> Result<Seen<P>, RunError<P::Error>> {
     let mut witness = Witness::new(world, case);
     let mut decisions = Vec::new();
     policy::run(&mut orchestrator, &mut witness, |decision| decisions.push(decision))?;

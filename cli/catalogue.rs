@@ -114,7 +114,7 @@ pub(crate) fn models(args: &ModelArgs) -> Result<(), Failure> {
         scenarios::models().map_err(Failure::failed)?
     } else {
         let each = args.configs.iter().map(|name| scenarios::model(name).map(|(_, facts)| facts));
-        each.collect::<Result<_, _>>().map_err(Failure::refused)?
+        each.collect::<Result<_, _>>()?
     };
     if args.format == Format::Json {
         return output::print_json(&facts);

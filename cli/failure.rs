@@ -1,6 +1,8 @@
 //! How a command ends when it does not end well.
 
+use scenarios::Diagnostics;
 use std::error::Error;
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 /// What went wrong, in words for the person who typed the command.
@@ -11,6 +13,8 @@ type Cause = Box<dyn Error + Send + Sync>;
 pub(crate) enum Failure {
     /// The input was refused.
     Refused(Cause),
+    /// A scenario, a machine or a model was refused, with every error in it.
+    Flawed(Box<Diagnostics>),
     /// The input was fine and the run failed.
     Failed(Cause),
     /// Nobody reads the output any more, as under `| head`.
@@ -30,12 +34,21 @@ impl Failure {
 
     /// Says what happened on stderr, and answers with the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        let (code, error) = match self {
-            Failure::Refused(error) => (2, error),
-            Failure::Failed(error) => (1, error),
-            Failure::Closed => return ExitCode::SUCCESS,
-        };
-        eprintln!("error: {error}");
-        ExitCode::from(code)
+        match self {
+            Failure::Flawed(diagnostics) => eprintln!("{}", diagnostics.render(stderr().is_terminal())),
+            Failure::Refused(error) | Failure::Failed(error) => eprintln!("error: {error}"),
+            Failure::Closed => {}
+        }
+        match self {
+            Failure::Refused(_) | Failure::Flawed(_) => ExitCode::from(2),
+            Failure::Failed(_) => ExitCode::FAILURE,
+            Failure::Closed => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl From<Diagnostics> for Failure {
+    fn from(diagnostics: Diagnostics) -> Failure {
+        Failure::Flawed(Box::new(diagnostics))
     }
 }

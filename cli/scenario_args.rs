@@ -21,7 +21,7 @@ pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
 
 /// Loads a scenario; all its errors at once.
 pub(crate) fn load(name: &str, set: &[(String, String)]) -> Result<Scenario, Failure> {
-    scenarios::load(name, set, &check_policy).map_err(Failure::refused)
+    Ok(scenarios::load(name, set, &check_policy)?)
 }
 
 /// Loads a scenario and opens or generates its routing.

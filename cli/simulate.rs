@@ -4,9 +4,12 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
 use crate::scenario_args::{Overrides, assignment, load_case};
+use policy::record::Decision;
 use scenarios::Scenario;
+use sim::output::Output;
 use sim::resolve::resolve_policy;
 use sim::{Case, Keep, Outcome, Summary};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Simulate a scenario: what to expect from this machine, model, load and policy
@@ -21,6 +24,10 @@ pub(crate) struct Args {
     /// Run once for each value, as in `--sweep memory.hbm='192 slots,288 slots'`
     #[arg(long, value_name = "PATH=A,B,C", value_parser = assignment)]
     sweep: Option<(String, String)>,
+
+    /// Write summary.json, requests.csv, decisions.jsonl, timeline.json (opens in Perfetto) and report.html to this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "sweep")]
+    out: Option<PathBuf>,
 
     /// How to print
     #[arg(long, value_enum, default_value_t)]
@@ -45,7 +52,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 fn run_one(args: &Args) -> Result<(), Failure> {
     let (scenario, case) = load_case(&args.scenario, &args.overrides.set)?;
-    let (summary, _) = simulate(&scenario, &case, Keep::default())?;
+    let summary = match &args.out {
+        None => simulate(&scenario, &case, Keep::default(), |_| {})?.0,
+        Some(folder) => {
+            let mut files = Output::create(folder, &case).map_err(Failure::refused)?;
+            let (summary, outcome) =
+                simulate(&scenario, &case, Output::KEEP, |decision| files.decision(&decision))?;
+            files.finish(&scenario.name, &outcome, &summary).map_err(Failure::failed)?;
+            summary
+        }
+    };
     match args.format {
         Format::Json => output::print_json(&summary),
         Format::Table => output::print(&table(&scenario, &case, &summary)),
@@ -63,7 +79,7 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
     let progress = Progress::new(cases.len() as u64, "simulating");
     let mut summaries = Vec::new();
     for (scenario, case) in &cases {
-        summaries.push(simulate(scenario, case, Keep::default())?.0);
+        summaries.push(simulate(scenario, case, Keep::default(), |_| {})?.0);
         progress.step();
     }
     drop(progress);
@@ -91,11 +107,16 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
 
 /// Runs the scenario's own policy.
 #[allow(clippy::disallowed_methods)] // The wall clock reports how fast the run was; nothing in the run sees it.
-pub(crate) fn simulate(scenario: &Scenario, case: &Case, keep: Keep) -> Result<(Summary, Outcome), Failure> {
+fn simulate(
+    scenario: &Scenario,
+    case: &Case,
+    keep: Keep,
+    each: impl FnMut(Decision),
+) -> Result<(Summary, Outcome), Failure> {
     let (entry, params) = policy_of(scenario)?;
     let progress = Progress::spinner("simulating");
     let start = Instant::now();
-    let outcome = case.run(entry, &params, keep, |_| {}).map_err(Failure::failed)?;
+    let outcome = case.run(entry, &params, keep, each).map_err(Failure::failed)?;
     drop(progress);
     Ok((Summary::new(case, &outcome, entry.name, start.elapsed().as_secs_f64()), outcome))
 }

@@ -33,6 +33,6 @@ impl TraceFiles {
                 _ => error,
             })
         });
-        whole.map_err(|error| Failure::refused(error))
+        whole.map_err(Failure::refused)
     }
 }

@@ -1,1 +1,39 @@
-//! What the whole has to hold, seen from outside.
+//! What the whole has to hold, seen from outside: one binary, so that it links once.
+
+mod agreement;
+mod bad_input;
+mod cli;
+mod closed_forms;
+mod conformance;
+mod determinism;
+mod golden;
+mod invariants;
+mod readme;
+mod reference;
+mod small;
+mod starved;
+mod style;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The root of the repository.
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The command under test, run from the root.
+fn hotset() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hotset"));
+    command.current_dir(ROOT);
+    command
+}
+
+/// The folder of recorded data; `None`, with a line that says so, where it is absent.
+fn data() -> Option<PathBuf> {
+    let beside = || Path::new(ROOT).join("../shared/data");
+    let folder = std::env::var_os("HOTSET_DATA").map_or_else(beside, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: no data at {}", folder.display());
+    None
+}

@@ -3,24 +3,48 @@
 use super::grid::{Curve, Grid, Run};
 use crate::output;
 use policy::replay::cold_misses;
-use policy::verdict::{Point, Verdict, working_set};
+use policy::verdict::{Lever, Point, Verdict, working_set};
 
 /// The table of the first `shown` curves, and the verdict on all of them.
 pub(super) fn text(grid: &Grid, curves: &[Curve], shown: usize) -> String {
-    let mut text = table(grid, &curves[..shown]);
-    let verdicts = verdicts(grid, curves);
-    if verdicts.is_empty() {
-        return text;
+    let rates = rates(grid, &curves[..shown]);
+    match verdicts(grid, curves).as_slice() {
+        [] => rates,
+        [only] => format!("{rates}\n{only}\n"),
+        verdicts => format!(
+            "{rates}\nWhere the misses are, in points of the hit rate:\n{}\n{}\n",
+            gaps(verdicts),
+            fits(verdicts)
+        ),
     }
-    verdicts.iter().for_each(|verdict| text += &format!("\n{verdict}\n"));
-    text += &match working_set(&verdicts) {
-        Some(slots) => format!("\nThe working set fits from {slots} slots on.\n"),
-        None => "\nThe working set fits in none of these.\n".to_owned(),
-    };
-    text
 }
 
-fn table(grid: &Grid, curves: &[Curve]) -> String {
+fn gaps(verdicts: &[Verdict]) -> String {
+    let points = |share: f64| format!("{:.2}", 100.0 * share);
+    let row = |verdict: &Verdict| {
+        let lever = match verdict.lever() {
+            Some(Lever::Policy) => "policy",
+            Some(Lever::Capacity) => "more slots or fewer bits",
+            Some(Lever::Start) => "warm start",
+            None => "none needed",
+        };
+        let [policy, capacity, compulsory] =
+            [verdict.policy_gap, verdict.capacity_gap, verdict.compulsory_gap].map(points);
+        [verdict.capacity.to_string(), verdict.policy.clone(), policy, capacity, compulsory, lever.to_owned()]
+    };
+    let header =
+        ["slots", "best policy", "a better policy wins", "working set", "first demands", "largest lever"];
+    output::numbers(header.map(String::from), verdicts.iter().map(row))
+}
+
+fn fits(verdicts: &[Verdict]) -> String {
+    match working_set(verdicts) {
+        Some(slots) => format!("The working set fits from {slots} slots on."),
+        None => "The working set fits in none of these.".to_owned(),
+    }
+}
+
+fn rates(grid: &Grid, curves: &[Curve]) -> String {
     let mut columns: Vec<_> = grid.policies.iter().zip(curves).collect();
     columns.sort_by_key(|(policy, _)| policy.entry.clairvoyant);
     let mut header = vec!["slots".to_owned()];

@@ -12,13 +12,17 @@ pub(crate) struct Sizes {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     slots: Vec<u32>,
 
-    /// Capacities in bytes, such as 2GiB,4GiB; needs the size of a block
+    /// Capacities in bytes, such as 2GiB,4GiB; needs --model or --block-bytes
     #[arg(long, value_name = "SIZE", value_delimiter = ',', allow_hyphen_values = true)]
-    #[arg(value_parser = bytes, conflicts_with = "slots", requires = "block_bytes")]
+    #[arg(value_parser = bytes, conflicts_with = "slots", requires = "block")]
     capacity: Vec<Bytes>,
 
-    /// Bytes of one block
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    /// The model that the trace is of: a name from `hotset models` or the path of a config.json
+    #[arg(long, value_name = "MODEL", group = "block")]
+    model: Option<String>,
+
+    /// Bytes of one block, where there is no model file
+    #[arg(long, value_name = "BYTES", group = "block", value_parser = clap::value_parser!(u64).range(1..))]
     block_bytes: Option<u64>,
 }
 
@@ -34,7 +38,10 @@ pub(crate) struct Size {
 impl Sizes {
     /// The capacities asked for, or a spread over the blocks there are.
     pub(crate) fn resolve(&self, demands: &Demands) -> Result<Vec<Size>, Failure> {
-        let block = self.block_bytes.map(Bytes);
+        let block = match &self.model {
+            Some(model) => Some(block_of(model, demands)?),
+            None => self.block_bytes.map(Bytes),
+        };
         if let (Some(block), false) = (block, self.capacity.is_empty()) {
             return self.capacity.iter().map(|&capacity| fit(capacity, block)).collect();
         }
@@ -45,6 +52,18 @@ impl Sizes {
         let bytes = |slots: usize| block.map(|block| Bytes(block.0.saturating_mul(slots as u64)));
         Ok(slots.into_iter().map(|slots| Size { slots, bytes: bytes(slots) }).collect())
     }
+}
+
+/// The bytes of one block of a model that the demands can be of.
+fn block_of(name: &str, demands: &Demands) -> Result<Bytes, Failure> {
+    let (model, facts) = scenarios::model(name)?;
+    let (blocks, traced) = (model.blocks.len(), demands.universe());
+    if blocks != traced as usize {
+        return Err(Failure::refused(format!(
+            "the model {name} has {blocks} blocks and the trace {traced}: it is of another model, or --experts is wrong"
+        )));
+    }
+    Ok(facts.block_bytes)
 }
 
 fn fit(capacity: Bytes, block: Bytes) -> Result<Size, Failure> {

@@ -32,15 +32,15 @@ pub(crate) struct Args {
     tokens: u32,
 
     /// Exponent of the popularity, 0 (uniform) to 10
-    #[arg(long, value_name = "S", default_value_t = SAMPLE.skew)]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = SAMPLE.skew)]
     skew: f64,
 
     /// Probability that an expert of the previous token is chosen again at the same layer
-    #[arg(long, value_name = "P", default_value_t = SAMPLE.stickiness)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = SAMPLE.stickiness)]
     stickiness: f64,
 
     /// Probability that an expert of the layer before leads to the one of the same popularity
-    #[arg(long, value_name = "P", default_value_t = SAMPLE.coupling)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = SAMPLE.coupling)]
     coupling: f64,
 
     /// Draw gate weights too
@@ -50,6 +50,10 @@ pub(crate) struct Args {
     /// Seed of everything: equal arguments give an equal file
     #[arg(long, value_name = "N", default_value_t = SAMPLE.seed)]
     seed: u64,
+
+    /// Which draws of the seed: another number gives other tokens of the same popularity
+    #[arg(long, value_name = "N", default_value_t = SAMPLE.draws)]
+    draws: u32,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -64,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         coupling: args.coupling,
         gates: args.gates,
         seed: args.seed,
-        draws: 0,
+        draws: args.draws,
     };
     let trace = traces::generate(&params).map_err(Failure::refused)?;
     super::write(&trace, &args.output)

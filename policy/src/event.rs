@@ -161,7 +161,7 @@ pub enum Command {
         /// The copy.
         form: Form,
     },
-    /// Give up a move of which no chunk is under way: its room is free.
+    /// Give up a move that was begun and of which no chunk is under way: its room is free.
     Cancel {
         /// The move.
         id: MoveId,

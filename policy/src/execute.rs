@@ -28,8 +28,7 @@ impl Orchestrator {
     pub(crate) fn begin(&mut self, proposal: &Proposal) -> Result<bool, Refused> {
         let Proposal { block, route, class, .. } = *proposal;
         if !self.make_room(self.context.ledger.footprint(block, route.to))? {
-            self.tally.veto(Reason::Capacity);
-            self.log_proposal(proposal, Verdict::Reject(Reason::Capacity));
+            self.no_room(proposal);
             return Ok(false);
         }
         let had_none = !self.context.ledger.is_fast(block);
@@ -44,6 +43,12 @@ impl Orchestrator {
             self.tally.speculations += 1;
         }
         Ok(true)
+    }
+
+    /// Writes down that a proposal which has passed could not be placed.
+    pub(crate) fn no_room(&mut self, proposal: &Proposal) {
+        self.tally.veto(Reason::Capacity);
+        self.log_proposal(proposal, Verdict::Reject(Reason::Capacity));
     }
 
     /// Frees fast memory until `wanted` bytes fit; `false` if that cannot be done now.
@@ -64,6 +69,18 @@ impl Orchestrator {
         self.log(block, Action::Evict, Verdict::Pass, terms, |decision| decision.from = Some(form));
         self.context.ledger.drop_copy(block, form)?;
         self.commands.push(Command::Drop { block, form });
+        Ok(())
+    }
+
+    /// Takes a fast copy from a block that the running step needs, but cannot serve as things are.
+    pub(crate) fn give_way(&mut self, block: BlockId) -> Result<(), Refused> {
+        let copy = self.context.ledger.fast_copies(block).next();
+        self.context.ledger.unpin(block);
+        copy.map_or(Ok(()), |form| self.evict(Victim { block, form, terms: None }))?;
+        self.context.ledger.pin(block);
+        if !self.context.ledger.is_fast(block) {
+            self.policy.lost(&self.context, block);
+        }
         Ok(())
     }
 
@@ -94,7 +111,10 @@ impl Orchestrator {
         };
         self.log(flight.block, Action::Cancel, Verdict::Pass, None, |decision| decision.to = Some(flight.to));
         self.context.ledger.cancel(id)?;
-        self.commands.push(Command::Cancel { id });
+        // A move of which nothing was handed over is not known to the platform.
+        if flight.sent > Bytes::ZERO {
+            self.commands.push(Command::Cancel { id });
+        }
         if !self.context.ledger.is_fast(flight.block) {
             self.policy.lost(&self.context, flight.block);
         }

@@ -8,7 +8,7 @@ use crate::record::Action;
 use crate::score::{Route, Terms};
 use crate::state::State;
 use crate::tally::Cause;
-use crate::units::{Nanos, Time};
+use crate::units::{Bytes, Nanos, Time};
 
 /// Where one block of the demand stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +45,18 @@ pub(crate) struct LayerStep {
 impl LayerStep {
     fn count(&self, which: impl Fn(&Standing) -> bool) -> usize {
         self.members.iter().filter(|member| which(&member.standing)).count()
+    }
+
+    /// Whether blocks are left and none of them could be placed.
+    fn starved(&self) -> bool {
+        self.count(|s| *s == Standing::Unserved) > 0
+            && self.count(|s| matches!(s, Standing::Ready(_) | Standing::Waiting(_))) == 0
+    }
+
+    /// Blocks that wait for room, the last first.
+    fn unserved(&self) -> impl Iterator<Item = BlockId> + '_ {
+        let waiting = self.members.iter().rev().filter(|member| member.standing == Standing::Unserved);
+        waiting.map(|member| member.routed.block)
     }
 }
 
@@ -94,21 +106,28 @@ impl Orchestrator {
     /// Serves every block that has no copy decided yet, then computes if nothing is waited for.
     fn serve_wave(&mut self) -> Result<(), ControlError> {
         let Some(mut step) = self.running.take() else { return Ok(()) };
-        for index in 0..step.members.len() {
-            if step.members[index].standing == Standing::Unserved {
-                self.serve(&mut step, index)?;
-            }
-        }
-        let starved = step.count(|s| matches!(s, Standing::Ready(_) | Standing::Waiting(_))) == 0;
-        if starved && self.context.ledger.flights().next().is_none() {
-            let block =
-                step.members.iter().find(|m| m.standing == Standing::Unserved).map(|m| m.routed.block);
-            if let Some(block) = block {
+        self.serve_unserved(&mut step)?;
+        while step.starved() && self.context.ledger.flights().next().is_none() {
+            // Fast copies that cannot be read as they are take the room that one to be read would need.
+            let holder = step.unserved().find(|&block| self.context.ledger.is_fast(block));
+            let Some(holder) = holder else {
+                let block = step.unserved().last().unwrap_or_default();
                 return Err(ControlError::DoesNotFit { layer: step.layer, block });
-            }
+            };
+            self.give_way(holder)?;
+            self.serve_unserved(&mut step)?;
         }
         self.compute_if_ready(&mut step);
         self.running = Some(step);
+        Ok(())
+    }
+
+    fn serve_unserved(&mut self, step: &mut LayerStep) -> Result<(), ControlError> {
+        for index in 0..step.members.len() {
+            if step.members[index].standing == Standing::Unserved {
+                self.serve(step, index)?;
+            }
+        }
         Ok(())
     }
 
@@ -130,11 +149,7 @@ impl Orchestrator {
 
     /// A step in which nothing could be placed tries again when a move has ended.
     pub(crate) fn resume_starved(&mut self) -> Result<(), ControlError> {
-        let starved = self.running.as_ref().is_some_and(|step| {
-            !step.computing
-                && step.count(|s| *s == Standing::Unserved) > 0
-                && step.count(|s| matches!(s, Standing::Ready(_) | Standing::Waiting(_))) == 0
-        });
+        let starved = self.running.as_ref().is_some_and(|step| !step.computing && step.starved());
         if starved { self.serve_wave() } else { Ok(()) }
     }
 
@@ -154,7 +169,7 @@ impl Orchestrator {
         let mut options = std::mem::take(&mut self.proposals);
         self.options(step, index, &mut options);
         options.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.route.to.cmp(&b.route.to)));
-        let taken = self.first_possible(&options);
+        let taken = self.first_possible(step, &options);
         options.clear();
         self.proposals = options;
         (step.members[index].standing, step.members[index].drift) =
@@ -166,11 +181,16 @@ impl Orchestrator {
     /// block then stands and the drift it adds.
     fn first_possible(
         &mut self,
+        step: &LayerStep,
         options: &[Proposal],
     ) -> Result<Option<(Standing, (f64, f64))>, ControlError> {
         for proposal in options {
             let chosen_among_many = self.context.costs.formats.len() > 1 || proposal.action != Action::Read;
             if chosen_among_many && !self.vetted(proposal) {
+                continue;
+            }
+            if !proposal.route.to.format.get().direct && !self.leaves_room_to_expand(step, proposal) {
+                self.no_room(proposal);
                 continue;
             }
             if let Some(standing) = self.act(proposal)? {
@@ -241,6 +261,23 @@ impl Orchestrator {
             }
             None => false,
         });
+    }
+
+    /// Whether a copy that must be expanded can be, beside all that the step holds. Otherwise the step could fill fast
+    /// memory with copies of which it can read none.
+    fn leaves_room_to_expand(&self, step: &LayerStep, proposal: &Proposal) -> bool {
+        let ledger = &self.context.ledger;
+        let held = |member: &Member| -> Bytes {
+            let block = member.routed.block;
+            let coming = ledger.flight_of(block).map(|(_, flight)| flight.to);
+            ledger.fast_copies(block).chain(coming).map(|form| ledger.footprint(block, form)).sum()
+        };
+        let pinned = step.members.iter().filter(|member| member.standing != Standing::Done);
+        let tier = proposal.route.to.tier;
+        let native = Form { tier, format: self.context.model.block(proposal.block).native };
+        let wanted = [proposal.route.to, native].map(|form| ledger.footprint(proposal.block, form));
+        let total: Bytes = pinned.map(held).chain(wanted).sum();
+        total <= ledger.usage(tier).capacity
     }
 
     /// Carries out one way to serve a block; `None` if there is no room for it.

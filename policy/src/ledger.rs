@@ -328,6 +328,12 @@ impl Ledger {
         self.forms.first(self.entries[block.index()].copies & self.forms.fast & native)
     }
 
+    /// Whether a move to a block is under way.
+    #[inline]
+    pub fn is_moving(&self, block: BlockId) -> bool {
+        self.entries[block.index()].flight.is_some()
+    }
+
     /// The move under way to a block.
     pub fn flight_of(&self, block: BlockId) -> Option<(MoveId, &Flight)> {
         let id = self.entries[block.index()].flight?;

@@ -8,7 +8,7 @@ use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
 
 /// The policies, in the order they are listed.
-const REGISTRY: &[Entry] =
+static REGISTRY: &[Entry] =
     &[lru::ENTRY, lfu::ENTRY, lfru::ENTRY, sieve::ENTRY, static_set::ENTRY, predictive::ENTRY, belady::ENTRY];
 
 /// Runs a policy over a trace without time.

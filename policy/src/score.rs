@@ -106,7 +106,7 @@ impl Costs {
                 to,
                 encode_at: EncodeAt::Source,
                 link: None,
-                crossing: self.sizes.bytes(block, native),
+                crossing: self.sizes.bytes(block, format),
                 time: self.coding(block, from.format, format),
             })
             .min_by_key(|route| (route.time, route.from))

@@ -4,6 +4,7 @@ pub mod compare;
 pub mod compute;
 pub mod link;
 pub mod memory;
+pub mod output;
 pub mod queue;
 pub mod report;
 pub mod resolve;
@@ -12,6 +13,7 @@ pub mod timeline;
 pub mod workload;
 pub mod world;
 
+pub use output::{Output, OutputError};
 pub use report::Summary;
 pub use simulate::{Case, Keep, Outcome, RunFailure};
 pub use world::{World, WorldError};

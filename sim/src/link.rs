@@ -28,6 +28,8 @@ pub struct Delivered {
     pub bytes: Bytes,
     /// How long it waited before an engine took it up.
     pub queued: Nanos,
+    /// When the engine took it up.
+    pub taken_up: Time,
 }
 
 /// What a direction has carried.
@@ -125,7 +127,8 @@ impl LinkSim {
         self.active.retain(|job| {
             let done = job.left == 0 && job.flows_from <= now;
             if done {
-                delivered.push(Delivered { id: job.id, bytes: job.bytes, queued: job.queued });
+                let Job { id, bytes, queued, asked, .. } = *job;
+                delivered.push(Delivered { id, bytes, queued, taken_up: asked + queued });
             }
             !done
         });

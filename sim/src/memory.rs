@@ -139,6 +139,11 @@ impl Memory {
         self.traffic[to.index()].written += bytes.0;
     }
 
+    /// Bytes that managed blocks take in a tier, unfinished copies included.
+    pub fn used(&self, tier: TierId) -> Bytes {
+        self.used[tier.index()]
+    }
+
     /// What has gone through a tier.
     pub fn traffic(&self, tier: TierId) -> &Traffic {
         &self.traffic[tier.index()]

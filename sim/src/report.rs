@@ -202,30 +202,35 @@ impl Summary {
     }
 }
 
-/// The least stall any policy could have: the fewest fetches (Belady's misses, each over an idle link) less all the
-/// compute that could hide them. No order of moves does better with full-precision blocks over this link, because
-/// fetching early never makes fewer fetches.
+/// The least stall any policy could have with every block at full precision: the fewest fetches (Belady's misses, each of
+/// the fewest bytes that lose nothing, over an idle link) less all the compute that could hide them. No order of moves
+/// does better, because fetching early never makes fewer fetches.
 pub fn stall_bound_s(case: &Case, clairvoyant: &Outcome) -> f64 {
     let tally = clairvoyant.orchestrator.tally();
     let link = case.machine.links.iter().find(|link| link.from == case.home);
-    let busy = link.map_or(0.0, |link| link.busy(case.model.largest_block()).as_secs_f64());
+    let fewest = |block: &policy::model::Block| {
+        let lossless = case.encoded.iter().filter(|format| format.keeps(block.native));
+        lossless.map(|&format| block.bytes(format)).chain([block.bytes(block.native)]).min()
+    };
+    let bytes = case.model.blocks.iter().filter_map(fewest).min().unwrap_or_default();
+    let busy = link.map_or(0.0, |link| link.busy(bytes).as_secs_f64());
     let misses = (tally.demanded - tally.hits()) as f64;
     (misses * busy - clairvoyant.world.compute_time().as_secs_f64()).max(0.0)
 }
 
-fn ratio(part: f64, whole: f64) -> f64 {
+pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-fn ttft(request: &RequestTimes) -> f64 {
+pub(crate) fn ttft(request: &RequestTimes) -> f64 {
     request.first_token.since(request.arrived).as_millis_f64()
 }
 
-fn e2e(request: &RequestTimes) -> f64 {
+pub(crate) fn e2e(request: &RequestTimes) -> f64 {
     request.finished.since(request.arrived).as_millis_f64()
 }
 
-fn tpot(request: &RequestTimes) -> Option<f64> {
+pub(crate) fn tpot(request: &RequestTimes) -> Option<f64> {
     (request.tokens > 1).then(|| (e2e(request) - ttft(request)) / f64::from(request.tokens - 1))
 }
 

@@ -1,6 +1,6 @@
 //! From a scenario to a case: traces opened or generated, budgets counted, tables turned.
 
-use crate::simulate::{Case, RunFailure};
+use crate::simulate::{CHUNK, Case, RunFailure};
 use crate::workload::Arrivals;
 use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
@@ -64,6 +64,7 @@ impl Case {
             fit: fit.map(Arc::new),
             arrivals,
             max_batch: max_batch as usize,
+            chunk: CHUNK,
             limit_tokens: workload.limit_tokens,
             slo: scenario.slo,
             seed: scenario.seed,

@@ -40,6 +40,8 @@ pub struct Case {
     pub arrivals: Arrivals,
     /// Requests that decode together, at most.
     pub max_batch: usize,
+    /// Size of the chunks of background moves.
+    pub chunk: Bytes,
     /// Tokens decoded over all requests, at most.
     pub limit_tokens: Option<u64>,
     /// The service objectives, if any.
@@ -179,7 +181,7 @@ impl Case {
             encoded: self.encoded.clone(),
             guard: self.guard.clone(),
             max_batch: self.max_batch,
-            chunk: CHUNK,
+            chunk: self.chunk,
             record,
         };
         Ok(Orchestrator::new(setup, policy)?)

@@ -4,12 +4,14 @@ use crate::compute;
 use crate::link::{Delivered, LinkSim};
 use crate::memory::{Memory, MemoryError};
 use crate::queue::{Queue, Rank};
-use crate::timeline::Timeline;
+use crate::timeline::{self, Chunk, Timeline};
 use crate::workload::Workload;
-use policy::event::{Command, Event, EventKind, Form, MoveChunk, Part, Platform, Read};
+use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::score::coding_time;
 use policy::sizes::Sizes;
-use policy::{BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, RequestId, Time};
+use policy::{
+    BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, RequestId, TierId, Time,
+};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -53,6 +55,7 @@ struct Moving {
     block: BlockId,
     from: Form,
     to: Form,
+    class: MoveClass,
     sent: Bytes,
     arrived: Bytes,
     whole: Option<Bytes>,
@@ -90,7 +93,7 @@ impl World {
     pub fn new(
         machine: Arc<Machine>,
         model: Arc<Model>,
-        home: policy::TierId,
+        home: TierId,
         encoded: &[FormatId],
         workload: Workload,
         record_timeline: bool,
@@ -105,15 +108,11 @@ impl World {
                 memory.publish(block, form);
             }
         }
-        let timeline = record_timeline.then(|| {
-            let arrow = |link: &policy::machine::Link| {
-                let name = |tier| &machine.tier(tier).name;
-                format!("{} {} to {}", link.name, name(link.from), name(link.to))
-            };
-            let tracks =
-                std::iter::once("accelerator".to_owned()).chain(machine.links.iter().map(arrow)).collect();
-            Timeline::new(tracks, machine.tiers.iter().map(|tier| tier.name.clone()).collect())
-        });
+        let mut timeline =
+            record_timeline.then(|| Timeline::new(machine.clone(), model.clone(), timeline::ROOM));
+        if let Some(timeline) = &mut timeline {
+            timeline.level(home, Time(0), memory.used(home));
+        }
         let mut world = World {
             links: machine.links.iter().cloned().map(LinkSim::new).collect(),
             progress: vec![0; workload.requests().len()],
@@ -225,6 +224,12 @@ impl World {
         for copy in delivered.drain(..) {
             let Ok(place) = self.place(copy.id) else { continue };
             let moving = self.moves[place].1;
+            if let Some(timeline) = &mut self.timeline {
+                let Moving { block, from, to, class, .. } = moving;
+                let Delivered { id, bytes, queued, taken_up } = copy;
+                let chunk = Chunk { id, block, from, to, class, bytes, queued };
+                timeline.carried(link, chunk, taken_up, self.now);
+            }
             self.memory.carried(moving.from.tier, moving.to.tier, copy.bytes);
             let last = moving.whole == Some(moving.sent);
             let coding = if last { self.coding(&moving) } else { Nanos::ZERO };
@@ -270,13 +275,15 @@ impl World {
     }
 
     fn begin_chunk(&mut self, chunk: MoveChunk) -> Result<(), WorldError> {
-        let MoveChunk { id, block, from, to, .. } = chunk;
+        let MoveChunk { id, block, from, to, class, .. } = chunk;
         let place = match self.place(id) {
             Ok(place) => place,
             Err(place) => {
                 self.memory.expect(block, from)?;
                 self.memory.reserve(block, to)?;
-                let new = Moving { block, from, to, sent: Bytes::ZERO, arrived: Bytes::ZERO, whole: None };
+                self.note_level(to.tier);
+                let new =
+                    Moving { block, from, to, class, sent: Bytes::ZERO, arrived: Bytes::ZERO, whole: None };
                 self.moves.insert(place, (id, new));
                 place
             }
@@ -291,19 +298,17 @@ impl World {
         if from.tier == to.tier {
             let start = self.coder_free.max(self.now);
             let queued = start.since(self.now);
-            self.coder_free = start + self.coding(&moving);
+            let coding = self.coding(&moving);
+            self.coder_free = start + coding;
+            if let Some(timeline) = &mut self.timeline {
+                timeline.coding(block, from, to, start, coding);
+            }
             let tick = Tick::Arrived { id, bytes: chunk.len, queued };
             self.queue.push(self.coder_free, Rank::Transfer, tick);
             return Ok(());
         }
         let link = self.machine.link_between(from.tier, to.tier).ok_or(WorldError::NoLink { from, to })?;
         self.links[link.index()].submit(self.now, id, chunk.len);
-        if let Some(timeline) = &mut self.timeline {
-            let length = self.links[link.index()].spec().busy(chunk.len);
-            timeline.span(1 + link.index(), self.now, length, || {
-                format!("{} {}", self.model.block_name(block), to.format.name())
-            });
-        }
         self.reschedule(link);
         Ok(())
     }
@@ -329,10 +334,16 @@ impl World {
         let time = compute::time(&self.machine, &self.model, &self.sizes, layer, part, &self.contexts, reads);
         self.compute_time += time;
         if let Some(timeline) = &mut self.timeline {
-            timeline.span(0, self.now, time, || format!("L{} {part:?}", layer.0));
+            timeline.compute(layer, part, self.now, time);
         }
         self.queue.push(self.now + time, Rank::Completion, Tick::Computed { layer, part });
         Ok(())
+    }
+
+    fn note_level(&mut self, tier: TierId) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.level(tier, self.now, self.memory.used(tier));
+        }
     }
 
     /// A closed client sends its next request when one is finished.
@@ -362,13 +373,15 @@ impl Platform for World {
     fn submit(&mut self, command: Command) -> Result<(), WorldError> {
         match command {
             Command::Move(chunk) => self.begin_chunk(chunk)?,
-            Command::Drop { block, form } => self.memory.free(block, form)?,
+            Command::Drop { block, form } => {
+                self.memory.free(block, form)?;
+                self.note_level(form.tier);
+            }
             Command::Cancel { id } => {
-                // A move with nothing handed over yet is not known here: it has taken no room.
-                if let Ok(place) = self.place(id) {
-                    let (_, moving) = self.moves.remove(place);
-                    self.memory.abandon(moving.block, moving.to);
-                }
+                let place = self.place(id).map_err(|_| WorldError::NoSuchMove(id))?;
+                let (_, moving) = self.moves.remove(place);
+                self.memory.abandon(moving.block, moving.to);
+                self.note_level(moving.to.tier);
             }
             Command::Compute { layer, part, batch, reads } => {
                 self.begin_compute(layer, part, &batch, &reads)?

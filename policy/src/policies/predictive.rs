@@ -26,9 +26,9 @@ pub const ENTRY: Entry = Entry {
 const PARAMS: &[Param] = &[
     Param {
         name: "horizon",
-        about: "tokens over which memory is priced",
-        default: 32.0,
-        min: 1.0,
+        about: "tokens a block is kept at most on its popularity alone, about",
+        default: 1.0,
+        min: 0.0,
         max: 100_000.0,
     },
     Param {
@@ -63,6 +63,8 @@ const PARAMS: &[Param] = &[
 
 /// Speculative moves under way at once.
 const MAX_SPECULATIONS: usize = 2;
+/// Blocks less likely than this to be asked for are not worth a look.
+const LIKELY: f64 = 0.05;
 /// The share of the drift budget that the price steers for; the guard stops at the whole of it.
 const DRIFT_TARGET: f64 = 0.9;
 /// Prices of memory that differ by less than this share rank blocks alike.
@@ -118,7 +120,6 @@ struct Holding {
     saved: f64,
     rent: f64,
     break_even: f64,
-    bytes: f64,
 }
 
 impl NextUse {
@@ -128,19 +129,23 @@ impl NextUse {
     }
 
     /// The worth of a copy of `bytes` whose use saves `saves` nanoseconds, with memory at `price`. It is kept until the
-    /// next visit, and beyond it only where popularity alone pays the rent: so where memory is cheap, blocks rank by
-    /// expected time to next use, and where it is dear, by the probability of the very next visit.
+    /// next visit, and beyond it, for about `horizon` tokens, only where popularity alone pays the rent: so where memory
+    /// is cheap, blocks rank by expected time to next use, and where it is dear, by the probability of the very next
+    /// visit.
     #[inline]
-    fn holding(self, saves: f64, price: f64, bytes: f64) -> Holding {
+    fn holding(self, saves: f64, price: f64, bytes: f64, horizon: f64) -> Holding {
         let rent = price * bytes;
+        // Kept on, it is used at `rate` and given up at 1 / `horizon`, whichever is first.
+        let kept_on = (1.0 - self.p) * horizon / (1.0 + self.rate * horizon);
+        let later = kept_on * self.rate;
         let (mut saved, mut paid) = (self.p * saves, self.wait * rent);
         if saves * self.rate > rent {
-            saved = saves;
-            paid += (1.0 - self.p) / self.rate * rent;
+            saved += later * saves;
+            paid += kept_on * rent;
         }
         let soon = self.p / self.wait;
-        let index = if soon >= self.rate { soon } else { 1.0 / self.tokens() };
-        Holding { saved, rent: paid, break_even: index * saves / bytes, bytes }
+        let index = if soon >= self.rate { soon } else { (self.p + later) / (self.wait + kept_on) };
+        Holding { saved, rent: paid, break_even: index * saves / bytes }
     }
 }
 
@@ -263,7 +268,7 @@ impl Predictive {
         let next_use = self.next_uses(context, layer);
         let worth = |block: BlockId| {
             let stake = self.stakes[block.index()]?;
-            let holding = next_use(block).holding(stake.saves, self.ranking_price, stake.bytes);
+            let holding = next_use(block).holding(stake.saves, self.ranking_price, stake.bytes, self.horizon);
             Some((holding.worth() / stake.bytes, block))
         };
         context.ledger.idle(layer).filter_map(worth).reduce(|a, b| if b < a { b } else { a })
@@ -287,6 +292,39 @@ impl Predictive {
             least = least.into_iter().chain(ranked.least).reduce(|a, b| if b < a { b } else { a });
         }
         least.map(|(_, block)| block)
+    }
+
+    /// A move of a block whose layer is `ahead` layers away and will ask for it with probability `probability`.
+    fn speculation(
+        &self,
+        context: &Context,
+        block: BlockId,
+        probability: f64,
+        ahead: u32,
+    ) -> Option<Proposal> {
+        let data = context.model.block(block);
+        let route = context.costs.fetch(&context.ledger, block, data.native)?;
+        let observations = self.predictor.observations(data.layer);
+        let in_time = (route.time.0 as f64).min(context.signals.idle_window.0 as f64 * f64::from(ahead));
+        let tokens = f64::from(ahead) / f64::from(context.signals.layers);
+        let bytes = context.ledger.footprint(block, route.to).0 as f64;
+        let terms = Terms {
+            probability,
+            next_use: tokens,
+            saved: self.lower_bound(probability, observations) * in_time,
+            memory: (1.0 + self.hysteresis) * self.memory_price * bytes * tokens,
+            ..Terms::default()
+        };
+        Some(Proposal {
+            block,
+            action: Action::Speculate,
+            route,
+            class: MoveClass::Speculation,
+            gate_squared: 0.0,
+            layer_drift: 0.0,
+            observations,
+            terms: terms.sum(),
+        })
     }
 
     fn lower_bound(&self, p: f64, observations: u64) -> f64 {
@@ -320,7 +358,7 @@ impl Policy for Predictive {
         let later_drift = price * self.gates[block.index()];
         let saves = (self.refetch(context, block) - expand - later_drift).max(0.0);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
-        let holding = next.holding(saves, self.memory_price, bytes);
+        let holding = next.holding(saves, self.memory_price, bytes, self.horizon);
         let kept = proposal.action != Action::Read && holding.worth() > 0.0;
         let (saved, memory) = if kept { (holding.saved, holding.rent) } else { (0.0, 0.0) };
         Some(
@@ -340,10 +378,9 @@ impl Policy for Predictive {
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
         let block = self.least(context)?;
-        self.refresh_stake(context, block);
         let stake = self.stakes[block.index()]?;
         let next = self.next_use(context, block);
-        let holding = next.holding(stake.saves, self.memory_price, stake.bytes);
+        let holding = next.holding(stake.saves, self.memory_price, stake.bytes, self.horizon);
         self.memory_price += MEMORY_SMOOTHING * (holding.break_even - self.memory_price);
         let terms = Terms {
             probability: next.p,
@@ -360,56 +397,29 @@ impl Policy for Predictive {
     fn lost(&mut self, _context: &Context, _block: BlockId) {}
 
     fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
-        let under_way =
-            context.ledger.flights().filter(|(_, flight)| flight.class != MoveClass::Demand).count();
-        if under_way >= MAX_SPECULATIONS {
-            return;
-        }
+        let background = context.ledger.flights().filter(|(_, flight)| flight.class != MoveClass::Demand);
+        let most = MAX_SPECULATIONS.saturating_sub(background.count());
         let layers = context.signals.layers;
-        let window = context.signals.idle_window.0 as f64;
         for ahead in 1..=self.ahead.min(layers - 1) {
+            if most == 0 {
+                return;
+            }
             let layer = LayerId(((u32::from(context.signals.layer.0) + ahead) % layers) as u16);
-            let observations = self.predictor.observations(layer);
-            for expert in 0..self.experts {
-                let block = BlockId(u32::from(layer.0) * self.experts + expert);
-                if context.ledger.is_fast(block) || context.ledger.flight_of(block).is_some() {
+            let first = u32::from(layer.0) * self.experts;
+            for (block, &p) in (first..).map(BlockId).zip(self.predictor.next_visit(layer)) {
+                let likely = f64::from(p) >= LIKELY;
+                if !likely || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
                     continue;
                 }
-                let probability = f64::from(self.predictor.next_visit(layer)[expert as usize]);
-                if probability < 0.05 {
-                    continue;
+                let Some(new) = self.speculation(context, block, f64::from(p), ahead) else { continue };
+                let rank = |proposal: &Proposal| (proposal.terms.total, proposal.block);
+                let place = proposals.partition_point(|known| rank(known) < rank(&new));
+                if place < most {
+                    proposals.insert(place, new);
+                    proposals.truncate(most);
                 }
-                let native = context.model.block(block).native;
-                let Some(route) = context.costs.fetch(&context.ledger, block, native) else { continue };
-                let time = route.time.0 as f64;
-                let saved = self.lower_bound(probability, observations) * time.min(window * f64::from(ahead));
-                let rent = f64::from(ahead) / f64::from(layers);
-                let bytes = context.ledger.footprint(block, route.to).0 as f64;
-                let memory = (1.0 + self.hysteresis) * self.memory_price * bytes * rent;
-                let terms = Terms {
-                    probability,
-                    next_use: rent,
-                    saved,
-                    moving: 0.0,
-                    decode: 0.0,
-                    drift: 0.0,
-                    memory,
-                    total: 0.0,
-                };
-                proposals.push(Proposal {
-                    block,
-                    action: Action::Speculate,
-                    route,
-                    class: MoveClass::Speculation,
-                    gate_squared: 0.0,
-                    layer_drift: 0.0,
-                    observations,
-                    terms: terms.sum(),
-                });
             }
         }
-        proposals.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.block.cmp(&b.block)));
-        proposals.truncate(MAX_SPECULATIONS - under_way);
     }
 
     fn step_done(&mut self, context: &Context, drift: f64) {

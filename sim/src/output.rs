@@ -1,0 +1,125 @@
+//! What a run leaves in a folder: `decisions.jsonl`, `requests.csv`, `timeline.json`, `report.html`, `summary.json`.
+//! No file has its name before it is whole, and none gets it before all of them are.
+
+mod decisions;
+mod draft;
+mod histogram;
+mod page;
+mod requests;
+
+use crate::report::Summary;
+use crate::simulate::{Case, Keep, Outcome};
+use decisions::DecisionLog;
+use draft::Draft;
+use policy::record::Decision;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why the files of a run could not be written.
+#[derive(Debug, Error)]
+pub enum OutputError {
+    /// The path, or a part of it, is something else than a folder.
+    #[error("{}: not a folder, so no files can be written into it; give the path of a folder, new or old", .path.display())]
+    NotAFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The folder cannot be made.
+    #[error("{}: the folder cannot be made: {source}", .path.display())]
+    Folder {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("{}: cannot be written: {source}{}", .path.display(), hint(source.kind()))]
+    File {
+        /// The path it would have had.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The page cannot be laid out.
+    #[error("report.html cannot be laid out: {0}")]
+    Page(#[from] minijinja::Error),
+}
+
+fn hint(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room, or write to another disk",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "; choose a folder you may write to",
+        ErrorKind::IsADirectory => "; a folder has this name: remove it, or write elsewhere",
+        _ => "",
+    }
+}
+
+/// See the module.
+pub struct Output<'a> {
+    case: &'a Case,
+    folder: PathBuf,
+    decisions: DecisionLog<'a, Draft>,
+}
+
+impl<'a> Output<'a> {
+    /// What a run must keep for all files to be written.
+    pub const KEEP: Keep = Keep { decisions: true, timeline: true };
+
+    /// Begins the output of a run of `case`. The folder is made where it is missing.
+    ///
+    /// # Errors
+    /// The path is not a folder and cannot become one, or no file can be made in it.
+    pub fn create(folder: &Path, case: &'a Case) -> Result<Output<'a>, OutputError> {
+        fs::create_dir_all(folder).map_err(|source| match source.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                OutputError::NotAFolder { path: folder.to_owned() }
+            }
+            _ => OutputError::Folder { path: folder.to_owned(), source },
+        })?;
+        let draft = Draft::create(folder.join("decisions.jsonl"))?;
+        let decisions = DecisionLog::new(draft, &case.machine, &case.model);
+        Ok(Output { case, folder: folder.to_owned(), decisions })
+    }
+
+    /// Writes a decision down. A failure is kept for [`Output::finish`]: the run cannot be stopped from here.
+    pub fn decision(&mut self, decision: &Decision) {
+        self.decisions.write(decision);
+    }
+
+    /// Writes the other files and gives all of them their names, which it answers. Files of an earlier run are
+    /// replaced. A run that did not keep its timeline has no `timeline.json`.
+    ///
+    /// # Errors
+    /// A file cannot be written; then none of them appears, unless it was the last step, the naming, that failed.
+    pub fn finish(
+        self,
+        scenario: &str,
+        outcome: &Outcome,
+        summary: &Summary,
+    ) -> Result<Vec<PathBuf>, OutputError> {
+        let Output { case, folder, decisions } = self;
+        let draft = |name: &str, fill: &dyn Fn(&mut Draft) -> io::Result<()>| {
+            let mut draft = Draft::create(folder.join(name))?;
+            let filled = fill(&mut draft);
+            draft.complete(filled)
+        };
+        let tally = outcome.orchestrator.tally();
+        let page = page::render(scenario, case, tally, summary)?;
+        let (log, written) = decisions.into_parts();
+        let mut drafts = vec![
+            log.complete(written)?,
+            draft("requests.csv", &|out| requests::write(out, &tally.requests))?,
+            draft("report.html", &|out| io::Write::write_all(out, page.as_bytes()))?,
+            draft("summary.json", &|out| {
+                serde_json::to_writer_pretty(&mut *out, summary)?;
+                io::Write::write_all(out, b"\n")
+            })?,
+        ];
+        if let Some(timeline) = outcome.world.timeline() {
+            drafts.push(draft("timeline.json", &|out| timeline.write(out))?);
+        }
+        drafts.into_iter().map(Draft::publish).collect()
+    }
+}

@@ -1,0 +1,22 @@
+//! What a run leaves behind: its timeline and the files of `--out`.
+
+mod files;
+mod timeline;
+
+use sim::{Case, Keep, Outcome};
+
+/// A shipped scenario, cut to 40 tokens, with further overrides.
+fn case(name: &str, overrides: &[(&str, &str)]) -> Case {
+    let path = format!("{}/../scenarios/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+    let limit = [("workload.limit_tokens", "40")];
+    let overrides: Vec<_> =
+        limit.iter().chain(overrides).map(|(path, value)| ((*path).into(), (*value).into())).collect();
+    let scenario = scenarios::load(&path, &overrides, &sim::resolve::check_policy).unwrap();
+    Case::from_scenario(&scenario).unwrap()
+}
+
+/// Runs `predictive`, keeping everything.
+fn run(case: &Case, mut each: impl FnMut(policy::record::Decision)) -> Outcome {
+    let (entry, params) = sim::resolve::resolve_policy("predictive", &Default::default()).unwrap();
+    case.run(entry, &params, Keep { decisions: true, timeline: true }, &mut each).unwrap()
+}

@@ -1,0 +1,186 @@
+//! Whatever is wrong with the input, the command says what and where, and exits with 2.
+
+use crate::{ROOT, hotset};
+use std::io::Write;
+use std::path::Path;
+use std::process::Output;
+use zip::write::SimpleFileOptions;
+
+/// Asserts that the input was refused: exit 2, nothing on stdout, and an error that says all of `texts`.
+fn refused(output: &Output, texts: &[&str]) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(output.stdout.is_empty());
+    assert!(errors.starts_with("error: ") && !errors.contains("panicked"), "{errors}");
+    for text in texts {
+        assert!(errors.contains(text), "`{text}` is not in: {errors}");
+    }
+}
+
+fn npy(dtype: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let length = (header.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
+}
+
+/// Three tokens of two layers that select two experts.
+fn npz(dtype: &str, experts: &[u8]) -> Vec<u8> {
+    let offsets = [0i64, 3].map(i64::to_le_bytes).concat();
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let entries =
+        [("experts.npy", npy(dtype, "(3, 2, 2)", experts)), ("offsets.npy", npy("<i8", "(2,)", &offsets))];
+    for (name, bytes) in entries {
+        archive.start_file(name, SimpleFileOptions::default()).unwrap();
+        archive.write_all(&bytes).unwrap();
+    }
+    archive.finish().unwrap().into_inner()
+}
+
+const EXPERTS: [u8; 12] = [0, 1, 2, 3, 1, 2, 3, 0, 0, 200, 1, 3];
+const LINE: &str = "{\"layer_idx\": 0, \"token_idx\": 0, \"selected_ids\": [3, 1]}\n";
+
+/// A bad file: its name, its bytes, and what the error has to say.
+fn bad_files() -> Vec<(&'static str, Vec<u8>, [&'static str; 2])> {
+    let good = npz("|u1", &EXPERTS);
+    let sample = std::fs::read(Path::new(ROOT).join("traces/sample.hrt")).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = sample.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let repeated = LINE.replace("}", ", \"repetition\": true}");
+    vec![
+        (
+            "truncated.npz",
+            good[..good.len() / 2].to_vec(),
+            ["damaged archive", "hint: the file is truncated"],
+        ),
+        ("dtype.npz", npz("<f4", &[EXPERTS; 4].concat()), ["experts.npy", "elements of type '<f4'"]),
+        ("range.npz", good, ["token row 2, layer 0", "expert 200 is out of range"]),
+        ("empty.jsonl", Vec::new(), ["empty.jsonl", "no token in it"]),
+        ("blank.csv", b"token,layer,e0\n".to_vec(), ["blank.csv", "no token in it"]),
+        (
+            "cut.jsonl",
+            format!("{LINE}{}", &LINE[..40]).into(),
+            ["line 2, column 40", "hint: the line was cut"],
+        ),
+        ("cell.csv", b"token,layer,e0\n0,0,x\n".to_vec(), ["line 2", "column 'e0': 'x'"]),
+        ("short.hrt", sample[..sample.len() - 1].to_vec(), ["bytes declared", "hint: the file is truncated"]),
+        ("flipped.hrt", flipped(sample.len() - 1), ["checksum", "hint"]),
+        ("notes.txt", b"hello".to_vec(), ["not a routing trace", "hint: formats that can be read"]),
+        ("again.jsonl", repeated.into(), ["repetition", "hint: include repetitions"]),
+    ]
+}
+
+#[test]
+fn a_bad_trace_is_refused_by_every_command_that_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes, texts) in bad_files() {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = hotset();
+            command.args(arguments).arg(&path);
+            if name == "range.npz" {
+                command.args(["--experts", "4"]);
+            }
+            command.output().unwrap()
+        };
+        refused(&run(&["replay"]), &texts);
+        refused(&run(&["trace", "info"]), &texts);
+        if name != "again.jsonl" {
+            let fit = run(&["replay", "traces/sample.hrt", "--fit"]);
+            refused(&fit, &texts[..if name == "range.npz" { 0 } else { 2 }]);
+            assert!(String::from_utf8_lossy(&fit.stderr).contains(if name == "range.npz" {
+                "sample.hrt"
+            } else {
+                name
+            }));
+            let target = folder.path().join("out.hrt");
+            refused(&run(&["trace", "convert", "-o", target.to_str().unwrap()]), &texts);
+            assert!(!target.exists());
+        }
+    }
+}
+
+#[test]
+fn an_error_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other.csv");
+    std::fs::write(&other, "token,layer,e0\n0,0,1\n").unwrap();
+    let other = other.to_str().unwrap();
+    let output = |arguments: &[&str]| hotset().args(arguments).output().unwrap();
+    refused(&output(&["replay", "absent.hrt"]), &["absent.hrt", "No such file"]);
+    refused(&output(&["replay", "traces"]), &["traces", "directory"]);
+    refused(&output(&["replay", "traces/sample.hrt", other]), &["other.csv", "the first one has 24 layers"]);
+    refused(
+        &output(&["replay", "traces/sample.hrt", "--policies", "static", "--fit", other]),
+        &["2 blocks", "768", "a trace of the same model"],
+    );
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    let cases: &[(&str, &[&str])] = &[
+        ("--policies beladi", &["unknown policy `beladi`", "did you mean `belady`?"]),
+        ("--policies predictive", &["predictive cannot be replayed"]),
+        ("--policies static", &["--fit"]),
+        ("--slots 0", &["0 is not in 1.."]),
+        ("--slots -5", &["-5 is not in 1.."]),
+        ("--slots 96 --capacity 1GiB --block-bytes 1", &["cannot be used with"]),
+        ("--capacity 1GiB", &["--model", "--block-bytes"]),
+        ("--capacity -1GiB --block-bytes 1", &["`-1GiB` is not a size"]),
+        ("--capacity 80G --block-bytes 1", &["`80G` is not a size"]),
+        ("--capacity 1KiB --block-bytes 4096", &["holds no block of 4.00 KiB"]),
+        ("--model mixtral-8x7b", &["256 blocks", "768"]),
+        ("--model no-such-model", &["no-such-model", "gpt-oss-20b"]),
+        ("--params lru", &["POLICY.NAME=VALUE"]),
+        ("--params lru.age=x", &["`x` is not a number"]),
+        ("--params lru.age=1", &["lru has no parameter `age`"]),
+        ("--params predictive.ahead=1", &["predictive is not replayed"]),
+        ("--threads 0", &["0 is not in 1..=1024"]),
+        ("--experts 8", &["sample.hrt", "32 experts", "8 were asked for"]),
+    ];
+    for (arguments, texts) in cases {
+        let output =
+            hotset().args(["replay", "traces/sample.hrt"]).args(arguments.split(' ')).output().unwrap();
+        refused(&output, texts);
+    }
+}
+
+#[test]
+fn a_generator_out_of_range_is_refused_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("made.hrt");
+    for (arguments, text) in
+        [("--skew -1", "skew is -1"), ("--top-k 33", "top 33"), ("--tokens 0", "tokens_per_trace is 0")]
+    {
+        let output = hotset()
+            .args(["trace", "generate", "-o"])
+            .arg(&target)
+            .args(arguments.split(' '))
+            .output()
+            .unwrap();
+        refused(&output, &[text]);
+        assert!(!target.exists());
+    }
+    let output = hotset().args(["trace", "generate", "-o", "made.npz"]).output().unwrap();
+    refused(&output, &["cannot write a trace as '.npz'", "hint: formats that can be written"]);
+}
+
+#[test]
+fn every_error_of_a_scenario_is_reported_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.yaml");
+    let text = "name: x\nmachine: rtx-4090\nmodel: gpt-oss-20b\nmemory: { hbm: 6 }\ncolour: red\n\
+                workload:\n  routing: { trace: absent.hrt }\npolicy: beladi\n";
+    std::fs::write(&path, text).unwrap();
+    let places = ["bad.yaml:4:16", "bad.yaml:5:1", "bad.yaml:7:21", "bad.yaml:8:9"];
+    for command in ["check", "simulate", "compare"] {
+        let output = hotset().arg(command).arg(&path).output().unwrap();
+        refused(&output, &places);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("error: error"));
+    }
+    std::fs::write(&path, "name: x\nmemory:\n\thbm: 6 GiB\n").unwrap();
+    refused(&hotset().arg("check").arg(&path).output().unwrap(), &["bad.yaml:3:2", "tabs disallowed"]);
+}

@@ -1,0 +1,158 @@
+//! Times that can be computed by hand, to the nanosecond.
+
+use crate::small::{Small, fast};
+use policy::event::{Command, EncodeAt, Event, EventKind, Form, MoveChunk, MoveClass, Platform};
+use policy::ledger::Ledger;
+use policy::machine::Link;
+use policy::schedule::Schedule;
+use policy::{BlockId, Bytes, FormatId, MoveId, Nanos, Time, registry};
+use sim::link::LinkSim;
+use sim::{Case, Keep, World};
+
+/// One token through one layer of a model that has never been asked for anything.
+fn cold_demand(selected: u32, engines: u32, policy: &str) -> (Case, Nanos) {
+    let small = Small { layers: 1, selected, engines, tokens: 1, traces: 1, ..Small::default() };
+    let case = small.case();
+    let entry = registry::lookup(policy).unwrap();
+    let params = entry.resolve(&Default::default()).unwrap();
+    let outcome = case.run(entry, &params, Keep::default(), |_| {}).unwrap();
+    let tally = outcome.orchestrator.tally();
+    assert_eq!((tally.demanded, tally.hits()), (u64::from(selected), 0));
+    (case, tally.stall_total())
+}
+
+fn upward(case: &Case) -> &Link {
+    let link = case.machine.link_between(case.home, fast(&case.machine)).unwrap();
+    case.machine.link(link)
+}
+
+#[test]
+fn one_cold_fetch_stalls_for_exactly_one_transfer() {
+    for policy in ["lru", "predictive"] {
+        let (case, stall) = cold_demand(1, 1, policy);
+        assert_eq!(stall, upward(&case).transfer(case.model.largest_block()), "{policy}");
+    }
+}
+
+#[test]
+fn fetches_on_one_engine_follow_each_other_and_pay_the_latency_once() {
+    for blocks in [2, 3] {
+        let (case, stall) = cold_demand(blocks, 1, "lru");
+        let (link, bytes) = (upward(&case), case.model.largest_block());
+        let busy: Nanos = (0..blocks).map(|_| link.busy(bytes)).sum();
+        assert_eq!(stall, busy + link.latency);
+    }
+}
+
+#[test]
+fn two_engines_share_the_rate_and_overlap_their_submits() {
+    let (case, stall) = cold_demand(2, 2, "lru");
+    let (link, bytes) = (upward(&case), case.model.largest_block() + upward(&case).half_size);
+    // Each copy has half the rate, so both end when the bytes of both have gone through at the whole.
+    assert_eq!(stall, link.submit + link.bandwidth.time_for(bytes + bytes) + link.latency);
+}
+
+#[test]
+fn a_demand_waits_for_the_one_background_chunk_on_its_link_and_no_more() {
+    let small = Small { chunk: 10_000, ..Small::default() };
+    let case = small.case();
+    let (home, fast) = (case.home, fast(&case.machine));
+    let native = case.model.blocks[0].native;
+    let mut ledger =
+        Ledger::new(case.model.clone(), &case.machine, &[native], &case.budgets, home, &[]).unwrap();
+    let link = case.machine.link_between(home, fast);
+    let (from, to) = (Form { tier: home, format: native }, Form { tier: fast, format: native });
+    let bytes = case.model.largest_block();
+    let mut schedule = Schedule::new(case.chunk);
+    let mut engine = LinkSim::new(upward(&case).clone());
+
+    let mut begin = |ledger: &mut Ledger, schedule: &mut Schedule, now: u64, block, class| {
+        let id = ledger.begin(BlockId(block), from, to, class, bytes, None).unwrap();
+        schedule.add(id, link, EncodeAt::Destination, None);
+        let mut commands = Vec::new();
+        schedule.dispatch(ledger, &mut commands).unwrap();
+        for command in commands {
+            let Command::Move(chunk) = command else { panic!("{command:?}") };
+            engine.submit(Time(now), chunk.id, chunk.len);
+        }
+        id
+    };
+    begin(&mut ledger, &mut schedule, 0, 0, MoveClass::Speculation);
+    begin(&mut ledger, &mut schedule, 0, 1, MoveClass::Prefetch);
+    let demand = begin(&mut ledger, &mut schedule, 100, 2, MoveClass::Demand);
+
+    let mut ends = Vec::new();
+    while let Some(at) = engine.next_done() {
+        let mut delivered = Vec::new();
+        engine.collect(at, &mut delivered);
+        ends.extend(delivered.iter().map(|copy| (copy.id, copy.bytes, at)));
+    }
+    let link = upward(&case);
+    let chunk = Time(0) + link.busy(case.chunk);
+    assert_eq!(ends, [(MoveId(0), case.chunk, chunk), (demand, bytes, chunk + link.busy(bytes))]);
+}
+
+/// When the last chunk of a move is reported.
+fn end_of(world: &mut World, chunk: MoveChunk) -> Time {
+    world.submit(Command::Move(chunk)).unwrap();
+    loop {
+        match world.next_event().unwrap() {
+            Some(Event { at, kind: EventKind::ChunkDone { id, .. } }) if id == chunk.id => return at,
+            Some(_) => {}
+            None => panic!("the move was never reported"),
+        }
+    }
+}
+
+fn whole(case: &Case, id: u64, from: Form, to: Form, crossing: FormatId) -> MoveChunk {
+    MoveChunk {
+        id: MoveId(id),
+        block: BlockId(0),
+        from,
+        to,
+        encode_at: EncodeAt::Source,
+        class: MoveClass::Demand,
+        deadline: None,
+        offset: Bytes::ZERO,
+        len: case.model.blocks[0].bytes(crossing),
+        last: true,
+    }
+}
+
+#[test]
+fn a_packed_copy_crosses_in_its_own_bytes_and_expands_at_the_rate_of_its_decoder() {
+    let case = Small { encoded: &["bf16_packed"], ..Small::default() }.case();
+    let mut world = case.world(false).unwrap();
+    let (packed, native) = (FormatId::named("bf16_packed").unwrap(), case.model.blocks[0].native);
+    let form = |tier, format| Form { tier, format };
+    let fast = fast(&case.machine);
+    let block = &case.model.blocks[0];
+
+    let up = whole(&case, 0, form(case.home, packed), form(fast, packed), packed);
+    let landed = end_of(&mut world, up);
+    assert_eq!(landed, Time(0) + upward(&case).transfer(block.bytes(packed)));
+
+    let expand = whole(&case, 1, form(fast, packed), form(fast, native), native);
+    let decode = case.machine.codec(packed).unwrap().decode;
+    let took = case.machine.accelerator.launch + decode.time_for(block.bytes(native));
+    assert_eq!(end_of(&mut world, expand), landed + took);
+}
+
+#[test]
+fn a_fetch_that_expands_on_arrival_pays_for_both() {
+    let case = Small { encoded: &["bf16_packed"], ..Small::default() }.case();
+    let mut world = case.world(false).unwrap();
+    let (packed, native) = (FormatId::named("bf16_packed").unwrap(), case.model.blocks[0].native);
+    let (fast, block) = (fast(&case.machine), &case.model.blocks[0]);
+    let mut fetch = whole(
+        &case,
+        0,
+        Form { tier: case.home, format: packed },
+        Form { tier: fast, format: native },
+        packed,
+    );
+    fetch.encode_at = EncodeAt::Destination;
+    let decode = case.machine.codec(packed).unwrap().decode.time_for(block.bytes(native));
+    let cost = upward(&case).transfer(block.bytes(packed)) + case.machine.accelerator.launch + decode;
+    assert_eq!(end_of(&mut world, fetch), Time(0) + cost);
+}

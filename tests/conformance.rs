@@ -1,0 +1,107 @@
+//! One run, two worlds: the simulator alone, and a device of real memory that follows it in lockstep. The controller
+//! must not be able to tell them apart, and what it believes of the copies must be true of the bytes.
+
+use crate::invariants::smalls;
+use crate::small::{self, Seen, Small, home_copies};
+use hw::host::HostDevice;
+use hw::lockstep::Lockstep;
+use policy::event::Form;
+use policy::record::compare_logs;
+use policy::registry::Entry;
+use policy::veto::Verdict;
+use policy::{BlockId, Bytes, TierId};
+use proptest::prelude::*;
+use sim::{Case, World};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The copies that a run's ledger knows.
+fn ledger_copies<P>(case: &Case, run: &Seen<P>) -> BTreeSet<(BlockId, Form)> {
+    let ledger = &run.orchestrator.context().ledger;
+    let blocks = (0..case.model.blocks.len() as u32).map(BlockId);
+    blocks.flat_map(|block| ledger.copies(block).map(move |form| (block, form))).collect()
+}
+
+/// Bytes that the simulator's links delivered, by direction.
+fn delivered(world: &World) -> BTreeMap<(TierId, TierId), Bytes> {
+    let links = world.links().iter().filter(|link| link.count().bytes > 0);
+    links.map(|link| ((link.spec().from, link.spec().to), Bytes(link.count().bytes))).collect()
+}
+
+fn between_tiers(moved: &BTreeMap<(TierId, TierId), Bytes>) -> BTreeMap<(TierId, TierId), Bytes> {
+    moved
+        .iter()
+        .filter(|(link, bytes)| link.0 != link.1 && **bytes > Bytes::ZERO)
+        .map(|(k, v)| (*k, *v))
+        .collect()
+}
+
+/// Runs `entry` in both worlds and compares them; returns the formats that came up.
+fn conforms(case: &Case, entry: &Entry) -> BTreeSet<&'static str> {
+    let name = entry.name;
+    let simulated = small::run(case, entry, case.world(false).unwrap())
+        .unwrap_or_else(|error| panic!("{name}, simulated: {error}"));
+    let copies: Vec<_> = home_copies(case).into_iter().collect();
+    let folder = tempfile::tempdir().unwrap();
+    let device = HostDevice::new(&case.machine, &case.model, &copies, case.seed, folder.path()).unwrap();
+    let real = small::run(case, entry, Lockstep::new(case.world(false).unwrap(), device))
+        .unwrap_or_else(|error| panic!("{name}, on the host: {error}"));
+
+    assert_eq!(compare_logs(&simulated.decisions, &real.decisions), None, "{name}");
+    assert_eq!(simulated.orchestrator.tally(), real.orchestrator.tally(), "{name}");
+
+    assert_eq!(ledger_copies(case, &simulated), ledger_copies(case, &real), "{name}");
+    assert_eq!(real.witness.copies, ledger_copies(case, &real), "{name}: seen from outside, believed");
+    let moved = real.witness.moved();
+    assert_eq!(moved, simulated.witness.moved(), "{name}");
+    assert_eq!(between_tiers(&moved), delivered(&simulated.witness.world), "{name}: handed over, delivered");
+    assert_eq!(between_tiers(&moved), delivered(real.witness.world.timeline()), "{name}");
+
+    let live = real.witness.copies.len() as u64;
+    let moves = real.witness.moves.values().filter(|told| told.complete).count() as u64;
+    let report = real.witness.world.finish().unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(report.totals.bytes_moved, moved, "{name}: bytes really moved");
+    assert_eq!(report.totals.mismatches, 0, "{name}");
+    assert_eq!(report.live_copies, live, "{name}");
+    assert_eq!(
+        report.totals.verified_copies,
+        moves + live,
+        "{name}: each when published, and each at the end"
+    );
+    let published = real.decisions.iter().filter(|decision| decision.verdict == Verdict::Pass);
+    published.filter_map(|decision| decision.to).map(|form| form.format.name()).collect()
+}
+
+/// Every policy on one case; the formats that any of them used.
+fn all_conform(small: &Small) -> BTreeSet<&'static str> {
+    let case = small.case();
+    small::policies(true).flat_map(|entry| conforms(&case, entry)).collect()
+}
+
+#[test]
+fn a_drift_budget_in_bf16_int8_and_packed_bf16_is_spent_alike_in_both_worlds() {
+    let used =
+        all_conform(&Small { encoded: &["int8", "bf16_packed"], drift_budget: 1.0, ..Small::default() });
+    assert!(used.contains("int8") && used.contains("bf16"), "{used:?}");
+}
+
+#[test]
+fn an_mxfp4_model_is_served_alike_in_both_worlds() {
+    let small =
+        Small { family: "gpt_oss", experts: 16, selected: 4, slots: 24, link: 0.5, ..Small::default() };
+    assert_eq!(all_conform(&small), BTreeSet::from(["mxfp4"]));
+}
+
+#[test]
+fn waves_batches_and_two_engines_are_served_alike_in_both_worlds() {
+    let requests = "{ closed: { batch: 3 } }".to_owned();
+    all_conform(&Small { slots: 2, engines: 2, requests, traces: 5, ..Small::default() });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+    #[test]
+    fn any_case_is_served_alike_in_both_worlds((small, closed) in smalls()) {
+        let case = small.case();
+        small::policies(closed).for_each(|entry| drop(conforms(&case, entry)));
+    }
+}

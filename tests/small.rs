@@ -1,0 +1,335 @@
+//! Small models on a small machine, as scenarios; and a witness that stands between a controller and its world, and
+//! objects to whatever neither may do.
+
+use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Platform, Read};
+use policy::machine::Class;
+use policy::orchestrator::RunError;
+use policy::record::Decision;
+use policy::registry::Entry;
+use policy::{BlockId, Bytes, FormatId, Machine, MoveId, Orchestrator, TierId};
+use sim::Case;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A case by its numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Small {
+    /// `mixtral` in bf16, or `gpt_oss` in mxfp4.
+    pub(crate) family: &'static str,
+    pub(crate) hidden: u32,
+    pub(crate) width: u32,
+    pub(crate) layers: u32,
+    pub(crate) experts: u32,
+    pub(crate) selected: u32,
+    pub(crate) slots: u32,
+    pub(crate) encoded: &'static [&'static str],
+    /// Percent.
+    pub(crate) drift_budget: f64,
+    pub(crate) tokens: u32,
+    pub(crate) traces: u32,
+    pub(crate) skew: f64,
+    pub(crate) stickiness: f64,
+    pub(crate) requests: String,
+    /// GB/s towards the fast tier.
+    pub(crate) link: f64,
+    pub(crate) engines: u32,
+    pub(crate) granularity: u32,
+    pub(crate) chunk: u64,
+    pub(crate) seed: u64,
+}
+
+impl Default for Small {
+    fn default() -> Small {
+        Small {
+            family: "mixtral",
+            hidden: 64,
+            width: 128,
+            layers: 4,
+            experts: 8,
+            selected: 2,
+            slots: 10,
+            encoded: &[],
+            drift_budget: 0.0,
+            tokens: 60,
+            traces: 3,
+            skew: 0.8,
+            stickiness: 0.3,
+            requests: "{ closed: { batch: 1 } }".to_owned(),
+            link: 2.0,
+            engines: 1,
+            granularity: 512,
+            chunk: 16 << 10,
+            seed: 7,
+        }
+    }
+}
+
+impl Small {
+    /// The case. The machine's fast tier is no larger than what blocks may take of it, so that the world itself
+    /// objects to a byte too many.
+    pub(crate) fn case(&self) -> Case {
+        let text = self.yaml();
+        let scenario = scenarios::load_text("small.yaml", &text, &[], &sim::resolve::check_policy);
+        let scenario = scenario.unwrap_or_else(|wrong| panic!("{}\n{text}", wrong.render(false)));
+        let mut case = Case::from_scenario(&scenario).unwrap();
+        let mut machine = Machine::clone(&case.machine);
+        let fast = fast(&machine);
+        machine.tiers[fast.index()].capacity = case.budgets[fast.index()];
+        case.machine = machine.into();
+        case.chunk = Bytes(self.chunk);
+        case
+    }
+
+    fn yaml(&self) -> String {
+        let Small { family, hidden, width, layers, experts, selected, slots, drift_budget, .. } = self;
+        let Small { tokens, traces, skew, stickiness, requests, link, engines, granularity, seed, .. } = self;
+        let mxfp4 = if *family == "gpt_oss" { ", quantization_config: { quant_method: mxfp4 }" } else { "" };
+        let encoded = self.encoded.join(", ");
+        let slow = link / 2.0;
+        format!(
+            "name: small
+machine:
+  name: desk
+  tiers:
+    hbm: {{ class: fast, backing: device, capacity: 1 GiB, granularity: {granularity} B, read: 100 GB/s, write: 100 GB/s }}
+    dram: {{ class: staged, backing: pinned, capacity: 256 MiB, granularity: 64 B, read: 20 GB/s, write: 20 GB/s }}
+    disk: {{ class: cold, backing: file, capacity: 1 MiB, granularity: 4 KiB, read: 1 GB/s, write: 1 GB/s }}
+  links:
+    pcie: {{ between: [dram, hbm], forward: {link} GB/s, backward: {link} GB/s, latency: 1.5 us, submit: 700 ns,
+      half_size: 1000 B, engines: {engines}, duplex: {{ forward: {slow} GB/s, backward: {slow} GB/s }} }}
+    nvme: {{ between: [disk, dram], forward: 1 GB/s, backward: 1 GB/s, latency: 80 us, submit: 0 ns,
+      half_size: 0 B, engines: 1, duplex: {{ forward: 1 GB/s, backward: 1 GB/s }} }}
+  accelerator: {{ flops: 1 TFLOP/s, read: 50 GB/s, launch: 2 us }}
+  codecs:
+    bf16_packed: {{ encode: 6 GB/s, decode: 5 GB/s }}
+    int8: {{ encode: 30 GB/s, decode: 30 GB/s }}
+model: {{ model_type: {family}, hidden_size: {hidden}, intermediate_size: {width}, num_hidden_layers: {layers},
+  num_local_experts: {experts}, num_experts_per_tok: {selected}, num_attention_heads: 2, num_key_value_heads: 1,
+  head_dim: 16, vocab_size: 512, torch_dtype: bfloat16{mxfp4} }}
+memory: {{ hbm: {slots} slots }}
+kv: 1 KiB
+encoded: [{encoded}]
+workload:
+  routing: {{ zipf_markov: {{ tokens: {tokens}, traces: {traces}, skew: {skew}, stickiness: {stickiness}, coupling: 0.2 }} }}
+  requests: {requests}
+policy: lru
+guard: {{ drift_budget: {drift_budget} % }}
+seed: {seed}
+"
+        )
+    }
+}
+
+/// The tier that compute reads.
+pub(crate) fn fast(machine: &Machine) -> TierId {
+    machine.tiers_of(Class::Fast).next().unwrap()
+}
+
+/// The copies that exist before a run.
+pub(crate) fn home_copies(case: &Case) -> BTreeSet<(BlockId, Form)> {
+    let of_block = |(index, block): (usize, &policy::model::Block)| {
+        let native = std::iter::once(block.native);
+        let formats = native.chain(case.encoded.iter().copied().filter(|&format| format != block.native));
+        let copies = formats.map(|format| (BlockId(index as u32), Form { tier: case.home, format }));
+        copies.collect::<Vec<_>>()
+    };
+    case.model.blocks.iter().enumerate().flat_map(of_block).collect()
+}
+
+/// The policies that the controller can run on this case.
+pub(crate) fn policies(closed: bool) -> impl Iterator<Item = &'static Entry> {
+    let all = policy::registry::registry().iter();
+    all.filter(move |entry| entry.simulate.is_some() && (closed || !entry.clairvoyant))
+}
+
+/// A finished run, and what was seen of it from outside.
+pub(crate) struct Seen<P> {
+    pub(crate) decisions: Vec<Decision>,
+    pub(crate) orchestrator: Orchestrator,
+    pub(crate) witness: Witness<P>,
+}
+
+/// Runs a policy on a world, with a witness between them.
+pub(crate) fn run<P: Platform>(case: &Case, entry: &Entry, world: P) -> Result<Seen<P>, RunError<P::Error>> {
+    let params = entry.resolve(&BTreeMap::new()).unwrap();
+    watch(case, case.orchestrator(entry, &params, true).unwrap(), world)
+}
+
+/// Runs a controller on a world, with a witness between them.
+pub(crate) fn watch<P: Platform>(
+    case: &Case,
+    mut orchestrator: Orchestrator,
+    world: P,
+) -> Result<Seen<P>, RunError<P::Error>> {
+    let mut witness = Witness::new(world, case);
+    let mut decisions = Vec::new();
+    policy::run(&mut orchestrator, &mut witness, |decision| decisions.push(decision))?;
+    Ok(Seen { decisions, orchestrator, witness })
+}
+
+/// A move as its commands tell it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    pub(crate) first: MoveChunk,
+    /// Bytes handed over.
+    pub(crate) sent: Bytes,
+    outstanding: u32,
+    whole: bool,
+    pub(crate) complete: bool,
+    pub(crate) cancelled: bool,
+}
+
+/// See the module. It knows commands and events only, and panics at one that breaks the contract.
+pub(crate) struct Witness<P> {
+    pub(crate) world: P,
+    fast: TierId,
+    /// The native format of each block.
+    native: Vec<FormatId>,
+    /// The complete copies.
+    pub(crate) copies: BTreeSet<(BlockId, Form)>,
+    pub(crate) moves: BTreeMap<MoveId, Told>,
+    /// Copies that the running step needed, but could not read, dropped to make room.
+    pub(crate) gave_way: u64,
+    pub(crate) demanded: u64,
+    pub(crate) hits: u64,
+    /// Blocks of the running demand that have not been computed.
+    needed: BTreeSet<BlockId>,
+    computing: VecDeque<Vec<Read>>,
+}
+
+impl<P> Witness<P> {
+    fn new(world: P, case: &Case) -> Witness<P> {
+        Witness {
+            world,
+            fast: fast(&case.machine),
+            native: case.model.blocks.iter().map(|block| block.native).collect(),
+            copies: home_copies(case),
+            moves: BTreeMap::new(),
+            gave_way: 0,
+            demanded: 0,
+            hits: 0,
+            needed: BTreeSet::new(),
+            computing: VecDeque::new(),
+        }
+    }
+
+    /// Bytes handed over from tier to tier.
+    pub(crate) fn moved(&self) -> BTreeMap<(TierId, TierId), Bytes> {
+        let mut moved = BTreeMap::new();
+        for told in self.moves.values() {
+            *moved.entry((told.first.from.tier, told.first.to.tier)).or_default() += told.sent;
+        }
+        moved
+    }
+
+    fn under_way(&self) -> impl Iterator<Item = &Told> {
+        self.moves.values().filter(|told| !told.complete && !told.cancelled)
+    }
+
+    fn hear_move(&mut self, chunk: &MoveChunk) {
+        let lane = (chunk.from.tier, chunk.to.tier);
+        let same_link = |told: &&Told| (told.first.from.tier, told.first.to.tier) == lane;
+        let background = |told: &&Told| told.first.class != MoveClass::Demand;
+        if lane.0 != lane.1 {
+            let waits_for: u32 =
+                self.under_way().filter(same_link).filter(background).map(|told| told.outstanding).sum();
+            assert!(waits_for <= 1, "{chunk:?} waits for {waits_for} chunks of background moves");
+            if chunk.class != MoveClass::Demand {
+                let busy = self.under_way().filter(same_link).any(|told| told.outstanding > 0);
+                assert!(!busy, "a background chunk on a busy link: {chunk:?}");
+            }
+        }
+        assert!(self.copies.contains(&(chunk.block, chunk.from)), "moved from nowhere: {chunk:?}");
+        let new = Told {
+            first: *chunk,
+            sent: Bytes::ZERO,
+            outstanding: 0,
+            whole: false,
+            complete: false,
+            cancelled: false,
+        };
+        let told = self.moves.entry(chunk.id).or_insert(new);
+        assert!(!told.whole && !told.cancelled && told.sent == chunk.offset, "{chunk:?} after {told:?}");
+        told.sent += chunk.len;
+        told.outstanding += 1;
+        told.whole = chunk.last;
+        told.first.class = chunk.class;
+    }
+
+    fn hear(&mut self, command: &Command) {
+        match command {
+            Command::Move(chunk) => self.hear_move(chunk),
+            Command::Drop { block, form } => {
+                let copy = (*block, *form);
+                assert!(self.copies.remove(&copy), "dropped, but not there: {copy:?}");
+                assert_eq!(form.tier, self.fast, "a home copy is dropped");
+                let whole = form.format == self.native[block.index()];
+                let needed = self.needed.contains(block);
+                assert!(!(whole && needed), "dropped while the step needs it: {copy:?}");
+                self.gave_way += u64::from(needed);
+                let read = self.under_way().any(|told| (told.first.block, told.first.from) == copy);
+                assert!(!read, "dropped while a move reads it: {copy:?}");
+            }
+            Command::Cancel { id } => {
+                let told = self.moves.get_mut(id).unwrap();
+                assert_eq!(told.outstanding, 0, "cancelled with a chunk on the link: {told:?}");
+                assert!(!told.complete && !told.cancelled, "cancelled, but over: {told:?}");
+                told.cancelled = true;
+            }
+            Command::Compute { reads, .. } => {
+                for read in reads {
+                    assert!(self.copies.contains(&(read.block, read.form)), "read incomplete: {read:?}");
+                    assert!(read.form.tier == self.fast && read.form.format.get().direct, "{read:?}");
+                    assert!(self.needed.contains(&read.block), "computed, but not demanded: {read:?}");
+                }
+                self.computing.push_back(reads.clone());
+            }
+            Command::Finish { .. } => {}
+        }
+    }
+
+    fn see(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::ChunkDone { id, .. } => {
+                let told = self.moves.get_mut(id).unwrap();
+                told.outstanding -= 1;
+                if told.whole && told.outstanding == 0 {
+                    told.complete = true;
+                    self.copies.insert((told.first.block, told.first.to));
+                }
+            }
+            EventKind::LayerRouted { routed, .. } => {
+                self.computing.pop_front();
+                assert!(self.needed.is_empty(), "routed before the last demand was served");
+                for expert in routed {
+                    assert!(self.needed.insert(expert.block), "demanded twice in a step");
+                    let fast = self.fast;
+                    let mut copies = self.copies.iter().filter(|copy| copy.0 == expert.block);
+                    self.hits += u64::from(copies.any(|copy| copy.1.tier == fast));
+                }
+                self.demanded += routed.len() as u64;
+            }
+            EventKind::LayerDone { .. } => {
+                for read in self.computing.pop_front().unwrap() {
+                    self.needed.remove(&read.block);
+                }
+            }
+            EventKind::HeadDone => drop(self.computing.pop_front()),
+            EventKind::RequestArrived { .. } | EventKind::MemoryPressure { .. } => {}
+        }
+    }
+}
+
+impl<P: Platform> Platform for Witness<P> {
+    type Error = P::Error;
+
+    fn next_event(&mut self) -> Result<Option<Event>, P::Error> {
+        let event = self.world.next_event()?;
+        event.iter().for_each(|event| self.see(event));
+        Ok(event)
+    }
+
+    fn submit(&mut self, command: Command) -> Result<(), P::Error> {
+        self.hear(&command);
+        self.world.submit(command)
+    }
+}

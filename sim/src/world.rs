@@ -29,6 +29,9 @@ pub enum WorldError {
         /// The copy made.
         to: Form,
     },
+    /// A move is cancelled that is not under way.
+    #[error("move {0:?} is not under way")]
+    NoSuchMove(MoveId),
     /// A chunk does not follow on the one before.
     #[error("move {id:?} goes on at byte {offset} after {sent} bytes")]
     OutOfOrder {

@@ -199,7 +199,7 @@ pub(crate) fn compute_command(reads: &[(u32, Form)]) -> Command {
     Command::Compute {
         layer: LayerId(0),
         part: Part::Experts,
-        batch: vec![],
+        batch: [].into(),
         reads: reads.iter().map(read).collect(),
     }
 }

@@ -102,12 +102,6 @@ struct Forms {
     of_format: [u64; FORMATS.len()],
 }
 
-impl Row {
-    fn new(layer: &Layer) -> Row {
-        Row { version: 0, idle: vec![0; layer.blocks.div_ceil(u64::BITS) as usize] }
-    }
-}
-
 impl Forms {
     fn new(machine: &Machine, formats: &[FormatId]) -> Forms {
         let mut forms = Forms {
@@ -163,13 +157,19 @@ pub struct Usage {
     pub evictions: u64,
 }
 
-/// What is known of a layer as a whole.
+/// A layer's blocks taken together.
 #[derive(Clone, Debug)]
 struct Row {
-    /// Changes so far of its blocks' copies, moves and holds.
+    /// Changes of their copies, moves and holds.
     version: u64,
-    /// A bit for each of its blocks that has a fast copy, no hold, and no move under way.
+    /// A bit for each whose fast copies may be given up.
     idle: Vec<u64>,
+}
+
+impl Row {
+    fn new(layer: &Layer) -> Row {
+        Row { version: 0, idle: vec![0; layer.blocks.div_ceil(u64::BITS) as usize] }
+    }
 }
 
 /// See the module.
@@ -328,6 +328,12 @@ impl Ledger {
         self.forms.first(self.entries[block.index()].copies & self.forms.fast & native)
     }
 
+    /// Whether a move to a block is under way.
+    #[inline]
+    pub fn is_moving(&self, block: BlockId) -> bool {
+        self.entries[block.index()].flight.is_some()
+    }
+
     /// The move under way to a block.
     pub fn flight_of(&self, block: BlockId) -> Option<(MoveId, &Flight)> {
         let id = self.entries[block.index()].flight?;
@@ -378,11 +384,17 @@ impl Ledger {
         })
     }
 
-    /// A number that is another one whenever the copies, moves or holds of a layer's blocks are: what was worked out
-    /// from them stands as long as it does.
+    /// Changes so far of the copies, moves and holds of a layer's blocks: what was worked out from them stands as long
+    /// as this number does.
     #[inline]
     pub fn version(&self, layer: LayerId) -> u64 {
         self.layers[layer.index()].version
+    }
+
+    /// The copies of a block as one word: what was worked out from them stands as long as it does.
+    #[inline]
+    pub fn copies_word(&self, block: BlockId) -> u64 {
+        self.entries[block.index()].copies
     }
 
     /// Starts a move: takes its room and books the change of state.
@@ -511,12 +523,12 @@ impl Ledger {
 
     /// Notes that a block's copies, move or holds have changed.
     fn touch(&mut self, block: BlockId) {
+        let Block { layer, index, .. } = *self.model.block(block);
+        let bit = 1 << (index % u64::BITS);
         let entry = &self.entries[block.index()];
         let idle = entry.copies & self.forms.fast != 0 && entry.pins == 0 && entry.flight.is_none();
-        let Block { layer, index, .. } = *self.model.block(block);
         let row = &mut self.layers[layer.index()];
         row.version += 1;
-        let bit = 1 << (index % u64::BITS);
         let word = &mut row.idle[(index / u64::BITS) as usize];
         *word = if idle { *word | bit } else { *word & !bit };
     }

@@ -4,7 +4,7 @@
 //! with how much of the budget the last steps used. Moves ahead of demand are priced like everything else.
 
 use crate::control::{Context, Policy, Proposal, Victim};
-use crate::event::{MoveClass, Routed};
+use crate::event::{Form, MoveClass, Routed};
 use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
 use crate::predict::{Predictor, Transitions};
@@ -63,8 +63,12 @@ const PARAMS: &[Param] = &[
 
 /// Speculative moves under way at once.
 const MAX_SPECULATIONS: usize = 2;
+/// Blocks less likely than this to be asked for are not worth a look.
+const LIKELY: f64 = 0.05;
 /// The share of the drift budget that the price steers for; the guard stops at the whole of it.
 const DRIFT_TARGET: f64 = 0.9;
+/// Prices of memory that differ by less than this share rank blocks alike.
+const NEAR: f64 = 0.05;
 /// Weight of the newest victim in the price of memory.
 const MEMORY_SMOOTHING: f64 = 0.05;
 /// Weight of the newest visit in a block's mean squared gate weight.
@@ -89,8 +93,10 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         ahead: ahead as u32,
         confidence,
         drift_gain,
-        resident: Vec::new(),
-        place: vec![None; input.model.blocks.len()],
+        stakes: vec![None; input.model.blocks.len()],
+        ranking: vec![None; layers],
+        ranking_price: 0.0,
+        ranked_in: 0,
         gates: vec![0.0; input.model.blocks.len()],
         chosen: Vec::new(),
         memory_price: 0.0,
@@ -114,7 +120,6 @@ struct Holding {
     saved: f64,
     rent: f64,
     break_even: f64,
-    bytes: f64,
 }
 
 impl NextUse {
@@ -140,8 +145,26 @@ impl NextUse {
         }
         let soon = self.p / self.wait;
         let index = if soon >= self.rate { soon } else { (self.p + later) / (self.wait + kept_on) };
-        Holding { saved, rent: paid, break_even: index * saves / bytes, bytes }
+        Holding { saved, rent: paid, break_even: index * saves / bytes }
     }
+}
+
+/// What giving up the copy of a block that is worth least would lose.
+#[derive(Clone, Copy)]
+struct Stake {
+    /// The block's copies that this follows from.
+    copies: u64,
+    form: Form,
+    /// Nanoseconds that a use of the copy saves.
+    saves: f64,
+    bytes: f64,
+}
+
+/// The block of a layer that is worth least per byte, with that worth, as of a version of the layer.
+#[derive(Clone, Copy)]
+struct Ranked {
+    version: u64,
+    least: Option<(f64, BlockId)>,
 }
 
 impl Holding {
@@ -159,9 +182,13 @@ struct Predictive {
     ahead: u32,
     confidence: f64,
     drift_gain: f64,
-    /// Blocks with fast copies or on their way to one, in no order that matters.
-    resident: Vec<BlockId>,
-    place: Vec<Option<u32>>,
+    /// What each block stands to lose, as last worked out.
+    stakes: Vec<Option<Stake>>,
+    /// What each layer would give up first, where it has been asked in this layer step.
+    ranking: Vec<Option<Ranked>>,
+    ranking_price: f64,
+    /// The layer step of the ranking.
+    ranked_in: u64,
     /// Running mean of each block's squared gate weight when chosen.
     gates: Vec<f64>,
     chosen: Vec<u32>,
@@ -175,18 +202,23 @@ impl Predictive {
     /// When a block will be needed, as far as the router's history says.
     #[inline]
     fn next_use(&self, context: &Context, block: BlockId) -> NextUse {
-        let layer = block.0 / self.experts;
-        let expert = (block.0 % self.experts) as usize;
+        self.next_uses(context, LayerId((block.0 / self.experts) as u16))(block)
+    }
+
+    /// [`next_use`](Self::next_use) for the blocks of one layer.
+    #[inline]
+    fn next_uses(&self, context: &Context, layer: LayerId) -> impl Fn(BlockId) -> NextUse {
         let layers = context.signals.layers;
-        let mut ahead = layer + layers - u32::from(context.signals.layer.0);
+        let mut ahead = u32::from(layer.0) + layers - u32::from(context.signals.layer.0);
         if ahead > layers {
             ahead -= layers;
         }
-        let id = LayerId(layer as u16);
-        NextUse {
-            p: f64::from(self.predictor.next_visit(id)[expert]),
-            wait: f64::from(ahead) / f64::from(layers),
-            rate: f64::from(self.predictor.popularity(id)[expert]) + RARE,
+        let wait = f64::from(ahead) / f64::from(layers);
+        let first = u32::from(layer.0) * self.experts;
+        let (next, popularity) = (self.predictor.next_visit(layer), self.predictor.popularity(layer));
+        move |block| {
+            let expert = (block.0 - first) as usize;
+            NextUse { p: f64::from(next[expert]), wait, rate: f64::from(popularity[expert]) + RARE }
         }
     }
 
@@ -207,28 +239,16 @@ impl Predictive {
         (error.upper == 0.0 || context.guard.budget() > 0.0).then_some(error)
     }
 
-    fn enter(&mut self, block: BlockId) {
-        if self.place[block.index()].is_none() {
-            self.place[block.index()] = Some(self.resident.len() as u32);
-            self.resident.push(block);
+    /// Works out what giving up a copy of a block would lose, unless its copies are as they were the last time.
+    #[inline]
+    fn refresh_stake(&mut self, context: &Context, block: BlockId) {
+        let copies = context.ledger.copies_word(block);
+        if self.stakes[block.index()].is_none_or(|known| known.copies != copies) {
+            self.stakes[block.index()] = self.least_copy(context, block, copies);
         }
     }
 
-    fn leave(&mut self, block: BlockId) {
-        let Some(place) = self.place[block.index()].take() else { return };
-        self.resident.swap_remove(place as usize);
-        if let Some(&moved) = self.resident.get(place as usize) {
-            self.place[moved.index()] = Some(place);
-        }
-    }
-
-    /// What keeping a copy until its next use is worth, and which copy: the one of the block that is worth least.
-    fn least_copy(
-        &self,
-        context: &Context,
-        block: BlockId,
-        refetch: &mut Option<f64>,
-    ) -> Option<(Holding, Victim)> {
+    fn least_copy(&self, context: &Context, block: BlockId, copies: u64) -> Option<Stake> {
         let ledger = &context.ledger;
         let full = ledger.full_copy(block);
         let packed = ledger.fast_copies(block).find(|form| !form.format.get().direct);
@@ -236,25 +256,75 @@ impl Predictive {
             (Some(full), Some(packed)) => (full, context.costs.expand(block, packed.format).0 as f64),
             _ => {
                 let form = full.or(packed).or_else(|| ledger.fast_copies(block).next())?;
-                let again = *refetch.get_or_insert_with(|| self.refetch(context, block));
-                (form, again - context.costs.expand(block, form.format).0 as f64)
+                (form, self.refetch(context, block) - context.costs.expand(block, form.format).0 as f64)
             }
         };
-        let next = self.next_use(context, block);
-        let holding = next.holding(
-            saves.max(1.0),
-            self.memory_price,
-            ledger.footprint(block, form).0 as f64,
-            self.horizon,
-        );
+        Some(Stake { copies, form, saves: saves.max(1.0), bytes: ledger.footprint(block, form).0 as f64 })
+    }
+
+    /// The block of a layer that is worth least per byte, of those that may be given up, with that worth.
+    fn least_of(&mut self, context: &Context, layer: LayerId) -> Option<(f64, BlockId)> {
+        context.ledger.idle(layer).for_each(|block| self.refresh_stake(context, block));
+        let next_use = self.next_uses(context, layer);
+        let worth = |block: BlockId| {
+            let stake = self.stakes[block.index()]?;
+            let holding = next_use(block).holding(stake.saves, self.ranking_price, stake.bytes, self.horizon);
+            Some((holding.worth() / stake.bytes, block))
+        };
+        context.ledger.idle(layer).filter_map(worth).reduce(|a, b| if b < a { b } else { a })
+    }
+
+    /// The block that is worth least per byte, of those that may be given up. Within a layer step, and while the price
+    /// of memory stays near, only layers in which something has changed are ranked anew.
+    fn least(&mut self, context: &Context) -> Option<BlockId> {
+        let near = (self.memory_price - self.ranking_price).abs() <= NEAR * self.ranking_price;
+        if !near || self.ranked_in != context.signals.layer_step {
+            self.ranked_in = context.signals.layer_step;
+            self.ranking_price = self.memory_price;
+            self.ranking.fill(None);
+        }
+        let mut least: Option<(f64, BlockId)> = None;
+        for layer in (0..self.ranking.len() as u16).map(LayerId) {
+            let version = context.ledger.version(layer);
+            let known = self.ranking[layer.index()].filter(|ranked| ranked.version == version);
+            let ranked = known.unwrap_or_else(|| Ranked { version, least: self.least_of(context, layer) });
+            self.ranking[layer.index()] = Some(ranked);
+            least = least.into_iter().chain(ranked.least).reduce(|a, b| if b < a { b } else { a });
+        }
+        least.map(|(_, block)| block)
+    }
+
+    /// A move of a block whose layer is `ahead` layers away and will ask for it with probability `probability`.
+    fn speculation(
+        &self,
+        context: &Context,
+        block: BlockId,
+        probability: f64,
+        ahead: u32,
+    ) -> Option<Proposal> {
+        let data = context.model.block(block);
+        let route = context.costs.fetch(&context.ledger, block, data.native)?;
+        let observations = self.predictor.observations(data.layer);
+        let in_time = (route.time.0 as f64).min(context.signals.idle_window.0 as f64 * f64::from(ahead));
+        let tokens = f64::from(ahead) / f64::from(context.signals.layers);
+        let bytes = context.ledger.footprint(block, route.to).0 as f64;
         let terms = Terms {
-            probability: next.p,
-            next_use: next.tokens(),
-            saved: holding.saved,
-            memory: holding.rent,
+            probability,
+            next_use: tokens,
+            saved: self.lower_bound(probability, observations) * in_time,
+            memory: (1.0 + self.hysteresis) * self.memory_price * bytes * tokens,
             ..Terms::default()
         };
-        Some((holding, Victim { block, form, terms: Some(terms.sum()) }))
+        Some(Proposal {
+            block,
+            action: Action::Speculate,
+            route,
+            class: MoveClass::Speculation,
+            gate_squared: 0.0,
+            layer_drift: 0.0,
+            observations,
+            terms: terms.sum(),
+        })
     }
 
     fn lower_bound(&self, p: f64, observations: u64) -> f64 {
@@ -307,95 +377,49 @@ impl Policy for Predictive {
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
-        let mut least: Option<(f64, f64, Victim)> = None;
-        // Blocks of one size and format cost the same to fetch again.
-        let uniform = context.costs.formats.len() == 1;
-        let mut shared = None;
-        for &block in &self.resident {
-            if context.ledger.is_pinned(block)
-                || !context.ledger.is_fast(block)
-                || context.ledger.flight_of(block).is_some()
-            {
-                continue;
-            }
-            let mut own = None;
-            let Some((holding, victim)) =
-                self.least_copy(context, block, if uniform { &mut shared } else { &mut own })
-            else {
-                continue;
-            };
-            let worth = holding.worth() / holding.bytes;
-            if least.as_ref().is_none_or(|(best, _, known)| (worth, block) < (*best, known.block)) {
-                least = Some((worth, holding.break_even, victim));
-            }
-        }
-        let (_, break_even, victim) = least?;
-        self.memory_price += MEMORY_SMOOTHING * (break_even - self.memory_price);
-        if context.ledger.fast_copies(victim.block).nth(1).is_none() {
-            self.leave(victim.block);
-        }
-        Some(victim)
+        let block = self.least(context)?;
+        let stake = self.stakes[block.index()]?;
+        let next = self.next_use(context, block);
+        let holding = next.holding(stake.saves, self.memory_price, stake.bytes, self.horizon);
+        self.memory_price += MEMORY_SMOOTHING * (holding.break_even - self.memory_price);
+        let terms = Terms {
+            probability: next.p,
+            next_use: next.tokens(),
+            saved: holding.saved,
+            memory: holding.rent,
+            ..Terms::default()
+        };
+        Some(Victim { block, form: stake.form, terms: Some(terms.sum()) })
     }
 
-    fn admitted(&mut self, _context: &Context, block: BlockId) {
-        self.enter(block);
-    }
+    fn admitted(&mut self, _context: &Context, _block: BlockId) {}
 
-    fn lost(&mut self, _context: &Context, block: BlockId) {
-        self.leave(block);
-    }
+    fn lost(&mut self, _context: &Context, _block: BlockId) {}
 
     fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
-        let under_way =
-            context.ledger.flights().filter(|(_, flight)| flight.class != MoveClass::Demand).count();
-        if under_way >= MAX_SPECULATIONS {
-            return;
-        }
+        let background = context.ledger.flights().filter(|(_, flight)| flight.class != MoveClass::Demand);
+        let most = MAX_SPECULATIONS.saturating_sub(background.count());
         let layers = context.signals.layers;
-        let window = context.signals.idle_window.0 as f64;
         for ahead in 1..=self.ahead.min(layers - 1) {
+            if most == 0 {
+                return;
+            }
             let layer = LayerId(((u32::from(context.signals.layer.0) + ahead) % layers) as u16);
-            let observations = self.predictor.observations(layer);
-            for expert in 0..self.experts {
-                let block = BlockId(u32::from(layer.0) * self.experts + expert);
-                if context.ledger.is_fast(block) || context.ledger.flight_of(block).is_some() {
+            let first = u32::from(layer.0) * self.experts;
+            for (block, &p) in (first..).map(BlockId).zip(self.predictor.next_visit(layer)) {
+                let likely = f64::from(p) >= LIKELY;
+                if !likely || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
                     continue;
                 }
-                let probability = f64::from(self.predictor.next_visit(layer)[expert as usize]);
-                if probability < 0.05 {
-                    continue;
+                let Some(new) = self.speculation(context, block, f64::from(p), ahead) else { continue };
+                let rank = |proposal: &Proposal| (proposal.terms.total, proposal.block);
+                let place = proposals.partition_point(|known| rank(known) < rank(&new));
+                if place < most {
+                    proposals.insert(place, new);
+                    proposals.truncate(most);
                 }
-                let native = context.model.block(block).native;
-                let Some(route) = context.costs.fetch(&context.ledger, block, native) else { continue };
-                let time = route.time.0 as f64;
-                let saved = self.lower_bound(probability, observations) * time.min(window * f64::from(ahead));
-                let rent = f64::from(ahead) / f64::from(layers);
-                let bytes = context.ledger.footprint(block, route.to).0 as f64;
-                let memory = (1.0 + self.hysteresis) * self.memory_price * bytes * rent;
-                let terms = Terms {
-                    probability,
-                    next_use: rent,
-                    saved,
-                    moving: 0.0,
-                    decode: 0.0,
-                    drift: 0.0,
-                    memory,
-                    total: 0.0,
-                };
-                proposals.push(Proposal {
-                    block,
-                    action: Action::Speculate,
-                    route,
-                    class: MoveClass::Speculation,
-                    gate_squared: 0.0,
-                    layer_drift: 0.0,
-                    observations,
-                    terms: terms.sum(),
-                });
             }
         }
-        proposals.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.block.cmp(&b.block)));
-        proposals.truncate(MAX_SPECULATIONS - under_way);
     }
 
     fn step_done(&mut self, context: &Context, drift: f64) {

@@ -82,7 +82,7 @@ fn a_demand_waits_for_the_one_background_chunk_on_its_link_and_no_more() {
     let demand = begin(&mut ledger, &mut schedule, 100, 2, MoveClass::Demand);
 
     let mut ends = Vec::new();
-    while let Some(at) = engine.next_done() {
+    while let Some(at) = engine.announce() {
         let mut delivered = Vec::new();
         engine.collect(at, &mut delivered);
         ends.extend(delivered.iter().map(|copy| (copy.id, copy.bytes, at)));

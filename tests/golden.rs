@@ -1,5 +1,6 @@
-//! Decisions of two shipped scenarios, one a line: the first, and the first in which speculation has evidence. A change here is a change of what the controller decides:
-//! look at it, and if it is meant, run the tests with `UPDATE_GOLDEN=1`.
+//! Decisions of two shipped scenarios, one a line: the first, and the first in which speculation has evidence. A change
+//! here is a change of what the controller decides: look at it, and if it is meant, run the tests with
+//! `UPDATE_GOLDEN=1`.
 
 use policy::event::Form;
 use policy::record::Decision;

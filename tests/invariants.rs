@@ -131,12 +131,12 @@ fn time_is_accounted_for(case: &Case, run: &Run) {
     let model: f64 = case.model.blocks.iter().map(|block| block.bytes(block.native).0 as f64).sum();
     let whole = model * Nanos(world.now().0).as_secs_f64();
     let ledger = &run.orchestrator.context().ledger;
-    let booked: f64 = ledger.byte_seconds(world.now()).iter().sum();
+    let booked: f64 = ledger.states().byte_seconds(world.now()).iter().sum();
     assert!((booked - whole).abs() <= 1e-9 * whole, "{booked} byte seconds of {whole}");
 }
 
 fn transitions_are_legal(run: &Run) {
-    let counts = run.orchestrator.context().ledger.transitions();
+    let counts = run.orchestrator.context().ledger.states().transitions();
     for (from, row) in policy::state::STATES.iter().zip(counts) {
         for (to, &count) in policy::state::STATES.iter().zip(row) {
             let legal = edge_between(*from, *to).is_some_and(|edge| !edge.needs_recipe);
@@ -154,7 +154,10 @@ fn drift_is_within_budget(case: &Case, run: &Run) {
     if budget == 0.0 {
         assert_eq!((mean, most), (0.0, 0.0));
         assert_eq!(run.orchestrator.tally().hits_by_state[State::Reduced as usize], 0);
-        assert_eq!(context.ledger.byte_seconds(run.witness.world.now())[State::Reduced as usize], 0.0);
+        assert_eq!(
+            context.ledger.states().byte_seconds(run.witness.world.now())[State::Reduced as usize],
+            0.0
+        );
     }
 }
 
@@ -206,7 +209,7 @@ struct Reached {
 impl Reached {
     fn add(&mut self, run: &Run) {
         let tally = run.orchestrator.tally();
-        let transitions = run.orchestrator.context().ledger.transitions();
+        let transitions = run.orchestrator.context().ledger.states().transitions();
         for row in transitions {
             self.states.iter_mut().zip(row).for_each(|(state, count)| *state += count);
         }

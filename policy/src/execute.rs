@@ -4,9 +4,9 @@
 use crate::control::{Proposal, Victim};
 use crate::event::{Command, MoveClass};
 use crate::id::{BlockId, MoveId};
-use crate::ledger::Refused;
 use crate::orchestrator::Orchestrator;
 use crate::record::{Action, Decision};
+use crate::refused::Refused;
 use crate::score::Terms;
 use crate::units::{Bytes, Nanos, Time};
 use crate::veto::{Reason, Verdict, check};

@@ -31,6 +31,9 @@ struct Member {
     drift: (f64, f64),
 }
 
+/// Where a block stands once it is served, and the squared drift it adds, at the mean and at the upper bound.
+type Served = (Standing, (f64, f64));
+
 /// The running layer step.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerStep {
@@ -183,7 +186,7 @@ impl Orchestrator {
         &mut self,
         step: &LayerStep,
         options: &[Proposal],
-    ) -> Result<Option<(Standing, (f64, f64))>, ControlError> {
+    ) -> Result<Option<Served>, ControlError> {
         for proposal in options {
             let chosen_among_many = self.context.costs.formats.len() > 1 || proposal.action != Action::Read;
             if chosen_among_many && !self.vetted(proposal) {

@@ -4,62 +4,17 @@
 //! tier's capacity, or the loss of a home copy cannot be built.
 
 use crate::event::{Form, MoveClass};
-use crate::format::{FORMATS, FormatId};
+use crate::format::FormatId;
+use crate::forms::{Forms, MAX_FORMS};
 use crate::id::{BlockId, LayerId, MoveId, TierId};
-use crate::machine::{Class, Machine};
+use crate::machine::Machine;
 use crate::model::{Block, Layer, Model};
+use crate::refused::Refused;
 use crate::sizes::Sizes;
-use crate::state::{STATES, State, leads_freely};
-use crate::units::{Bytes, Nanos, Time};
+use crate::state::{State, leads_freely};
+use crate::state_time::StateTime;
+use crate::units::{Bytes, Time};
 use std::sync::Arc;
-use thiserror::Error;
-
-/// A refused change. None of these is reachable from user input: they say that a policy is wrong.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum Refused {
-    /// The change of state is not in the table.
-    #[error("block {block:?} cannot go from {from:?} to {to:?}")]
-    NoSuchEdge {
-        /// The block.
-        block: BlockId,
-        /// Its state before.
-        from: State,
-        /// The state it would have.
-        to: State,
-    },
-    /// The tier is full.
-    #[error("tier {tier:?} has {free} free and {wanted} is wanted")]
-    NoRoom {
-        /// The tier.
-        tier: TierId,
-        /// What is free.
-        free: Bytes,
-        /// What is asked for.
-        wanted: Bytes,
-    },
-    /// The copy named is not there, or is there already.
-    #[error("block {block:?} has no such copy, or has it already: {form:?}")]
-    NoSuchCopy {
-        /// The block.
-        block: BlockId,
-        /// The copy.
-        form: Form,
-    },
-    /// The copy is in use: needed by the running step, read by a move, or the only one there is.
-    #[error("the copy {form:?} of block {block:?} is in use")]
-    InUse {
-        /// The block.
-        block: BlockId,
-        /// The copy.
-        form: Form,
-    },
-    /// The form is not one that this run knows.
-    #[error("form {0:?} is not part of this run")]
-    UnknownForm(Form),
-    /// The move is not under way.
-    #[error("move {0:?} is not under way")]
-    NoSuchMove(MoveId),
-}
 
 /// A move under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,61 +42,6 @@ struct Entry {
     copies: u64,
     flight: Option<MoveId>,
     pins: u32,
-}
-
-/// The forms of a run as bits, so that a block's copies are one word.
-#[derive(Clone, Debug)]
-struct Forms {
-    all: Vec<Form>,
-    /// The bit of each format in each tier; zero for a form that is not part of the run.
-    bits: Vec<[u64; FORMATS.len()]>,
-    fast: u64,
-    direct: u64,
-    staged: u64,
-    cold: u64,
-    of_format: [u64; FORMATS.len()],
-}
-
-impl Forms {
-    fn new(machine: &Machine, formats: &[FormatId]) -> Forms {
-        let mut forms = Forms {
-            all: Vec::new(),
-            bits: vec![[0; FORMATS.len()]; machine.tiers.len()],
-            fast: 0,
-            direct: 0,
-            staged: 0,
-            cold: 0,
-            of_format: [0; FORMATS.len()],
-        };
-        for tier in (0..machine.tiers.len() as u8).map(TierId) {
-            for &format in formats {
-                let bit = 1u64.checked_shl(forms.all.len() as u32).unwrap_or(0);
-                forms.all.push(Form { tier, format });
-                forms.bits[tier.index()][format.0 as usize] = bit;
-                match machine.tier(tier).class {
-                    Class::Fast => forms.fast |= bit,
-                    Class::Staged => forms.staged |= bit,
-                    Class::Cold => forms.cold |= bit,
-                }
-                if format.get().direct {
-                    forms.direct |= bit;
-                }
-                forms.of_format[format.0 as usize] |= bit;
-            }
-        }
-        forms
-    }
-
-    fn bit(&self, form: Form) -> Result<u64, Refused> {
-        match self.bits.get(form.tier.index()).map_or(0, |tier| tier[form.format.0 as usize]) {
-            0 => Err(Refused::UnknownForm(form)),
-            bit => Ok(bit),
-        }
-    }
-
-    fn first(&self, copies: u64) -> Option<Form> {
-        (copies != 0).then(|| self.all[copies.trailing_zeros() as usize])
-    }
 }
 
 /// Bytes and their peak in one tier.
@@ -186,14 +86,8 @@ pub struct Ledger {
     usage: Vec<Usage>,
     next_move: u64,
     now: Time,
-    state_bytes: [u64; STATES.len()],
-    state_byte_nanos: [u128; STATES.len()],
-    state_since: [Time; STATES.len()],
-    transitions: [[u64; STATES.len()]; STATES.len()],
+    states: StateTime,
 }
-
-/// The most (tier, format) pairs a run can have.
-pub const MAX_FORMS: usize = 64;
 
 impl Ledger {
     /// A ledger in which every block has its home copies and nothing else. `budgets` gives each tier the bytes that
@@ -201,7 +95,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Refused::NoRoom`] where the home copies do not fit their tier, [`Refused::UnknownForm`] where the run has
-    /// more than [`MAX_FORMS`] forms.
+    /// more than 64 forms, the bits of a word.
     pub fn new(
         model: Arc<Model>,
         machine: &Machine,
@@ -224,10 +118,7 @@ impl Ledger {
             usage: budgets.iter().map(|&capacity| Usage { capacity, ..Usage::default() }).collect(),
             next_move: 0,
             now: Time(0),
-            state_bytes: [0; STATES.len()],
-            state_byte_nanos: [0; STATES.len()],
-            state_since: [Time(0); STATES.len()],
-            transitions: [[0; STATES.len()]; STATES.len()],
+            states: StateTime::new(),
             model,
         };
         for block in (0..ledger.entries.len() as u32).map(BlockId) {
@@ -238,7 +129,7 @@ impl Ledger {
                 ledger.entries[block.index()].copies |= ledger.forms.bit(form)?;
             }
             let state = ledger.state(block);
-            ledger.state_bytes[state as usize] += ledger.native_bytes(block);
+            ledger.states.begin(state, ledger.native_bytes(block));
         }
         Ok(ledger)
     }
@@ -508,17 +399,9 @@ impl Ledger {
         self.book(block, before)
     }
 
-    /// Byte-seconds each state has held, native bytes counted, up to `end`.
-    pub fn byte_seconds(&self, end: Time) -> [f64; STATES.len()] {
-        std::array::from_fn(|index| {
-            let open = self.state_bytes[index] as u128 * end.since(self.state_since[index]).0 as u128;
-            (self.state_byte_nanos[index] + open) as f64 * 1e-9
-        })
-    }
-
-    /// How often each edge was taken: `[from][to]`.
-    pub fn transitions(&self) -> &[[u64; STATES.len()]; STATES.len()] {
-        &self.transitions
+    /// The time that bytes have spent in each state, and the edges taken.
+    pub fn states(&self) -> &StateTime {
+        &self.states
     }
 
     /// Notes that a block's copies, move or holds have changed.
@@ -577,16 +460,7 @@ impl Ledger {
         if !leads_freely(from, to) {
             return Err(Refused::NoSuchEdge { block, from, to });
         }
-        self.transitions[from as usize][to as usize] += 1;
-        let bytes = self.native_bytes(block);
-        for state in [from, to] {
-            let held: Nanos = self.now.since(self.state_since[state as usize]);
-            self.state_byte_nanos[state as usize] +=
-                self.state_bytes[state as usize] as u128 * held.0 as u128;
-            self.state_since[state as usize] = self.now;
-        }
-        self.state_bytes[from as usize] -= bytes;
-        self.state_bytes[to as usize] += bytes;
+        self.states.transit(from, to, self.native_bytes(block), self.now);
         Ok(())
     }
 }

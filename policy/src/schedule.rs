@@ -6,7 +6,8 @@
 
 use crate::event::{Command, EncodeAt, MoveChunk, MoveClass};
 use crate::id::{LinkId, MoveId};
-use crate::ledger::{Ledger, Refused};
+use crate::ledger::Ledger;
+use crate::refused::Refused;
 use crate::units::{Bytes, Time};
 
 /// A move that still has bytes to hand over.

@@ -64,7 +64,10 @@ pub struct Compared {
     pub tie: bool,
 }
 
-const METRICS: [(&str, fn(&Summary) -> f64); 8] = [
+/// A column of the comparison: its key, and where its value stands in a summary.
+type Metric = (&'static str, fn(&Summary) -> f64);
+
+const METRICS: [Metric; 8] = [
     ("stall_s", Summary::stall_s),
     ("stall_fraction", |s| s.stall_fraction),
     ("hit_rate", |s| s.hit_rate),

@@ -68,7 +68,7 @@ const LIKELY: f64 = 0.05;
 /// The share of the drift budget that the price steers for; the guard stops at the whole of it.
 const DRIFT_TARGET: f64 = 0.9;
 /// Prices of memory that differ by less than this share rank blocks alike.
-const NEAR: f64 = 0.05;
+const NEAR: f64 = 0.1;
 /// Weight of the newest victim in the price of memory.
 const MEMORY_SMOOTHING: f64 = 0.05;
 /// Weight of the newest visit in a block's mean squared gate weight.

@@ -96,7 +96,6 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         stakes: vec![None; input.model.blocks.len()],
         ranking: vec![None; layers],
         ranking_price: 0.0,
-        ranked_in: 0,
         gates: vec![0.0; input.model.blocks.len()],
         chosen: Vec::new(),
         memory_price: 0.0,
@@ -184,11 +183,9 @@ struct Predictive {
     drift_gain: f64,
     /// What each block stands to lose, as last worked out.
     stakes: Vec<Option<Stake>>,
-    /// What each layer would give up first, where it has been asked in this layer step.
+    /// What each layer would give up first, if that is known, at a price of memory of `ranking_price`.
     ranking: Vec<Option<Ranked>>,
     ranking_price: f64,
-    /// The layer step of the ranking.
-    ranked_in: u64,
     /// Running mean of each block's squared gate weight when chosen.
     gates: Vec<f64>,
     chosen: Vec<u32>,
@@ -198,22 +195,24 @@ struct Predictive {
     drift_price: Option<f64>,
 }
 
+/// Tokens until a layer comes; a whole one for the layer being run.
+#[inline]
+fn wait(context: &Context, layer: LayerId) -> f64 {
+    let layers = context.signals.layers;
+    let ahead = u32::from(layer.0) + layers - u32::from(context.signals.layer.0);
+    f64::from(if ahead > layers { ahead - layers } else { ahead }) / f64::from(layers)
+}
+
 impl Predictive {
     /// When a block will be needed, as far as the router's history says.
-    #[inline]
     fn next_use(&self, context: &Context, block: BlockId) -> NextUse {
-        self.next_uses(context, LayerId((block.0 / self.experts) as u16))(block)
+        let layer = context.model.block(block).layer;
+        self.next_uses(layer, wait(context, layer))(block)
     }
 
-    /// [`next_use`](Self::next_use) for the blocks of one layer.
+    /// When the blocks of a layer will be needed that comes in `wait` tokens.
     #[inline]
-    fn next_uses(&self, context: &Context, layer: LayerId) -> impl Fn(BlockId) -> NextUse {
-        let layers = context.signals.layers;
-        let mut ahead = u32::from(layer.0) + layers - u32::from(context.signals.layer.0);
-        if ahead > layers {
-            ahead -= layers;
-        }
-        let wait = f64::from(ahead) / f64::from(layers);
+    fn next_uses(&self, layer: LayerId, wait: f64) -> impl Fn(BlockId) -> NextUse {
         let first = u32::from(layer.0) * self.experts;
         let (next, popularity) = (self.predictor.next_visit(layer), self.predictor.popularity(layer));
         move |block| {
@@ -262,10 +261,11 @@ impl Predictive {
         Some(Stake { copies, form, saves: saves.max(1.0), bytes: ledger.footprint(block, form).0 as f64 })
     }
 
-    /// The block of a layer that is worth least per byte, of those that may be given up, with that worth.
+    /// The block of a layer that is worth least per byte, of those that may be given up, with that worth but for the
+    /// rent until the layer comes: a byte of any of its blocks pays the same.
     fn least_of(&mut self, context: &Context, layer: LayerId) -> Option<(f64, BlockId)> {
         context.ledger.idle(layer).for_each(|block| self.refresh_stake(context, block));
-        let next_use = self.next_uses(context, layer);
+        let next_use = self.next_uses(layer, 0.0);
         let worth = |block: BlockId| {
             let stake = self.stakes[block.index()]?;
             let holding = next_use(block).holding(stake.saves, self.ranking_price, stake.bytes, self.horizon);
@@ -274,12 +274,10 @@ impl Predictive {
         context.ledger.idle(layer).filter_map(worth).reduce(|a, b| if b < a { b } else { a })
     }
 
-    /// The block that is worth least per byte, of those that may be given up. Within a layer step, and while the price
-    /// of memory stays near, only layers in which something has changed are ranked anew.
+    /// The block that is worth least per byte, of those that may be given up. Layers are ranked anew when something in
+    /// them has changed, and all of them when the price of memory has.
     fn least(&mut self, context: &Context) -> Option<BlockId> {
-        let near = (self.memory_price - self.ranking_price).abs() <= NEAR * self.ranking_price;
-        if !near || self.ranked_in != context.signals.layer_step {
-            self.ranked_in = context.signals.layer_step;
+        if (self.memory_price - self.ranking_price).abs() > NEAR * self.ranking_price {
             self.ranking_price = self.memory_price;
             self.ranking.fill(None);
         }
@@ -289,7 +287,11 @@ impl Predictive {
             let known = self.ranking[layer.index()].filter(|ranked| ranked.version == version);
             let ranked = known.unwrap_or_else(|| Ranked { version, least: self.least_of(context, layer) });
             self.ranking[layer.index()] = Some(ranked);
-            least = least.into_iter().chain(ranked.least).reduce(|a, b| if b < a { b } else { a });
+            if let Some((worth, block)) = ranked.least {
+                let candidate = (worth - wait(context, layer) * self.ranking_price, block);
+                least =
+                    Some(least.map_or(candidate, |least| if candidate < least { candidate } else { least }));
+            }
         }
         least.map(|(_, block)| block)
     }
@@ -339,6 +341,9 @@ impl Policy for Predictive {
         self.chosen.extend(routed.iter().map(|expert| expert.block.0 % self.experts));
         let scale = f32::min(1.0, self.selected as f32 / routed.len().max(1) as f32);
         self.predictor.observe(layer, &self.chosen, scale);
+        for layer in self.predictor.changed() {
+            self.ranking[layer.index()] = None;
+        }
         let tokens = f64::from(context.signals.concurrency.max(1));
         for expert in routed {
             let mean = &mut self.gates[expert.block.index()];

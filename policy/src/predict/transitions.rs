@@ -29,7 +29,7 @@ const EXTRA: usize = SCALES + 1;
 const MAX_WEIGHTS: usize = 1 << 24;
 
 /// Neighbouring experts of one row, worked on together.
-const LANES: usize = 16;
+const LANES: usize = 32;
 type Lanes = [f32; LANES];
 
 /// See the module. A row holds a number for each expert, in `width` lanes; what is beyond the last expert means nothing.

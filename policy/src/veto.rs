@@ -19,18 +19,15 @@ pub enum Reason {
     Capacity,
     /// The stall it is expected to save is worth less than what it costs.
     SpeculationPrice,
-    /// What would have to go is worth more.
-    Displacement,
 }
 
 /// All reasons, for reports.
-pub const REASONS: [Reason; 6] = [
+pub const REASONS: [Reason; 5] = [
     Reason::PrecisionFloor,
     Reason::DriftBudget,
     Reason::Evidence,
     Reason::Capacity,
     Reason::SpeculationPrice,
-    Reason::Displacement,
 ];
 
 impl Reason {
@@ -42,7 +39,6 @@ impl Reason {
             Reason::Evidence => "evidence",
             Reason::Capacity => "capacity",
             Reason::SpeculationPrice => "speculation_price",
-            Reason::Displacement => "displacement",
         }
     }
 }

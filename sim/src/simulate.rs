@@ -7,7 +7,7 @@ use policy::guard::GuardSpec;
 use policy::machine::Class;
 use policy::orchestrator::{ControlError, RunError, Setup};
 use policy::record::Decision;
-use policy::registry::{Entry, SimulateError, SimulateInput, lookup};
+use policy::registry::{Entry, SimulateError, SimulateInput, registry};
 use policy::{Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, run};
 use std::sync::Arc;
 use thiserror::Error;
@@ -161,7 +161,7 @@ impl Case {
         params: &[f64],
         record: bool,
     ) -> Result<Orchestrator, RunFailure> {
-        let future = if entry.clairvoyant { Some(self.future()?) } else { None };
+        let future = if entry.clairvoyant { Some(self.future(entry)?) } else { None };
         let fit = self.fit.as_ref().filter(|_| entry.fitted).map(|fit| fit.demands(false));
         let input = SimulateInput {
             model: &self.model,
@@ -219,16 +219,19 @@ impl Case {
         self.model.layers.iter().map(of).max().unwrap_or(0)
     }
 
-    /// Every demand of the run, recorded in a run of its own. It exists only where requests do not depend on time.
-    fn future(&self) -> Result<Demands, RunFailure> {
-        let no_future = |source| RunFailure::Policy { policy: "belady", source };
-        if !matches!(self.arrivals, Arrivals::Closed { .. }) {
-            return Err(no_future(SimulateError::NoFuture));
-        }
-        let lru = lookup("lru").map_err(|_| no_future(SimulateError::NoFuture))?;
+    /// Every demand of the run, for a policy that knows the future: recorded in a run of its own, under a rule that does
+    /// not. It exists only where requests do not depend on time, and then it does not depend on the rule.
+    fn future(&self, entry: &Entry) -> Result<Demands, RunFailure> {
+        let reactive = |other: &&Entry| {
+            other.simulate.is_some() && other.params.is_empty() && !other.clairvoyant && !other.fitted
+        };
+        let closed = matches!(self.arrivals, Arrivals::Closed { .. });
+        let Some(scouted) = registry().iter().find(reactive).filter(|_| closed) else {
+            return Err(RunFailure::Policy { policy: entry.name, source: SimulateError::NoFuture });
+        };
         let demands = Demands::new(self.model.blocks.len() as u32);
         let mut scout = Scout { world: self.world(false)?, demands };
-        let mut orchestrator = self.orchestrator(lru, &[], false)?;
+        let mut orchestrator = self.orchestrator(scouted, &[], false)?;
         run(&mut orchestrator, &mut scout, |_| {})?;
         Ok(scout.demands)
     }

@@ -64,7 +64,7 @@ const PARAMS: &[Param] = &[
 /// Speculative moves under way at once.
 const MAX_SPECULATIONS: usize = 2;
 /// Blocks less likely than this to be asked for are not worth a look.
-const LIKELY: f64 = 0.05;
+const LIKELY: f32 = 0.05;
 /// The share of the drift budget that the price steers for; the guard stops at the whole of it.
 const DRIFT_TARGET: f64 = 0.9;
 /// Prices of memory that differ by less than this share rank blocks alike.
@@ -96,6 +96,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         stakes: vec![None; input.model.blocks.len()],
         ranking: vec![None; layers],
         ranking_price: 0.0,
+        likeliest: Vec::new(),
         gates: vec![0.0; input.model.blocks.len()],
         chosen: Vec::new(),
         memory_price: 0.0,
@@ -186,6 +187,7 @@ struct Predictive {
     /// What each layer would give up first, if that is known, at a price of memory of `ranking_price`.
     ranking: Vec<Option<Ranked>>,
     ranking_price: f64,
+    likeliest: Vec<(f32, BlockId)>,
     /// Running mean of each block's squared gate weight when chosen.
     gates: Vec<f64>,
     chosen: Vec<u32>,
@@ -284,16 +286,33 @@ impl Predictive {
         let mut least: Option<(f64, BlockId)> = None;
         for layer in (0..self.ranking.len() as u16).map(LayerId) {
             let version = context.ledger.version(layer);
-            let known = self.ranking[layer.index()].filter(|ranked| ranked.version == version);
-            let ranked = known.unwrap_or_else(|| Ranked { version, least: self.least_of(context, layer) });
-            self.ranking[layer.index()] = Some(ranked);
-            if let Some((worth, block)) = ranked.least {
+            if self.ranking[layer.index()].is_none_or(|known| known.version != version) {
+                self.ranking[layer.index()] = Some(Ranked { version, least: self.least_of(context, layer) });
+            }
+            if let Some(Ranked { least: Some((worth, block)), .. }) = self.ranking[layer.index()] {
                 let candidate = (worth - wait(context, layer) * self.ranking_price, block);
-                least =
-                    Some(least.map_or(candidate, |least| if candidate < least { candidate } else { least }));
+                least = least.filter(|least| *least <= candidate).or(Some(candidate));
             }
         }
         least.map(|(_, block)| block)
+    }
+
+    /// Fills `self.likeliest` with the absent blocks of a layer that are likeliest to be asked for, `most` of them.
+    fn choose_likeliest(&mut self, context: &Context, layer: LayerId, most: usize) {
+        self.likeliest.clear();
+        let first = u32::from(layer.0) * self.experts;
+        let mut least = LIKELY;
+        for (block, &p) in (first..).map(BlockId).zip(self.predictor.next_visit(layer)) {
+            if p <= least || most == 0 || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
+                continue;
+            }
+            let place = self.likeliest.partition_point(|&(known, _)| known >= p);
+            self.likeliest.insert(place, (p, block));
+            self.likeliest.truncate(most);
+            if self.likeliest.len() == most {
+                least = self.likeliest[most - 1].0;
+            }
+        }
     }
 
     /// A move of a block whose layer is `ahead` layers away and will ask for it with probability `probability`.
@@ -406,25 +425,14 @@ impl Policy for Predictive {
         let most = MAX_SPECULATIONS.saturating_sub(background.count());
         let layers = context.signals.layers;
         for ahead in 1..=self.ahead.min(layers - 1) {
-            if most == 0 {
-                return;
-            }
             let layer = LayerId(((u32::from(context.signals.layer.0) + ahead) % layers) as u16);
-            let first = u32::from(layer.0) * self.experts;
-            for (block, &p) in (first..).map(BlockId).zip(self.predictor.next_visit(layer)) {
-                let likely = f64::from(p) >= LIKELY;
-                if !likely || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
-                    continue;
-                }
-                let Some(new) = self.speculation(context, block, f64::from(p), ahead) else { continue };
-                let rank = |proposal: &Proposal| (proposal.terms.total, proposal.block);
-                let place = proposals.partition_point(|known| rank(known) < rank(&new));
-                if place < most {
-                    proposals.insert(place, new);
-                    proposals.truncate(most);
-                }
+            self.choose_likeliest(context, layer, most);
+            for &(p, block) in &self.likeliest {
+                proposals.extend(self.speculation(context, block, f64::from(p), ahead));
             }
         }
+        proposals.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.block.cmp(&b.block)));
+        proposals.truncate(most);
     }
 
     fn step_done(&mut self, context: &Context, drift: f64) {

@@ -55,12 +55,12 @@ pub struct Transitions {
     changed: Vec<LayerId>,
     /// `[layer][scale]`
     odds: Vec<Lanes>,
-    /// Choices of the last `layers + 2` layer steps, and what each stands for; a step's slot is its number modulo them.
+    /// `[distance][layer]`: the one-hot rows that were set in the last prediction, and their values.
+    inputs: Vec<Vec<(usize, f32)>>,
+    /// Choices of the last `layers + 1` layer steps, and what each stands for; a step's slot is its number modulo them.
     history: Vec<(Vec<u32>, f32)>,
     /// The number of the coming step; the first is `history.len()`, so that every number looked back to is positive.
     step: usize,
-    /// The one-hot rows of a model that are set, and their values.
-    inputs: Vec<(usize, f32)>,
     errors: Vec<Lanes>,
 }
 
@@ -82,9 +82,9 @@ impl Transitions {
             newest: vec![0; layers],
             changed: Vec::new(),
             odds: vec![[0.0; LANES]; layers * SCALES * width],
-            history: vec![(Vec::new(), 0.0); layers + 2],
-            step: layers + 2,
-            inputs: Vec::new(),
+            inputs: vec![Vec::new(); distances.len() * layers],
+            history: vec![(Vec::new(), 0.0); layers + 1],
+            step: layers + 1,
             errors: vec![[0.0; LANES]; width],
             popularity: Popularity::new(layers, experts, selected),
             layers,
@@ -112,15 +112,6 @@ impl Transitions {
         }
     }
 
-    /// Sets `self.inputs` to what was known at `step` of a target `ahead` steps in its future.
-    fn recall(&mut self, step: usize, ahead: usize) {
-        self.inputs.clear();
-        for (kind, step) in [step, step - 1, step + ahead - self.layers].into_iter().enumerate() {
-            let (chosen, scale) = &self.history[step % self.history.len()];
-            self.inputs.extend(chosen.iter().map(|&expert| (kind * self.experts + expert as usize, *scale)));
-        }
-    }
-
     fn odds(&self, layer: usize) -> std::ops::Range<usize> {
         layer * SCALES * self.width..(layer + 1) * SCALES * self.width
     }
@@ -136,14 +127,21 @@ impl Transitions {
         from..from + self.width
     }
 
-    /// Predicts a layer from `self.inputs`.
-    fn predict(&mut self, distance: usize, layer: usize) {
+    /// Predicts a layer that comes `ahead` steps after this one.
+    fn predict(&mut self, distance: usize, layer: usize, ahead: usize) {
+        let inputs = &mut self.inputs[distance * self.layers + layer];
+        inputs.clear();
+        let known = [self.step, self.step - 1, self.step + ahead - self.layers];
+        for (kind, step) in known.into_iter().enumerate() {
+            let (chosen, scale) = &self.history[step % self.history.len()];
+            inputs.extend(chosen.iter().map(|&expert| (kind * self.experts + expert as usize, *scale)));
+        }
         let (model, prediction) = (self.model(distance, layer), self.prediction(distance, layer));
-        let odds = &self.odds[self.odds(layer)];
-        predict(&self.weights[model], odds, &self.inputs, &mut self.predicted[prediction]);
+        let (inputs, odds) = (&self.inputs[distance * self.layers + layer], &self.odds[self.odds(layer)]);
+        predict(&self.weights[model], odds, inputs, &mut self.predicted[prediction]);
     }
 
-    /// Moves a model from its last prediction, made from `self.inputs`, towards what was chosen.
+    /// Moves a model from its last prediction towards what was chosen.
     fn learn(&mut self, distance: usize, layer: usize, chosen: &[u32]) {
         let (model, prediction) = (self.model(distance, layer), self.prediction(distance, layer));
         self.errors.fill([0.0; LANES]);
@@ -153,8 +151,8 @@ impl Transitions {
         for &expert in chosen {
             self.errors.as_flattened_mut()[expert as usize] += RATE;
         }
-        let odds = &self.odds[self.odds(layer)];
-        learn(&mut self.weights[model], odds, &self.inputs, &self.errors);
+        let (inputs, odds) = (&self.inputs[distance * self.layers + layer], &self.odds[self.odds(layer)]);
+        learn(&mut self.weights[model], odds, inputs, &self.errors);
     }
 }
 
@@ -212,10 +210,8 @@ impl Predictor for Transitions {
     fn observe(&mut self, layer: LayerId, chosen: &[u32], scale: f32) {
         let at = layer.index();
         for distance in 0..self.distances.len() {
-            let ahead = self.distances[distance];
-            // A prediction made before anything was seen has nothing to learn from.
-            if self.step > self.history.len() + ahead {
-                self.recall(self.step - ahead, ahead);
+            // Before the first prediction there is nothing to learn from.
+            if !self.inputs[distance * self.layers + at].is_empty() {
                 self.learn(distance, at, chosen);
             }
         }
@@ -229,8 +225,7 @@ impl Predictor for Transitions {
         for distance in 0..self.distances.len() {
             let ahead = self.distances[distance];
             let target = (at + ahead) % self.layers;
-            self.recall(self.step, ahead);
-            self.predict(distance, target);
+            self.predict(distance, target, ahead);
             self.newest[target] = distance;
             self.changed.push(LayerId(target as u16));
         }

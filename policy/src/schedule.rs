@@ -70,46 +70,49 @@ impl Schedule {
     /// # Errors
     /// A move the ledger does not know.
     pub fn dispatch(&mut self, ledger: &mut Ledger, commands: &mut Vec<Command>) -> Result<(), Refused> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        let urgent = |ledger: &Ledger, id| ledger.flight(id).is_some_and(|f| f.class == MoveClass::Demand);
-        for index in 0..self.waiting.len() {
-            let waiting = self.waiting[index];
-            if urgent(ledger, waiting.id) || waiting.link.is_none() {
-                self.send(waiting, Bytes(u64::MAX), ledger, commands)?;
+        let mut place = 0;
+        while place < self.waiting.len() {
+            let Waiting { id, link, .. } = self.waiting[place];
+            let urgent = ledger.flight(id).is_some_and(|flight| flight.class == MoveClass::Demand);
+            if !urgent && link.is_some() {
+                place += 1;
+                continue;
             }
+            self.send(place, Bytes(u64::MAX), ledger, commands)?;
         }
-        self.waiting.retain(|waiting| ledger.flight(waiting.id).is_some_and(|f| f.sent < f.total));
-        while let Some(waiting) = self.next_background(ledger) {
-            self.send(waiting, self.chunk, ledger, commands)?;
-            self.waiting.retain(|waiting| ledger.flight(waiting.id).is_some_and(|f| f.sent < f.total));
+        while let Some(place) = self.next_background(ledger) {
+            self.send(place, self.chunk, ledger, commands)?;
         }
         Ok(())
     }
 
-    /// The best background move on a link with nothing outstanding.
-    fn next_background(&self, ledger: &Ledger) -> Option<Waiting> {
-        self.waiting
-            .iter()
-            .filter(|waiting| self.sent.iter().all(|sent| sent.link != waiting.link))
-            .filter_map(|waiting| ledger.flight(waiting.id).map(|flight| (flight.class, waiting)))
-            .min_by_key(|(class, waiting)| {
-                (*class, waiting.latest_start.unwrap_or(Time(u64::MAX)), waiting.id)
-            })
-            .map(|(_, waiting)| *waiting)
+    /// The place of the best background move on a link with nothing outstanding.
+    fn next_background(&self, ledger: &Ledger) -> Option<usize> {
+        let free = |waiting: &Waiting| self.sent.iter().all(|sent| sent.link != waiting.link);
+        let key = |waiting: &Waiting| {
+            let class = ledger.flight(waiting.id)?.class;
+            Some((class, waiting.latest_start.unwrap_or(Time(u64::MAX)), waiting.id))
+        };
+        let places = self.waiting.iter().enumerate().filter(|(_, waiting)| free(waiting));
+        places.filter_map(|(place, waiting)| Some((key(waiting)?, place))).min().map(|(_, place)| place)
     }
 
+    /// Hands over at most `most` bytes of a waiting move, which then waits no longer if that was all.
     fn send(
         &mut self,
-        waiting: Waiting,
+        place: usize,
         most: Bytes,
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
     ) -> Result<(), Refused> {
+        let waiting = self.waiting[place];
         let flight = *ledger.flight(waiting.id).ok_or(Refused::NoSuchMove(waiting.id))?;
         let len = flight.total.saturating_sub(flight.sent).min(most);
         ledger.send(waiting.id, len)?;
+        let last = flight.sent + len == flight.total;
+        if last {
+            self.waiting.remove(place);
+        }
         self.sent.push(Sent { id: waiting.id, link: waiting.link, len });
         commands.push(Command::Move(MoveChunk {
             id: waiting.id,
@@ -121,7 +124,7 @@ impl Schedule {
             deadline: flight.deadline,
             offset: flight.sent,
             len,
-            last: flight.sent + len == flight.total,
+            last,
         }));
         Ok(())
     }

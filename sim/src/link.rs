@@ -157,12 +157,12 @@ impl LinkSim {
     }
 
     fn progress(&mut self, now: Time) {
-        let rate = self.rate_each();
-        for job in &mut self.active {
-            let flowing = now.since(job.flows_from.max(self.updated));
-            job.left = job.left.saturating_sub(u128::from(rate) * u128::from(flowing.0));
-        }
-        if !self.active.is_empty() {
+        if self.is_busy() {
+            let rate = self.rate_each();
+            for job in &mut self.active {
+                let flowing = now.since(job.flows_from.max(self.updated));
+                job.left = job.left.saturating_sub(u128::from(rate) * u128::from(flowing.0));
+            }
             self.count.busy += now.since(self.updated);
         }
         self.updated = now;

@@ -61,6 +61,9 @@ const PARAMS: &[Param] = &[
     },
 ];
 
+/// Layers ahead that are predicted apart from the whole token, speculated on or not. More cost time and gain nothing:
+/// with 4, 8 and 16 too, the stall of gpt-oss-20b is 0.02 % higher at 192 slots and 0.4 % at 384.
+const PREDICTED_NEAR: usize = 2;
 /// Speculative moves under way at once.
 const MAX_SPECULATIONS: usize = 2;
 /// Blocks less likely than this to be asked for are not worth a look.
@@ -80,10 +83,11 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let experts = input.model.uniform_blocks().ok_or(SimulateError::UnevenLayers)?;
     let layers = input.model.layers.len();
     let selected = input.model.layers.first().map_or(1, |layer| layer.selected);
-    let predictor = Transitions::new(layers, experts as usize, selected as usize);
     let &[horizon, hysteresis, ahead, confidence, drift_gain] = input.params else {
         return Err(SimulateError::Params);
     };
+    let near = PREDICTED_NEAR.max(ahead as usize);
+    let predictor = Transitions::new(layers, experts as usize, selected as usize, near);
     Ok(Box::new(Predictive {
         predictor,
         experts,

@@ -206,7 +206,6 @@ fn a_scenario_that_cannot_run_says_what_to_change() {
         ("policy=belady", &[late], &["policy `belady`", "closed"]),
         ("home=nvme", &[], &["no link leads from nvme to fast memory"]),
         ("memory.dram=1 B", &[], &["the home copies", "more than dram has"]),
-        ("model=LICENSE", &[], &["LICENSE", "a model file has keys and values"]),
         ("model.num_hidden_layers=null", &[], &["num_hidden_layers: no value"]),
         ("model.model_type=''", &[], &["model_type: no value"]),
         (
@@ -218,6 +217,11 @@ fn a_scenario_that_cannot_run_says_what_to_change() {
     for (value, others, texts) in cases {
         refused(&quickstart("simulate", &[], &[others, &[*value][..]].concat()), texts);
     }
+    let folder = tempfile::tempdir().unwrap();
+    let words = folder.path().join("words.json");
+    std::fs::write(&words, "no keys here\n").unwrap();
+    let model = format!("model={}", words.display());
+    refused(&quickstart("simulate", &[], &[&model]), &["words.json:1:1", "a model file has keys and values"]);
     refused(&quickstart("simulate", &["--sweep", "seed=,"], &[]), &["--sweep seed=", "no value"]);
     refused(&quickstart("compare", &["--threads", "100000"], &[]), &["0..=1024"]);
     refused(

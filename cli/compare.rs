@@ -7,8 +7,10 @@ use crate::scenario_args::{Overrides, load, load_case};
 use crate::simulate::percent;
 use policy::registry::{Entry, registry};
 use rayon::ThreadPoolBuilder;
+use sim::Case;
 use sim::compare::{Compared, Contender, compare};
 use sim::resolve::resolve_policy;
+use sim::workload::Arrivals;
 
 /// Compare policies on scenarios, with confidence intervals over seeds and the clairvoyant bound
 #[derive(clap::Args)]
@@ -28,9 +30,9 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
 
-    /// Threads; the result does not depend on it
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    threads: usize,
+    /// Threads, 0 for one a core; the result does not depend on it
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
+    threads: u16,
 
     /// How to print
     #[arg(long, value_enum, default_value_t)]
@@ -38,20 +40,27 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let pool = ThreadPoolBuilder::new().num_threads(args.threads).build().map_err(Failure::failed)?;
+    let pool = ThreadPoolBuilder::new().num_threads(args.threads.into()).build().map_err(Failure::failed)?;
     let mut all = Vec::new();
     for name in &args.scenarios {
         let own = load(name, &args.overrides.set)?;
         let mut cases = Vec::new();
         for offset in 0..args.seeds {
             let mut set = args.overrides.set.clone();
-            set.push(("seed".to_owned(), own.seed.saturating_add(offset).to_string()));
+            let seed = own.seed.checked_add(offset).ok_or_else(|| {
+                let most = u64::MAX - args.seeds + 1;
+                Failure::refused(format!(
+                    "seed {} leaves no room for {} seeds: at most {most}",
+                    own.seed, args.seeds
+                ))
+            })?;
+            set.push(("seed".to_owned(), seed.to_string()));
             cases.push(load_case(name, &set)?.1);
         }
-        let contenders = contenders(args, &own, cases[0].fit.is_some())?;
+        let contenders = contenders(args, &own, &cases[0])?;
         let progress = Progress::new(((contenders.len() + 1) * cases.len()) as u64, "comparing");
         let compared = pool.install(|| compare(&own.name, &cases, &contenders, || progress.step()));
-        all.push(compared.map_err(Failure::failed)?);
+        all.push(compared?);
     }
     match args.format {
         Format::Json => output::print_json(&all.concat()),
@@ -60,8 +69,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// The policies asked for, or all that the scenario can be simulated with; the scenario's own keeps its parameters.
-fn contenders(args: &Args, own: &scenarios::Scenario, fitted: bool) -> Result<Vec<Contender>, Failure> {
-    let usable = |entry: &&Entry| entry.simulate.is_some() && (fitted || !entry.fitted);
+fn contenders(args: &Args, own: &scenarios::Scenario, case: &Case) -> Result<Vec<Contender>, Failure> {
+    let (fit, closed) = (case.fit.is_some(), matches!(case.arrivals, Arrivals::Closed { .. }));
+    let usable =
+        |entry: &&Entry| entry.simulate.is_some() && (fit || !entry.fitted) && (closed || !entry.clairvoyant);
     let names: Vec<&str> = match args.policies.as_slice() {
         [] => registry().iter().filter(usable).map(|entry| entry.name).collect(),
         names => names.iter().map(String::as_str).collect(),

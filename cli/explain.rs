@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             decisions.push(decision);
         }
     };
-    let outcome = case.run(entry, &params, keep, about).map_err(Failure::failed)?;
+    let outcome = case.run(entry, &params, keep, about)?;
     let latest = &decisions[decisions.len().saturating_sub(args.last)..];
     if args.format == Format::Json {
         return output::print_json(&latest);

@@ -1,8 +1,9 @@
 //! How a command ends when it does not end well.
 
 use scenarios::Diagnostics;
+use sim::RunFailure;
 use std::error::Error;
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
 
 /// What went wrong, in words for the person who typed the command.
@@ -34,15 +35,27 @@ impl Failure {
 
     /// Says what happened on stderr, and answers with the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        match self {
-            Failure::Flawed(diagnostics) => eprintln!("{}", diagnostics.render(stderr().is_terminal())),
-            Failure::Refused(error) | Failure::Failed(error) => eprintln!("error: {error}"),
-            Failure::Closed => {}
-        }
+        let mut errors = stderr().lock();
+        // Where not even this can be written, the exit code still says it.
+        let _ = match self {
+            Failure::Flawed(diagnostics) => writeln!(errors, "{}", diagnostics.render(errors.is_terminal())),
+            Failure::Refused(error) | Failure::Failed(error) => writeln!(errors, "error: {error}"),
+            Failure::Closed => Ok(()),
+        };
         match self {
             Failure::Refused(_) | Failure::Flawed(_) => ExitCode::from(2),
             Failure::Failed(_) => ExitCode::FAILURE,
             Failure::Closed => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl From<RunFailure> for Failure {
+    /// What keeps a run from beginning is in the input.
+    fn from(failure: RunFailure) -> Failure {
+        match failure {
+            RunFailure::Control(_) | RunFailure::World(_) => Failure::failed(failure),
+            _ => Failure::refused(failure),
         }
     }
 }

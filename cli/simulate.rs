@@ -70,6 +70,9 @@ fn run_one(args: &Args) -> Result<(), Failure> {
 
 fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
     let values: Vec<&str> = values.split(',').map(str::trim).filter(|value| !value.is_empty()).collect();
+    if values.is_empty() {
+        return Err(Failure::refused(format!("--sweep {path}= has no value: write it as {path}=A,B,C")));
+    }
     let mut cases = Vec::new();
     for value in &values {
         let mut set = args.overrides.set.clone();
@@ -116,7 +119,7 @@ fn simulate(
     let (entry, params) = policy_of(scenario)?;
     let progress = Progress::spinner("simulating");
     let start = Instant::now();
-    let outcome = case.run(entry, &params, keep, each).map_err(Failure::failed)?;
+    let outcome = case.run(entry, &params, keep, each)?;
     drop(progress);
     Ok((Summary::new(case, &outcome, entry.name, start.elapsed().as_secs_f64()), outcome))
 }

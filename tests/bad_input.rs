@@ -152,9 +152,12 @@ fn bad_arguments_are_refused() {
 fn a_generator_out_of_range_is_refused_and_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("made.hrt");
-    for (arguments, text) in
-        [("--skew -1", "skew is -1"), ("--top-k 33", "top 33"), ("--tokens 0", "tokens_per_trace is 0")]
-    {
+    for (arguments, text) in [
+        ("--skew -1", "skew is -1"),
+        ("--top-k 33", "top 33"),
+        ("--tokens 0", "tokens_per_trace is 0"),
+        ("--layers 65535 --experts 65535", "experts over all layers"),
+    ] {
         let output = hotset()
             .args(["trace", "generate", "-o"])
             .arg(&target)
@@ -183,4 +186,114 @@ fn every_error_of_a_scenario_is_reported_at_once() {
     }
     std::fs::write(&path, "name: x\nmemory:\n\thbm: 6 GiB\n").unwrap();
     refused(&hotset().arg("check").arg(&path).output().unwrap(), &["bad.yaml:3:2", "tabs disallowed"]);
+}
+
+/// Runs `hotset` on the quickstart scenario with values set in it.
+fn quickstart(command: &str, more: &[&str], values: &[&str]) -> Output {
+    let mut hotset = hotset();
+    hotset.args([command, "quickstart"]).args(more);
+    for value in values {
+        hotset.args(["--set", value]);
+    }
+    hotset.output().unwrap()
+}
+
+#[test]
+fn a_scenario_that_cannot_run_says_what_to_change() {
+    let late = "workload.requests={poisson: {rate: 4 /s}}";
+    let cases: &[(&str, &[&str], &[&str])] = &[
+        ("policy=static", &[], &["policy `static`", "workload.fit"]),
+        ("policy=belady", &[late], &["policy `belady`", "closed"]),
+        ("home=nvme", &[], &["no link leads from nvme to fast memory"]),
+        ("memory.dram=1 B", &[], &["the home copies", "more than dram has"]),
+        ("model.num_hidden_layers=null", &[], &["num_hidden_layers: no value"]),
+        ("model.model_type=''", &[], &["model_type: no value"]),
+        (
+            "workload.routing={zipf_markov: {tokens: 4294967295}}",
+            &[],
+            &["workload.routing.zipf_markov", "more than the limit"],
+        ),
+    ];
+    for (value, others, texts) in cases {
+        refused(&quickstart("simulate", &[], &[others, &[*value][..]].concat()), texts);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let words = folder.path().join("words.json");
+    std::fs::write(&words, "no keys here\n").unwrap();
+    let model = format!("model={}", words.display());
+    refused(&quickstart("simulate", &[], &[&model]), &["words.json:1:1", "a model file has keys and values"]);
+    refused(&quickstart("simulate", &["--sweep", "seed=,"], &[]), &["--sweep seed=", "no value"]);
+    refused(&quickstart("compare", &["--threads", "100000"], &[]), &["0..=1024"]);
+    refused(
+        &quickstart("compare", &["--seeds", "2"], &["seed=18446744073709551615"]),
+        &["leaves no room for 2 seeds"],
+    );
+    let compared = quickstart("compare", &[], &[late, "workload.limit_tokens=2"]);
+    assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stderr));
+    assert!(!String::from_utf8_lossy(&compared.stdout).contains("belady"));
+}
+
+#[test]
+fn more_kinds_of_copy_than_a_run_can_have_are_refused() {
+    let tier = |n| {
+        format!(
+            "machine.tiers.t{n}={{class: staged, backing: pinned, capacity: 1 GiB, read: 1 TB/s, write: 1 TB/s}}"
+        )
+    };
+    let rates = "forward: 1 GB/s, backward: 1 GB/s";
+    let link = |n| {
+        format!(
+            "machine.links.l{n}={{between: [t{n}, hbm], {rates}, latency: 1 us, submit: 1 us, half_size: 0 B, \
+             engines: 1, duplex: {{{rates}}}}}"
+        )
+    };
+    let values: Vec<String> = (0..62).flat_map(|n| [tier(n), link(n)]).collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    refused(&quickstart("check", &[], &values), &["65 kinds of copy", "at most 64"]);
+    assert!(quickstart("check", &[], &values[2..]).status.success());
+}
+
+#[test]
+fn a_run_that_would_outlast_the_clock_fails() {
+    let endless = [
+        &["machine.links.pcie.latency=1000000000000000000 ns"][..],
+        &["machine.links.pcie.submit=1000000000000000000 ns"],
+        &["machine.links.pcie.half_size=16777215 TiB"],
+        &["machine.accelerator.launch=1000000000000000000 ns"],
+        &["machine.accelerator.read=1 B/s"],
+        &[
+            "machine.links.pcie.duplex={forward: 1 B/s, backward: 1 B/s}",
+            "machine.links.pcie.forward=1 B/s",
+            "machine.links.pcie.backward=1 B/s",
+        ],
+    ];
+    for values in endless {
+        let output = quickstart("simulate", &[], values);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{values:?}: {errors}");
+        assert!(errors.contains("292 years of simulated time"), "{errors}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.hrt");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    refused(&hotset().arg("replay").arg(&pipe).output().unwrap(), &["pipe.hrt", "not a file"]);
+    refused(&hotset().args(["replay", "/dev/zero"]).output().unwrap(), &["/dev/zero", "not a file"]);
+    let npz_path = folder.path().join("pipe.npz");
+    std::fs::write(&npz_path, npz("|u1", &EXPERTS)).unwrap();
+    std::fs::rename(&pipe, folder.path().join("pipe.meta.json")).unwrap();
+    refused(&hotset().arg("replay").arg(&npz_path).output().unwrap(), &["pipe.meta.json", "not a file"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_error_that_cannot_be_printed_still_has_its_exit_code() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = hotset().args(["check", "no-such-scenario"]).stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(2));
 }

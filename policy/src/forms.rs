@@ -7,7 +7,7 @@ use crate::machine::{Class, Machine};
 use crate::refused::Refused;
 
 /// The most (tier, format) pairs a run can have.
-pub(crate) const MAX_FORMS: usize = 64;
+pub const MAX_FORMS: usize = 64;
 
 /// The forms of a run as bits, so that a block's copies are one word.
 #[derive(Clone, Debug)]

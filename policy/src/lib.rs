@@ -37,6 +37,7 @@ pub mod veto;
 pub use control::{Context, Policy};
 pub use demand::Demands;
 pub use format::{Format, FormatId};
+pub use forms::MAX_FORMS;
 pub use id::{BlockId, LayerId, LinkId, MoveId, RequestId, TierId};
 pub use machine::Machine;
 pub use model::Model;

@@ -25,7 +25,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ControlError {
     /// Not even one block of a demand can be placed.
-    #[error("block {block:?} of layer {layer:?} does not fit into fast memory, even alone")]
+    #[error("block {} of layer {} cannot be brought into fast memory, even alone", .block.0, .layer.0)]
     DoesNotFit {
         /// The layer.
         layer: LayerId,

@@ -82,7 +82,9 @@ pub enum ReplayError {
         policy: &'static str,
     },
     /// A fitted rule without anything to fit it on.
-    #[error("this policy is fitted beforehand and nothing was given to fit it on; name a trace with --fit")]
+    #[error(
+        "this policy is fitted beforehand and nothing was given to fit it on; name a trace, with --fit or in `workload.fit`"
+    )]
     NoFit,
     /// The fitted trace is from another model.
     #[error(

@@ -71,7 +71,9 @@ fn finish(
 /// Puts the tree of the file that a node names in the node's place. An unresolved name stays, reported.
 fn resolve(report: &mut Report, kind: Kind, node: &mut Node) -> Option<()> {
     if let Value::Scalar(name) = &node.value {
-        *node = open(report, kind, &name.clone(), Some(&Field::root(node, kind.key)))?;
+        let opened = open(report, kind, &name.clone(), Some(&Field::root(node, kind.key)))?;
+        Field::root(&opened, "").fields(report, &format!("a {} file has keys and values", kind.key))?;
+        *node = opened;
     }
     Some(())
 }

@@ -7,7 +7,7 @@ use crate::scenario::{Cap, Scenario, slots_size};
 use crate::sensitivity::Sensitivity;
 use crate::units::{size, size_above_zero, slots};
 use policy::machine::Class;
-use policy::{Bytes, FormatId, Machine, Model, TierId};
+use policy::{Bytes, FormatId, MAX_FORMS, Machine, Model, TierId};
 use std::collections::BTreeMap;
 
 /// Tokens of context a request is given room for where the scenario sets no `kv`.
@@ -117,10 +117,22 @@ pub(crate) fn home(
                 );
                 return None;
             }
+            if !ground.feeds_fast(tier) {
+                let message = format!("no link leads from {} to fast memory", ground.machine.tier(tier).name);
+                let hint = "a tier that has one: blocks are loaded over a single link";
+                field.error(report, Wrong::new(message, hint));
+                return None;
+            }
             tier
         }
         None => default_home(report, blame, &encoded, ground)?,
     };
+    let copies = ground.machine.tiers.len() * (1 + encoded.len());
+    if copies > MAX_FORMS {
+        let message = format!("{copies} kinds of copy: tiers times formats");
+        blame.key_error(report, Wrong::new(message, format!("at most {MAX_FORMS}: fewer tiers, or formats")));
+        return None;
+    }
     let missing = ground.needs(tier, &encoded).saturating_sub(ground.capacity(tier));
     if missing > Bytes::ZERO {
         let (name, needs) = (&ground.machine.tier(tier).name, ground.needs(tier, &encoded));
@@ -141,15 +153,17 @@ fn default_home(
     ground: &Ground<'_>,
 ) -> Option<TierId> {
     let machine = ground.machine;
-    let below = || machine.tiers_of(Class::Staged).chain(machine.tiers_of(Class::Cold));
+    let lower = || machine.tiers_of(Class::Staged).chain(machine.tiers_of(Class::Cold));
+    let below = || lower().filter(|&tier| ground.feeds_fast(tier));
     let found = below().find(|&tier| ground.needs(tier, encoded) <= ground.capacity(tier));
     if found.is_none() {
         let largest = below().max_by_key(|&tier| ground.capacity(tier))?;
         let needs = ground.needs(largest, encoded);
         let missing = needs.saturating_sub(ground.capacity(largest));
         let name = &machine.tier(largest).name;
-        let message =
-            format!("no tier holds the home copies: they take {needs}, {missing} more than {name} has");
+        let message = format!(
+            "no tier with a link to fast memory holds the home copies: they take {needs}, {missing} more than {name} has"
+        );
         at.key_error(
             report,
             Wrong::new(message, "fewer formats in `encoded`, a larger tier, or a smaller model"),
@@ -209,6 +223,11 @@ fn useless(id: FormatId, ground: &Ground<'_>) -> Option<Wrong> {
 }
 
 impl Ground<'_> {
+    /// Whether blocks can be loaded from a tier: they cross one link, not two.
+    fn feeds_fast(&self, tier: TierId) -> bool {
+        self.machine.tiers_of(Class::Fast).any(|fast| self.machine.link_between(tier, fast).is_some())
+    }
+
     fn capacity(&self, tier: TierId) -> Bytes {
         let described = self.machine.tier(tier);
         match self.caps.get(&described.name) {

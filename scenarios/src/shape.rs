@@ -204,10 +204,17 @@ impl<'t> Config<'t, '_> {
         value.map(Some)
     }
 
+    /// Reports a key that is absent, `null` or empty.
+    fn missing(&mut self, key: &'static str, hint: &str) {
+        if let Some(field) = self.fields.need(self.report, key, hint) {
+            field.error(self.report, Wrong::new("no value", format!("write `{key}: {hint}`")));
+        }
+    }
+
     fn required(&mut self, key: &'static str, most: u64) -> Option<u64> {
         let value = self.size(key, most)?;
         if value.is_none() {
-            self.fields.need(self.report, key, "a number, as the model's config.json has it");
+            self.missing(key, "a number, as the model's config.json has it");
         }
         value
     }
@@ -245,7 +252,7 @@ impl<'t> Config<'t, '_> {
             return None;
         }
         if name.is_empty() {
-            self.fields.need(self.report, "model_type", "mixtral, as the model's config.json has it");
+            self.missing("model_type", "mixtral, as the model's config.json has it");
             return None;
         }
         let family = FAMILIES.iter().find(|family| family.name == name).copied();
@@ -259,7 +266,7 @@ impl<'t> Config<'t, '_> {
 
     fn dtype(&mut self) -> Option<FormatId> {
         let Some(field) = self.get("torch_dtype").or_else(|| self.get("dtype")) else {
-            self.fields.need(self.report, "torch_dtype", "bfloat16, as the model was published");
+            self.missing("torch_dtype", "bfloat16, as the model was published");
             return None;
         };
         field.read(self.report, name_of("number type", DTYPES)).and_then(FormatId::named)

@@ -214,11 +214,14 @@ fn what_does_not_fit_says_how_much_is_missing() {
     );
     let nowhere = with("memory: { dram: 1 GiB, nvme: 80 GiB }\n");
     assert!(
-        nowhere.contains("no tier holds the home copies: they take 84.00 GiB, 4.00 GiB more than nvme has"),
+        nowhere.contains("holds the home copies: they take 84.00 GiB, 83.00 GiB more than dram has"),
         "{nowhere}"
     );
+    assert!(with("home: nvme\n").contains("home: no link leads from nvme to fast memory"));
+    assert!(load(&format!("{GOOD}home: nvme\n"), &[("machine.links.disk.between", "[nvme, hbm]")]).is_ok());
     assert!(with("home: hbm\n").contains("the fast tier is no home"));
-    let cold = load(&format!("{GOOD}memory: {{ dram: 8 GiB }}\n"), &[]).unwrap();
+    let direct = [("machine.links.disk.between", "[nvme, hbm]")];
+    let cold = load(&format!("{GOOD}memory: {{ dram: 8 GiB }}\n"), &direct).unwrap();
     assert_eq!(cold.machine.tier(cold.home).name, "nvme");
 }
 

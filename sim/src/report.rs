@@ -207,7 +207,9 @@ impl Summary {
 /// does better, because fetching early never makes fewer fetches.
 pub fn stall_bound_s(case: &Case, clairvoyant: &Outcome) -> f64 {
     let tally = clairvoyant.orchestrator.tally();
-    let link = case.machine.links.iter().find(|link| link.from == case.home);
+    let fast = case.machine.tiers_of(Class::Fast).next();
+    let link = fast.and_then(|fast| case.machine.link_between(case.home, fast));
+    let link = link.map(|id| &case.machine.links[id.index()]);
     let fewest = |block: &policy::model::Block| {
         let lossless = case.encoded.iter().filter(|format| format.keeps(block.native));
         lossless.map(|&format| block.bytes(format)).chain([block.bytes(block.native)]).min()

@@ -81,7 +81,7 @@ fn open_all(paths: &[PathBuf], scenario: &Scenario) -> Result<RoutingTrace, Trac
     )
 }
 
-fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<RoutingTrace, TraceError> {
+fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<RoutingTrace, RunFailure> {
     let layer = scenario.model.layers.first();
     generate(&Params {
         layers: scenario.model.layers.len() as u32,
@@ -96,6 +96,7 @@ fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<Routi
         seed: scenario.seed,
         draws,
     })
+    .map_err(RunFailure::Generated)
 }
 
 /// The registry's word on a policy and its parameters, in the form the scenario language asks for.

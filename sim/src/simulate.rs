@@ -93,6 +93,9 @@ pub enum RunFailure {
     /// The routing cannot be served.
     #[error(transparent)]
     Trace(#[from] TraceError),
+    /// The routing cannot be generated.
+    #[error("workload.routing.zipf_markov: {0}")]
+    Generated(TraceError),
     /// The policy cannot be built.
     #[error("policy `{policy}`: {source}")]
     Policy {

@@ -15,7 +15,10 @@ use policy::{
 use std::sync::Arc;
 use thiserror::Error;
 
-/// A command the world cannot obey: the controller is wrong, not the input.
+/// The last instant a run may reach, 292 years from its beginning: beyond twice that, sums of times stop growing.
+const LATEST: Time = Time(u64::MAX / 2);
+
+/// Why the world cannot go on. But for [`WorldError::TooLate`], the controller is wrong and not the input.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum WorldError {
     /// Memory refuses.
@@ -29,6 +32,11 @@ pub enum WorldError {
         /// The copy made.
         to: Form,
     },
+    /// Times so long that they can no longer be added up.
+    #[error(
+        "the run goes on for more than 292 years of simulated time: a latency is too long, or a rate too low"
+    )]
+    TooLate,
     /// A move is cancelled that is not under way.
     #[error("move {0:?} is not under way")]
     NoSuchMove(MoveId),
@@ -178,9 +186,7 @@ impl World {
     fn tick(&mut self, tick: Tick) -> Option<EventKind> {
         match tick {
             Tick::Link(link) => {
-                if self.links[link.index()].is_due(self.now) {
-                    self.collect(link);
-                }
+                self.collect(link);
                 None
             }
             Tick::Arrived { id, bytes, queued } => {
@@ -364,8 +370,15 @@ impl Platform for World {
 
     fn next_event(&mut self) -> Result<Option<Event>, WorldError> {
         while let Some((at, tick)) = self.queue.pop() {
-            self.now = at;
             self.ticks += 1;
+            // An announcement that was taken back is no event: time does not run on to it.
+            if matches!(tick, Tick::Link(link) if !self.links[link.index()].is_due(at)) {
+                continue;
+            }
+            if at > LATEST {
+                return Err(WorldError::TooLate);
+            }
+            self.now = at;
             if let Some(kind) = self.tick(tick) {
                 return Ok(Some(Event { at, kind }));
             }

@@ -40,6 +40,9 @@ pub enum Problem {
     /// The file system refused.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// A pipe, a device or a socket.
+    #[error("not a file")]
+    NotAFile,
     /// Neither content nor extension is one of a routing trace.
     #[error("not a routing trace that can be read")]
     UnknownFormat,

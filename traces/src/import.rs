@@ -58,16 +58,14 @@ pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<RoutingTra
 }
 
 fn read(path: &Path, options: &Options) -> Result<RoutingTrace, TraceError> {
-    let file = File::open(path).map_err(Problem::Io)?;
-    if file.metadata().map_err(Problem::Io)?.is_dir() {
-        return Err(Problem::Io(std::io::ErrorKind::IsADirectory.into()).into());
-    }
-    let bytes = map(&file)?;
+    regular(path)?;
+    let bytes = map(&File::open(path).map_err(Problem::Io)?)?;
     let format = detect(&bytes, path.extension().and_then(|extension| extension.to_str()));
     let meta_path = path.with_extension("meta.json");
     let metadata = match format {
         Some(Format::Npz) if meta_path.exists() => {
-            let bytes = std::fs::read(&meta_path).map_err(|error| TraceError::from(Problem::Io(error)));
+            let bytes =
+                regular(&meta_path).and_then(|()| Ok(std::fs::read(&meta_path).map_err(Problem::Io)?));
             Some(
                 bytes
                     .and_then(|bytes| npz::decode_metadata(&bytes))
@@ -78,6 +76,15 @@ fn read(path: &Path, options: &Options) -> Result<RoutingTrace, TraceError> {
     };
     let name = path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
     decode(&Source { bytes: &bytes, name: &name }, format.ok_or(Problem::UnknownFormat)?, metadata, options)
+}
+
+/// Refuses what is no file before it is opened: opening a pipe waits for its writer.
+fn regular(path: &Path) -> Result<(), TraceError> {
+    let metadata = std::fs::metadata(path).map_err(Problem::Io)?;
+    if metadata.is_dir() {
+        return Err(Problem::Io(std::io::ErrorKind::IsADirectory.into()).into());
+    }
+    if metadata.is_file() { Ok(()) } else { Err(Problem::NotAFile.into()) }
 }
 
 /// Reads a trace from the bytes of a file, and the bytes of its metadata file if it is an NPZ that has one.

@@ -60,8 +60,10 @@ pub struct GuardSpec {
 pub struct Guard {
     spec: GuardSpec,
     layers: usize,
-    /// Squared upper error by format for blocks of the model; `None` is forbidden.
-    allowed: Vec<Option<ErrorBound>>,
+    /// The error of each format for each kind of block there is; `None` is forbidden.
+    allowed: Vec<[Option<ErrorBound>; FORMATS.len()]>,
+    /// The row of `allowed` that a block has.
+    kinds: Vec<u16>,
     spent_upper: f64,
     spent_mean: f64,
     layers_left: usize,
@@ -71,19 +73,26 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard over the managed blocks of a model, all of one kind and native format in each layer.
+    /// A guard over the managed blocks of a model.
     pub fn new(spec: GuardSpec, model: &Model) -> Guard {
         let layers = model.layers.len();
-        let allowed = (0..FORMATS.len() as u8)
-            .map(FormatId)
-            .map(|format| {
-                model.blocks.first().and_then(|block| Self::bound(&spec, block.kind, block.native, format))
-            })
-            .collect();
+        let (mut known, mut allowed, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+        for block in &model.blocks {
+            let kind = (block.kind, block.native);
+            let row = known.iter().position(|&other| other == kind).unwrap_or_else(|| {
+                known.push(kind);
+                allowed.push(std::array::from_fn(|format| {
+                    Self::bound(&spec, block.kind, block.native, FormatId(format as u8))
+                }));
+                known.len() - 1
+            });
+            kinds.push(row as u16);
+        }
         Guard {
             spec,
             layers,
             allowed,
+            kinds,
             spent_upper: 0.0,
             spent_mean: 0.0,
             layers_left: layers,
@@ -93,16 +102,19 @@ impl Guard {
         }
     }
 
+    /// A floor whose own error is not known lets nothing through that loses anything.
     fn bound(spec: &GuardSpec, kind: BlockKind, native: FormatId, format: FormatId) -> Option<ErrorBound> {
         let error = spec.sensitivity.error(native, format)?;
-        let floor = spec.floors.get(&kind).and_then(|&floor| spec.sensitivity.error(native, floor));
-        floor.is_none_or(|floor| error.upper <= floor.upper).then_some(error)
+        let floor = spec.floors.get(&kind);
+        let coarsest =
+            floor.map(|&floor| spec.sensitivity.error(native, floor).map_or(0.0, |floor| floor.upper));
+        coarsest.is_none_or(|coarsest| error.upper <= coarsest).then_some(error)
     }
 
     /// The error of a block in a format, or `None` if a floor or a missing figure forbids it.
     #[inline]
-    pub fn error(&self, _block: BlockId, format: FormatId) -> Option<ErrorBound> {
-        self.allowed[format.0 as usize]
+    pub fn error(&self, block: BlockId, format: FormatId) -> Option<ErrorBound> {
+        self.allowed[self.kinds[block.index()] as usize][format.0 as usize]
     }
 
     /// The operator's budget for a step.
@@ -181,5 +193,37 @@ mod tests {
     #[test]
     fn a_budget_of_zero_allows_nothing() {
         assert_eq!(guard(0.0, 3).allowance(), 0.0);
+    }
+
+    #[test]
+    fn a_floor_binds_its_own_kind_and_one_of_unknown_error_lets_nothing_lossy_through() {
+        let format = |name| FormatId::named(name).unwrap();
+        let block = |kind| crate::model::Block {
+            kind,
+            layer: crate::LayerId(0),
+            index: 0,
+            elements: 1024,
+            rows: 32,
+            native: format("bf16"),
+        };
+        let model = Model {
+            name: String::new(),
+            layers: Vec::new(),
+            blocks: vec![block(BlockKind::Expert), block(BlockKind::Attention), block(BlockKind::Dense)],
+            resident: Default::default(),
+            head_read: Default::default(),
+            head_flops_per_token: 0,
+        };
+        let error = |upper| ErrorBound { mean: upper, upper };
+        let spec = GuardSpec {
+            drift_budget: 0.1,
+            floors: [(BlockKind::Attention, format("int8")), (BlockKind::Dense, format("fp32"))].into(),
+            sensitivity: Sensitivity::new([(format("int8"), error(0.01)), (format("mxfp4"), error(0.2))]),
+        };
+        let guard = Guard::new(spec, &model);
+        let allows = |block, name| guard.error(BlockId(block), format(name)).is_some();
+        assert!(allows(0, "int8") && allows(0, "mxfp4"));
+        assert!(allows(1, "int8") && !allows(1, "mxfp4"));
+        assert!(!allows(2, "int8") && allows(2, "bf16_packed"));
     }
 }

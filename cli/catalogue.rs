@@ -69,7 +69,7 @@ impl From<&Machine> for ListedMachine {
                 .map(|link| ListedLink {
                     name: link.name.clone(),
                     direction: format!("{} to {}", tier(link.from), tier(link.to)),
-                    bytes_per_s: link.bandwidth.0,
+                    bytes_per_s: link.rate.peak().0,
                     latency_ns: link.latency.0,
                 })
                 .collect(),
@@ -92,7 +92,7 @@ pub(crate) fn machines(args: &MachineArgs) -> Result<(), Failure> {
                 link.name,
                 machine.tier(link.from).name,
                 machine.tier(link.to).name,
-                link.bandwidth
+                link.rate
             )
         });
         let join = |parts: Vec<String>| parts.join("\n");

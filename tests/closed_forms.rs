@@ -3,9 +3,8 @@
 use crate::small::{Small, fast};
 use policy::event::{Command, EncodeAt, Event, EventKind, Form, MoveChunk, MoveClass, Platform};
 use policy::ledger::Ledger;
-use policy::machine::Link;
 use policy::schedule::Schedule;
-use policy::{BlockId, Bytes, FormatId, MoveId, Nanos, Time, registry};
+use policy::{BlockId, Bytes, FormatId, MoveId, Nanos, Path, Paths, Time, registry};
 use sim::link::LinkSim;
 use sim::{Case, Keep, World};
 
@@ -21,9 +20,8 @@ fn cold_demand(selected: u32, engines: u32, policy: &str) -> (Case, Nanos) {
     (case, tally.stall_total())
 }
 
-fn upward(case: &Case) -> &Link {
-    let link = case.machine.link_between(case.home, fast(&case.machine)).unwrap();
-    case.machine.link(link)
+fn upward(case: &Case) -> Path {
+    Paths::new(&case.machine).between(case.home, fast(&case.machine)).unwrap().clone()
 }
 
 #[test]
@@ -47,9 +45,10 @@ fn fetches_on_one_engine_follow_each_other_and_pay_the_latency_once() {
 #[test]
 fn two_engines_share_the_rate_and_overlap_their_submits() {
     let (case, stall) = cold_demand(2, 2, "lru");
-    let (link, bytes) = (upward(&case), case.model.largest_block() + upward(&case).half_size);
+    let link = upward(&case);
+    let work = link.work(case.model.largest_block());
     // Each copy has half the rate, so both end when the bytes of both have gone through at the whole.
-    assert_eq!(stall, link.submit + link.bandwidth.time_for(bytes + bytes) + link.latency);
+    assert_eq!(stall, link.submit + link.peak.time_for(work + work) + link.latency);
 }
 
 #[test]
@@ -60,15 +59,15 @@ fn a_demand_waits_for_the_one_background_chunk_on_its_link_and_no_more() {
     let native = case.model.blocks[0].native;
     let mut ledger =
         Ledger::new(case.model.clone(), &case.machine, &[native], &case.budgets, home, &[]).unwrap();
-    let link = case.machine.link_between(home, fast);
+    let links = upward(&case).set;
     let (from, to) = (Form { tier: home, format: native }, Form { tier: fast, format: native });
     let bytes = case.model.largest_block();
     let mut schedule = Schedule::new(case.chunk);
-    let mut engine = LinkSim::new(upward(&case).clone());
+    let mut engine = LinkSim::new(case.machine.link(upward(&case).links[0]).clone());
 
     let mut begin = |ledger: &mut Ledger, schedule: &mut Schedule, now: u64, block, class| {
         let id = ledger.begin(BlockId(block), from, to, class, bytes, None).unwrap();
-        schedule.add(id, link, EncodeAt::Destination, None);
+        schedule.add(id, links, EncodeAt::Destination, None);
         let mut commands = Vec::new();
         schedule.dispatch(ledger, &mut commands).unwrap();
         for command in commands {
@@ -133,7 +132,7 @@ fn a_packed_copy_crosses_in_its_own_bytes_and_expands_at_the_rate_of_its_decoder
     assert_eq!(landed, Time(0) + upward(&case).transfer(block.bytes(packed)));
 
     let expand = whole(&case, 1, form(fast, packed), form(fast, native), native);
-    let decode = case.machine.codec(packed).unwrap().decode;
+    let decode = case.machine.codec(fast, packed).unwrap().decode;
     let took = case.machine.accelerator.launch + decode.time_for(block.bytes(native));
     assert_eq!(end_of(&mut world, expand), landed + took);
 }
@@ -152,7 +151,7 @@ fn a_fetch_that_expands_on_arrival_pays_for_both() {
         packed,
     );
     fetch.encode_at = EncodeAt::Destination;
-    let decode = case.machine.codec(packed).unwrap().decode.time_for(block.bytes(native));
+    let decode = case.machine.codec(fast, packed).unwrap().decode.time_for(block.bytes(native));
     let cost = upward(&case).transfer(block.bytes(packed)) + case.machine.accelerator.launch + decode;
     assert_eq!(end_of(&mut world, fetch), Time(0) + cost);
 }

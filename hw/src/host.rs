@@ -1,4 +1,4 @@
-//! The host as a device: an arena for every tier, a lane for every link direction, one for changes of format within
+//! The host as a device: an arena for every tier, a lane for every path, one for changes of format within
 //! each tier, one for compute. Commands are checked when they are submitted, carried out by the lanes, and seen when
 //! they are waited for: a copy is published when its last chunk has been waited for, not before.
 
@@ -10,7 +10,7 @@ use crate::region::Region;
 use policy::event::{Command, EncodeAt, Form, MoveChunk, Part, Read};
 use policy::format::FORMATS;
 use policy::units::{Bytes, Nanos};
-use policy::{BlockId, LayerId, Machine, Model, MoveId, TierId};
+use policy::{BlockId, LayerId, Machine, Model, MoveId, Paths, TierId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -93,7 +93,8 @@ impl HostDevice {
         let lane =
             |name: String| Lane::spawn(name, contents.clone(), report.clone()).map_err(HostError::Thread);
         let within = (0..machine.tiers.len() as u8).map(|tier| (TierId(tier), TierId(tier)));
-        let between = machine.links.iter().map(|link| (link.from, link.to));
+        let paths = Paths::new(machine);
+        let between = paths.iter().map(|path| (path.from, path.to));
         let mut lanes = BTreeMap::new();
         for (from, to) in within.chain(between) {
             lanes.insert((from, to), lane(format!("lane-{}-{}", from.0, to.0))?);

@@ -35,7 +35,7 @@ impl Orchestrator {
         let deadline = self.deadline(proposal);
         let id = self.context.ledger.begin(block, route.from, route.to, class, route.crossing, deadline)?;
         let latest_start = deadline.map(|deadline| Time(deadline.0.saturating_sub(route.time.0)));
-        self.schedule.add(id, route.link, route.encode_at, latest_start);
+        self.schedule.add(id, route.links, route.encode_at, latest_start);
         if had_none {
             self.policy.admitted(&self.context, block);
         }

@@ -4,6 +4,7 @@ use crate::control::Proposal;
 use crate::event::{Form, MoveClass, Part, Read, Routed};
 use crate::id::{BlockId, LayerId};
 use crate::orchestrator::{ControlError, Orchestrator};
+use crate::path::LinkSet;
 use crate::record::Action;
 use crate::score::{Route, Terms};
 use crate::state::State;
@@ -238,7 +239,7 @@ impl Orchestrator {
                 from: form,
                 to: form,
                 encode_at: crate::event::EncodeAt::Source,
-                link: None,
+                links: LinkSet::NONE,
                 crossing: Default::default(),
                 time: Nanos::ZERO,
             };

@@ -2,6 +2,7 @@
 
 use crate::format::FormatId;
 use crate::id::{LinkId, TierId};
+use crate::rate::Rate;
 use crate::units::{Bandwidth, Bytes, FlopRate, Nanos};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,14 @@ pub struct Tier {
     pub write: Bandwidth,
 }
 
+impl Tier {
+    /// The rate of bytes that are written to it and read again, both at once.
+    pub fn passing(&self) -> Bandwidth {
+        let (read, write) = (u128::from(self.read.0), u128::from(self.write.0));
+        Bandwidth((read * write / (read + write).max(1)) as u64)
+    }
+}
+
 /// One direction of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -65,28 +74,14 @@ pub struct Link {
     pub latency: Nanos,
     /// Cost of handing one copy to the engine; the engine is busy for it.
     pub submit: Nanos,
-    /// Rate with the other direction idle.
-    pub bandwidth: Bandwidth,
-    /// Rate while the other direction is busy (PCIe 4: 24.8 GB/s alone, 11 GB/s shared).
+    /// Rate with the other direction idle, by the size of the copy.
+    pub rate: Rate,
+    /// The most it carries while the other direction is busy (PCIe 4: 24.8 GB/s alone, 11 GB/s shared).
     pub duplex: Bandwidth,
-    /// The size at which a copy reaches half of `bandwidth`, as Hockney's n½: a copy of n bytes takes (n + n½)/bandwidth.
-    pub half_size: Bytes,
-    /// Copies that can be under way at once.
+    /// Copies that can be under way at once: copy engines, or the queue depth of storage.
     pub engines: u32,
     /// The other direction.
     pub opposite: Option<LinkId>,
-}
-
-impl Link {
-    /// How long the engine is busy with one copy of `bytes` on an idle link, latency apart.
-    pub fn busy(&self, bytes: Bytes) -> Nanos {
-        self.submit + self.bandwidth.time_for(bytes + self.half_size)
-    }
-
-    /// From hand-over to the last byte, on an idle link.
-    pub fn transfer(&self, bytes: Bytes) -> Nanos {
-        self.latency + self.busy(bytes)
-    }
 }
 
 /// The processor that reads the fast tier.
@@ -100,7 +95,7 @@ pub struct Accelerator {
     pub launch: Nanos,
 }
 
-/// What it costs to code a format on the accelerator: rates over the native bytes.
+/// What it costs a processor to code a format: rates over the native bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codec {
     /// The coded format.
@@ -122,8 +117,10 @@ pub struct Machine {
     pub links: Vec<Link>,
     /// The accelerator.
     pub accelerator: Accelerator,
-    /// Coding costs, for the formats that have any.
+    /// Coding costs on the accelerator, for the formats that have any.
     pub codecs: Vec<Codec>,
+    /// Coding costs on the host's processor, for the formats that it can code.
+    pub host_codecs: Vec<Codec>,
 }
 
 impl Machine {
@@ -144,13 +141,9 @@ impl Machine {
         (0..self.tiers.len() as u8).map(TierId).filter(move |&id| self.tier(id).class == class)
     }
 
-    /// The link direction from one tier to another, where they are directly connected.
-    pub fn link_between(&self, from: TierId, to: TierId) -> Option<LinkId> {
-        self.links.iter().position(|link| link.from == from && link.to == to).map(|index| LinkId(index as u8))
-    }
-
-    /// The coding cost of a format, if it has any.
-    pub fn codec(&self, format: FormatId) -> Option<&Codec> {
-        self.codecs.iter().find(|codec| codec.format == format)
+    /// What coding a format costs the processor beside a tier: the accelerator for the fast one, else the host's.
+    pub fn codec(&self, tier: TierId, format: FormatId) -> Option<&Codec> {
+        let codecs = if self.tier(tier).class == Class::Fast { &self.codecs } else { &self.host_codecs };
+        codecs.iter().find(|codec| codec.format == format)
     }
 }

@@ -5,8 +5,9 @@
 //! outstanding on its link. So a demand never waits behind more than one chunk.
 
 use crate::event::{Command, EncodeAt, MoveChunk, MoveClass};
-use crate::id::{LinkId, MoveId};
+use crate::id::MoveId;
 use crate::ledger::Ledger;
+use crate::path::LinkSet;
 use crate::refused::Refused;
 use crate::units::{Bytes, Time};
 
@@ -14,7 +15,7 @@ use crate::units::{Bytes, Time};
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     id: MoveId,
-    link: Option<LinkId>,
+    links: LinkSet,
     encode_at: EncodeAt,
     /// When it must start to be in time, if that is known.
     latest_start: Option<Time>,
@@ -24,7 +25,7 @@ struct Waiting {
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     id: MoveId,
-    link: Option<LinkId>,
+    links: LinkSet,
     len: Bytes,
 }
 
@@ -43,8 +44,8 @@ impl Schedule {
     }
 
     /// Takes a move that the ledger has begun.
-    pub fn add(&mut self, id: MoveId, link: Option<LinkId>, encode_at: EncodeAt, latest_start: Option<Time>) {
-        self.waiting.push(Waiting { id, link, encode_at, latest_start });
+    pub fn add(&mut self, id: MoveId, links: LinkSet, encode_at: EncodeAt, latest_start: Option<Time>) {
+        self.waiting.push(Waiting { id, links, encode_at, latest_start });
     }
 
     /// Forgets a move that will not be finished. Returns whether a chunk of it is still on its link, which then has to
@@ -72,9 +73,9 @@ impl Schedule {
     pub fn dispatch(&mut self, ledger: &mut Ledger, commands: &mut Vec<Command>) -> Result<(), Refused> {
         let mut place = 0;
         while place < self.waiting.len() {
-            let Waiting { id, link, .. } = self.waiting[place];
+            let Waiting { id, links, .. } = self.waiting[place];
             let urgent = ledger.flight(id).is_some_and(|flight| flight.class == MoveClass::Demand);
-            if !urgent && link.is_some() {
+            if !urgent && !links.is_empty() {
                 place += 1;
                 continue;
             }
@@ -88,7 +89,7 @@ impl Schedule {
 
     /// The place of the best background move on a link with nothing outstanding.
     fn next_background(&self, ledger: &Ledger) -> Option<usize> {
-        let free = |waiting: &Waiting| self.sent.iter().all(|sent| sent.link != waiting.link);
+        let free = |waiting: &Waiting| self.sent.iter().all(|sent| !sent.links.overlaps(waiting.links));
         let key = |waiting: &Waiting| {
             let class = ledger.flight(waiting.id)?.class;
             Some((class, waiting.latest_start.unwrap_or(Time(u64::MAX)), waiting.id))
@@ -113,7 +114,7 @@ impl Schedule {
         if last {
             self.waiting.remove(place);
         }
-        self.sent.push(Sent { id: waiting.id, link: waiting.link, len });
+        self.sent.push(Sent { id: waiting.id, links: waiting.links, len });
         commands.push(Command::Move(MoveChunk {
             id: waiting.id,
             block: flight.block,

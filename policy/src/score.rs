@@ -2,12 +2,13 @@
 
 use crate::event::{EncodeAt, Form};
 use crate::format::FormatId;
-use crate::id::{BlockId, LinkId, TierId};
+use crate::id::{BlockId, TierId};
 use crate::ledger::Ledger;
 use crate::machine::{Class, Machine};
 use crate::model::Model;
+use crate::path::{LinkSet, Paths};
 use crate::sizes::Sizes;
-use crate::units::{Bytes, Nanos};
+use crate::units::{Bandwidth, Bytes, Nanos};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ impl Terms {
     }
 }
 
-/// How a fast copy can be made: from which copy, over which link, and how long that takes on an idle machine.
+/// How a fast copy can be made: from which copy, over which links, and how long that takes on an idle machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The copy read.
@@ -49,9 +50,9 @@ pub struct Route {
     pub to: Form,
     /// On which side of the link the format changes.
     pub encode_at: EncodeAt,
-    /// The link, or none within a tier.
-    pub link: Option<LinkId>,
-    /// Bytes that cross it; for a change of format within a tier, the native bytes worked through.
+    /// The links it crosses; none within a tier.
+    pub links: LinkSet,
+    /// Bytes that cross them; for a change of format within a tier, the native bytes worked through.
     pub crossing: Bytes,
     /// Idle time from hand-over to publication.
     pub time: Nanos,
@@ -63,6 +64,7 @@ pub struct Costs {
     model: Arc<Model>,
     machine: Arc<Machine>,
     sizes: Sizes,
+    paths: Paths,
     /// The tier that compute reads.
     pub fast: TierId,
     /// Formats that fast copies may take, the native one first.
@@ -72,26 +74,37 @@ pub struct Costs {
 impl Costs {
     /// Costs for a run in which fast copies may take these formats.
     pub fn new(model: Arc<Model>, machine: Arc<Machine>, fast: TierId, formats: Vec<FormatId>) -> Costs {
-        Costs { sizes: Sizes::new(&model), model, machine, fast, formats }
+        Costs { sizes: Sizes::new(&model), paths: Paths::new(&machine), model, machine, fast, formats }
     }
 
     /// The quickest way to make a fast copy of `block` in `format`, if there is one: from a lower copy in that very
-    /// format, or from a lower copy that has every bit, coded on arrival.
+    /// format, or from a lower copy that has every bit, coded on arrival or by the host before it leaves.
     pub fn fetch(&self, ledger: &Ledger, block: BlockId, format: FormatId) -> Option<Route> {
         let native = self.model.block(block).native;
-        let to = Form { tier: self.fast, format };
         ledger
             .copies(block)
             .filter(|from| self.machine.tier(from.tier).class != Class::Fast)
             .filter(|from| from.format == format || from.format.keeps(native))
             .filter_map(|from| {
-                let link = self.machine.link_between(from.tier, self.fast)?;
-                let crossing = self.sizes.bytes(block, from.format);
-                let coding = self.coding(block, from.format, format);
-                let time = self.machine.link(link).transfer(crossing) + coding;
-                Some(Route { from, to, encode_at: EncodeAt::Destination, link: Some(link), crossing, time })
+                let arrived = self.carried(block, from, format, EncodeAt::Destination);
+                let encoded = (from.format != format && !self.machine.host_codecs.is_empty())
+                    .then(|| self.carried(block, from, format, EncodeAt::Source));
+                arrived.into_iter().chain(encoded.flatten()).min_by_key(|route| route.time)
             })
             .min_by_key(|route| (route.time, route.from))
+    }
+
+    /// Carrying a lower copy to the fast tier, coded on one side of the way.
+    fn carried(&self, block: BlockId, from: Form, format: FormatId, encode_at: EncodeAt) -> Option<Route> {
+        let path = self.paths.between(from.tier, self.fast)?;
+        let (side, crosses) = match encode_at {
+            EncodeAt::Source => (from.tier, format),
+            EncodeAt::Destination => (self.fast, from.format),
+        };
+        let crossing = self.sizes.bytes(block, crosses);
+        let time = path.transfer(crossing) + self.coding(block, side, from.format, format)?;
+        let to = Form { tier: self.fast, format };
+        Some(Route { from, to, encode_at, links: path.set, crossing, time })
     }
 
     /// Making a fast copy in `format` from another fast copy: an expansion or a requantisation.
@@ -101,13 +114,10 @@ impl Costs {
         ledger
             .fast_copies(block)
             .filter(|from| from.format != format && from.format.keeps(native))
-            .map(|from| Route {
-                from,
-                to,
-                encode_at: EncodeAt::Source,
-                link: None,
-                crossing: self.sizes.bytes(block, format),
-                time: self.coding(block, from.format, format),
+            .filter_map(|from| {
+                let (links, crossing) = (LinkSet::NONE, self.sizes.bytes(block, format));
+                let time = self.coding(block, self.fast, from.format, format)?;
+                Some(Route { from, to, encode_at: EncodeAt::Source, links, crossing, time })
             })
             .min_by_key(|route| (route.time, route.from))
     }
@@ -115,36 +125,43 @@ impl Costs {
     /// Time to expand a copy before use: zero for formats that kernels read directly.
     pub fn expand(&self, block: BlockId, format: FormatId) -> Nanos {
         if format.get().direct {
-            Nanos::ZERO
-        } else {
-            self.coding(block, format, self.model.block(block).native)
-        }
-    }
-
-    /// Time on the accelerator to turn one format into another.
-    pub fn coding(&self, block: BlockId, from: FormatId, to: FormatId) -> Nanos {
-        if from == to {
             return Nanos::ZERO;
         }
         let native = self.model.block(block).native;
-        coding_time(&self.machine, self.sizes.bytes(block, native), from, to)
+        self.coding(block, self.fast, format, native).unwrap_or_default()
+    }
+
+    /// Time for the processor beside `tier` to turn one format into another, if it can.
+    fn coding(&self, block: BlockId, tier: TierId, from: FormatId, to: FormatId) -> Option<Nanos> {
+        let native = self.model.block(block).native;
+        coding_time(&self.machine, tier, self.sizes.bytes(block, native), from, to)
     }
 }
 
-/// Time on the accelerator to turn `native_bytes` worth of a block from one format into another: the rates of the
-/// machine file where the format has any, else a pass over the memory.
-pub fn coding_time(machine: &Machine, native_bytes: Bytes, from: FormatId, to: FormatId) -> Nanos {
+/// Time to turn `native_bytes` worth of a block from one format into another, with the rates of the machine file: on
+/// the accelerator for the fast tier, where a format without rates costs a pass over the memory; else on the host,
+/// which cannot code a format that it has no rate for.
+pub fn coding_time(
+    machine: &Machine,
+    tier: TierId,
+    native_bytes: Bytes,
+    from: FormatId,
+    to: FormatId,
+) -> Option<Nanos> {
     if from == to {
-        return Nanos::ZERO;
+        return Some(Nanos::ZERO);
     }
     let accelerator = &machine.accelerator;
-    let one = |rate: Option<crate::units::Bandwidth>| rate.unwrap_or(accelerator.read).time_for(native_bytes);
-    let decode =
-        if from.get().direct { Nanos::ZERO } else { one(machine.codec(from).map(|codec| codec.decode)) };
-    let encode = if decode == Nanos::ZERO || !to.get().direct {
-        one(machine.codec(to).map(|codec| codec.encode))
-    } else {
-        Nanos::ZERO
+    let on_accelerator = machine.tier(tier).class == Class::Fast;
+    let one = |rate: Option<Bandwidth>| match rate {
+        None if on_accelerator => Some(accelerator.read.time_for(native_bytes)),
+        rate => Some(rate?.time_for(native_bytes)),
     };
-    accelerator.launch + decode + encode
+    let decodes = !from.get().direct;
+    let encodes = !decodes || !to.get().direct;
+    let decode =
+        if decodes { one(machine.codec(tier, from).map(|codec| codec.decode))? } else { Nanos::ZERO };
+    let encode = if encodes { one(machine.codec(tier, to).map(|codec| codec.encode))? } else { Nanos::ZERO };
+    let launch = if on_accelerator { accelerator.launch } else { Nanos::ZERO };
+    Some(launch + decode + encode)
 }

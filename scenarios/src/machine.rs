@@ -2,9 +2,11 @@
 
 use crate::diagnostics::{Report, Wrong, one_of};
 use crate::reader::{Field, Fields, format, name_of};
+use crate::tree::Value;
 use crate::units::{count, flops, rate, size, size_above_zero, time};
 use policy::machine::{Accelerator, Backing, Class, Codec, Link, Tier};
-use policy::{Bandwidth, Bytes, LinkId, Machine, Nanos, TierId};
+use policy::path::MAX_LINKS;
+use policy::{Bandwidth, Bytes, LinkId, Machine, Nanos, Rate, TierId};
 
 const CLASSES: &[(&str, Class)] = &[("fast", Class::Fast), ("staged", Class::Staged), ("cold", Class::Cold)];
 const BACKINGS: &[(&str, Backing)] = &[
@@ -14,8 +16,8 @@ const BACKINGS: &[(&str, Backing)] = &[
     ("numa", Backing::Numa),
     ("file", Backing::File),
 ];
-/// Tiers and links have 8-bit ids.
-const MOST: usize = 100;
+/// Tiers and link directions have 8-bit ids, and a set of link directions is one word.
+const MOST: usize = MAX_LINKS / 2;
 
 /// Reads a machine; reports everything that is wrong with it.
 pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
@@ -35,9 +37,16 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
         .need(report, "accelerator", "{ flops: 400 TFLOP/s, read: 2800 GB/s, launch: 3 us }")
         .and_then(|accelerator| read_accelerator(report, &accelerator));
     let codecs = fields.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
+    let host_codecs = fields.get("host").map_or(Some(vec![]), |host| read_host(report, &host));
     fields.finish(report);
-    let machine =
-        Machine { name: name?, tiers: tiers?, links: links?, accelerator: accelerator?, codecs: codecs? };
+    let machine = Machine {
+        name: name?,
+        tiers: tiers?,
+        links: links?,
+        accelerator: accelerator?,
+        codecs: codecs?,
+        host_codecs: host_codecs?,
+    };
     let (tiers, links) = (tiers_field?, links_field?);
     check_classes(report, &tiers, &machine)?;
     check_reach(report, &links, &machine)?;
@@ -103,7 +112,6 @@ fn read_links(report: &mut Report, field: &Field<'_>, tiers: &[Tier]) -> Option<
 struct Shared {
     latency: Nanos,
     submit: Nanos,
-    half_size: Bytes,
     engines: u32,
 }
 
@@ -117,31 +125,61 @@ fn read_link(
     let mut fields =
         field.fields(report, "between, forward, backward, latency, submit, half_size, engines, duplex")?;
     let ends = fields.need(report, "between", "[dram, hbm]").and_then(|ends| read_ends(report, &ends, tiers));
-    let forward = fields.required(report, "forward", "56.5 GB/s", rate);
-    let backward = fields.required(report, "backward", "57.4 GB/s", rate);
+    let (forward, backward) = read_rates(report, &mut fields);
     let latency = fields.required(report, "latency", "1.4 us", time);
     let submit = fields.required(report, "submit", "1.4 us", time);
-    let half_size = fields.required(report, "half_size", "32 KiB", size);
     let engines = fields.required(report, "engines", "1", count);
     let duplex = fields
         .need(report, "duplex", "{ forward: 25 GB/s, backward: 55 GB/s }")
-        .and_then(|duplex| read_duplex(report, &duplex, forward, backward));
+        .and_then(|duplex| read_duplex(report, &duplex, forward.as_ref(), backward.as_ref()));
     fields.finish(report);
-    let shared = Shared { latency: latency?, submit: submit?, half_size: half_size?, engines: engines? };
+    let shared = Shared { latency: latency?, submit: submit?, engines: engines? };
     let ((from, to), duplex) = (ends?, duplex?);
-    let direction = |from, to, bandwidth, duplex, opposite| Link {
+    let direction = |from, to, rate, duplex, opposite| Link {
         name: name.to_owned(),
         from,
         to,
         latency: shared.latency,
         submit: shared.submit,
-        bandwidth,
+        rate,
         duplex,
-        half_size: shared.half_size,
         engines: shared.engines,
         opposite: Some(LinkId(opposite)),
     };
     Some([direction(from, to, forward?, duplex.0, next + 1), direction(to, from, backward?, duplex.1, next)])
+}
+
+/// Reads `forward`, `backward` and `half_size`. A rate is one number, or a map of measured ones by the size of the copy;
+/// then it needs no half size.
+fn read_rates(report: &mut Report, fields: &mut Fields<'_>) -> (Option<Rate>, Option<Rate>) {
+    let half = fields.get("half_size");
+    let half_size = half.as_ref().map(|half| half.read(report, size));
+    let mut side = |key, hint| {
+        let side = fields.need(report, key, hint)?;
+        if matches!(side.node.value, Value::Map(_)) {
+            if let Some(half) = &half {
+                let wrong = Wrong::new(format!("`{key}` is measured by size"), "leave `half_size` out");
+                half.key_error(report, wrong);
+            }
+            return read_measured(report, &side);
+        }
+        Some(Rate::with_half_size(side.read(report, rate)?, half_size.unwrap_or(Some(Bytes::ZERO))?))
+    };
+    (side("forward", "56.5 GB/s"), side("backward", "57.4 GB/s"))
+}
+
+fn read_measured(report: &mut Report, field: &Field<'_>) -> Option<Rate> {
+    let fields = field
+        .fields(report, "sizes of a copy, each with its rate: { 64 KiB: 4.8 GB/s, 16 MiB: 23.9 GB/s }")?;
+    let mut points = Vec::new();
+    for entry in fields.entries {
+        let point = fields.field(entry);
+        let at = size_above_zero(&entry.key).map_err(|wrong| point.key_error(report, wrong)).ok();
+        points.push(at.zip(point.read(report, rate)));
+    }
+    let points = points.into_iter().collect::<Option<Vec<_>>>()?;
+    let hint = "sizes in growing order, and no larger copy done before a smaller one";
+    Rate::measured(&points).map_err(|error| field.error(report, Wrong::new(error.to_string(), hint))).ok()
 }
 
 fn read_ends(report: &mut Report, field: &Field<'_>, tiers: &[Tier]) -> Option<(TierId, TierId)> {
@@ -169,14 +207,14 @@ pub(crate) fn tier_named(written: &str, tiers: &[Tier]) -> Result<TierId, Wrong>
 fn read_duplex(
     report: &mut Report,
     field: &Field<'_>,
-    forward: Option<Bandwidth>,
-    backward: Option<Bandwidth>,
+    forward: Option<&Rate>,
+    backward: Option<&Rate>,
 ) -> Option<(Bandwidth, Bandwidth)> {
     let mut fields = field.fields(report, "the rates with both directions busy: forward and backward")?;
-    let mut side = |key, alone: Option<Bandwidth>, fields: &mut Fields<'_>| {
+    let mut side = |key, alone: Option<&Rate>, fields: &mut Fields<'_>| {
         let side = fields.need(report, key, "25 GB/s")?;
         let shared = side.read(report, rate)?;
-        if let Some(alone) = alone.filter(|&alone| alone < shared) {
+        if let Some(alone) = alone.map(Rate::peak).filter(|&alone| alone < shared) {
             side.error(report, Wrong::new(format!("faster than the {alone} it has alone"), "at most that"));
             return None;
         }
@@ -195,6 +233,16 @@ fn read_accelerator(report: &mut Report, field: &Field<'_>) -> Option<Accelerato
     let launch = fields.required(report, "launch", "3 us", time);
     fields.finish(report);
     Some(Accelerator { flops: flops?, read: read?, launch: launch? })
+}
+
+/// Reads `host`: what the host's own processor can do.
+fn read_host(report: &mut Report, field: &Field<'_>) -> Option<Vec<Codec>> {
+    let mut fields = field.fields(report, "codecs")?;
+    let codecs = fields
+        .need(report, "codecs", "{ int8: { encode: 4 GB/s, decode: 8 GB/s } }")
+        .and_then(|codecs| read_codecs(report, &codecs));
+    fields.finish(report);
+    codecs
 }
 
 fn read_codecs(report: &mut Report, field: &Field<'_>) -> Option<Vec<Codec>> {

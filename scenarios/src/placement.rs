@@ -117,12 +117,6 @@ pub(crate) fn home(
                 );
                 return None;
             }
-            if !ground.feeds_fast(tier) {
-                let message = format!("no link leads from {} to fast memory", ground.machine.tier(tier).name);
-                let hint = "a tier that has one: blocks are loaded over a single link";
-                field.error(report, Wrong::new(message, hint));
-                return None;
-            }
             tier
         }
         None => default_home(report, blame, &encoded, ground)?,
@@ -153,8 +147,7 @@ fn default_home(
     ground: &Ground<'_>,
 ) -> Option<TierId> {
     let machine = ground.machine;
-    let lower = || machine.tiers_of(Class::Staged).chain(machine.tiers_of(Class::Cold));
-    let below = || lower().filter(|&tier| ground.feeds_fast(tier));
+    let below = || machine.tiers_of(Class::Staged).chain(machine.tiers_of(Class::Cold));
     let found = below().find(|&tier| ground.needs(tier, encoded) <= ground.capacity(tier));
     if found.is_none() {
         let largest = below().max_by_key(|&tier| ground.capacity(tier))?;
@@ -162,7 +155,7 @@ fn default_home(
         let missing = needs.saturating_sub(ground.capacity(largest));
         let name = &machine.tier(largest).name;
         let message = format!(
-            "no tier with a link to fast memory holds the home copies: they take {needs}, {missing} more than {name} has"
+            "no tier below the fast one holds the home copies: they take {needs}, {missing} more than {name} has"
         );
         at.key_error(
             report,
@@ -210,7 +203,7 @@ fn useless(id: FormatId, ground: &Ground<'_>) -> Option<Wrong> {
     if block.bytes(id) >= block.bytes(block.native) {
         return Some(Wrong::new(format!("{name} is no smaller than the native {native}"), "leave it out"));
     }
-    if !id.get().direct && ground.machine.codec(id).is_none() {
+    if !id.get().direct && ground.machine.codecs.iter().all(|codec| codec.format != id) {
         let hint =
             format!("give the machine `codecs: {{ {name}: {{ encode: 250 GB/s, decode: 200 GB/s }} }}`");
         return Some(Wrong::new(format!("{} cannot expand {name}", ground.machine.name), hint));
@@ -223,11 +216,6 @@ fn useless(id: FormatId, ground: &Ground<'_>) -> Option<Wrong> {
 }
 
 impl Ground<'_> {
-    /// Whether blocks can be loaded from a tier: they cross one link, not two.
-    fn feeds_fast(&self, tier: TierId) -> bool {
-        self.machine.tiers_of(Class::Fast).any(|fast| self.machine.link_between(tier, fast).is_some())
-    }
-
     fn capacity(&self, tier: TierId) -> Bytes {
         let described = self.machine.tier(tier);
         match self.caps.get(&described.name) {

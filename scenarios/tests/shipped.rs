@@ -106,7 +106,7 @@ fn an_override_reaches_into_a_named_machine() {
     let scenario = shipped("mixtral-8x7b-h100", &overrides);
     assert_eq!(scenario.machine.name, "h100-sxm");
     let pcie = scenario.machine.links.iter().find(|link| link.name == "pcie").unwrap();
-    assert_eq!(pcie.bandwidth, Bandwidth(30_000_000_000));
+    assert_eq!(pcie.rate.peak(), Bandwidth(30_000_000_000));
 }
 
 #[test]
@@ -120,11 +120,11 @@ fn machines_have_one_fast_tier_and_links_with_two_directions() {
             let other = machine.link(link.opposite.unwrap());
             assert_eq!((other.from, other.to, &other.name), (link.to, link.from, &link.name));
             assert_eq!(other.opposite.unwrap().index(), index);
-            assert!(link.duplex <= link.bandwidth);
+            assert!(link.duplex <= link.rate.peak());
         }
     }
-    assert_eq!(machines[0].links[0].bandwidth, Bandwidth(56_500_000_000));
-    assert_eq!(machines[0].links[1].bandwidth, Bandwidth(57_400_000_000));
+    assert_eq!(machines[0].links[0].rate.peak(), Bandwidth(56_500_000_000));
+    assert_eq!(machines[0].links[1].rate.peak(), Bandwidth(57_400_000_000));
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl LinkSim {
     /// Hands a copy over.
     pub fn submit(&mut self, now: Time, id: MoveId, bytes: Bytes) {
         self.progress(now);
-        let left = (bytes.0 as u128 + self.spec.half_size.0 as u128) * WORK_PER_BYTE;
+        let left = u128::from(self.spec.rate.work(bytes).0) * WORK_PER_BYTE;
         self.waiting.push_back(Job { id, bytes, asked: now, flows_from: now, queued: Nanos::ZERO, left });
         self.take_up(now);
     }
@@ -152,7 +152,7 @@ impl LinkSim {
     }
 
     fn rate_each(&self) -> u64 {
-        let rate = if self.opposite_busy { self.spec.duplex } else { self.spec.bandwidth };
+        let rate = if self.opposite_busy { self.spec.duplex } else { self.spec.rate.peak() };
         (rate.0 / self.active.len().max(1) as u64).max(1)
     }
 
@@ -189,7 +189,7 @@ fn time_for(work: u128, rate: u64) -> Nanos {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy::{Bandwidth, TierId};
+    use policy::{Bandwidth, Rate, TierId};
 
     fn link(engines: u32) -> LinkSim {
         LinkSim::new(Link {
@@ -198,9 +198,8 @@ mod tests {
             to: TierId(0),
             latency: Nanos(700),
             submit: Nanos(1_000),
-            bandwidth: Bandwidth(20_000_000_000),
+            rate: Rate::with_half_size(Bandwidth(20_000_000_000), Bytes(4_000)),
             duplex: Bandwidth(10_000_000_000),
-            half_size: Bytes(4_000),
             engines,
             opposite: None,
         })
@@ -221,7 +220,10 @@ mod tests {
     fn an_idle_copy_takes_submit_and_bytes_over_rate_to_the_nanosecond() {
         let mut link = link(1);
         link.submit(Time(50), MoveId(1), Bytes(1_000_001));
-        assert_eq!(drain(&mut link), [(1, Time(50) + link.spec().busy(Bytes(1_000_001)))]);
+        assert_eq!(
+            drain(&mut link),
+            [(1, Time(50) + link.spec().submit + link.spec().rate.time_for(Bytes(1_000_001)))]
+        );
     }
 
     #[test]

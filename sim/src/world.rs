@@ -10,7 +10,7 @@ use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part,
 use policy::score::coding_time;
 use policy::sizes::Sizes;
 use policy::{
-    BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, RequestId, TierId, Time,
+    BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
 use std::sync::Arc;
 use thiserror::Error;
@@ -75,6 +75,7 @@ struct Moving {
 /// See the module.
 pub struct World {
     machine: Arc<Machine>,
+    paths: Paths,
     model: Arc<Model>,
     sizes: Sizes,
     now: Time,
@@ -128,6 +129,7 @@ impl World {
             links: machine.links.iter().cloned().map(LinkSim::new).collect(),
             progress: vec![0; workload.requests().len()],
             sizes: Sizes::new(&model),
+            paths: Paths::new(&machine),
             machine,
             model,
             now: Time(0),
@@ -251,7 +253,8 @@ impl World {
 
     fn coding(&self, moving: &Moving) -> Nanos {
         let native = self.sizes.bytes(moving.block, self.model.block(moving.block).native);
-        coding_time(&self.machine, native, moving.from.format, moving.to.format)
+        let Moving { from, to, .. } = *moving;
+        coding_time(&self.machine, to.tier, native, from.format, to.format).unwrap_or_default()
     }
 
     fn place(&self, id: MoveId) -> Result<usize, usize> {
@@ -316,7 +319,8 @@ impl World {
             self.queue.push(self.coder_free, Rank::Transfer, tick);
             return Ok(());
         }
-        let link = self.machine.link_between(from.tier, to.tier).ok_or(WorldError::NoLink { from, to })?;
+        let path = self.paths.between(from.tier, to.tier).ok_or(WorldError::NoLink { from, to })?;
+        let &[link] = path.links.as_slice() else { return Err(WorldError::NoLink { from, to }) };
         self.links[link.index()].submit(self.now, id, chunk.len);
         self.reschedule(link);
         Ok(())

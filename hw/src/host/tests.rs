@@ -3,7 +3,7 @@ use policy::event::MoveClass;
 use policy::machine::{Accelerator, Backing, Class, Link, Tier};
 use policy::model::{Block, BlockKind};
 use policy::units::{Bandwidth, FlopRate};
-use policy::{FormatId, LayerId};
+use policy::{FormatId, LayerId, Rate};
 
 const UP: (TierId, TierId) = (TierId(1), TierId(0));
 
@@ -24,9 +24,8 @@ fn device() -> (HostDevice, Copy, Copy) {
         to: UP.1,
         latency: Nanos::ZERO,
         submit: Nanos::ZERO,
-        bandwidth: rate,
+        rate: Rate::with_half_size(rate, Bytes::ZERO),
         duplex: rate,
-        half_size: Bytes::ZERO,
         engines: 1,
         opposite: None,
     };
@@ -36,6 +35,7 @@ fn device() -> (HostDevice, Copy, Copy) {
         links: vec![link],
         accelerator: Accelerator { flops: FlopRate(1), read: rate, launch: Nanos::ZERO },
         codecs: vec![],
+        host_codecs: vec![],
     };
     let native = FormatId::named("bf16").unwrap();
     let block =

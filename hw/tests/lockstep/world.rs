@@ -7,7 +7,7 @@ use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platfor
 use policy::machine::{Accelerator, Backing, Class, Link, Tier};
 use policy::model::{Block, BlockKind, Layer};
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
-use policy::{BlockId, FormatId, LayerId, Machine, Model, MoveId, TierId};
+use policy::{BlockId, FormatId, LayerId, Machine, Model, MoveId, Rate, TierId};
 use std::convert::Infallible;
 
 pub(crate) const HBM: TierId = TierId(0);
@@ -71,9 +71,8 @@ fn link(from: TierId, to: TierId) -> Link {
         to,
         latency: Nanos::ZERO,
         submit: Nanos::ZERO,
-        bandwidth: rate,
+        rate: Rate::with_half_size(rate, Bytes::ZERO),
         duplex: rate,
-        half_size: Bytes::ZERO,
         engines: 1,
         opposite: None,
     }
@@ -91,6 +90,7 @@ pub(crate) fn machine(hbm: u64) -> Machine {
         links: LINKS.map(|(from, to)| link(from, to)).to_vec(),
         accelerator: Accelerator { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos::ZERO },
         codecs: vec![],
+        host_codecs: vec![],
     }
 }
 

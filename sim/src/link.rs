@@ -140,7 +140,7 @@ impl LinkSim {
         self.take_up(now);
     }
 
-    fn next_done(&self) -> Option<Time> {
+    pub fn next_done(&self) -> Option<Time> {
         let rate = self.rate_each();
         self.active
             .iter()

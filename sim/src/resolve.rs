@@ -5,7 +5,7 @@ use crate::workload::Arrivals;
 use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
 use policy::{Bytes, TierId};
-use scenarios::{PolicyComplaint, Requests, Routing, Scenario, ZipfMarkov};
+use scenarios::{Dense, PolicyComplaint, Requests, Routing, Scenario, ZipfMarkov};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ impl Case {
         let routing = match &workload.routing {
             Routing::Trace(paths) => open_all(paths, scenario)?,
             Routing::ZipfMarkov(zipf) => generated(scenario, zipf, 0)?,
+            Routing::Dense(dense) => every_block(scenario, dense)?,
         };
         let fit = match (&workload.routing, workload.fit.as_slice()) {
             (Routing::ZipfMarkov(zipf), []) => Some(generated(scenario, zipf, FIT_DRAWS)?),
@@ -79,6 +80,25 @@ fn open_all(paths: &[PathBuf], scenario: &Scenario) -> Result<RoutingTrace, Trac
     RoutingTrace::concat(
         paths.iter().map(|path| traces::open_with(path, &options)).collect::<Result<_, _>>()?,
     )
+}
+
+/// Requests whose tokens read every block of every layer.
+fn every_block(scenario: &Scenario, dense: &Dense) -> Result<RoutingTrace, RunFailure> {
+    let blocks = scenario.model.layers.first().map_or(0, |layer| layer.blocks);
+    generate(&Params {
+        layers: scenario.model.layers.len() as u32,
+        experts: blocks,
+        top_k: blocks,
+        traces: dense.requests,
+        tokens_per_trace: dense.tokens,
+        skew: 0.0,
+        stickiness: 0.0,
+        coupling: 0.0,
+        gates: false,
+        seed: scenario.seed,
+        draws: 0,
+    })
+    .map_err(RunFailure::Generated)
 }
 
 fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<RoutingTrace, RunFailure> {

@@ -3,10 +3,14 @@
 
 mod catalogue;
 mod check;
+mod control;
 mod diagnostics;
+mod keys;
 mod load;
 mod machine;
+mod machine_keys;
 mod model;
+mod model_keys;
 mod placement;
 mod reader;
 mod scenario;
@@ -23,8 +27,8 @@ pub use load::{load, load_text};
 pub use model::ModelFacts;
 pub use placement::CONTEXT_GUESS;
 pub use scenario::{
-    Cap, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario, Slo, Workload,
-    ZipfMarkov,
+    Cap, Dense, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, Requests, Resident, Routing,
+    Scenario, Schedule, Slo, Workload, ZipfMarkov,
 };
 pub use sensitivity::{FormatError, Sensitivity};
 pub use units::ArrivalRate;

@@ -84,7 +84,7 @@ pub(crate) fn open(report: &mut Report, kind: Kind, name: &str, field: Option<&F
         let folder = if kind == SCENARIO { PathBuf::from("scenarios") } else { PathBuf::new() };
         let file = match kind == SCENARIO {
             true => format!("scenarios/{name}.yaml"),
-            false => format!("scenarios/{}s/{name}", kind.key),
+            false => format!("scenarios/{}/{name}", entry.folder),
         };
         let source = report.add_source(file, entry.text.to_owned(), folder);
         return parse(report, source, 0);

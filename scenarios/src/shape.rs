@@ -318,7 +318,7 @@ impl<'t> Config<'t, '_> {
         let Some(quantized) = self.get("quantization_config") else {
             return if family.gpt_oss { mxfp4() } else { dtype };
         };
-        let mut fields = quantized.fields(self.report, "quant_method")?;
+        let fields = quantized.fields(self.report, "quant_method")?;
         let method = fields.need(self.report, "quant_method", "mxfp4")?;
         match method.text(self.report)? {
             "mxfp4" => mxfp4(),

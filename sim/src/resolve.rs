@@ -6,7 +6,7 @@ use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
 use policy::schedule::Pace;
 use policy::{Bytes, TierId};
-use scenarios::{PolicyComplaint, Requests, Routing, Scenario, ZipfMarkov};
+use scenarios::{Dense, PolicyComplaint, Requests, Routing, Scenario, ZipfMarkov};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ impl Case {
         let load = match &workload.routing {
             Routing::Trace(paths) => Load::Routed(Arc::new(open_all(paths, scenario)?)),
             Routing::ZipfMarkov(zipf) => Load::Routed(Arc::new(generated(scenario, zipf, 0)?)),
+            &Routing::Dense(Dense { requests, tokens }) => Load::Dense { requests, tokens },
         };
         let fit = match (&workload.routing, workload.fit.as_slice()) {
             (Routing::ZipfMarkov(zipf), []) => Some(generated(scenario, zipf, FIT_DRAWS)?),
@@ -65,10 +66,14 @@ impl Case {
             fit: fit.map(Arc::new),
             arrivals,
             max_batch: max_batch as usize,
-            prompt_tokens: 0,
-            prefill_chunk: None,
-            load_from: None,
-            pace: Pace { chunk: Bytes(1 << 20), background_share: 1.0, spill_share: 0.1 },
+            prompt_tokens: workload.prompt_tokens.unwrap_or(0),
+            prefill_chunk: workload.prefill.map(|prefill| prefill.chunk),
+            load_from: scenario.load,
+            pace: Pace {
+                chunk: scenario.schedule.chunk,
+                background_share: scenario.schedule.background_share,
+                spill_share: scenario.schedule.spill_share,
+            },
             limit_tokens: workload.limit_tokens,
             slo: scenario.slo,
             seed: scenario.seed,

@@ -175,7 +175,8 @@ impl Predictive {
     /// The error of a format, if the guard and the budget leave it any use.
     fn usable(&self, context: &Context, block: BlockId, format: crate::FormatId) -> Option<ErrorBound> {
         let error = context.guard.error(block, format)?;
-        (error.upper == 0.0 || context.guard.budget() > 0.0).then_some(error)
+        let lossy = self.settings.inputs.sensitivity && context.guard.budget() > 0.0;
+        (error.upper == 0.0 || lossy).then_some(error)
     }
 
     /// Works out what giving up a copy of a block would lose, unless its copies are as they were the last time.
@@ -322,8 +323,7 @@ impl Policy for Predictive {
         let error = self.usable(context, block, route.to.format)?;
         let next = self.next_use(context, block);
         let inputs = self.settings.inputs;
-        let drift_price = self.drift_price.filter(|_| inputs.sensitivity).unwrap_or(0.0);
-        let price = drift_price * error.upper * error.upper;
+        let price = self.drift_price.unwrap_or(0.0) * error.upper * error.upper;
         let expand = context.costs.expand(block, route.to.format).0 as f64;
         // What the copy is worth to later steps; a copy that is there already costs no more for being read.
         let later_drift = price * self.gates[block.index()];

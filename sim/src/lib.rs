@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod compute;
+pub mod fabric;
 pub mod link;
 pub mod memory;
 pub mod output;

@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod compute;
+pub mod fabric;
 pub mod memory;
 pub mod output;
 pub mod queue;

@@ -7,13 +7,11 @@ use crate::keys::Type::{File, List, Map, Name, Quantity, Text, Whole};
 use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
 use crate::machine::machine;
-use crate::machine_keys::MACHINE;
 use crate::model::import;
-use crate::model_keys::MODEL;
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, RESIDENT, caps, check_caps, kv_reserve};
 use crate::reader::{Field, Keys, format_names, text};
 use crate::scenario::{PolicyCheck, Scenario};
-use crate::sensitivity::{SENSITIVITIES, Sensitivity, sensitivity};
+use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::tree::{Node, Value};
 use crate::units::{SIZE, whole};
 use crate::workload::{WORKLOAD, workload};
@@ -27,18 +25,8 @@ pub(crate) static SCENARIO: Table = Table {
     open: false,
     keys: &[
         Key::required("name", Text, "what this scenario shows", "What it is called in reports"),
-        Key::required(
-            "machine",
-            File(catalogue::MACHINE, &Map(&MACHINE)),
-            "h100-sxm",
-            "The machine it runs on",
-        ),
-        Key::required(
-            "model",
-            File(catalogue::MODEL, &Map(&MODEL)),
-            "gpt-oss-20b",
-            "The model that is served",
-        ),
+        Key::required("machine", File(catalogue::MACHINE), "h100-sxm", "The machine it runs on"),
+        Key::required("model", File(catalogue::MODEL), "gpt-oss-20b", "The model that is served"),
         Key::optional("memory", Type::Rows(&MEMORY), "{ hbm: 6 GiB }", "Caps on the machine's tiers"),
         Key::optional(
             "resident",
@@ -70,7 +58,7 @@ pub(crate) static SCENARIO: Table = Table {
         Key::optional("guard", Map(&GUARD), "{ drift_budget: 1 % }", "The bound on the change of output"),
         Key::default(
             "sensitivity",
-            File(SENSITIVITY, &Type::Rows(&SENSITIVITIES)),
+            File(SENSITIVITY),
             "synthetic-swiglu",
             "What each format costs in output error",
         ),

@@ -23,8 +23,10 @@ pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
 pub(crate) fn alternatives(path: &str, values: &str) -> Result<Vec<String>, Failure> {
     let (mut found, mut depth, mut quote) = (vec![String::new()], 0_usize, None);
     for letter in values.chars() {
+        let value = found.last().map_or("", |value| value.trim_end());
+        let begins = value.is_empty() || value.ends_with(['[', '{', ',', ':']);
         match (letter, quote) {
-            ('\'' | '"', None) => quote = Some(letter),
+            ('\'' | '"', None) if begins => quote = Some(letter),
             (_, Some(open)) if letter == open => quote = None,
             ('[' | '{', None) => depth += 1,
             (']' | '}', None) => depth = depth.saturating_sub(1),

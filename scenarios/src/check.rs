@@ -98,8 +98,11 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let batch = workload.as_ref().map(|workload| workload.requests.batch());
     let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), batch);
     let at = memory_field.as_ref().unwrap_or(&top);
-    let placed = match (&machine, &model, &memory) {
-        (Some(machine), Some(model), Some(caps)) => {
+    // Without the caps there is more room: what does not fit then never does.
+    let uncapped = BTreeMap::new();
+    let placed = match (&machine, &model) {
+        (Some(machine), Some(model)) => {
+            let caps = memory.as_ref().unwrap_or(&uncapped);
             let ground = Ground { machine, model, caps, sensitivity: table.as_ref() };
             place(report, &keys, at, &ground)
         }
@@ -148,9 +151,10 @@ fn place(
 
 /// Paths start anew in another file.
 fn rooted<'t>(field: &Field<'t>) -> Field<'t> {
-    match field.node.at.source == field.key_at.source {
-        true => field.clone(),
-        false => Field::root(field.node, ""),
+    let other = field.node.at.source != field.key_at.source;
+    match other && matches!(field.node.value, Value::Map(_)) {
+        true => Field::root(field.node, ""),
+        false => field.clone(),
     }
 }
 
@@ -161,7 +165,10 @@ fn read_machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
 
 fn read_model(report: &mut Report, field: &Field<'_>) -> Option<Model> {
     resolved(field)?;
-    let name = report.source(field.node.at.source).stem();
+    // A model on a base is called as the base is.
+    let kind = field.node.entries().iter().find(|entry| entry.key == "model_type");
+    let at = kind.map_or(field.node.at, |entry| entry.value.at);
+    let name = report.source(at.source).stem();
     import(report, &rooted(field), &name).map(|imported| imported.model)
 }
 

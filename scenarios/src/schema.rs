@@ -90,7 +90,7 @@ impl Builder {
     /// What a value may be.
     fn of(&mut self, takes: Type, extent: Extent) -> Value {
         match takes {
-            Type::Text => json!({ "type": ["string", "number", "boolean"] }),
+            Type::Text => json!({ "type": ["string", "number", "boolean"], "minLength": 1 }),
             Type::Flag => json!({ "type": "boolean" }),
             Type::Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
             Type::Number(least, most) => json!({ "type": "number", "minimum": least, "maximum": most }),

@@ -5,20 +5,24 @@ mod catalogue;
 mod check;
 mod control;
 mod diagnostics;
+mod include;
 mod keys;
 mod load;
 mod machine;
 mod machine_keys;
 mod model;
 mod model_keys;
+mod overrides;
 mod placement;
 mod reader;
 mod scenario;
+mod schema;
 mod sensitivity;
 mod shape;
 mod source;
 mod tree;
 mod units;
+mod variables;
 mod workload;
 
 pub use catalogue::{machine, machines, model, models, scenarios};
@@ -30,5 +34,6 @@ pub use scenario::{
     Cap, Dense, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, Requests, Resident, Routing,
     Scenario, Schedule, Slo, Workload, ZipfMarkov,
 };
+pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};
 pub use units::ArrivalRate;

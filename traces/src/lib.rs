@@ -2,17 +2,23 @@
 //! converted, generated, measured, and handed to the simulator and the hardware as a batch demands them.
 
 pub mod batch;
+pub mod batch_jsonl;
 pub mod csv;
 pub mod error;
+pub mod expert_csv;
 mod export;
 pub mod gates;
 pub mod generate;
+mod grid;
 pub mod hrt;
 mod import;
 pub mod info;
 pub mod jsonl;
+mod merge;
 mod npy;
 pub mod npz;
+pub mod oracle_general;
+pub mod responses;
 pub mod routing;
 mod rows;
 

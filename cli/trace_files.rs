@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use clap::ValueEnum;
 use std::path::PathBuf;
-use traces::{At, Format, Options, RoutingTrace};
+use traces::{At, Format, Options, RoutingTrace, TraceError};
 
 /// Which traces to read, and how.
 #[derive(clap::Args)]
@@ -69,20 +69,23 @@ impl TraceFiles {
             format: self.input_format.map(Format::from),
             ..Options::default()
         };
-        let parts: Result<Vec<_>, _> = paths.iter().map(|path| traces::open_with(path, &options)).collect();
-        let whole = parts.and_then(|parts| {
-            // Where a part does not fit the first, the error has its number, and it is we who know its file.
-            RoutingTrace::concat(parts).map_err(|error| match error.at {
-                Some(At::Trace(index)) if index < paths.len() => error.in_file(&paths[index]),
-                _ => error,
-            })
-        });
+        let whole = read(paths, &options);
         let batched = whole.and_then(|trace| match self.batch {
             Some(batch) => trace.in_batches(batch),
             None => Ok(trace),
         });
         batched.map_err(Failure::refused)
     }
+}
+
+/// Several files as one trace, one after the other.
+pub(crate) fn read(paths: &[PathBuf], options: &Options) -> Result<RoutingTrace, TraceError> {
+    let parts: Result<Vec<_>, _> = paths.iter().map(|path| traces::open_with(path, options)).collect();
+    // Where a part does not fit the first, the error has its number, and it is we who know its file.
+    RoutingTrace::concat(parts?).map_err(|error| match error.at {
+        Some(At::Trace(index)) if index < paths.len() => error.in_file(&paths[index]),
+        _ => error,
+    })
 }
 
 impl From<InputFormat> for Format {

@@ -304,6 +304,9 @@ pub enum Problem {
     /// A weight that the chosen width cannot hold.
     #[error("gate weight {0} does not fit in 16 bits")]
     GateWidth(f32),
+    /// The trace cannot be replayed.
+    #[error("{0}")]
+    Replay(policy::replay::ReplayError),
     /// A parameter of the generator.
     #[error("{name} is {value}, expected {expected}")]
     Parameter {

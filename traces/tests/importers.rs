@@ -34,7 +34,8 @@ fn a_chat_response_of_vllm() {
 
 #[test]
 fn completions_as_json_lines_and_as_a_list() {
-    let line = |id: &str, experts: &str| format!(r#"{{"id":"{id}","choices":[{{"routed_experts":{experts}}}]}}"#);
+    let line =
+        |id: &str, experts: &str| format!(r#"{{"id":"{id}","choices":[{{"routed_experts":{experts}}}]}}"#);
     let [a, b] = [line("a", "[[[1]],[[2]]]"), line("b", "[[[3]]]")];
     let lines = read(&format!("{a}\n{b}\n"), Format::Responses).unwrap();
     assert_eq!(lines.raw_selections(), [1, 2, 3]);
@@ -138,8 +139,10 @@ fn responses_of_another_form() {
     let deep = format!(r#"{{"choices":[{{"routed_experts":{}"#, "[".repeat(1 << 20));
     refused(json(&deep), &["line 1, column"]);
     let deep = format!(r#"{{"other":{}"#, "[".repeat(1 << 20));
-    refused(json(&deep), &["recursion limit"]);
+    refused(json(&deep), &["line 1, column", "cut"]);
     refused(read(&deep, Format::Jsonl), &["line 1"]);
+    refused(read(&deep, Format::BatchJsonl), &["line 1, column"]);
+    let deep = format!(r#"{{"layer":0,"batch_id":0,"topk_experts":{}"#, "[".repeat(1 << 20));
     refused(read(&deep, Format::BatchJsonl), &["recursion limit"]);
 }
 

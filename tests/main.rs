@@ -11,6 +11,7 @@ mod invariants;
 mod promises;
 mod readme;
 mod reference;
+mod serving;
 mod small;
 mod starved;
 mod style;

@@ -96,10 +96,15 @@ impl Model {
         &self.layers[id.index()]
     }
 
-    /// Blocks of every layer where all layers have equally many: the stride of `layer * experts + expert`.
+    /// Layers that have managed blocks.
+    pub fn managed_layers(&self) -> impl Iterator<Item = &Layer> {
+        self.layers.iter().filter(|layer| layer.blocks > 0)
+    }
+
+    /// Blocks of every layer that has any, where all of those have equally many.
     pub fn uniform_blocks(&self) -> Option<u32> {
-        let first = self.layers.first()?.blocks;
-        self.layers.iter().all(|layer| layer.blocks == first).then_some(first)
+        let first = self.managed_layers().next()?.blocks;
+        self.managed_layers().all(|layer| layer.blocks == first).then_some(first)
     }
 
     /// Everything that is never moved: the floor under any budget, key-value cache apart.

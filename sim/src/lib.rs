@@ -2,7 +2,7 @@
 
 pub mod compare;
 pub mod compute;
-pub mod link;
+pub mod fabric;
 pub mod memory;
 pub mod output;
 pub mod queue;

@@ -65,6 +65,11 @@ impl<T: Copy> Queue<T> {
         self.heap.pop().map(|Reverse(entry)| (Time((entry.key >> 64) as u64), entry.payload))
     }
 
+    /// When the next event comes.
+    pub fn peek(&self) -> Option<Time> {
+        self.heap.peek().map(|Reverse(entry)| Time((entry.key >> 64) as u64))
+    }
+
     /// Events that have not come up.
     pub fn len(&self) -> usize {
         self.heap.len()

@@ -19,27 +19,10 @@ pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
     Ok((path.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// The values of `--sweep path=a,b,c`: commas within brackets and quotes do not part them.
-pub(crate) fn alternatives(path: &str, values: &str) -> Result<Vec<String>, Failure> {
-    let (mut found, mut depth, mut quote) = (vec![String::new()], 0_usize, None);
-    for letter in values.chars() {
-        let value = found.last().map_or("", |value| value.trim_end());
-        let begins = value.is_empty() || value.ends_with(['[', '{', ',', ':']);
-        match (letter, quote) {
-            ('\'' | '"', None) if begins => quote = Some(letter),
-            (_, Some(open)) if letter == open => quote = None,
-            ('[' | '{', None) => depth += 1,
-            (']' | '}', None) => depth = depth.saturating_sub(1),
-            (',', None) if depth == 0 => {
-                found.push(String::new());
-                continue;
-            }
-            _ => {}
-        }
-        found.last_mut().into_iter().for_each(|value| value.push(letter));
-    }
-    let found: Vec<String> = found.into_iter().map(|value| value.trim().to_owned()).collect();
-    match found.iter().position(String::is_empty) {
+/// The values of `--sweep path=a,b,c`.
+pub(crate) fn sweep_values<'v>(path: &str, values: &'v str) -> Result<Vec<&'v str>, Failure> {
+    let found = scenarios::alternatives(values);
+    match found.iter().position(|value| value.is_empty()) {
         Some(index) => Err(Failure::refused(format!(
             "--sweep {path}= has no value {}: write it as {path}=A,B,C",
             index + 1

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
-use crate::scenario_args::{Overrides, alternatives, assignment, load_case};
+use crate::scenario_args::{Overrides, assignment, load_case, sweep_values};
 use policy::record::Decision;
 use scenarios::Scenario;
 use sim::output::Output;
@@ -69,11 +69,11 @@ fn run_one(args: &Args) -> Result<(), Failure> {
 }
 
 fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
-    let values = alternatives(path, values)?;
+    let values = sweep_values(path, values)?;
     let mut cases = Vec::new();
     for value in &values {
         let mut set = args.overrides.set.clone();
-        set.push((path.to_owned(), value.clone()));
+        set.push((path.to_owned(), (*value).to_owned()));
         cases.push(load_case(&args.scenario, &set)?);
     }
     let progress = Progress::new(cases.len() as u64, "simulating");
@@ -84,7 +84,7 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
     }
     drop(progress);
     if args.format == Format::Json {
-        let set = |value: &String| format!("{path}={value}");
+        let set = |value: &&str| format!("{path}={value}");
         let rows = values.iter().zip(&summaries).map(|(value, summary)| Swept { value: set(value), summary });
         return output::print_json(&rows.collect::<Vec<_>>());
     }
@@ -92,7 +92,7 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
         [path, "tok/s", "TPOT p50 ms", "TPOT p99 ms", "hit rate", "stall s", "stall share", "drift max"];
     let rows = values.iter().zip(&summaries).map(|(value, summary)| {
         [
-            value.clone(),
+            (*value).to_owned(),
             format!("{:.2}", summary.output_throughput_tok_s),
             millis(summary, "p50_tpot_ms"),
             millis(summary, "p99_tpot_ms"),

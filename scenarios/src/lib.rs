@@ -29,6 +29,7 @@ pub use catalogue::{machine, machines, model, models, scenarios};
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use load::{load, load_text};
 pub use model::ModelFacts;
+pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
 pub use scenario::{
     Cap, Dense, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, Requests, Resident, Routing,

@@ -1,4 +1,4 @@
-//! `--set path=value`: an override of one value, wherever it is.
+//! `--set path=value`: an override of one value, wherever it is; and the values that take turns in one place.
 
 use crate::catalogue::{MACHINE, MODEL, SENSITIVITY};
 use crate::diagnostics::{Report, Wrong};
@@ -136,5 +136,45 @@ fn item<'n>(
     match node {
         Node { value: Value::List(items), .. } => items.get_mut(index),
         one => Some(one),
+    }
+}
+
+/// The values of `a,b,c`, without the blanks around them: commas within brackets and quotes do not part them.
+pub fn alternatives(text: &str) -> Vec<&str> {
+    let (mut found, mut start, mut depth, mut quote) = (Vec::new(), 0, 0_usize, None);
+    // Whether a value begins here: only there is a quote more than an apostrophe.
+    let mut begins = true;
+    for (index, letter) in text.char_indices() {
+        match (letter, quote) {
+            (_, Some(open)) if letter == open => quote = None,
+            (_, Some(_)) => {}
+            ('\'' | '"', None) if begins => quote = Some(letter),
+            ('[' | '{', None) => depth += 1,
+            (']' | '}', None) => depth = depth.saturating_sub(1),
+            (',', None) if depth == 0 => {
+                found.push(text[start..index].trim());
+                start = index + 1;
+            }
+            _ => {}
+        }
+        begins = matches!(letter, '[' | '{' | ',' | ':') || begins && letter.is_whitespace();
+    }
+    found.push(text[start..].trim());
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::alternatives;
+
+    #[test]
+    fn commas_part_values_and_not_what_is_in_them() {
+        assert_eq!(alternatives("96 slots, 192 slots"), ["96 slots", "192 slots"]);
+        assert_eq!(alternatives("[1,2],[3]"), ["[1,2]", "[3]"]);
+        assert_eq!(alternatives("{ a: [1, 2], b: 3 },lru"), ["{ a: [1, 2], b: 3 }", "lru"]);
+        assert_eq!(alternatives("'a,b',\"c],d\",e"), ["'a,b'", "\"c],d\"", "e"]);
+        assert_eq!(alternatives("['a]', b], it's, fine"), ["['a]', b]", "it's", "fine"]);
+        assert_eq!(alternatives(",a]],\u{e9}"), ["", "a]]", "\u{e9}"]);
+        assert_eq!(alternatives("[a,b"), ["[a,b"]);
     }
 }

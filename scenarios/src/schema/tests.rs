@@ -325,6 +325,32 @@ fn the_schema_takes_what_the_reader_takes() {
 }
 
 #[test]
+fn what_differs_from_a_base_is_checked_in_part() {
+    let validator = validator(Document::Scenario);
+    let valid = |text: &str| validator.is_valid(&value(&node(text)));
+    for part in [
+        "base: quickstart",
+        "{ base: quickstart, machine: { tiers: { dram: { capacity: 1 TiB } } }, seed: ~ }",
+        "{ base: quickstart, workload: { requests: { poisson: { batch: 2 } } }, model: { base: mixtral-8x7b } }",
+        "{ base: quickstart, machine: { tiers: { nvme: ~ }, links: { disk: ~ } }, sensitivity: { int8: { error: 1 % } } }",
+    ] {
+        assert!(valid(part), "{part}");
+    }
+    for wrong in [
+        "name: a scenario that starts from nothing",
+        "base: [quickstart]",
+        "{ base: quickstart, memroy: { hbm: 6 GiB } }",
+        "{ base: quickstart, memory: { hbm: 6 } }",
+        "{ base: quickstart, machine: { tiers: { dram: { capacity: 1 } } } }",
+        "{ base: quickstart, machine: { tiers: { dram: { base: hbm } } } }",
+        "{ base: quickstart, machine: { links: { pcie: { forward: { 1 MiB: ~ } } } } }",
+        "{ base: quickstart, workload: { requests: { poisson: {}, closed: {} } } }",
+    ] {
+        assert!(!valid(wrong), "{wrong}");
+    }
+}
+
+#[test]
 fn examples_and_defaults_are_valid() {
     let mut known = BTreeMap::new();
     tables(Type::File(SCENARIO), &mut known);

@@ -50,7 +50,7 @@ const fn scaled(name: &'static str, bits: u32, scale: Scale) -> Format {
     Format { name, quarter_bits: bits * 4, scale, direct: true, lossless_of: None }
 }
 
-/// Every format, in no order of quality. `mxfp4`: OCP Microscaling v1.0, 32 elements share an 8-bit exponent.
+/// Every format, in no order of quality. `fp8_e4m3_b128`: DeepSeek-V3's, a 32-bit scale for each tile of 128 by 128. `mxfp4`: OCP Microscaling v1.0, 32 elements share an 8-bit exponent.
 /// `bf16_packed`: sign and mantissa as they are (8 bits), the exponent as a 3-bit code of the seven most frequent ones,
 /// and a quarter bit an element for the exponents that have no code; trained weights fit (DFloat11 reports 67.6 to
 /// 69.5 % of BF16 with entropy coding), a block that does not is refused by the encoder.
@@ -59,6 +59,7 @@ pub const FORMATS: &[Format] = &[
     plain("bf16", 16),
     plain("fp16", 16),
     scaled("fp8_e4m3", 8, Scale::Row { bits: 32 }),
+    scaled("fp8_e4m3_b128", 8, Scale::Group { size: 128 * 128, bits: 32 }),
     scaled("int8", 8, Scale::Row { bits: 16 }),
     scaled("int8_g32", 8, Scale::Group { size: 32, bits: 16 }),
     scaled("mxfp4", 4, Scale::Group { size: 32, bits: 8 }),

@@ -19,6 +19,7 @@ mod shape;
 mod source;
 mod tree;
 mod units;
+mod weights;
 mod workload;
 
 pub use catalogue::{machine, machines, model, models, scenarios};

@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `fp32`, `bf16`, `fp16` | IEEE, nearest even | none |
 //! | `fp8_e4m3` | OCP E4M3, nearest even, 448 at most | row, f32: largest magnitude / 448 |
+//! | `fp8_e4m3_b128` | the same | 16,384 elements in order, f32; the release it is named for has tiles of 128 by 128 |
 //! | `int8` | -127 ..= 127, nearest even | row, f16: largest magnitude / 127 |
 //! | `int8_g32` | the same; the numbers of GGUF's Q8_0 | 32 elements, f16 |
 //! | `mxfp4` | OCP E2M1, nearest even | 32 elements, E8M0: floor(log2(largest magnitude)) - 2 |
@@ -114,6 +115,7 @@ const CODECS: &[(&str, &dyn Codec)] = &[
     ("bf16", &plain::Bf16),
     ("fp16", &plain::Fp16),
     ("fp8_e4m3", &scaled::Scaled::<fp8::E4m3>::by_row("fp8_e4m3")),
+    ("fp8_e4m3_b128", &scaled::Scaled::<fp8::E4m3>::by_group("fp8_e4m3_b128", 128 * 128)),
     ("int8", &scaled::Scaled::<int::Int8>::by_row("int8")),
     ("int8_g32", &scaled::Scaled::<int::Int8>::by_group("int8_g32", 32)),
     ("mxfp4", &scaled::Scaled::<mx::E2m1>::by_group("mxfp4", 32)),

@@ -1,4 +1,4 @@
-//! Every number format of [`policy::format::FORMATS`] as real bytes.
+//! The number formats of [`policy::format::FORMATS`] as real bytes, but for those of ggml, see [`has_coder`].
 //!
 //! A copy of a block is two planes: the elements, in order and little-endian, then the scales, in order. Four-bit
 //! elements are packed two to a byte, the earlier one in the low half. Together they take exactly
@@ -123,6 +123,11 @@ const CODECS: &[(&str, &dyn Codec)] = &[
     ("int4_g128", &scaled::Scaled::<int::Int4>::by_group("int4_g128", 128)),
     ("bf16_packed", &packed::Packed),
 ];
+
+/// Whether this build codes a format. Those of ggml are read from model files and have no coder yet.
+pub fn has_coder(format: FormatId) -> bool {
+    FORMATS.get(format.0 as usize).is_some_and(|row| CODECS.iter().any(|(name, _)| *name == row.name))
+}
 
 /// Writes `values`, in `rows` rows, to `out` in `format`. `out` is exactly [`FormatId::bytes`] long.
 pub fn encode(format: FormatId, values: &[f32], rows: u64, out: &mut [u8]) -> Result<(), CodecError> {

@@ -5,6 +5,7 @@ mod catalogue;
 mod check;
 mod control;
 mod diagnostics;
+mod gguf;
 mod keys;
 mod load;
 mod machine;

@@ -1,6 +1,7 @@
 //! A model as `models` lists it, and how one is put together layer by layer.
 
 use crate::diagnostics::{Report, Wrong};
+use crate::gguf;
 use crate::reader::Field;
 use crate::shape::shape;
 use policy::model::{Block, BlockKind, Layer};
@@ -44,8 +45,11 @@ pub(crate) struct Imported {
     pub(crate) facts: ModelFacts,
 }
 
-/// Reads a `config.json`, or reports what is missing.
+/// Reads a `config.json`, or the GGUF file that the key `gguf` names; reports what is missing.
 pub(crate) fn import(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Imported> {
+    if let Some(path) = field.fields(report, "a config, or `gguf: model.gguf`")?.get(gguf::KEY) {
+        return gguf::import(report, &path);
+    }
     let shape = shape(report, field)?;
     let blocks = shape.layers * shape.experts.as_ref().map_or(1, |experts| experts.count);
     if blocks > MOST_BLOCKS {
@@ -71,6 +75,8 @@ pub(crate) struct Weights {
     pub(crate) elements: u64,
     pub(crate) rows: u64,
     pub(crate) native: FormatId,
+    /// Exact bytes, where the matrices are in several formats.
+    pub(crate) mixed: Option<Bytes>,
 }
 
 /// A layer that is put together.
@@ -129,6 +135,7 @@ impl Assembly {
             elements: weights.elements,
             rows: weights.rows,
             native: weights.native,
+            mixed: weights.mixed,
         }));
     }
 

@@ -10,7 +10,7 @@ use policy::model::BlockKind;
 use policy::{Bytes, FormatId};
 
 /// Key-value caches are kept in 16 bits.
-const KV_BYTES: u64 = 2;
+pub(crate) const KV_BYTES: u64 = 2;
 /// No shard of a dense layer is larger than this part of the layer, so that while one is computed the next ones arrive.
 const SHARDS: u64 = 8;
 
@@ -133,6 +133,7 @@ impl Shape {
             elements: matrices.iter().map(|matrix| matrix.elements()).sum(),
             rows: matrices.iter().map(|matrix| matrix.rows).sum(),
             native,
+            mixed: None,
         }
     }
 

@@ -38,12 +38,15 @@ pub struct Block {
     pub rows: u64,
     /// The format the model is published in: its full precision.
     pub native: FormatId,
+    /// Exact bytes of a native copy whose matrices are in several formats, `native` being that of most elements.
+    pub mixed: Option<Bytes>,
 }
 
 impl Block {
     /// Exact bytes of a copy in `format`.
     pub fn bytes(&self, format: FormatId) -> Bytes {
-        format.bytes(self.elements, self.rows)
+        let mixed = self.mixed.filter(|_| format == self.native);
+        mixed.unwrap_or_else(|| format.bytes(self.elements, self.rows))
     }
 }
 

@@ -379,6 +379,7 @@ impl<'t> Config<'t, '_> {
                 }
                 fp8()
             }
+            other if FormatId::named(other).is_some() => FormatId::named(other).and_then(all),
             other => {
                 let message = format!("weights published in `{other}` have a layout that is no format here");
                 let hint =

@@ -93,9 +93,8 @@ impl Class {
         self.moved = true;
     }
 
-    /// Sets what each flow is given from now on. Zero would never end: the least rate is the unit of the fixed point.
+    /// Sets what each flow is given from now on: not zero.
     pub(super) fn set_rate(&mut self, now: Time, rate: u64) {
-        let rate = rate.max(1);
         if rate == self.rate && !self.moved {
             return;
         }

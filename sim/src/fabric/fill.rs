@@ -4,120 +4,166 @@
 
 use super::class::{Class, Use};
 
-/// The rates, and room to work them out in.
+/// A class that has no rate yet.
+const GROWS: u64 = 0;
+
+/// What flows share.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Filling {
-    rates: Vec<u64>,
+pub(super) struct Resources {
+    /// Of every resource, with all flows that cross it.
+    whole: Vec<Room>,
+    /// The same, without the flows whose rate is known.
     rooms: Vec<Room>,
-    /// The resources that some flow crosses.
-    crossed: Vec<u16>,
-    /// The active classes that still grow: their place among the active, and their index.
-    growing: Vec<(u16, u16)>,
+    /// The links, and the memories that copies alone can fill.
+    scarce: Vec<u16>,
+    /// All of them.
+    all: Vec<u16>,
+    /// The classes that cross each.
+    crossing: Vec<Vec<u16>>,
+    /// Of every class; as it last was where nothing flows.
+    rates: Vec<u64>,
+    /// The resources whose share is to be worked out again.
+    stale: Vec<u16>,
 }
 
-/// What a resource can still give.
+/// What a resource can give, and to how many.
 #[derive(Clone, Copy, Debug, Default)]
 struct Room {
     left: u128,
-    /// What the flows that still grow take, for each unit of rate.
+    /// What the flows take, for each unit of rate.
     weight: u128,
-    /// The part of each of these flows, as last worked out.
+    /// The part of each of them, as last worked out: `left / weight`, rounded down.
     share: u64,
-    /// `left` or `weight` has changed since.
     stale: bool,
 }
 
-impl Filling {
-    /// Works out the rate of a flow of each active class, in their order, in whole units, rounded down: no resource
-    /// carries more than it can. `uses` tells which resources a class crosses that may become full.
-    pub(super) fn fill<'a>(
-        &mut self,
-        capacity: &[u128],
-        classes: &'a [Class],
-        active: &[u16],
-        uses: impl Fn(&'a Class) -> &'a [Use],
-    ) -> &[u64] {
-        let of = |index: u16| &classes[usize::from(index)];
-        self.rates.clear();
-        if let &[only] = active {
-            self.rates.push(alone(of(only), capacity, uses(of(only))));
-            return &self.rates;
+impl Room {
+    /// A division of 128 bits costs several times one of 64, and only memories of odd rates need it.
+    fn divide(&mut self) {
+        self.stale = false;
+        self.share = match (u64::try_from(self.left), u64::try_from(self.weight)) {
+            (_, Ok(0)) => u64::MAX,
+            (Ok(left), Ok(weight)) => left / weight,
+            _ => u64::try_from(self.left / self.weight).unwrap_or(u64::MAX),
+        };
+    }
+}
+
+impl Resources {
+    /// Resources that nothing crosses: what each can give, and whether copies alone can fill it.
+    pub(super) fn new(resources: impl Iterator<Item = (u128, bool)>) -> Resources {
+        let mut new = Resources::default();
+        for (index, (left, scarce)) in (0..).zip(resources) {
+            new.whole.push(Room { left, weight: 0, share: u64::MAX, stale: false });
+            new.crossing.push(Vec::new());
+            new.all.push(index);
+            new.scarce.extend(scarce.then_some(index));
         }
-        self.open(capacity, active.iter().map(|&index| (of(index), uses(of(index)))));
-        self.rates.resize(active.len(), 0);
-        self.growing.clear();
-        self.growing.extend((0..).zip(active.iter().copied()));
-        let (rates, rooms) = (&mut self.rates, &mut self.rooms);
-        while !self.growing.is_empty() {
-            let shares = self.crossed.iter().map(|&resource| rooms[usize::from(resource)].share);
-            let level = shares.min().unwrap_or(u64::MAX);
-            // Caps first: what they leave over raises the level.
-            let capped = self.growing.iter().any(|&(_, index)| of(index).cap <= level);
-            self.growing.retain(|&(place, index)| {
-                let (class, uses) = (of(index), uses(of(index)));
-                let full = |used: &Use| rooms[usize::from(used.resource)].share == level;
-                let grows = if capped { class.cap > level } else { !uses.iter().any(full) };
-                if !grows {
-                    let rate = class.cap.min(level);
-                    rates[usize::from(place)] = rate;
-                    uses.iter()
-                        .for_each(|used| rooms[usize::from(used.resource)].give(used, class.len(), rate));
-                }
-                grows
-            });
-            self.crossed.retain(|&resource| rooms[usize::from(resource)].divide());
-        }
-        &self.rates
+        new
     }
 
-    /// All room there is, and who wants it.
-    fn open<'a>(&mut self, capacity: &[u128], wanted: impl Iterator<Item = (&'a Class, &'a [Use])>) {
-        self.rooms.clear();
-        self.rooms.extend(capacity.iter().map(|&left| Room { left, ..Room::default() }));
-        self.crossed.clear();
-        for (class, uses) in wanted {
-            for used in uses {
-                let room = &mut self.rooms[usize::from(used.resource)];
-                if !room.stale {
-                    room.stale = true;
-                    self.crossed.push(used.resource);
-                }
-                room.weight += used.of(class.len());
+    /// Tells what a class crosses, in place of what it crossed before.
+    pub(super) fn set_class(&mut self, index: u16, uses: &[Use]) {
+        self.crossing.iter_mut().for_each(|classes| classes.retain(|&other| other != index));
+        uses.iter().for_each(|used| self.crossing[usize::from(used.resource)].push(index));
+        self.rates.resize(self.rates.len().max(usize::from(index) + 1), u64::MAX);
+    }
+
+    /// Changes what a resource can give.
+    pub(super) fn set_capacity(&mut self, resource: usize, capacity: u64) {
+        self.whole[resource].left = capacity.into();
+        self.whole[resource].stale = true;
+    }
+
+    /// A flow comes.
+    pub(super) fn add(&mut self, uses: &[Use]) {
+        for used in uses {
+            let room = &mut self.whole[usize::from(used.resource)];
+            room.weight += u128::from(used.weight);
+            room.stale = true;
+        }
+    }
+
+    /// Flows go.
+    pub(super) fn remove(&mut self, uses: &[Use], flows: u64) {
+        for used in uses {
+            let room = &mut self.whole[usize::from(used.resource)];
+            room.weight -= used.of(flows);
+            room.stale = true;
+        }
+    }
+
+    /// Works out the rate of a flow of each active class, in whole units, rounded down: no resource carries more than it
+    /// can. Where no kernel reads, memories that copies alone cannot fill are left out, and so are caps: that of a path
+    /// is what a resource on it gives, up to rounding.
+    pub(super) fn fill(&mut self, classes: &[Class], active: &[u16], read: bool) {
+        self.whole.iter_mut().filter(|room| room.stale).for_each(Room::divide);
+        self.rooms.clone_from(&self.whole);
+        active.iter().for_each(|&class| self.rates[usize::from(class)] = GROWS);
+        let mut growing = active.len();
+        while growing > 0 {
+            let places = if read { &self.all } else { &self.scarce };
+            let level =
+                places.iter().map(|&place| self.rooms[usize::from(place)].share).min().unwrap_or(u64::MAX);
+            let stopped = if read { self.stop_capped(classes, active, level) } else { 0 };
+            // Caps first: what they leave over raises the level.
+            growing -= if stopped > 0 { stopped } else { self.stop_full(classes, level, read) };
+            for resource in self.stale.drain(..) {
+                self.rooms[usize::from(resource)].divide();
             }
         }
-        self.crossed.iter().for_each(|&resource| _ = self.rooms[usize::from(resource)].divide());
-    }
-}
-
-impl Room {
-    /// Gives flows their rate, for good.
-    fn give(&mut self, used: &Use, flows: u64, rate: u64) {
-        let weight = used.of(flows);
-        self.left -= weight * u128::from(rate);
-        self.weight -= weight;
-        self.stale = true;
     }
 
-    /// Works out the share again, if need be; whether anyone still wants one.
-    fn divide(&mut self) -> bool {
-        if std::mem::take(&mut self.stale) {
-            self.share = if self.weight == 0 { u64::MAX } else { share(self.left, self.weight) };
+    /// The rate of a class, as last worked out.
+    pub(super) fn rate(&self, class: u16) -> u64 {
+        self.rates[usize::from(class)]
+    }
+
+    /// Stops the classes that have reached their caps; how many.
+    fn stop_capped(&mut self, classes: &[Class], active: &[u16], level: u64) -> usize {
+        let mut stopped = 0;
+        for &index in active {
+            let class = &classes[usize::from(index)];
+            if self.rates[usize::from(index)] == GROWS && class.cap <= level {
+                self.stop(index, class, class.cap, true);
+                stopped += 1;
+            }
         }
-        self.weight > 0
+        stopped
     }
-}
 
-/// The rate where only one class flows.
-fn alone(class: &Class, capacity: &[u128], uses: &[Use]) -> u64 {
-    let shares = uses.iter().map(|used| share(capacity[usize::from(used.resource)], used.of(class.len())));
-    shares.fold(class.cap, u64::min)
-}
+    /// Stops the classes that cross a resource which is full at this level; how many.
+    fn stop_full(&mut self, classes: &[Class], level: u64, read: bool) -> usize {
+        let mut stopped = 0;
+        for place in 0..if read { self.all.len() } else { self.scarce.len() } {
+            let resource = usize::from(if read { self.all[place] } else { self.scarce[place] });
+            if self.rooms[resource].share != level {
+                continue;
+            }
+            for at in 0..self.crossing[resource].len() {
+                let index = self.crossing[resource][at];
+                if self.rates[usize::from(index)] == GROWS {
+                    let class = &classes[usize::from(index)];
+                    self.stop(index, class, level.min(class.cap), read);
+                    stopped += 1;
+                }
+            }
+        }
+        stopped
+    }
 
-/// A division of 128 bits costs several times one of 64, and only memories of odd rates need it.
-fn share(left: u128, weight: u128) -> u64 {
-    match (u64::try_from(left), u64::try_from(weight)) {
-        (Ok(left), Ok(weight)) => left / weight,
-        _ => u64::try_from(left / weight).unwrap_or(u64::MAX),
+    /// Gives the flows of a class their rate. Zero would never end: the least rate is the unit of the fixed point.
+    fn stop(&mut self, index: u16, class: &Class, rate: u64, read: bool) {
+        self.rates[usize::from(index)] = rate.max(GROWS + 1);
+        for used in class.uses(read) {
+            let room = &mut self.rooms[usize::from(used.resource)];
+            let weight = used.of(class.len());
+            room.left -= weight * u128::from(rate);
+            room.weight -= weight;
+            if !std::mem::replace(&mut room.stale, true) {
+                self.stale.push(used.resource);
+            }
+        }
     }
 }
 
@@ -147,9 +193,14 @@ mod tests {
             };
             let classes: Vec<Class> = asked.iter().map(class).collect();
             let active: Vec<u16> = (0..classes.len() as u16).collect();
-            let mut filling = Filling::default();
+            let mut resources = Resources::new(capacity.iter().map(|&capacity| (capacity, true)));
+            for (index, class) in (0..).zip(&classes) {
+                resources.set_class(index, class.uses(true));
+                (0..class.len()).for_each(|_| resources.add(class.uses(true)));
+            }
+            resources.fill(&classes, &active, true);
 
-            let rates = filling.fill(&capacity, &classes, &active, |class| class.uses(true)).to_vec();
+            let rates: Vec<u64> = active.iter().map(|&class| resources.rate(class)).collect();
             prop_assert_eq!(rates.len(), classes.len());
             let crossing = |resource: usize| {
                 let weight = move |class: &Class| {

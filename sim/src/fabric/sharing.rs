@@ -1,7 +1,7 @@
 //! Who shares what: every link direction and every memory is a resource; classes of flows cross some of them.
 
 use super::class::{Class, Use, fixed};
-use super::fill::Filling;
+use super::fill::Resources;
 use policy::machine::{Link, Tier};
 use policy::{Bandwidth, Bytes, LinkId, Machine, Path, TierId, Time};
 
@@ -59,15 +59,14 @@ struct Reader {
 pub(super) struct Sharing {
     widths: Vec<Width>,
     buses: Vec<Bus>,
-    /// Of every resource: link directions, then memories.
-    capacity: Vec<u128>,
+    /// Link directions, then memories.
+    resources: Resources,
     /// One a path, then those of `readers`.
     classes: Vec<Class>,
     readers: Vec<Reader>,
     paths: usize,
     /// The classes with flows.
     active: Vec<u16>,
-    filling: Filling,
     /// When the first flow ends, as of the last settling.
     next_end: Time,
     /// Something has changed since rates were worked out.
@@ -82,17 +81,22 @@ impl Sharing {
             Width { alone, opposed: fixed(link.duplex).min(alone) }
         };
         let widths: Vec<Width> = machine.links.iter().map(width).collect();
-        let alone = widths.iter().map(|width| u128::from(width.alone));
-        let classes = paths.iter().map(|path| class_of(machine, &buses, path)).collect();
+        let links = widths.iter().map(|width| (u128::from(width.alone), true));
+        let memories = (0..).map(TierId).zip(&buses);
+        let memories = memories.map(|(tier, bus)| (bus.capacity, bus.can_be_filled(machine, tier)));
+        let mut resources = Resources::new(links.chain(memories));
+        let classes: Vec<Class> = paths.iter().map(|path| class_of(machine, &buses, path)).collect();
+        for (index, class) in (0..).zip(&classes) {
+            resources.set_class(index, class.uses(true));
+        }
         Sharing {
-            capacity: alone.chain(buses.iter().map(|bus| bus.capacity)).collect(),
+            resources,
             widths,
             buses,
             classes,
             readers: Vec::new(),
             paths: paths.len(),
             active: Vec::new(),
-            filling: Filling::default(),
             next_end: Time(u64::MAX),
             changed: false,
         }
@@ -117,13 +121,15 @@ impl Sharing {
             self.readers[place] = reader;
             self.classes[self.paths + place] = class;
         }
-        (self.paths + place) as u16
+        let index = (self.paths + place) as u16;
+        self.resources.set_class(index, self.classes[usize::from(index)].uses(true));
+        index
     }
 
     /// Tells whether the other direction of a link has an engine busy.
     pub(super) fn set_opposed(&mut self, link: LinkId, opposed: bool) {
         let Width { alone, opposed: less } = self.widths[link.index()];
-        self.capacity[link.index()] = u128::from(if opposed { less } else { alone });
+        self.resources.set_capacity(link.index(), if opposed { less } else { alone });
         self.changed = true;
     }
 
@@ -134,6 +140,7 @@ impl Sharing {
             self.active.push(class);
         }
         flows.join(now, work, job);
+        self.resources.add(flows.uses(true));
         self.changed = true;
     }
 
@@ -143,11 +150,11 @@ impl Sharing {
             return;
         }
         let read = self.active.iter().any(|&class| usize::from(class) >= self.paths);
-        let rates = self.filling.fill(&self.capacity, &self.classes, &self.active, |class| class.uses(read));
+        self.resources.fill(&self.classes, &self.active, read);
         self.next_end = Time(u64::MAX);
-        for (&class, &rate) in self.active.iter().zip(rates) {
-            let class = &mut self.classes[usize::from(class)];
-            class.set_rate(now, rate);
+        for &index in &self.active {
+            let class = &mut self.classes[usize::from(index)];
+            class.set_rate(now, self.resources.rate(index));
             self.next_end = self.next_end.min(class.end());
         }
     }
@@ -166,7 +173,11 @@ impl Sharing {
         let mut emptied = false;
         for &class in &self.active {
             let class = &mut classes[usize::from(class)];
+            let flows = class.len();
             class.take_ended(now, ended);
+            if class.len() < flows {
+                self.resources.remove(class.uses(true), flows - class.len());
+            }
             emptied |= class.len() == 0;
         }
         if emptied {

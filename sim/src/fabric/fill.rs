@@ -1,6 +1,8 @@
 //! Max-min fair rates by progressive filling: all flows grow together until a resource is full or a flow has reached its
-//! own cap; those stop there and the rest go on growing. Whole numbers throughout, so that the order of the classes does
-//! not matter.
+//! own cap; those stop there and the rest go on growing. Rates are whole numbers, rounded down.
+//!
+//! Whole numbers below 2^52 are exact in a double, and so is their quotient rounded down: what links carry is worked out
+//! as if in integers, at a fraction of the cost.
 
 use super::class::{Class, Use};
 
@@ -10,54 +12,33 @@ const GROWS: u64 = 0;
 /// What flows share.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Resources {
-    /// Of every resource, with all flows that cross it.
-    whole: Vec<Room>,
-    /// The same, without the flows whose rate is known.
-    rooms: Vec<Room>,
-    /// The links, and the memories that copies alone can fill.
-    scarce: Vec<u16>,
-    /// All of them.
-    all: Vec<u16>,
+    capacity: Vec<f64>,
+    /// What the flows take of each, for each unit of rate.
+    weight: Vec<f64>,
+    /// The memories that copies alone cannot fill.
+    ample: Vec<u16>,
     /// The classes that cross each.
     crossing: Vec<Vec<u16>>,
     /// Of every class; as it last was where nothing flows.
     rates: Vec<u64>,
-    /// The resources whose share is to be worked out again.
-    stale: Vec<u16>,
-}
-
-/// What a resource can give, and to how many.
-#[derive(Clone, Copy, Debug, Default)]
-struct Room {
-    left: u128,
-    /// What the flows take, for each unit of rate.
-    weight: u128,
-    /// The part of each of them, as last worked out: `left / weight`, rounded down.
-    share: u64,
-    stale: bool,
-}
-
-impl Room {
-    /// A division of 128 bits costs several times one of 64, and only memories of odd rates need it.
-    fn divide(&mut self) {
-        self.stale = false;
-        self.share = match (u64::try_from(self.left), u64::try_from(self.weight)) {
-            (_, Ok(0)) => u64::MAX,
-            (Ok(left), Ok(weight)) => left / weight,
-            _ => u64::try_from(self.left / self.weight).unwrap_or(u64::MAX),
-        };
-    }
+    /// What flows whose rate is known have left over.
+    left: Vec<f64>,
+    /// What the flows that grow take, for each unit of rate.
+    growing: Vec<f64>,
+    /// The part of each of these.
+    share: Vec<f64>,
 }
 
 impl Resources {
     /// Resources that nothing crosses: what each can give, and whether copies alone can fill it.
-    pub(super) fn new(resources: impl Iterator<Item = (u128, bool)>) -> Resources {
+    pub(super) fn new(resources: impl Iterator<Item = (u64, bool)>) -> Resources {
         let mut new = Resources::default();
-        for (index, (left, scarce)) in (0..).zip(resources) {
-            new.whole.push(Room { left, weight: 0, share: u64::MAX, stale: false });
+        for (index, (capacity, scarce)) in (0..).zip(resources) {
+            new.capacity.push(capacity as f64);
+            new.weight.push(0.0);
+            new.share.push(f64::INFINITY);
             new.crossing.push(Vec::new());
-            new.all.push(index);
-            new.scarce.extend(scarce.then_some(index));
+            new.ample.extend((!scarce).then_some(index));
         }
         new
     }
@@ -71,47 +52,56 @@ impl Resources {
 
     /// Changes what a resource can give.
     pub(super) fn set_capacity(&mut self, resource: usize, capacity: u64) {
-        self.whole[resource].left = capacity.into();
-        self.whole[resource].stale = true;
+        self.capacity[resource] = capacity as f64;
     }
 
     /// A flow comes.
     pub(super) fn add(&mut self, uses: &[Use]) {
-        for used in uses {
-            let room = &mut self.whole[usize::from(used.resource)];
-            room.weight += u128::from(used.weight);
-            room.stale = true;
-        }
+        uses.iter().for_each(|used| self.weight[usize::from(used.resource)] += used.weight);
     }
 
     /// Flows go.
     pub(super) fn remove(&mut self, uses: &[Use], flows: u64) {
-        for used in uses {
-            let room = &mut self.whole[usize::from(used.resource)];
-            room.weight -= used.of(flows);
-            room.stale = true;
-        }
+        uses.iter().for_each(|used| self.weight[usize::from(used.resource)] -= used.of(flows));
     }
 
     /// Works out the rate of a flow of each active class, in whole units, rounded down: no resource carries more than it
     /// can. Where no kernel reads, memories that copies alone cannot fill are left out, and so are caps: that of a path
     /// is what a resource on it gives, up to rounding.
     pub(super) fn fill(&mut self, classes: &[Class], active: &[u16], read: bool) {
-        self.whole.iter_mut().filter(|room| room.stale).for_each(Room::divide);
-        self.rooms.clone_from(&self.whole);
+        self.left.clone_from(&self.capacity);
+        self.growing.clone_from(&self.weight);
+        if !read {
+            self.ample.iter().for_each(|&resource| self.growing[usize::from(resource)] = 0.0);
+        }
         active.iter().for_each(|&class| self.rates[usize::from(class)] = GROWS);
         let mut growing = active.len();
         while growing > 0 {
-            let places = if read { &self.all } else { &self.scarce };
-            let level =
-                places.iter().map(|&place| self.rooms[usize::from(place)].share).min().unwrap_or(u64::MAX);
+            let level = self.level();
             let stopped = if read { self.stop_capped(classes, active, level) } else { 0 };
             // Caps first: what they leave over raises the level.
             growing -= if stopped > 0 { stopped } else { self.stop_full(classes, level, read) };
-            for resource in self.stale.drain(..) {
-                self.rooms[usize::from(resource)].divide();
-            }
         }
+    }
+
+    /// How far all that grow can grow.
+    fn level(&mut self) -> f64 {
+        let rooms = self.left.iter().zip(&self.growing);
+        for (share, (left, growing)) in self.share.iter_mut().zip(rooms) {
+            // Without a branch: where nothing grows the share is infinite, even of nothing.
+            *share = left.max(f64::MIN_POSITIVE) / growing;
+        }
+        self.share.iter().fold(f64::INFINITY, |least, &share| if share < least { share } else { least })
+    }
+
+    /// Works out the rate where one class flows. The memories on its way are in its total, exactly; of the links, the
+    /// first of the resources, some may be narrower by now.
+    pub(super) fn fill_alone(&mut self, index: u16, class: &Class, links: usize) {
+        let (crossed, flows) =
+            (class.uses(false).iter().map(|used| usize::from(used.resource)), class.len().max(1));
+        let narrowest = crossed.filter(|&place| place < links).map(|place| self.capacity[place] as u64).min();
+        let total = narrowest.map_or(class.total, |width| width.min(class.total));
+        self.rates[usize::from(index)] = (total / flows).clamp(GROWS + 1, class.cap);
     }
 
     /// The rate of a class, as last worked out.
@@ -120,11 +110,11 @@ impl Resources {
     }
 
     /// Stops the classes that have reached their caps; how many.
-    fn stop_capped(&mut self, classes: &[Class], active: &[u16], level: u64) -> usize {
+    fn stop_capped(&mut self, classes: &[Class], active: &[u16], level: f64) -> usize {
         let mut stopped = 0;
         for &index in active {
             let class = &classes[usize::from(index)];
-            if self.rates[usize::from(index)] == GROWS && class.cap <= level {
+            if self.rates[usize::from(index)] == GROWS && class.cap as f64 <= level {
                 self.stop(index, class, class.cap, true);
                 stopped += 1;
             }
@@ -133,18 +123,17 @@ impl Resources {
     }
 
     /// Stops the classes that cross a resource which is full at this level; how many.
-    fn stop_full(&mut self, classes: &[Class], level: u64, read: bool) -> usize {
+    fn stop_full(&mut self, classes: &[Class], level: f64, read: bool) -> usize {
         let mut stopped = 0;
-        for place in 0..if read { self.all.len() } else { self.scarce.len() } {
-            let resource = usize::from(if read { self.all[place] } else { self.scarce[place] });
-            if self.rooms[resource].share != level {
+        for resource in 0..self.share.len() {
+            if self.share[resource] != level {
                 continue;
             }
             for at in 0..self.crossing[resource].len() {
                 let index = self.crossing[resource][at];
                 if self.rates[usize::from(index)] == GROWS {
                     let class = &classes[usize::from(index)];
-                    self.stop(index, class, level.min(class.cap), read);
+                    self.stop(index, class, (level as u64).min(class.cap), read);
                     stopped += 1;
                 }
             }
@@ -156,13 +145,9 @@ impl Resources {
     fn stop(&mut self, index: u16, class: &Class, rate: u64, read: bool) {
         self.rates[usize::from(index)] = rate.max(GROWS + 1);
         for used in class.uses(read) {
-            let room = &mut self.rooms[usize::from(used.resource)];
-            let weight = used.of(class.len());
-            room.left -= weight * u128::from(rate);
-            room.weight -= weight;
-            if !std::mem::replace(&mut room.stale, true) {
-                self.stale.push(used.resource);
-            }
+            let (resource, weight) = (usize::from(used.resource), used.of(class.len()));
+            self.left[resource] -= weight * rate as f64;
+            self.growing[resource] -= weight;
         }
     }
 }
@@ -174,8 +159,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn class(cap: u64, flows: u64, uses: &[(u16, u64)]) -> Class {
-        let uses = uses.iter().map(|&(resource, weight)| Use { resource, weight }).collect();
-        let mut class = Class::new(Bandwidth(cap), uses, 0);
+        let uses = uses.iter().map(|&(resource, weight)| Use { resource, weight: weight as f64 }).collect();
+        let mut class = Class::new(Bandwidth(cap), Bandwidth(cap), uses, 0);
         (0..flows).for_each(|_| class.join(Time(0), Bytes(1), 0));
         class
     }
@@ -187,7 +172,7 @@ mod tests {
             asked in proptest::collection::vec(
                 (1u64..1 << 40, 1u64..50, proptest::collection::btree_map(0u16..6, 1u64..1000, 1..4)), 1..12),
         ) {
-            let capacity: Vec<u128> = capacity.into_iter().map(|bits| u128::from(bits) << 12).collect();
+
             let class = |(cap, flows, uses): &(u64, u64, std::collections::BTreeMap<u16, u64>)| {
                 class(*cap, *flows, &uses.iter().map(|(&resource, &weight)| (resource, weight)).collect::<Vec<_>>())
             };
@@ -204,14 +189,14 @@ mod tests {
             prop_assert_eq!(rates.len(), classes.len());
             let crossing = |resource: usize| {
                 let weight = move |class: &Class| {
-                    class.uses(true).iter().filter(|used| usize::from(used.resource) == resource).map(|used| used.weight).sum::<u64>()
+                    class.uses(true).iter().filter(|used| usize::from(used.resource) == resource).map(|used| used.weight as u64).sum::<u64>()
                 };
                 classes.iter().zip(&rates).map(move |(class, &rate)| (rate, u128::from(weight(class)) * u128::from(class.len())))
                     .filter(|(_, weight)| *weight > 0)
             };
             let carried = |resource: usize| crossing(resource).map(|(rate, weight)| u128::from(rate) * weight).sum::<u128>();
             for (resource, &capacity) in capacity.iter().enumerate() {
-                prop_assert!(carried(resource) <= capacity);
+                prop_assert!(carried(resource) <= u128::from(capacity));
             }
             for (class, &rate) in classes.iter().zip(&rates) {
                 prop_assert!(rate <= class.cap);
@@ -219,7 +204,7 @@ mod tests {
                 let bottleneck = |used: &Use| {
                     let resource = usize::from(used.resource);
                     let unit: u128 = crossing(resource).map(|(_, weight)| weight).sum();
-                    carried(resource) + unit > capacity[resource] && crossing(resource).all(|(other, _)| other <= rate)
+                    carried(resource) + unit > u128::from(capacity[resource]) && crossing(resource).all(|(other, _)| other <= rate)
                 };
                 prop_assert!(rate == class.cap || class.uses(true).iter().any(bottleneck));
             }

@@ -5,39 +5,38 @@ use super::fill::Resources;
 use policy::machine::{Link, Tier};
 use policy::{Bandwidth, Bytes, LinkId, Machine, Path, TierId, Time};
 
-/// One memory's share of reads and writes: reads at rate r and writes at rate w fit while r / read + w / write <= 1. In
-/// whole numbers: r * `reading` + w * `writing` <= `capacity`.
+/// How a memory is shared: reads at rate r and writes at rate w fit while r / read + w / write <= 1. Capacity is the read
+/// rate, so that a write takes `writing` of it.
 #[derive(Clone, Copy, Debug)]
 struct Bus {
-    capacity: u128,
-    reading: u64,
-    writing: u64,
+    capacity: u64,
+    writing: f64,
 }
+
+/// What a read takes.
+const READING: f64 = 1.0;
+/// Weights are multiples of the inverse, so that sums of them are exact: what is taken out leaves nothing behind.
+const WEIGHT_STEPS: f64 = (1u64 << 30) as f64;
 
 impl Bus {
     fn new(tier: &Tier) -> Bus {
         let (read, write) = (fixed(tier.read), fixed(tier.write));
-        let divisor = common_divisor(read, write);
-        let (reading, writing) = (write / divisor, read / divisor);
-        Bus { capacity: u128::from(read) * u128::from(reading), reading, writing }
+        let writing = read as f64 / write as f64;
+        Bus { capacity: read, writing: libm::ceil(writing * WEIGHT_STEPS) / WEIGHT_STEPS }
     }
 
     /// Whether all links of the memory at once can fill it.
     fn can_be_filled(&self, machine: &Machine, tier: TierId) -> bool {
         let demand = |link: &Link| {
             let weight = match tier {
-                _ if link.from == tier => self.reading,
+                _ if link.from == tier => READING,
                 _ if link.to == tier => self.writing,
-                _ => 0,
+                _ => 0.0,
             };
-            u128::from(fixed(link.rate.peak())) * u128::from(weight)
+            fixed(link.rate.peak()) as f64 * weight
         };
-        machine.links.iter().map(demand).fold(0, u128::saturating_add) > self.capacity
+        machine.links.iter().map(demand).sum::<f64>() > self.capacity as f64
     }
-}
-
-fn common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a.max(1) } else { common_divisor(b, a % b) }
 }
 
 /// What a link direction carries, alone and against the other one.
@@ -58,7 +57,8 @@ struct Reader {
 #[derive(Clone, Debug)]
 pub(super) struct Sharing {
     widths: Vec<Width>,
-    buses: Vec<Bus>,
+    /// The read rates of memories.
+    reads: Vec<Bandwidth>,
     /// Link directions, then memories.
     resources: Resources,
     /// One a path, then those of `readers`.
@@ -81,7 +81,7 @@ impl Sharing {
             Width { alone, opposed: fixed(link.duplex).min(alone) }
         };
         let widths: Vec<Width> = machine.links.iter().map(width).collect();
-        let links = widths.iter().map(|width| (u128::from(width.alone), true));
+        let links = widths.iter().map(|width| (width.alone, true));
         let memories = (0..).map(TierId).zip(&buses);
         let memories = memories.map(|(tier, bus)| (bus.capacity, bus.can_be_filled(machine, tier)));
         let mut resources = Resources::new(links.chain(memories));
@@ -92,7 +92,7 @@ impl Sharing {
         Sharing {
             resources,
             widths,
-            buses,
+            reads: machine.tiers.iter().map(|tier| tier.read).collect(),
             classes,
             readers: Vec::new(),
             paths: paths.len(),
@@ -111,7 +111,7 @@ impl Sharing {
             return (self.paths + place) as u16;
         }
         let resource = (self.widths.len() + tier.index()) as u16;
-        let class = Class::new(most, vec![Use { resource, weight: self.buses[tier.index()].reading }], 1);
+        let class = Class::new(most, self.reads[tier.index()], vec![Use { resource, weight: READING }], 1);
         let reader = Reader { tier, most };
         let place = idle().unwrap_or(self.readers.len());
         if place == self.readers.len() {
@@ -150,7 +150,10 @@ impl Sharing {
             return;
         }
         let read = self.active.iter().any(|&class| usize::from(class) >= self.paths);
-        self.resources.fill(&self.classes, &self.active, read);
+        match self.active[..] {
+            [only] => self.resources.fill_alone(only, &self.classes[usize::from(only)], self.widths.len()),
+            _ => self.resources.fill(&self.classes, &self.active, read),
+        }
         self.next_end = Time(u64::MAX);
         for &index in &self.active {
             let class = &mut self.classes[usize::from(index)];
@@ -190,17 +193,17 @@ impl Sharing {
 /// The flows of a path. They cross its links, the memory they are read from, those they pass through, and the one they
 /// are written to.
 fn class_of(machine: &Machine, buses: &[Bus], path: &Path) -> Class {
-    let links = path.links.iter().map(|link| Use { resource: u16::from(link.0), weight: 1 });
+    let links = path.links.iter().map(|link| Use { resource: u16::from(link.0), weight: 1.0 });
     let bus = |tier: TierId| buses[tier.index()];
     let through = path.links.iter().skip(1).map(|&link| machine.link(link).from);
-    let passing = through.map(|tier| (tier, bus(tier).reading + bus(tier).writing));
-    let ends = [(path.from, bus(path.from).reading), (path.to, bus(path.to).writing)];
+    let passing = through.map(|tier| (tier, READING + bus(tier).writing));
+    let ends = [(path.from, READING), (path.to, bus(path.to).writing)];
     let memory =
-        |(tier, weight): (TierId, u64)| Use { resource: (machine.links.len() + tier.index()) as u16, weight };
+        |(tier, weight): (TierId, f64)| Use { resource: (machine.links.len() + tier.index()) as u16, weight };
     let (scarce, ample): (Vec<_>, Vec<_>) =
         passing.chain(ends).partition(|&(tier, _)| bus(tier).can_be_filled(machine, tier));
     let mut uses: Vec<Use> = links.chain(scarce.into_iter().map(memory)).collect();
     let scarce = uses.len();
     uses.extend(ample.into_iter().map(memory));
-    Class::new(path.peak, uses, scarce)
+    Class::new(path.peak, path.peak, uses, scarce)
 }

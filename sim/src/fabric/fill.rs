@@ -87,11 +87,14 @@ impl Resources {
     /// How far all that grow can grow.
     fn level(&mut self) -> f64 {
         let rooms = self.left.iter().zip(&self.growing);
-        for (share, (left, growing)) in self.share.iter_mut().zip(rooms) {
+        let mut least = f64::INFINITY;
+        for (share, (&left, growing)) in self.share.iter_mut().zip(rooms) {
             // Without a branch: where nothing grows the share is infinite, even of nothing.
-            *share = left.max(f64::MIN_POSITIVE) / growing;
+            let left = if left > f64::MIN_POSITIVE { left } else { f64::MIN_POSITIVE };
+            *share = left / growing;
+            least = if *share < least { *share } else { least };
         }
-        self.share.iter().fold(f64::INFINITY, |least, &share| if share < least { share } else { least })
+        least
     }
 
     /// Works out the rate where one class flows. The memories on its way are in its total, exactly; of the links, the

@@ -49,7 +49,7 @@ fn assert_agreement(case: &Case, demands: &Demands, slots: usize) {
 fn simulation_and_replay_count_the_same_hits() {
     for slots in [4, 8, 12, 24, 96, 192, 384, 767] {
         let case = sample(slots);
-        assert_agreement(&case, &case.routing.demands(false), slots);
+        assert_agreement(&case, &case.routing().unwrap().demands(false), slots);
     }
 }
 
@@ -60,7 +60,7 @@ fn simulation_and_replay_count_the_same_hits_on_recorded_routing() {
     let trace = data.join("moe_routing/gpt-oss-20b/mmlu_dev.npz");
     let mut case = case(&trace.display().to_string(), 288);
     case.limit_tokens = Some(TOKENS as u64);
-    let whole = case.routing.demands(false);
+    let whole = case.routing().unwrap().demands(false);
     let mut demands = Demands::new(whole.universe());
     let steps = TOKENS * case.model.layers.len();
     (0..steps).for_each(|step| demands.push_step(whole.step(step).iter().copied()));
@@ -70,8 +70,8 @@ fn simulation_and_replay_count_the_same_hits_on_recorded_routing() {
 #[test]
 fn static_serves_with_the_set_that_leaves_room_for_a_step_and_counts_its_guests() {
     let mut case = sample(96);
-    case.fit = Some(case.routing.clone());
-    let demands = case.routing.demands(false);
+    case.fit = case.routing().cloned();
+    let demands = case.routing().unwrap().demands(false);
     let (demanded, hits) = simulated(&case, "static");
     let members = 96 - case.largest_demand();
     let (accesses, from_the_start) = replayed(&demands, Some(&demands), "static", members);

@@ -5,7 +5,9 @@ use policy::event::{Command, EncodeAt, Event, EventKind, Form, MoveChunk, MoveCl
 use policy::ledger::Ledger;
 use policy::schedule::Schedule;
 use policy::{BlockId, Bytes, FormatId, MoveId, Nanos, Path, Paths, Time, registry};
-use sim::link::LinkSim;
+use rand_distr::{Distribution, Exp};
+use rand_pcg::Pcg64Mcg;
+use sim::fabric::{Fabric, Flow};
 use sim::{Case, Keep, World};
 
 /// One token through one layer of a model that has never been asked for anything.
@@ -62,17 +64,17 @@ fn a_demand_waits_for_the_one_background_chunk_on_its_link_and_no_more() {
     let links = upward(&case).set;
     let (from, to) = (Form { tier: home, format: native }, Form { tier: fast, format: native });
     let bytes = case.model.largest_block();
-    let mut schedule = Schedule::new(case.chunk);
-    let mut engine = LinkSim::new(case.machine.link(upward(&case).links[0]).clone());
+    let mut schedule = Schedule::new(case.pace);
+    let mut fabric = Fabric::new(&case.machine);
 
     let mut begin = |ledger: &mut Ledger, schedule: &mut Schedule, now: u64, block, class| {
         let id = ledger.begin(BlockId(block), from, to, class, bytes, None).unwrap();
         schedule.add(id, links, EncodeAt::Destination, None);
         let mut commands = Vec::new();
-        schedule.dispatch(ledger, &mut commands).unwrap();
+        schedule.dispatch(Time(now), ledger, &mut commands).unwrap();
         for command in commands {
             let Command::Move(chunk) = command else { panic!("{command:?}") };
-            engine.submit(Time(now), chunk.id, chunk.len);
+            fabric.submit(Time(now), chunk.id, home, fast, chunk.len).unwrap();
         }
         id
     };
@@ -81,14 +83,16 @@ fn a_demand_waits_for_the_one_background_chunk_on_its_link_and_no_more() {
     let demand = begin(&mut ledger, &mut schedule, 100, 2, MoveClass::Demand);
 
     let mut ends = Vec::new();
-    while let Some(at) = engine.announce() {
+    while let Some(at) = fabric.next_due() {
         let mut delivered = Vec::new();
-        engine.collect(at, &mut delivered);
-        ends.extend(delivered.iter().map(|copy| (copy.id, copy.bytes, at)));
+        fabric.collect(at, &mut delivered);
+        ends.extend(delivered.iter().map(|copy| (copy.flow, copy.bytes, at)));
     }
     let link = upward(&case);
-    let chunk = Time(0) + link.busy(case.chunk);
-    assert_eq!(ends, [(MoveId(0), case.chunk, chunk), (demand, bytes, chunk + link.busy(bytes))]);
+    let chunk = Time(0) + link.busy(case.pace.chunk);
+    let flow = |id| Flow::Copy { id, from: home, to: fast };
+    let after = chunk + link.busy(bytes);
+    assert_eq!(ends, [(flow(MoveId(0)), case.pace.chunk, chunk), (flow(demand), bytes, after)]);
 }
 
 /// When the last chunk of a move is reported.
@@ -154,4 +158,69 @@ fn a_fetch_that_expands_on_arrival_pays_for_both() {
     let decode = case.machine.codec(fast, packed).unwrap().decode.time_for(block.bytes(native));
     let cost = upward(&case).transfer(block.bytes(packed)) + case.machine.accelerator.launch + decode;
     assert_eq!(end_of(&mut world, fetch), Time(0) + cost);
+}
+
+/// Copies of one size at random times on one engine are an M/D/1 queue: they wait rho / (2 (1 - rho)) services.
+#[test]
+fn copies_at_random_wait_as_long_as_queueing_theory_says() {
+    const COPIES: u64 = 400_000;
+    let case = Small::default().case();
+    let (home, fast, bytes) = (case.home, fast(&case.machine), Bytes(100_000));
+    let service = upward(&case).busy(bytes).0 as f64;
+    for load in [0.5, 0.8] {
+        let mut random = Pcg64Mcg::new(11);
+        let gaps = Exp::new(load / service).unwrap();
+        let mut fabric = Fabric::new(&case.machine);
+        let (mut arrival, mut waited, mut delivered) = (0.0, 0.0, Vec::new());
+        for copy in 0..COPIES {
+            arrival += Distribution::<f64>::sample(&gaps, &mut random);
+            let now = Time(arrival as u64);
+            while let Some(due) = fabric.next_due().filter(|&due| due <= now) {
+                fabric.collect(due, &mut delivered);
+            }
+            fabric.submit(now, MoveId(copy), home, fast, bytes).unwrap();
+            waited += delivered.drain(..).map(|copy| copy.queued.0 as f64).sum::<f64>();
+        }
+        let theory = load / (2.0 * (1.0 - load)) * service;
+        let mean = waited / COPIES as f64;
+        assert!((mean / theory - 1.0).abs() < 0.02, "at {load}: {mean} ns, theory {theory} ns");
+    }
+}
+
+/// With one block a step, a run's stall is its misses times one transfer: the average access time of two tiers.
+#[test]
+fn average_access_time_is_that_of_two_tiers() {
+    let case = Small { layers: 1, selected: 1, slots: 3, tokens: 500, ..Small::default() }.case();
+    let entry = registry::lookup("lru").unwrap();
+    let outcome = case.run(entry, &[], Keep::default(), |_| {}).unwrap();
+    let tally = outcome.orchestrator.tally();
+    let misses = tally.demanded - tally.hits();
+    assert!(misses > 100 && tally.hits() > 100, "{misses} misses");
+    let transfer = upward(&case).transfer(case.model.largest_block());
+    assert_eq!(tally.stall_total(), Nanos(misses * transfer.0));
+}
+
+/// A class that has a tenth of a link's time rests nine times as long as each of its chunks took.
+#[test]
+fn a_share_of_a_link_is_kept() {
+    let small = Small { chunk: 10_000, ..Small::default() };
+    let mut case = small.case();
+    case.pace.spill_share = 0.1;
+    let (home, fast) = (case.home, fast(&case.machine));
+    let native = case.model.blocks[0].native;
+    let mut ledger =
+        Ledger::new(case.model.clone(), &case.machine, &[native], &case.budgets, home, &[]).unwrap();
+    let (from, to) = (Form { tier: home, format: native }, Form { tier: fast, format: native });
+    let mut schedule = Schedule::new(case.pace);
+    let id = ledger.begin(BlockId(0), from, to, MoveClass::Spill, Bytes(30_000), None).unwrap();
+    schedule.add(id, upward(&case).set, EncodeAt::Destination, None);
+    let mut sends = |schedule: &mut Schedule, now| {
+        let mut commands = Vec::new();
+        schedule.dispatch(Time(now), &mut ledger, &mut commands).unwrap();
+        commands.len()
+    };
+    assert_eq!(sends(&mut schedule, 0), 1);
+    assert_eq!(schedule.landed(id, Time(700)), Some(Bytes(10_000)));
+    assert_eq!(sends(&mut schedule, 6_999), 0);
+    assert_eq!(sends(&mut schedule, 7_000), 1);
 }

@@ -23,8 +23,8 @@ fn ledger_copies<P>(case: &Case, run: &Seen<P>) -> BTreeSet<(BlockId, Form)> {
 
 /// Bytes that the simulator's links delivered, by direction.
 fn delivered(world: &World) -> BTreeMap<(TierId, TierId), Bytes> {
-    let links = world.links().iter().filter(|link| link.count().bytes > 0);
-    links.map(|link| ((link.spec().from, link.spec().to), Bytes(link.count().bytes))).collect()
+    let links = world.links().filter(|(_, count)| count.bytes > 0);
+    links.map(|(link, count)| ((link.from, link.to), Bytes(count.bytes))).collect()
 }
 
 fn between_tiers(moved: &BTreeMap<(TierId, TierId), Bytes>) -> BTreeMap<(TierId, TierId), Bytes> {

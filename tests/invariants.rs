@@ -91,9 +91,9 @@ fn bytes_are_conserved(case: &Case, run: &Run) {
     let never_sent = decided(&run.decisions, Action::Cancel) - cancelled;
     assert_eq!(begun(&run.decisions), witness.moves.len() as u64 + never_sent);
     let moved = witness.moved();
-    for link in world.links() {
-        let handed = moved.get(&(link.spec().from, link.spec().to)).copied().unwrap_or_default();
-        assert_eq!(Bytes(link.count().bytes), handed, "link");
+    for (link, count) in world.links() {
+        let handed = moved.get(&(link.from, link.to)).copied().unwrap_or_default();
+        assert_eq!(Bytes(count.bytes), handed, "link");
     }
     let evictions: u64 =
         tiers(case).map(|tier| run.orchestrator.context().ledger.usage(tier).evictions).sum();
@@ -163,7 +163,8 @@ fn drift_is_within_budget(case: &Case, run: &Run) {
 
 fn every_request_is_served(case: &Case, run: &Run) {
     let tally = run.orchestrator.tally();
-    let source = BatchSource::new(case.routing.clone(), case.include_repetition, case.seed).unwrap();
+    let source =
+        BatchSource::new(case.routing().unwrap().clone(), case.include_repetition, case.seed).unwrap();
     let mut served: Vec<_> = tally.requests.iter().map(|r| (r.request.index(), r.tokens as usize)).collect();
     served.sort_unstable();
     let asked: Vec<_> = (0..source.requests()).map(|index| (index, source.tokens(index))).collect();

@@ -12,6 +12,7 @@ mod measured_links;
 mod promises;
 mod readme;
 mod reference;
+mod serving;
 mod small;
 mod starved;
 mod style;

@@ -75,7 +75,7 @@ impl Small {
         let fast = fast(&machine);
         machine.tiers[fast.index()].capacity = case.budgets[fast.index()];
         case.machine = machine.into();
-        case.chunk = Bytes(self.chunk);
+        case.pace.chunk = Bytes(self.chunk);
         case
     }
 
@@ -314,7 +314,7 @@ impl<P> Witness<P> {
                 }
             }
             EventKind::HeadDone => drop(self.computing.pop_front()),
-            EventKind::RequestArrived { .. } | EventKind::MemoryPressure { .. } => {}
+            EventKind::RequestArrived { .. } | EventKind::Loaded | EventKind::MemoryPressure { .. } => {}
         }
     }
 }

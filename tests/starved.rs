@@ -48,7 +48,9 @@ fn controller(case: &Case) -> Orchestrator {
         encoded: case.encoded.clone(),
         guard: case.guard.clone(),
         max_batch: case.max_batch,
-        chunk: case.chunk,
+        prefill_chunk: case.prefill_chunk,
+        loading: false,
+        pace: case.pace,
         record: true,
     };
     Orchestrator::new(setup, Box::new(Hoarder { int8: FormatId::named("int8").unwrap() })).unwrap()

@@ -141,7 +141,9 @@ impl<P: Platform> Lockstep<P> {
             EventKind::LayerRouted { layer, .. } => self.follow_compute(Some(layer.0), Part::Mixer)?,
             EventKind::LayerDone { layer } => self.follow_compute(Some(layer.0), Part::Experts)?,
             EventKind::HeadDone => self.follow_compute(None, Part::Head)?,
-            EventKind::RequestArrived { .. } | EventKind::MemoryPressure { .. } => return Ok(()),
+            EventKind::RequestArrived { .. } | EventKind::Loaded | EventKind::MemoryPressure { .. } => {
+                return Ok(());
+            }
         }
         self.lockstep_wait += since(start);
         Ok(())

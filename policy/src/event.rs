@@ -26,6 +26,17 @@ pub struct Routed {
     pub gate_squared: f32,
 }
 
+/// What one step computes for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// The request.
+    pub request: RequestId,
+    /// Tokens in its cache before the step.
+    pub cached: u32,
+    /// Tokens the step adds: one of a request that decodes, or a chunk of a prompt.
+    pub tokens: u32,
+}
+
 /// Which part of a layer a compute command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,9 +56,9 @@ pub enum EventKind {
     RequestArrived {
         /// Its number, in order of arrival.
         request: RequestId,
-        /// Tokens already in the cache when decoding starts.
+        /// Tokens of its prompt: in the cache already where the run computes no prompts.
         context_tokens: u32,
-        /// Tokens to decode.
+        /// Tokens to put out.
         output_tokens: u32,
     },
     /// The mixer of a layer is done and its router has chosen. Distinct blocks, in stored order of first choice.
@@ -62,7 +73,7 @@ pub enum EventKind {
         /// The layer.
         layer: LayerId,
     },
-    /// The output head is done: every request of the batch has one more token.
+    /// The output head is done: every request of the batch whose prompt is complete has one more token.
     HeadDone,
     /// One chunk of a move has arrived.
     ChunkDone {
@@ -71,6 +82,8 @@ pub enum EventKind {
         /// How long the chunk waited before its link took it up.
         queued: Nanos,
     },
+    /// The weights are where the run begins with them: requests may be served from here on.
+    Loaded,
     /// Other users of a tier (key-value cache, activations) now take this much of it.
     MemoryPressure {
         /// The tier.
@@ -172,8 +185,8 @@ pub enum Command {
         layer: LayerId,
         /// Which part.
         part: Part,
-        /// The requests of the batch, each contributing one token.
-        batch: Arc<[RequestId]>,
+        /// The tokens of the batch.
+        batch: Arc<[Slice]>,
         /// The copies the kernels read; empty for a part without managed blocks.
         reads: Vec<Read>,
     },

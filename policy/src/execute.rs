@@ -123,7 +123,8 @@ impl Orchestrator {
 
     /// A chunk has arrived; returns the block whose move has ended with it, by publication or because it was given up.
     pub(crate) fn landed(&mut self, id: MoveId) -> Result<Option<BlockId>, Refused> {
-        let (Some(len), Some(flight)) = (self.schedule.landed(id), self.context.ledger.flight(id).copied())
+        let (Some(len), Some(flight)) =
+            (self.schedule.landed(id, self.context.signals.now), self.context.ledger.flight(id).copied())
         else {
             return Err(Refused::NoSuchMove(id));
         };

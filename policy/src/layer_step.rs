@@ -220,7 +220,7 @@ impl Orchestrator {
         let routed = step.members[index].routed;
         let block = routed.block;
         let taken: f64 = step.members.iter().map(|member| member.drift.1).sum();
-        let tokens = f64::from(self.context.signals.concurrency.max(1));
+        let tokens = f64::from(self.context.signals.step_tokens.max(1));
         let propose = |action, route| Proposal {
             block,
             action,

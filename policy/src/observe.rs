@@ -12,7 +12,7 @@ const SMOOTHING: f64 = 1.0 / 16.0;
 pub struct Signals {
     /// Now.
     pub now: Time,
-    /// Tokens decoded so far by the batch as a whole.
+    /// Steps whose tokens have been put out.
     pub step: u64,
     /// Layer steps so far.
     pub layer_step: u64,
@@ -22,6 +22,8 @@ pub struct Signals {
     pub layers: u32,
     /// Requests in the batch.
     pub concurrency: u32,
+    /// Tokens that the running step computes.
+    pub step_tokens: u32,
     /// Mean time the links are free of demand between one layer's experts and the next layer's routing.
     pub idle_window: Nanos,
     /// Mean time between one layer's routing and the next.
@@ -44,6 +46,7 @@ impl Signals {
             layer: LayerId(0),
             layers,
             concurrency: 0,
+            step_tokens: 0,
             idle_window: Nanos::ZERO,
             layer_period: Nanos::ZERO,
             queue_delay: Nanos::ZERO,
@@ -81,7 +84,7 @@ impl Signals {
             EventKind::RequestArrived { request, output_tokens, .. } => {
                 self.mix((request.0 as u64) << 32 | *output_tokens as u64);
             }
-            EventKind::LayerDone { .. } => {}
+            EventKind::LayerDone { .. } | EventKind::Loaded => {}
             EventKind::MemoryPressure { reserved, .. } => self.mix(reserved.0),
         }
     }

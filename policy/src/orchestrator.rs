@@ -13,7 +13,7 @@ use crate::model::Model;
 use crate::observe::Signals;
 use crate::record::Decision;
 use crate::refused::Refused;
-use crate::schedule::Schedule;
+use crate::schedule::{Pace, Schedule};
 use crate::score::Costs;
 use crate::serving::Serving;
 use crate::tally::Tally;
@@ -58,10 +58,14 @@ pub struct Setup {
     pub encoded: Vec<FormatId>,
     /// What the operator allows.
     pub guard: GuardSpec,
-    /// Requests that decode together, at most.
+    /// Requests that run together, at most.
     pub max_batch: usize,
-    /// Size of the chunks of background moves.
-    pub chunk: Bytes,
+    /// The most tokens of one step, where prompts are computed.
+    pub prefill_chunk: Option<u32>,
+    /// Whether requests wait for [`EventKind::Loaded`].
+    pub loading: bool,
+    /// How background moves are kept from crowding a link.
+    pub pace: Pace,
     /// Whether every decision is kept for [`Orchestrator::take_decisions`].
     pub record: bool,
 }
@@ -80,6 +84,7 @@ pub struct Orchestrator {
     /// Empty between uses; kept for its memory.
     pub(crate) proposals: Vec<Proposal>,
     serving: Serving,
+    loading: bool,
     step_began: Time,
 }
 
@@ -89,7 +94,19 @@ impl Orchestrator {
     /// # Errors
     /// The home copies do not fit, or the machine has no fast tier.
     pub fn new(setup: Setup, policy: Box<dyn Policy>) -> Result<Orchestrator, ControlError> {
-        let Setup { model, machine, budgets, home, encoded, guard, max_batch, chunk, record } = setup;
+        let Setup {
+            model,
+            machine,
+            budgets,
+            home,
+            encoded,
+            guard,
+            max_batch,
+            prefill_chunk,
+            loading,
+            pace,
+            record,
+        } = setup;
         let fast = machine.tiers_of(Class::Fast).next().ok_or(ControlError::NoFastTier)?;
         let mut formats: Vec<FormatId> = model.blocks.iter().map(|block| block.native).collect();
         formats.dedup();
@@ -107,7 +124,7 @@ impl Orchestrator {
         Ok(Orchestrator {
             context,
             policy,
-            schedule: Schedule::new(chunk),
+            schedule: Schedule::new(pace),
             tally: Tally::default(),
             commands: Vec::new(),
             abandoned: Vec::new(),
@@ -115,7 +132,8 @@ impl Orchestrator {
             decisions: 0,
             running: None,
             proposals: Vec::new(),
-            serving: Serving::new(max_batch),
+            serving: Serving::new(max_batch, prefill_chunk),
+            loading,
             step_began: Time(0),
         })
     }
@@ -135,6 +153,10 @@ impl Orchestrator {
                     self.start_step();
                 }
             }
+            EventKind::Loaded => {
+                self.loading = false;
+                self.start_step();
+            }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
             EventKind::ChunkDone { id, .. } => {
                 if let Some(block) = self.landed(id)? {
@@ -144,7 +166,7 @@ impl Orchestrator {
             }
             EventKind::LayerDone { layer } => {
                 if self.wave_done()? {
-                    self.next_layer(layer);
+                    self.next_layer(layer, event.at);
                 }
             }
             EventKind::HeadDone => self.end_step(event.at),
@@ -153,25 +175,28 @@ impl Orchestrator {
                 self.context.ledger.set_capacity(tier, whole.saturating_sub(reserved));
             }
         }
-        self.schedule.dispatch(&mut self.context.ledger, &mut self.commands)?;
+        self.schedule.dispatch(event.at, &mut self.context.ledger, &mut self.commands)?;
         commands.append(&mut self.commands);
         Ok(())
     }
 
     fn start_step(&mut self) {
         let now = self.context.signals.now;
-        if self.serving.admit(now) {
+        if !self.loading && self.serving.form_step(now) {
             self.step_began = now;
             self.context.signals.concurrency = self.serving.batch_len() as u32;
+            self.context.signals.step_tokens = self.serving.step_tokens();
             self.compute(LayerId(0), Part::Mixer, Vec::new());
         }
     }
 
-    fn next_layer(&mut self, done: LayerId) {
+    fn next_layer(&mut self, done: LayerId, now: Time) {
         if done.index() + 1 < self.context.model.layers.len() {
             self.compute(LayerId(done.0 + 1), Part::Mixer, Vec::new());
-        } else {
+        } else if self.serving.emits() {
             self.compute(done, Part::Head, Vec::new());
+        } else {
+            self.end_step(now);
         }
     }
 
@@ -179,7 +204,7 @@ impl Orchestrator {
         self.tally.step_time += now.since(self.step_began);
         let drift = self.context.guard.end_step();
         self.policy.step_done(&self.context, drift);
-        for request in self.serving.token(now, &mut self.tally) {
+        for request in self.serving.step_done(now, &mut self.tally) {
             self.commands.push(Command::Finish { request });
         }
         self.start_step();

@@ -62,7 +62,7 @@ pub struct Path {
 impl Path {
     fn new(machine: &Machine, from: TierId, links: Vec<LinkId>) -> Path {
         let over = || links.iter().map(|&id| machine.link(id));
-        let to = over().last().map_or(from, |link| link.to);
+        let to = over().next_back().map_or(from, |link| link.to);
         let through = over().skip(1).map(|link| machine.tier(link.from).passing());
         let memories = through.chain([machine.tier(from).read, machine.tier(to).write]);
         Path {
@@ -154,5 +154,74 @@ impl Paths {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Path> {
         self.paths.iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{Accelerator, Backing, Class, Link, Tier};
+    use crate::units::FlopRate;
+
+    const GB: u64 = 1_000_000_000;
+
+    fn tier(name: &str, class: Class, rate: u64) -> Tier {
+        let rate = Bandwidth(rate * GB);
+        let (capacity, granularity) = (Bytes(1 << 30), Bytes(1));
+        let backing = Backing::Pinned;
+        Tier { name: name.into(), capacity, class, backing, granularity, read: rate, write: rate }
+    }
+
+    fn link(from: u8, to: u8, rate: u64) -> Link {
+        Link {
+            name: format!("{from}>{to}"),
+            from: TierId(from),
+            to: TierId(to),
+            latency: Nanos(1_000),
+            submit: Nanos(500),
+            rate: Rate::with_half_size(Bandwidth(rate * GB), Bytes(1_000)),
+            duplex: Bandwidth(rate * GB),
+            engines: 1,
+            opposite: None,
+        }
+    }
+
+    /// Fast memory, DRAM beside it, a disk behind DRAM; and a second, slower way to the disk.
+    fn machine(dram: u64) -> Machine {
+        let rate = Bandwidth(1_000 * GB);
+        Machine {
+            name: "chain".into(),
+            tiers: vec![
+                tier("hbm", Class::Fast, 1_000),
+                tier("dram", Class::Staged, dram),
+                tier("disk", Class::Cold, 100),
+                tier("slow", Class::Staged, 1),
+            ],
+            links: vec![link(1, 0, 20), link(2, 3, 9), link(3, 0, 9), link(2, 1, 5)],
+            accelerator: Accelerator { flops: FlopRate(1), read: rate, launch: Nanos::ZERO },
+            codecs: vec![],
+            host_codecs: vec![],
+        }
+    }
+
+    #[test]
+    fn a_path_adds_up_latencies_and_flows_at_the_pace_of_its_slowest_link() {
+        let paths = Paths::new(&machine(100));
+        let path = paths.between(TierId(2), TierId(0)).unwrap();
+        assert_eq!(path.links, [LinkId(3), LinkId(0)], "the wider of two ways over two links");
+        assert_eq!((path.latency, path.submit, path.peak), (Nanos(2_000), Nanos(1_000), Bandwidth(5 * GB)));
+        // The slow link's copy takes (n + 1000) / 5 GB/s; the fast one's is done earlier.
+        assert_eq!(path.transfer(Bytes(9_000)), Nanos(2_000 + 1_000 + 2_000));
+        assert!(paths.between(TierId(0), TierId(2)).is_none());
+        assert!(paths.between(TierId(0), TierId(0)).is_none());
+    }
+
+    #[test]
+    fn what_passes_through_a_memory_is_written_and_read_there() {
+        let machine = machine(8);
+        assert_eq!(machine.tier(TierId(1)).passing(), Bandwidth(4 * GB));
+        assert_eq!(Paths::new(&machine).between(TierId(2), TierId(0)).unwrap().peak, Bandwidth(4 * GB));
+        // Read only, it gives its whole rate.
+        assert_eq!(Paths::new(&machine).between(TierId(1), TierId(0)).unwrap().peak, Bandwidth(8 * GB));
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::id::LayerId;
 
+pub mod history;
 pub mod popularity;
 pub mod smooth;
 pub mod transitions;
 
+pub use history::History;
 pub use popularity::Popularity;
 pub use transitions::Transitions;
 

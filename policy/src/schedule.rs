@@ -2,14 +2,38 @@
 //!
 //! Links are class-blind, as copy engines are. What is urgent comes first only because of what is kept outstanding: a
 //! demand is handed over whole and at once; everything else goes one chunk at a time, and only while no demand is
-//! outstanding on its link. So a demand never waits behind more than one chunk.
+//! outstanding on its links. So a demand never waits behind more than one chunk. What has a share of a link less than
+//! the whole rests after every chunk, in proportion to the time the chunk took.
 
 use crate::event::{Command, EncodeAt, MoveChunk, MoveClass};
 use crate::id::MoveId;
 use crate::ledger::Ledger;
 use crate::path::LinkSet;
 use crate::refused::Refused;
-use crate::units::{Bytes, Time};
+use crate::units::{Bytes, Nanos, Time};
+
+/// How background moves are kept from crowding a link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// Everything but demands is cut into chunks of this size.
+    pub chunk: Bytes,
+    /// The largest share of a link's time that moves ahead of demand may take, more than 0 and at most 1.
+    pub background_share: f64,
+    /// The same for spills.
+    pub spill_share: f64,
+}
+
+impl Pace {
+    /// The rest that a class owes its link after a chunk that took so long.
+    fn rest(&self, class: MoveClass, took: Nanos) -> Nanos {
+        let share = match class {
+            MoveClass::Demand => return Nanos::ZERO,
+            MoveClass::Prefetch | MoveClass::Speculation => self.background_share,
+            MoveClass::Spill => self.spill_share,
+        };
+        Nanos((took.0 as f64 * (1.0 / share.clamp(1e-6, 1.0) - 1.0)) as u64)
+    }
+}
 
 /// A move that still has bytes to hand over.
 #[derive(Clone, Copy, Debug)]
@@ -27,20 +51,32 @@ struct Sent {
     id: MoveId,
     links: LinkSet,
     len: Bytes,
+    class: MoveClass,
+    at: Time,
+}
+
+/// Links that a class of moves has to leave alone for a while.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    links: LinkSet,
+    class: MoveClass,
+    until: Time,
 }
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    chunk: Bytes,
+    pace: Pace,
     waiting: Vec<Waiting>,
     sent: Vec<Sent>,
+    resting: Vec<Rest>,
 }
 
 impl Schedule {
-    /// A schedule that cuts everything but demands into chunks of this size.
-    pub fn new(chunk: Bytes) -> Schedule {
-        Schedule { chunk: Bytes(chunk.0.max(1)), waiting: Vec::new(), sent: Vec::new() }
+    /// A schedule of no moves.
+    pub fn new(pace: Pace) -> Schedule {
+        let pace = Pace { chunk: Bytes(pace.chunk.0.max(1)), ..pace };
+        Schedule { pace, waiting: Vec::new(), sent: Vec::new(), resting: Vec::new() }
     }
 
     /// Takes a move that the ledger has begun.
@@ -61,16 +97,27 @@ impl Schedule {
     }
 
     /// Notes that the oldest chunk of a move has arrived; returns its bytes.
-    pub fn landed(&mut self, id: MoveId) -> Option<Bytes> {
+    pub fn landed(&mut self, id: MoveId, now: Time) -> Option<Bytes> {
         let place = self.sent.iter().position(|sent| sent.id == id)?;
-        Some(self.sent.remove(place).len)
+        let Sent { links, len, class, at, .. } = self.sent.remove(place);
+        let rest = self.pace.rest(class, now.since(at));
+        if rest > Nanos::ZERO {
+            self.resting.push(Rest { links, class, until: now + rest });
+        }
+        Some(len)
     }
 
     /// Hands over whatever may go now.
     ///
     /// # Errors
     /// A move the ledger does not know.
-    pub fn dispatch(&mut self, ledger: &mut Ledger, commands: &mut Vec<Command>) -> Result<(), Refused> {
+    pub fn dispatch(
+        &mut self,
+        now: Time,
+        ledger: &mut Ledger,
+        commands: &mut Vec<Command>,
+    ) -> Result<(), Refused> {
+        self.resting.retain(|rest| rest.until > now);
         let mut place = 0;
         while place < self.waiting.len() {
             let Waiting { id, links, .. } = self.waiting[place];
@@ -79,10 +126,10 @@ impl Schedule {
                 place += 1;
                 continue;
             }
-            self.send(place, Bytes(u64::MAX), ledger, commands)?;
+            self.send(now, place, Bytes(u64::MAX), ledger, commands)?;
         }
         while let Some(place) = self.next_background(ledger) {
-            self.send(place, self.chunk, ledger, commands)?;
+            self.send(now, place, self.pace.chunk, ledger, commands)?;
         }
         Ok(())
     }
@@ -92,6 +139,9 @@ impl Schedule {
         let free = |waiting: &Waiting| self.sent.iter().all(|sent| !sent.links.overlaps(waiting.links));
         let key = |waiting: &Waiting| {
             let class = ledger.flight(waiting.id)?.class;
+            if self.resting.iter().any(|rest| rest.class == class && rest.links.overlaps(waiting.links)) {
+                return None;
+            }
             Some((class, waiting.latest_start.unwrap_or(Time(u64::MAX)), waiting.id))
         };
         let places = self.waiting.iter().enumerate().filter(|(_, waiting)| free(waiting));
@@ -101,6 +151,7 @@ impl Schedule {
     /// Hands over at most `most` bytes of a waiting move, which then waits no longer if that was all.
     fn send(
         &mut self,
+        now: Time,
         place: usize,
         most: Bytes,
         ledger: &mut Ledger,
@@ -114,7 +165,7 @@ impl Schedule {
         if last {
             self.waiting.remove(place);
         }
-        self.sent.push(Sent { id: waiting.id, links: waiting.links, len });
+        self.sent.push(Sent { id: waiting.id, links: waiting.links, len, class: flight.class, at: now });
         commands.push(Command::Move(MoveChunk {
             id: waiting.id,
             block: flight.block,

@@ -42,9 +42,9 @@ pub struct RequestTimes {
     pub first_token: Time,
     /// When its last token's compute was complete.
     pub finished: Time,
-    /// Tokens decoded.
+    /// Tokens put out.
     pub tokens: u32,
-    /// Tokens in its cache when decoding began.
+    /// Tokens of its prompt.
     pub context: u32,
 }
 
@@ -67,7 +67,9 @@ pub struct Tally {
     pub speculations: u64,
     /// Speculative moves whose block was asked for while it was under way or before it was given up.
     pub speculations_used: u64,
-    /// Tokens decoded, all requests together.
+    /// Prompt tokens computed, all requests together.
+    pub prompt_tokens: u64,
+    /// Tokens put out, all requests together.
     pub output_tokens: u64,
     /// Finished requests, in the order they finished.
     pub requests: Vec<RequestTimes>,

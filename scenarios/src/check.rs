@@ -1,68 +1,125 @@
 //! The top level of a scenario: reads every key, then checks what only the whole can show.
 
-use crate::catalogue::SENSITIVITY;
+use crate::catalogue::{self, SENSITIVITY};
+use crate::control::{GUARD, SCHEDULE, SLO, guard, policy, schedule, slo};
 use crate::diagnostics::Report;
+use crate::keys::Type::{File, List, Map, Name, Quantity, Text, Whole};
+use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
 use crate::machine::machine;
 use crate::model::import;
-use crate::placement::{Ground, caps, check_caps, home, home_unplaced, kv_reserve};
-use crate::reader::{Field, Fields};
+use crate::placement::{self, Ground, Home, LOAD, MEMORY, RESIDENT, caps, check_caps, kv_reserve};
+use crate::reader::{Field, Keys, format_names, text};
 use crate::scenario::{PolicyCheck, Scenario};
 use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::tree::{Node, Value};
-use crate::units::whole;
-use crate::workload::{guard, policy, slo, workload};
-use ::policy::{Machine, Model};
+use crate::units::{SIZE, whole};
+use crate::workload::{WORKLOAD, workload};
+use ::policy::{Machine, Model, TierId};
 use std::collections::BTreeMap;
 
-/// The table that is used where a scenario names none.
-const SENSITIVITY_DEFAULT: &str = "synthetic-swiglu";
+/// The keys of a scenario.
+pub(crate) static SCENARIO: Table = Table {
+    name: "scenario",
+    about: "A scenario of Hotset: a machine, a model, what is served, and the policy that decides",
+    open: false,
+    keys: &[
+        Key::required("name", Text, "what this scenario shows", "What it is called in reports"),
+        Key::required("machine", File(catalogue::MACHINE), "h100-sxm", "The machine it runs on"),
+        Key::required("model", File(catalogue::MODEL), "gpt-oss-20b", "The model that is served"),
+        Key::optional("memory", Type::Rows(&MEMORY), "{ hbm: 6 GiB }", "Caps on the machine's tiers"),
+        Key::optional(
+            "resident",
+            Map(&RESIDENT),
+            "{ activations: 2 GiB, fragmentation: 3 % }",
+            "Fast memory that is lost to blocks",
+        ),
+        Key::optional(
+            "kv",
+            Quantity(&SIZE),
+            "4 GiB",
+            "Fast memory set aside for key-value caches; left out, room for 4096 tokens a request",
+        ),
+        Key::optional(
+            "home",
+            Text,
+            "dram",
+            "The tier that holds every block from the start; left out, the first below the fast one with room",
+        ),
+        Key::optional(
+            "encoded",
+            List(&Name(format_names)),
+            "[int8, bf16_packed]",
+            "Further formats in which the home tier holds every block",
+        ),
+        Key::optional("load", Map(&LOAD), "{ from: nvme }", "A cold start; left out, weights are in place"),
+        Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
+        Key::required("policy", Type::Policy, "predictive", "What decides which block lives where"),
+        Key::optional("guard", Map(&GUARD), "{ drift_budget: 1 % }", "The bound on the change of output"),
+        Key::default(
+            "sensitivity",
+            File(SENSITIVITY),
+            "synthetic-swiglu",
+            "What each format costs in output error",
+        ),
+        Key::optional("slo", Map(&SLO), "{ ttft: 2 s, tpot: 50 ms }", "Service objectives"),
+        Key::optional(
+            "schedule",
+            Map(&SCHEDULE),
+            "{ chunk: 1 MiB, spill_share: 10 % }",
+            "How background moves share the links with demands",
+        ),
+        Key::default("seed", Whole(0, u64::MAX), "0", "The seed of everything drawn"),
+    ],
+};
 
 /// Reads a scenario's tree; `None` where anything was wrong.
 pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<'_>) -> Option<Scenario> {
     let top = Field::root(root, "");
-    let mut fields =
-        top.fields(report, "a scenario is a map: name, machine, model, memory, workload, policy, ...")?;
-    let name = fields.required(report, "name", "what this scenario shows", |text| Ok(text.to_owned()));
-    let machine = fields.need(report, "machine", "h100-sxm").and_then(|field| read_machine(report, &field));
-    let model = fields.need(report, "model", "gpt-oss-20b").and_then(|field| read_model(report, &field));
-    let table = read_sensitivity(report, &mut fields);
-    let workload = fields
-        .need(report, "workload", "{ routing: { trace: my-trace.npz } }")
-        .and_then(|field| workload(report, &field));
-    let policy =
-        fields.need(report, "policy", "predictive").and_then(|field| policy(report, &field, check_policy));
-    let guard_field = fields.get("guard");
-    let guard = guard(report, guard_field);
-    let slo_field = fields.get("slo");
-    let slo = slo(report, slo_field);
-    let seed = fields.optional(report, "seed", 0, whole);
-    let memory_field = fields.get("memory");
+    let keys = top.keys(report, &SCENARIO)?;
+    let name = keys.required(report, "name", text);
+    let machine = keys.need(report, "machine").and_then(|field| read_machine(report, &field));
+    let model = keys.need(report, "model").and_then(|field| read_model(report, &field));
+    let table = read_sensitivity(report, &keys);
+    let workload = keys.need(report, "workload").and_then(|field| workload(report, &field, model.as_ref()));
+    let policy = keys.need(report, "policy").and_then(|field| policy(report, &field, check_policy));
+    let empty = Node { at: root.at, value: Value::Map(vec![]) };
+    let or_empty = |name| keys.get(name).unwrap_or_else(|| Field::root(&empty, name));
+    let guard = guard(report, &or_empty("guard"));
+    let slo = keys.get("slo").map_or(Some(None), |field| slo(report, &field).map(Some));
+    let schedule = schedule(report, &or_empty("schedule"));
+    let resident = placement::resident(report, &or_empty("resident"));
+    let seed = keys.or_default(report, "seed", whole);
+    let memory_field = keys.get("memory");
     let memory = match &memory_field {
         Some(field) => caps(report, field, machine.as_ref()),
         None => Some(BTreeMap::new()),
     };
-    let kv_field = fields.get("kv");
     let batch = workload.as_ref().map(|workload| workload.requests.batch());
-    let kv = kv_reserve(report, kv_field, model.as_ref(), batch);
-    let home = match (&machine, &model, &memory) {
-        (Some(machine), Some(model), Some(caps)) => {
-            let at = memory_field.as_ref().unwrap_or(&top);
-            home(report, &mut fields, at, &Ground { machine, model, caps, sensitivity: table.as_ref() })
+    let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), batch);
+    let at = memory_field.as_ref().unwrap_or(&top);
+    // Without the caps there is more room: what does not fit then never does.
+    let uncapped = BTreeMap::new();
+    let placed = match (&machine, &model) {
+        (Some(machine), Some(model)) => {
+            let caps = memory.as_ref().unwrap_or(&uncapped);
+            let ground = Ground { machine, model, caps, sensitivity: table.as_ref() };
+            place(report, &keys, at, &ground)
         }
         _ => {
-            home_unplaced(report, &mut fields);
+            placement::unplaced(report, &keys);
             None
         }
     };
-    fields.finish(report);
-    let home = home?;
+    let (home, load) = placed?;
     let scenario = Scenario {
         name: name?,
         machine: machine?,
         model: model?,
         memory: memory?,
         kv_reserve: kv?,
+        resident: resident?,
+        load,
         home: home.tier,
         encoded: home.encoded,
         workload: workload?,
@@ -70,17 +127,34 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         guard: guard?,
         sensitivity: table?,
         slo: slo?,
+        schedule: schedule?,
         seed: seed?,
     };
-    check_caps(report, memory_field.as_ref().unwrap_or(&top), &scenario);
+    check_caps(report, at, &scenario);
     report.is_clean().then_some(scenario)
+}
+
+/// Reads `home`, `encoded` and `load`.
+fn place(
+    report: &mut Report,
+    keys: &Keys<'_>,
+    at: &Field<'_>,
+    ground: &Ground<'_>,
+) -> Option<(Home, Option<TierId>)> {
+    let home = placement::home(report, keys, at, ground)?;
+    let load = match keys.get("load") {
+        Some(field) => Some(placement::load(report, &field, &home, ground)?),
+        None => None,
+    };
+    Some((home, load))
 }
 
 /// Paths start anew in another file.
 fn rooted<'t>(field: &Field<'t>) -> Field<'t> {
-    match field.node.at.source == field.key_at.source {
-        true => field.clone(),
-        false => Field::root(field.node, ""),
+    let other = field.node.at.source != field.key_at.source;
+    match other && matches!(field.node.value, Value::Map(_)) {
+        true => Field::root(field.node, ""),
+        false => field.clone(),
     }
 }
 
@@ -91,21 +165,21 @@ fn read_machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
 
 fn read_model(report: &mut Report, field: &Field<'_>) -> Option<Model> {
     resolved(field)?;
-    let name = report.source(field.node.at.source).stem();
+    // A model on a base is called as the base is.
+    let kind = field.node.entries().iter().find(|entry| entry.key == "model_type");
+    let at = kind.map_or(field.node.at, |entry| entry.value.at);
+    let name = report.source(at.source).stem();
     import(report, &rooted(field), &name).map(|imported| imported.model)
 }
 
-fn read_sensitivity(report: &mut Report, fields: &mut Fields<'_>) -> Option<Sensitivity> {
-    match fields.get(SENSITIVITY.key) {
-        Some(field) => {
-            resolved(&field)?;
-            sensitivity(report, &rooted(&field))
-        }
-        None => {
-            let node = open(report, SENSITIVITY, SENSITIVITY_DEFAULT, None)?;
-            sensitivity(report, &Field::root(&node, ""))
-        }
+fn read_sensitivity(report: &mut Report, keys: &Keys<'_>) -> Option<Sensitivity> {
+    if let Some(field) = keys.get(SENSITIVITY.key) {
+        resolved(&field)?;
+        return sensitivity(report, &rooted(&field));
     }
+    let Some(Need::Default(name)) = SCENARIO.key(SENSITIVITY.key).map(|key| key.need) else { return None };
+    let node = open(report, SENSITIVITY, name, None)?;
+    sensitivity(report, &Field::root(&node, ""))
 }
 
 /// A name that is still a name could not be resolved, which was reported.

@@ -1,44 +1,29 @@
 //! A machine file becomes a [`policy::Machine`].
 
 use crate::diagnostics::{Report, Wrong, one_of};
-use crate::reader::{Field, Fields, format, name_of};
-use crate::tree::Value;
+use crate::machine_keys::{ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, TIER};
+use crate::reader::{Field, Keys, format, join, name_of, text};
+use crate::tree::{Entry, Value};
 use crate::units::{count, flops, rate, size, size_above_zero, time};
-use policy::machine::{Accelerator, Backing, Class, Codec, Link, Tier};
+use policy::machine::{Accelerator, Class, Codec, Link, Tier};
 use policy::path::MAX_LINKS;
-use policy::{Bandwidth, Bytes, LinkId, Machine, Nanos, Rate, TierId};
+use policy::{Bandwidth, LinkId, Machine, Nanos, Rate, TierId};
 
-const CLASSES: &[(&str, Class)] = &[("fast", Class::Fast), ("staged", Class::Staged), ("cold", Class::Cold)];
-const BACKINGS: &[(&str, Backing)] = &[
-    ("device", Backing::Device),
-    ("pinned", Backing::Pinned),
-    ("pageable", Backing::Pageable),
-    ("numa", Backing::Numa),
-    ("file", Backing::File),
-];
 /// Tiers and link directions have 8-bit ids, and a set of link directions is one word.
 const MOST: usize = MAX_LINKS / 2;
 
 /// Reads a machine; reports everything that is wrong with it.
 pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
-    let mut fields =
-        field.fields(report, "a catalogue name, a path, or `name`, `tiers`, `links`, `accelerator`")?;
-    let name = fields.required(report, "name", "my-machine", |text| Ok(text.to_owned()));
-    let tiers_field =
-        fields.need(report, "tiers", "{ hbm: { class: fast, ... }, dram: { class: staged, ... } }");
+    let keys = field.keys(report, &MACHINE)?;
+    let name = keys.required(report, "name", text);
+    let tiers_field = keys.need(report, "tiers");
     let tiers = tiers_field.as_ref().and_then(|tiers| read_tiers(report, tiers));
-    let links_field =
-        fields.need(report, "links", "{ pcie: { between: [dram, hbm], forward: 56.5 GB/s, ... } }");
-    let links = match (&links_field, &tiers) {
-        (Some(links), Some(tiers)) => read_links(report, links, tiers),
-        _ => None,
-    };
-    let accelerator = fields
-        .need(report, "accelerator", "{ flops: 400 TFLOP/s, read: 2800 GB/s, launch: 3 us }")
-        .and_then(|accelerator| read_accelerator(report, &accelerator));
-    let codecs = fields.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
-    let host_codecs = fields.get("host").map_or(Some(vec![]), |host| read_host(report, &host));
-    fields.finish(report);
+    let links_field = keys.need(report, "links");
+    let links = links_field.as_ref().and_then(|links| read_links(report, links, tiers.as_deref()));
+    let accelerator_field = keys.need(report, "accelerator");
+    let accelerator = accelerator_field.as_ref().and_then(|field| read_accelerator(report, field));
+    let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
+    let host_codecs = keys.get("host").map_or(Some(vec![]), |host| read_host(report, &host));
     let machine = Machine {
         name: name?,
         tiers: tiers?,
@@ -50,6 +35,7 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
     let (tiers, links) = (tiers_field?, links_field?);
     check_classes(report, &tiers, &machine)?;
     check_reach(report, &links, &machine)?;
+    check_kernels(report, &accelerator_field?, &machine)?;
     Some(machine)
 }
 
@@ -63,14 +49,13 @@ fn read_tiers(report: &mut Report, field: &Field<'_>) -> Option<Vec<Tier>> {
 }
 
 fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier> {
-    let mut fields = field.fields(report, "class, backing, capacity, granularity, read and write")?;
-    let class = fields.required(report, "class", "fast", name_of("class of tier", CLASSES));
-    let backing = fields.required(report, "backing", "device", name_of("backing", BACKINGS));
-    let capacity = fields.required(report, "capacity", "80 GiB", size_above_zero);
-    let granularity = fields.optional(report, "granularity", Bytes(1), size_above_zero);
-    let read = fields.required(report, "read", "2500 GB/s", rate);
-    let write = fields.required(report, "write", "2500 GB/s", rate);
-    fields.finish(report);
+    let keys = field.keys(report, &TIER)?;
+    let class = keys.required(report, "class", name_of("class of tier", CLASSES));
+    let backing = keys.required(report, "backing", name_of("backing", BACKINGS));
+    let capacity = keys.required(report, "capacity", size_above_zero);
+    let granularity = keys.or_default(report, "granularity", size_above_zero);
+    let read = keys.required(report, "read", rate);
+    let write = keys.required(report, "write", rate);
     Some(Tier {
         name: name.to_owned(),
         capacity: capacity?,
@@ -82,7 +67,8 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
     })
 }
 
-fn read_links(report: &mut Report, field: &Field<'_>, tiers: &[Tier]) -> Option<Vec<Link>> {
+/// Reads `links`; where the tiers are unknown, only how the links are written is checked.
+fn read_links(report: &mut Report, field: &Field<'_>, tiers: Option<&[Tier]>) -> Option<Vec<Link>> {
     let fields = field.fields(report, "link names, each with between, forward, backward, latency, ...")?;
     too_many(report, field, fields.entries.len())?;
     let mut links: Vec<Link> = Vec::new();
@@ -119,20 +105,18 @@ fn read_link(
     report: &mut Report,
     field: &Field<'_>,
     name: &str,
-    tiers: &[Tier],
+    tiers: Option<&[Tier]>,
     next: u8,
 ) -> Option<[Link; 2]> {
-    let mut fields =
-        field.fields(report, "between, forward, backward, latency, submit, half_size, engines, duplex")?;
-    let ends = fields.need(report, "between", "[dram, hbm]").and_then(|ends| read_ends(report, &ends, tiers));
-    let (forward, backward) = read_rates(report, &mut fields);
-    let latency = fields.required(report, "latency", "1.4 us", time);
-    let submit = fields.required(report, "submit", "1.4 us", time);
-    let engines = fields.required(report, "engines", "1", count);
-    let duplex = fields
-        .need(report, "duplex", "{ forward: 25 GB/s, backward: 55 GB/s }")
+    let keys = field.keys(report, &LINK)?;
+    let ends = keys.need(report, "between").and_then(|ends| read_ends(report, &ends, tiers));
+    let (forward, backward) = read_rates(report, &keys);
+    let latency = keys.required(report, "latency", time);
+    let submit = keys.required(report, "submit", time);
+    let engines = keys.required(report, "engines", count);
+    let duplex = keys
+        .need(report, "duplex")
         .and_then(|duplex| read_duplex(report, &duplex, forward.as_ref(), backward.as_ref()));
-    fields.finish(report);
     let shared = Shared { latency: latency?, submit: submit?, engines: engines? };
     let ((from, to), duplex) = (ends?, duplex?);
     let direction = |from, to, rate, duplex, opposite| Link {
@@ -151,21 +135,24 @@ fn read_link(
 
 /// Reads `forward`, `backward` and `half_size`. A rate is one number, or a map of measured ones by the size of the copy;
 /// then it needs no half size.
-fn read_rates(report: &mut Report, fields: &mut Fields<'_>) -> (Option<Rate>, Option<Rate>) {
-    let half = fields.get("half_size");
-    let half_size = half.as_ref().map(|half| half.read(report, size));
-    let mut side = |key, hint| {
-        let side = fields.need(report, key, hint)?;
+fn read_rates(report: &mut Report, keys: &Keys<'_>) -> (Option<Rate>, Option<Rate>) {
+    let half = keys.get("half_size");
+    let half_size = keys.or_default(report, "half_size", size);
+    let mut side = |key| {
+        let side = keys.need(report, key)?;
         if matches!(side.node.value, Value::Map(_)) {
             if let Some(half) = &half {
-                let wrong = Wrong::new(format!("`{key}` is measured by size"), "leave `half_size` out");
+                let wrong = Wrong::new(
+                    format!("`{key}` is measured by size"),
+                    "leave `half_size` out, or take it away with `half_size: ~`",
+                );
                 half.key_error(report, wrong);
             }
             return read_measured(report, &side);
         }
-        Some(Rate::with_half_size(side.read(report, rate)?, half_size.unwrap_or(Some(Bytes::ZERO))?))
+        Some(Rate::with_half_size(side.read(report, rate)?, half_size?))
     };
-    (side("forward", "56.5 GB/s"), side("backward", "57.4 GB/s"))
+    (side("forward"), side("backward"))
 }
 
 fn read_measured(report: &mut Report, field: &Field<'_>) -> Option<Rate> {
@@ -182,12 +169,13 @@ fn read_measured(report: &mut Report, field: &Field<'_>) -> Option<Rate> {
     Rate::measured(&points).map_err(|error| field.error(report, Wrong::new(error.to_string(), hint))).ok()
 }
 
-fn read_ends(report: &mut Report, field: &Field<'_>, tiers: &[Tier]) -> Option<(TierId, TierId)> {
-    let ends: Vec<_> =
-        field.items().iter().map(|end| end.read(report, |text| tier_named(text, tiers))).collect();
-    let ends: Vec<TierId> = ends.into_iter().collect::<Option<_>>()?;
+fn read_ends(report: &mut Report, field: &Field<'_>, tiers: Option<&[Tier]>) -> Option<(TierId, TierId)> {
+    let end = |text: &str| tiers.map(|tiers| tier_named(text, tiers)).transpose();
+    let ends: Vec<_> = field.items().iter().map(|item| item.read(report, end)).collect();
+    let ends: Vec<Option<TierId>> = ends.into_iter().collect::<Option<_>>()?;
     match ends[..] {
-        [from, to] if from != to => Some((from, to)),
+        [Some(from), Some(to)] if from != to => Some((from, to)),
+        [None, None] => None,
         _ => {
             field.error(report, Wrong::new("a link has two different ends", "write `between: [dram, hbm]`"));
             None
@@ -210,9 +198,9 @@ fn read_duplex(
     forward: Option<&Rate>,
     backward: Option<&Rate>,
 ) -> Option<(Bandwidth, Bandwidth)> {
-    let mut fields = field.fields(report, "the rates with both directions busy: forward and backward")?;
-    let mut side = |key, alone: Option<&Rate>, fields: &mut Fields<'_>| {
-        let side = fields.need(report, key, "25 GB/s")?;
+    let keys = field.keys(report, &DUPLEX)?;
+    let mut side = |key, alone: Option<&Rate>| {
+        let side = keys.need(report, key)?;
         let shared = side.read(report, rate)?;
         if let Some(alone) = alone.map(Rate::peak).filter(|&alone| alone < shared) {
             side.error(report, Wrong::new(format!("faster than the {alone} it has alone"), "at most that"));
@@ -220,49 +208,34 @@ fn read_duplex(
         }
         Some(shared)
     };
-    let forward = side("forward", forward, &mut fields);
-    let backward = side("backward", backward, &mut fields);
-    fields.finish(report);
+    let (forward, backward) = (side("forward", forward), side("backward", backward));
     Some((forward?, backward?))
 }
 
 fn read_accelerator(report: &mut Report, field: &Field<'_>) -> Option<Accelerator> {
-    let mut fields = field.fields(report, "flops, read and launch")?;
-    let flops = fields.required(report, "flops", "400 TFLOP/s", flops);
-    let read = fields.required(report, "read", "2500 GB/s", rate);
-    let launch = fields.required(report, "launch", "3 us", time);
-    fields.finish(report);
+    let keys = field.keys(report, &ACCELERATOR)?;
+    let flops = keys.required(report, "flops", flops);
+    let read = keys.required(report, "read", rate);
+    let launch = keys.required(report, "launch", time);
     Some(Accelerator { flops: flops?, read: read?, launch: launch? })
 }
 
-/// Reads `host`: what the host's own processor can do.
 fn read_host(report: &mut Report, field: &Field<'_>) -> Option<Vec<Codec>> {
-    let mut fields = field.fields(report, "codecs")?;
-    let codecs = fields
-        .need(report, "codecs", "{ int8: { encode: 4 GB/s, decode: 8 GB/s } }")
-        .and_then(|codecs| read_codecs(report, &codecs));
-    fields.finish(report);
-    codecs
+    let keys = field.keys(report, &HOST)?;
+    keys.need(report, "codecs").and_then(|codecs| read_codecs(report, &codecs))
 }
 
 fn read_codecs(report: &mut Report, field: &Field<'_>) -> Option<Vec<Codec>> {
     let fields = field.fields(report, "format names, each with encode and decode")?;
-    let mut codecs = Vec::new();
-    for entry in fields.entries {
-        let codec = fields.field(entry);
-        let id = format(&entry.key).map_err(|wrong| codec.key_error(report, wrong)).ok();
-        let Some(mut rates) = codec.fields(report, "{ encode: 250 GB/s, decode: 200 GB/s }") else {
-            continue;
-        };
-        let encode = rates.required(report, "encode", "250 GB/s", rate);
-        let decode = rates.required(report, "decode", "200 GB/s", rate);
-        rates.finish(report);
-        codecs.push(id.zip(encode).zip(decode).map(|((format, encode), decode)| Codec {
-            format,
-            encode,
-            decode,
-        }));
-    }
+    let read = |entry: &Entry| {
+        let field = fields.field(entry);
+        let id = format(&entry.key).map_err(|wrong| field.key_error(report, wrong)).ok();
+        let keys = field.keys(report, &CODEC)?;
+        let encode = keys.required(report, "encode", rate);
+        let decode = keys.required(report, "decode", rate);
+        Some(Codec { format: id?, encode: encode?, decode: decode? })
+    };
+    let codecs: Vec<_> = fields.entries.iter().map(read).collect();
     codecs.into_iter().collect()
 }
 
@@ -313,5 +286,18 @@ fn check_reach(report: &mut Report, links: &Field<'_>, machine: &Machine) -> Opt
     }
     let message = format!("nothing links {} to {}", lost.join(", "), machine.tier(fast).name);
     links.key_error(report, Wrong::new(message, "add a link, or remove the tier"));
+    None
+}
+
+/// Kernels and copies share the fast tier's bandwidth, so kernels cannot read faster than it is read.
+fn check_kernels(report: &mut Report, accelerator: &Field<'_>, machine: &Machine) -> Option<()> {
+    let (fast, kernels) = (machine.tier(machine.tiers_of(Class::Fast).next()?), machine.accelerator.read);
+    if fast.read >= kernels {
+        return Some(());
+    }
+    let message = format!("kernels read {kernels}, more than the {} that {} gives", fast.read, fast.name);
+    let hint = format!("at most `tiers.{}.read`: kernels and copies share it", fast.name);
+    let entry = accelerator.node.entries().iter().find(|entry| entry.key == "read")?;
+    report.error(entry.value.at, &join(&accelerator.path, "read"), Wrong::new(message, hint));
     None
 }

@@ -1,17 +1,62 @@
-//! The keys of `memory`, `kv`, `home` and `encoded`: what fits where, checked before a run starts.
+//! The keys of `memory`, `resident`, `kv`, `home`, `encoded` and `load`: what fits where, checked before a run starts.
 
 use crate::diagnostics::{Report, Wrong};
+use crate::keys::Type::{AboveZero, Either, Fraction, Quantity, Slots, Text};
+use crate::keys::{Key, RowKey, Rows, Table};
 use crate::machine::tier_named;
-use crate::reader::{Field, Fields, format};
-use crate::scenario::{Cap, Scenario, slots_size};
+use crate::reader::{Field, Keys, format};
+use crate::scenario::{Cap, Resident, Scenario, slots_size};
 use crate::sensitivity::Sensitivity;
-use crate::units::{size, size_above_zero, slots};
+use crate::units::{SIZE, fraction, size, size_above_zero, slots};
 use policy::machine::Class;
 use policy::{Bytes, FormatId, MAX_FORMS, Machine, Model, TierId};
 use std::collections::BTreeMap;
 
 /// Tokens of context a request is given room for where the scenario sets no `kv`.
 pub const CONTEXT_GUESS: u32 = 4096;
+
+/// The rows of `memory`.
+pub(crate) static MEMORY: Rows = Rows {
+    about: "A cap on a tier: a size that has weights and caches in it, or so many slots beside what is resident",
+    key: RowKey::Any,
+    value: Either(&AboveZero(&SIZE), &Slots),
+    merges: true,
+};
+
+/// The keys of `resident`.
+pub(crate) static RESIDENT: Table = Table {
+    name: "resident",
+    about: "Fast memory that is lost to blocks, beside weights that never move and key-value caches",
+    open: false,
+    keys: &[
+        Key::default("activations", Quantity(&SIZE), "0 B", "Activations and workspaces"),
+        Key::default(
+            "fragmentation",
+            Fraction,
+            "0 %",
+            "The share of the fast tier's capacity, under its cap, that allocators lose; less than 100 %",
+        ),
+    ],
+};
+
+/// The keys of `load`.
+pub(crate) static LOAD: Table = Table {
+    name: "load",
+    about: "A cold start: the run begins by loading the weights, and requests wait for those that never move",
+    open: false,
+    keys: &[Key::required("from", Text, "nvme", "The tier that holds everything at the start")],
+};
+
+/// Reads `resident`.
+pub(crate) fn resident(report: &mut Report, field: &Field<'_>) -> Option<Resident> {
+    let keys = field.keys(report, &RESIDENT)?;
+    let activations = keys.or_default(report, "activations", size);
+    let fragmentation = keys.or_default(report, "fragmentation", |text| match fraction(text)? {
+        lost if lost < 1.0 => Ok(lost),
+        _ => Err(Wrong::new("nothing is left", "less than `100 %`, such as `3 %`")),
+    });
+    Some(Resident { activations: activations?, fragmentation: fragmentation? })
+}
 
 /// Reads `memory`; where the machine is unknown, only how the caps are written is checked.
 pub(crate) fn caps(
@@ -78,27 +123,30 @@ pub(crate) struct Ground<'a> {
     pub(crate) sensitivity: Option<&'a Sensitivity>,
 }
 
-/// Reads `home` and `encoded` where there is nothing to check them against: only how they are written.
-pub(crate) fn home_unplaced(report: &mut Report, fields: &mut Fields<'_>) {
-    if let Some(field) = fields.get("encoded") {
+/// Reads `home`, `encoded` and `load` where there is nothing to check them against: only how they are written.
+pub(crate) fn unplaced(report: &mut Report, keys: &Keys<'_>) {
+    if let Some(field) = keys.get("encoded") {
         for item in field.items() {
             item.read(report, format);
         }
     }
-    if let Some(field) = fields.get("home") {
+    if let Some(field) = keys.get("home") {
         field.text(report);
+    }
+    if let Some(keys) = keys.get("load").and_then(|field| field.keys(report, &LOAD)) {
+        keys.need(report, "from").and_then(|field| field.text(report));
     }
 }
 
 /// Reads `home` and `encoded`.
 pub(crate) fn home(
     report: &mut Report,
-    fields: &mut Fields<'_>,
+    keys: &Keys<'_>,
     at: &Field<'_>,
     ground: &Ground<'_>,
 ) -> Option<Home> {
-    let encoded_field = fields.get("encoded");
-    let home_field = fields.get("home");
+    let encoded_field = keys.get("encoded");
+    let home_field = keys.get("home");
     let encoded = match &encoded_field {
         Some(field) => encoded(report, field, ground)?,
         None => vec![],
@@ -138,6 +186,34 @@ pub(crate) fn home(
         return None;
     }
     Some(Home { tier, encoded })
+}
+
+/// Reads `load`: the tier that everything comes from.
+pub(crate) fn load(
+    report: &mut Report,
+    field: &Field<'_>,
+    home: &Home,
+    ground: &Ground<'_>,
+) -> Option<TierId> {
+    let keys = field.keys(report, &LOAD)?;
+    let from = keys.need(report, "from")?;
+    let tier = from.read(report, |text| tier_named(text, &ground.machine.tiers))?;
+    let described = ground.machine.tier(tier);
+    if described.class == Class::Fast {
+        from.error(report, Wrong::new("the fast tier is what is loaded", "a staged or cold tier"));
+        return None;
+    }
+    let needs = ground.needs(tier, &home.encoded) + ground.model.resident_bytes();
+    let missing = needs.saturating_sub(ground.capacity(tier));
+    if missing > Bytes::ZERO {
+        let message = format!(
+            "the weights and the home copies take {needs}: {missing} more than {} has",
+            described.name
+        );
+        from.error(report, Wrong::new(message, "a larger tier, or fewer formats in `encoded`"));
+        return None;
+    }
+    Some(tier)
 }
 
 fn default_home(
@@ -263,8 +339,10 @@ pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Sce
     let (capacity, floor, slot) = (scenario.capacity(fast), scenario.resident_floor(), scenario.slot(fast));
     let missing = (floor + slot).saturating_sub(capacity);
     if missing > Bytes::ZERO {
+        let lost = scenario.resident.activations + scenario.fragmented();
+        let lost = if lost > Bytes::ZERO { format!(" and {lost} of `resident`") } else { String::new() };
         let message = format!(
-            "{capacity} cannot hold one block of {slot} beside {} of resident weights and {} of key-value cache: \
+            "{capacity} cannot hold one block of {slot} beside {} of resident weights and {} of key-value cache{lost}: \
              {missing} missing",
             scenario.model.resident_bytes(),
             scenario.kv_reserve

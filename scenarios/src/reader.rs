@@ -1,6 +1,7 @@
 //! Walks the tree and collects what is wrong with it, so that one reading reports every error.
 
 use crate::diagnostics::{Report, Wrong, one_of};
+use crate::keys::{Choice, Key, Need, Table};
 use crate::source::At;
 use crate::tree::{Entry, Node, Value};
 
@@ -13,12 +14,17 @@ pub(crate) struct Field<'t> {
     pub(crate) key_at: At,
 }
 
-/// A map of which every key must be asked for.
+/// A map whose keys the author chooses.
 pub(crate) struct Fields<'t> {
     pub(crate) path: String,
     at: At,
     pub(crate) entries: &'t [Entry],
-    known: Vec<&'static str>,
+}
+
+/// A map of known keys.
+pub(crate) struct Keys<'t> {
+    fields: Fields<'t>,
+    table: &'static Table,
 }
 
 impl<'t> Field<'t> {
@@ -62,12 +68,20 @@ impl<'t> Field<'t> {
         parse(text).map_err(|wrong| self.error(report, wrong)).ok()
     }
 
-    /// The keys of a map; `what` says what belongs here.
+    /// A map of the keys of `table`; reports every other key.
+    pub(crate) fn keys(&self, report: &mut Report, table: &'static Table) -> Option<Keys<'t>> {
+        let fields = self.fields(report, &format!("write `{}`", table.example()))?;
+        for entry in fields.entries.iter().filter(|entry| table.key(&entry.key).is_none()) {
+            let wrong = Wrong::new(format!("unknown key `{}`", entry.key), one_of(&entry.key, table.names()));
+            fields.field(entry).key_error(report, wrong);
+        }
+        Some(Keys { fields, table })
+    }
+
+    /// The entries of a map; `what` says what belongs here.
     pub(crate) fn fields(&self, report: &mut Report, what: &str) -> Option<Fields<'t>> {
         match &self.node.value {
-            Value::Map(entries) => {
-                Some(Fields { path: self.path.clone(), at: self.key_at, entries, known: vec![] })
-            }
+            Value::Map(entries) => Some(Fields { path: self.path.clone(), at: self.key_at, entries }),
             Value::Null => {
                 self.error(report, Wrong::new("no value", what));
                 None
@@ -89,6 +103,24 @@ impl<'t> Field<'t> {
                 .collect(),
             _ => vec![self.clone()],
         }
+    }
+
+    /// One of `choices` with its settings.
+    pub(crate) fn choice(
+        &self,
+        report: &mut Report,
+        choices: &'static [Choice],
+    ) -> Option<(&'static str, Field<'t>)> {
+        let names = || choices.iter().map(|choice| choice.name);
+        let what =
+            format!("write `{{ name: settings }}` with one of: {}", names().collect::<Vec<_>>().join(", "));
+        let (name, chosen) = self.variant(report, &what)?;
+        let known = names().find(|known| *known == name);
+        if known.is_none() {
+            let message = format!("`{name}` is not known here");
+            chosen.key_error(report, Wrong::new(message, one_of(name, names())));
+        }
+        Some((known?, chosen))
     }
 
     /// A choice with its settings: a plain name, or `{ name: settings }`.
@@ -119,8 +151,7 @@ impl<'t> Field<'t> {
 
 impl<'t> Fields<'t> {
     /// The value of a key, if it is given.
-    pub(crate) fn get(&mut self, key: &'static str) -> Option<Field<'t>> {
-        self.known.push(key);
+    pub(crate) fn get(&self, key: &str) -> Option<Field<'t>> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| self.field(entry))
     }
 
@@ -130,7 +161,7 @@ impl<'t> Fields<'t> {
     }
 
     /// The value of a key that must be given; `hint` says what to write.
-    pub(crate) fn need(&mut self, report: &mut Report, key: &'static str, hint: &str) -> Option<Field<'t>> {
+    pub(crate) fn need(&self, report: &mut Report, key: &str, hint: &str) -> Option<Field<'t>> {
         let field = self.get(key);
         if field.is_none() {
             report.error(
@@ -141,39 +172,59 @@ impl<'t> Fields<'t> {
         }
         field
     }
+}
+
+impl<'t> Keys<'t> {
+    /// The value of a key, if it is given.
+    pub(crate) fn get(&self, name: &str) -> Option<Field<'t>> {
+        self.fields.get(self.key(name)?.name)
+    }
+
+    /// The value of a key that must be given.
+    pub(crate) fn need(&self, report: &mut Report, name: &str) -> Option<Field<'t>> {
+        let key = self.key(name)?;
+        self.fields.need(report, key.name, key.example())
+    }
 
     /// A scalar that must be given.
     pub(crate) fn required<T>(
-        &mut self,
+        &self,
         report: &mut Report,
-        key: &'static str,
-        hint: &str,
+        name: &str,
         parse: impl FnOnce(&str) -> Result<T, Wrong>,
     ) -> Option<T> {
-        self.need(report, key, hint)?.read(report, parse)
+        self.need(report, name)?.read(report, parse)
     }
 
-    /// A scalar that may be left out.
+    /// A scalar, or the table's default.
+    pub(crate) fn or_default<T>(
+        &self,
+        report: &mut Report,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        match (self.get(name), self.key(name)?.need) {
+            (Some(field), _) => field.read(report, parse),
+            (None, Need::Default(text)) => parse(text).ok(),
+            (None, _) => None,
+        }
+    }
+
+    /// A scalar that may be left out; `None` where it is wrong.
     pub(crate) fn optional<T>(
-        &mut self,
+        &self,
         report: &mut Report,
-        key: &'static str,
-        default: T,
+        name: &str,
         parse: impl FnOnce(&str) -> Result<T, Wrong>,
-    ) -> Option<T> {
-        match self.get(key) {
-            Some(field) => field.read(report, parse),
-            None => Some(default),
-        }
+    ) -> Option<Option<T>> {
+        self.get(name).map_or(Some(None), |field| field.read(report, parse).map(Some))
     }
 
-    /// Reports every key that nobody asked for.
-    pub(crate) fn finish(self, report: &mut Report) {
-        for entry in self.entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
-            let hint = one_of(&entry.key, self.known.iter().copied());
-            let path = join(&self.path, &entry.key);
-            report.error(entry.key_at, &path, Wrong::new(format!("unknown key `{}`", entry.key), hint));
-        }
+    /// A key of the table; the reader asks for no other.
+    fn key(&self, name: &str) -> Option<&'static Key> {
+        let key = self.table.key(name);
+        debug_assert!(key.is_some(), "`{name}` is not in the table of {}", self.table.name);
+        key
     }
 }
 
@@ -193,12 +244,28 @@ pub(crate) fn name_of<T: Copy>(what: &str, table: &[(&str, T)]) -> impl Fn(&str)
     }
 }
 
+/// Reads any text that says something.
+pub(crate) fn text(written: &str) -> Result<String, Wrong> {
+    match written.trim().is_empty() {
+        true => Err(Wrong::new("an empty text", "a few words")),
+        false => Ok(written.to_owned()),
+    }
+}
+
 /// Reads the name of a number format.
 pub(crate) fn format(written: &str) -> Result<policy::FormatId, Wrong> {
-    policy::FormatId::named(written).ok_or_else(|| {
-        let names = policy::format::FORMATS.iter().map(|format| format.name);
-        Wrong::new(format!("`{written}` is no format"), one_of(written, names))
-    })
+    policy::FormatId::named(written)
+        .ok_or_else(|| Wrong::new(format!("`{written}` is no format"), one_of(written, format_names())))
+}
+
+/// The names of the formats.
+pub(crate) fn format_names() -> Vec<&'static str> {
+    policy::format::FORMATS.iter().map(|format| format.name).collect()
+}
+
+/// The names of a table of names.
+pub(crate) fn names<T>(table: &[(&'static str, T)]) -> Vec<&'static str> {
+    table.iter().map(|(name, _)| *name).collect()
 }
 
 /// Reads `true` or `false`.

@@ -21,6 +21,10 @@ pub struct Scenario {
     pub memory: BTreeMap<String, Cap>,
     /// Fast memory set aside for key-value caches.
     pub kv_reserve: Bytes,
+    /// What else takes fast memory away from blocks.
+    pub resident: Resident,
+    /// The tier that everything is loaded from when the run begins; left out, it is in place.
+    pub load: Option<TierId>,
     /// The tier that holds every block in its native format from the start.
     pub home: TierId,
     /// Further formats in which the home tier holds every block from the start.
@@ -35,8 +39,30 @@ pub struct Scenario {
     pub sensitivity: Sensitivity,
     /// The service objectives, if any.
     pub slo: Option<Slo>,
+    /// How background moves share the links.
+    pub schedule: Schedule,
     /// The seed of everything drawn.
     pub seed: u64,
+}
+
+/// Fast memory that is lost to blocks beside weights and caches.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Resident {
+    /// Activations and workspaces.
+    pub activations: Bytes,
+    /// The share of the fast tier's capacity, under its cap, that allocators lose: 0 to less than 1.
+    pub fragmentation: f64,
+}
+
+/// How background moves share the links with demands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// Background moves go in pieces of this size.
+    pub chunk: Bytes,
+    /// The largest share of a link's time that prefetches and speculation may take.
+    pub background_share: f64,
+    /// The largest share of a link's time that spill may take.
+    pub spill_share: f64,
 }
 
 /// A cap on a tier.
@@ -61,6 +87,17 @@ pub struct Workload {
     pub requests: Requests,
     /// Stop after so many decode steps.
     pub limit_tokens: Option<u64>,
+    /// The prompt's length, for requests whose trace does not say.
+    pub prompt_tokens: Option<u32>,
+    /// How prompts are computed; left out, they are in the cache already.
+    pub prefill: Option<Prefill>,
+}
+
+/// Prompts are computed together with the requests that decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefill {
+    /// The most prompt tokens of one step.
+    pub chunk: u32,
 }
 
 /// Which experts tokens select.
@@ -70,6 +107,17 @@ pub enum Routing {
     Trace(Vec<PathBuf>),
     /// Generated routing.
     ZipfMarkov(ZipfMarkov),
+    /// Every token reads every block of every layer: a model without routed experts.
+    Dense(Dense),
+}
+
+/// Requests to a model without routed experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dense {
+    /// Requests in all.
+    pub requests: u32,
+    /// Output tokens of each.
+    pub tokens: u32,
 }
 
 /// Routing drawn from a Zipf popularity with a Markov memory.
@@ -171,10 +219,11 @@ impl Scenario {
         match self.memory.get(&described.name) {
             None => described.capacity,
             Some(Cap::Size(size)) => *size,
-            Some(Cap::Slots(slots)) => {
-                let floor = if tier == self.fast() { self.resident_floor() } else { Bytes::ZERO };
-                floor + slots_size(*slots, self.slot(tier))
+            Some(Cap::Slots(slots)) if tier == self.fast() => {
+                let used = self.occupied() + slots_size(*slots, self.slot(tier));
+                Bytes((used.0 as f64 / (1.0 - self.resident.fragmentation)).ceil() as u64).max(used)
             }
+            Some(Cap::Slots(slots)) => slots_size(*slots, self.slot(tier)),
         }
     }
 
@@ -183,9 +232,26 @@ impl Scenario {
         self.capacity(self.fast()).saturating_sub(self.resident_floor())
     }
 
-    /// Fast memory that no block can have: resident weights and key-value caches.
+    /// Fast memory that no block can have: resident weights, key-value caches, activations, and what allocators lose.
     pub fn resident_floor(&self) -> Bytes {
-        self.model.resident_bytes() + self.kv_reserve
+        self.occupied() + self.fragmented()
+    }
+
+    /// What allocators lose of the fast tier.
+    pub fn fragmented(&self) -> Bytes {
+        let fast = self.fast();
+        let capacity = self.capacity(fast);
+        match self.memory.get(&self.machine.tier(fast).name) {
+            // So many slots are left whatever is lost.
+            Some(Cap::Slots(slots)) => {
+                capacity.saturating_sub(self.occupied() + slots_size(*slots, self.slot(fast)))
+            }
+            _ => Bytes((capacity.0 as f64 * self.resident.fragmentation).ceil() as u64),
+        }
+    }
+
+    fn occupied(&self) -> Bytes {
+        self.model.resident_bytes() + self.kv_reserve + self.resident.activations
     }
 
     /// The largest block in its native format, as a tier allocates it.

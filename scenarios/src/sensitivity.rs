@@ -1,7 +1,9 @@
 //! How much a block's output changes in each format: a table with the source of every number.
 
 use crate::diagnostics::{Report, Wrong};
-use crate::reader::{Field, format};
+use crate::keys::Type::{Fraction, Map, Text};
+use crate::keys::{Key, RowKey, Rows, Table};
+use crate::reader::{Field, format, format_names, text};
 use crate::units::fraction;
 use policy::FormatId;
 use std::collections::BTreeMap;
@@ -24,6 +26,30 @@ pub struct FormatError {
     pub source: String,
 }
 
+/// The rows of a sensitivity table.
+pub(crate) static SENSITIVITIES: Rows = Rows {
+    about: "The error of one format",
+    key: RowKey::Name(format_names),
+    value: Map(&ERROR),
+    merges: true,
+};
+
+static ERROR: Table = Table {
+    name: "error",
+    about: "The relative output error of one format",
+    open: false,
+    keys: &[
+        Key::required("error", Fraction, "1.5 %", "Relative error at the branch output, root mean square"),
+        Key::required(
+            "upper",
+            Fraction,
+            "1.9 %",
+            "Its upper confidence bound, which budgets are held against",
+        ),
+        Key::required("source", Text, "where the numbers come from", "Where the numbers come from"),
+    ],
+};
+
 /// Reads a table; reports everything that is wrong with it.
 pub(crate) fn sensitivity(report: &mut Report, field: &Field<'_>) -> Option<Sensitivity> {
     let fields =
@@ -38,15 +64,14 @@ pub(crate) fn sensitivity(report: &mut Report, field: &Field<'_>) -> Option<Sens
 }
 
 fn read_row(report: &mut Report, row: &Field<'_>) -> Option<FormatError> {
-    let mut fields = row.fields(report, "{ error: 1.5 %, upper: 1.9 %, source: where they come from }")?;
-    let error = fields.required(report, "error", "1.5 %", fraction);
-    let upper = fields.required(report, "upper", "1.9 %", fraction);
-    let source = fields.required(report, "source", "where the numbers come from", |text| Ok(text.to_owned()));
-    let bound = fields.get("upper");
-    fields.finish(report);
+    let keys = row.keys(report, &ERROR)?;
+    let error = keys.required(report, "error", fraction);
+    let upper = keys.required(report, "upper", fraction);
+    let source = keys.required(report, "source", text);
     let read = FormatError { error: error?, upper: upper?, source: source? };
     if read.upper < read.error {
-        bound?.error(report, Wrong::new("below `error`", "an upper bound is at least the error itself"));
+        let wrong = Wrong::new("below `error`", "an upper bound is at least the error itself");
+        keys.get("upper")?.error(report, wrong);
         return None;
     }
     Some(read)

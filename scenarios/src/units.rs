@@ -6,13 +6,14 @@ use crate::diagnostics::{Wrong, suggest};
 use policy::{Bandwidth, Bytes, FlopRate, Nanos};
 
 /// A kind of quantity: the units it is written in.
-struct Quantity {
-    what: &'static str,
-    example: &'static str,
-    units: &'static [(&'static str, u128)],
+pub(crate) struct Quantity {
+    pub(crate) what: &'static str,
+    pub(crate) example: &'static str,
+    /// The units with their sizes in the smallest one.
+    pub(crate) units: &'static [(&'static str, u128)],
 }
 
-const SIZE: Quantity = Quantity {
+pub(crate) static SIZE: Quantity = Quantity {
     what: "a size",
     example: "6 GiB",
     units: &[
@@ -28,7 +29,7 @@ const SIZE: Quantity = Quantity {
     ],
 };
 
-const RATE: Quantity = Quantity {
+pub(crate) static RATE: Quantity = Quantity {
     what: "a data rate",
     example: "24.8 GB/s",
     units: &[
@@ -44,13 +45,13 @@ const RATE: Quantity = Quantity {
     ],
 };
 
-const TIME: Quantity = Quantity {
+pub(crate) static TIME: Quantity = Quantity {
     what: "a time",
     example: "1.4 us",
     units: &[("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)],
 };
 
-const FLOPS: Quantity = Quantity {
+pub(crate) static FLOPS: Quantity = Quantity {
     what: "a compute rate",
     example: "400 TFLOP/s",
     units: &[
@@ -61,7 +62,7 @@ const FLOPS: Quantity = Quantity {
     ],
 };
 
-const ARRIVALS: Quantity =
+pub(crate) static ARRIVALS: Quantity =
     Quantity { what: "an arrival rate", example: "4 /s", units: &[("/s", 1_000_000_000)] };
 
 /// Requests per second, in billionths, so that it is exact.
@@ -148,6 +149,15 @@ pub(crate) fn number(text: &str) -> Result<f64, Wrong> {
     match text.parse::<f64>() {
         Ok(number) if plain && number.is_finite() => Ok(number),
         _ => Err(Wrong::new(format!("`{text}` is no plain number"), "a number without a unit, such as 0.8")),
+    }
+}
+
+/// Reads a plain number between two bounds.
+pub(crate) fn between(text: &str, least: f64, most: f64) -> Result<f64, Wrong> {
+    let value = number(text)?;
+    match (least..=most).contains(&value) {
+        true => Ok(value),
+        false => Err(Wrong::new(format!("{text} is out of range"), format!("from {least} to {most}"))),
     }
 }
 

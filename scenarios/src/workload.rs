@@ -1,68 +1,184 @@
-//! The keys of `workload`, `policy`, `guard` and `slo`.
+//! The keys of `workload`: which requests come, and which blocks their tokens select.
 
-use crate::diagnostics::{Report, Wrong, one_of};
+use crate::diagnostics::{Report, Wrong};
+use crate::keys::Type::{AboveZero, Choice as OneOf, Flag, List, Map, Number, Text, Whole};
+use crate::keys::{Choice, Key, Table, Type};
 use crate::load::existing_file;
-use crate::reader::{Field, flag, format, join, name_of};
-use crate::scenario::{Guard, PolicyCheck, PolicyChoice, Requests, Routing, Slo, Workload, ZipfMarkov};
-use crate::tree::Value;
-use crate::units::{arrivals, count, fraction, number, time_above_zero, whole};
+use crate::reader::{Field, flag};
+use crate::scenario::{Dense, Prefill, Requests, Routing, Workload, ZipfMarkov};
+use crate::units::{ARRIVALS, arrivals, between, count, whole};
+use policy::Model;
 use policy::model::BlockKind;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-const KINDS: &[(&str, BlockKind)] = &[
-    ("expert", BlockKind::Expert),
-    ("shared_expert", BlockKind::SharedExpert),
-    ("attention", BlockKind::Attention),
-    ("dense", BlockKind::Dense),
-    ("state", BlockKind::State),
-    ("stage", BlockKind::Stage),
+/// What counts something: at least one, and 32 bits.
+pub(crate) const COUNT: Type = Whole(1, u32::MAX as u64);
+
+/// The keys of `workload`.
+pub(crate) static WORKLOAD: Table = Table {
+    name: "workload",
+    about: "What is served",
+    open: false,
+    keys: &[
+        Key::required(
+            "routing",
+            OneOf(ROUTINGS),
+            "{ trace: my-trace.npz }",
+            "Which blocks tokens select: recorded, generated, or every one",
+        ),
+        Key::default(
+            "requests",
+            OneOf(REQUESTS),
+            "{ closed: { batch: 1 } }",
+            "When requests arrive, and how many are under way at once",
+        ),
+        Key::optional("fit", List(&Text), "my-trace.npz", "Traces that policies may be fitted on beforehand"),
+        Key::default("include_repetition", Flag, "false", "Keep traces marked as repeating themselves"),
+        Key::optional("limit_tokens", Whole(1, u64::MAX), "1000", "Stop after so many decode steps"),
+        Key::optional(
+            "prompt_tokens",
+            COUNT,
+            "512",
+            "The prompt's length, for requests whose trace does not say",
+        ),
+        Key::optional(
+            "prefill",
+            Map(&PREFILL),
+            "{ chunk: 512 }",
+            "Compute prompts too; left out, they are in the cache already",
+        ),
+    ],
+};
+
+static PREFILL: Table = Table {
+    name: "prefill",
+    about: "How prompts are computed, together with the requests that decode",
+    open: false,
+    keys: &[Key::default("chunk", COUNT, "512", "The most prompt tokens of one step")],
+};
+
+const ROUTINGS: &[Choice] = &[
+    Choice { name: "trace", about: "Recorded routing: a path, or a list of paths", takes: List(&Text) },
+    Choice { name: "zipf_markov", about: "Generated routing", takes: Map(&ZIPF_MARKOV) },
+    Choice { name: "dense", about: "Every token reads every block of every layer", takes: Map(&DENSE) },
 ];
-const ROUTINGS: [&str; 2] = ["trace", "zipf_markov"];
-const REQUESTS: [&str; 2] = ["closed", "poisson"];
-/// Steps over which a drift budget binds where the scenario does not say.
-const WINDOW: u32 = 256;
-/// The share of requests that must meet an objective where the scenario does not say.
-const PERCENTILE: f64 = 99.0;
+
+static ZIPF_MARKOV: Table = Table {
+    name: "zipf_markov",
+    about: "Experts drawn from a Zipf popularity with a Markov memory",
+    open: false,
+    keys: &[
+        Key::default("tokens", COUNT, "4000", "Tokens of all traces together"),
+        Key::default("traces", COUNT, "8", "Traces; each is one request at a time"),
+        Key::default(
+            "skew",
+            Number(0.0, 4.0),
+            "0.8",
+            "Exponent of the popularity within a layer; 0 is uniform",
+        ),
+        Key::default(
+            "stickiness",
+            Number(0.0, 1.0),
+            "0.3",
+            "Probability that an expert of the previous token stays chosen",
+        ),
+        Key::default(
+            "coupling",
+            Number(0.0, 1.0),
+            "0.3",
+            "Probability that an expert of the previous layer hands on its successor",
+        ),
+    ],
+};
+
+static DENSE: Table = Table {
+    name: "dense",
+    about: "Requests to a model without routed experts",
+    open: false,
+    keys: &[
+        Key::default("requests", COUNT, "4", "Requests in all"),
+        Key::default("tokens", COUNT, "256", "Output tokens of each"),
+    ],
+};
+
+const REQUESTS: &[Choice] = &[
+    Choice {
+        name: "closed",
+        about: "So many at any time: the next starts when one ends",
+        takes: Map(&CLOSED),
+    },
+    Choice { name: "poisson", about: "Arrivals that know nothing of each other", takes: Map(&POISSON) },
+];
+
+const BATCH: Key = Key::default("batch", COUNT, "1", "The most requests under way at once");
+
+static CLOSED: Table =
+    Table { name: "closed", about: "A fixed number of requests under way", open: false, keys: &[BATCH] };
+
+static POISSON: Table = Table {
+    name: "poisson",
+    about: "Requests at random times",
+    open: false,
+    keys: &[Key::required("rate", AboveZero(&ARRIVALS), "4 /s", "The mean rate"), BATCH],
+};
 
 /// Reads `workload`.
-pub(crate) fn workload(report: &mut Report, field: &Field<'_>) -> Option<Workload> {
-    let mut fields = field.fields(report, "routing, requests, fit, include_repetition, limit_tokens")?;
-    let routing = fields
-        .need(report, "routing", "{ trace: my-trace.npz } or { zipf_markov: { skew: 0.8 } }")
-        .and_then(|routing| read_routing(report, &routing));
-    let include_repetition = fields.optional(report, "include_repetition", false, flag);
-    let fit = fields.get("fit").map_or(Some(vec![]), |fit| files(report, &fit));
-    let requests = match fields.get("requests") {
+pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -> Option<Workload> {
+    let keys = field.keys(report, &WORKLOAD)?;
+    let routing = keys.need(report, "routing").and_then(|routing| read_routing(report, &routing, model));
+    let include_repetition = keys.or_default(report, "include_repetition", flag);
+    let fit = keys.get("fit").map_or(Some(vec![]), |fit| files(report, &fit));
+    let requests = match keys.get("requests") {
         Some(requests) => read_requests(report, &requests),
         None => Some(Requests::Closed { batch: 1 }),
     };
-    let limit_tokens = fields.optional(report, "limit_tokens", None, |text| match whole(text)? {
+    let limit_tokens = keys.optional(report, "limit_tokens", |text| match whole(text)? {
         0 => Err(Wrong::new("zero", "at least 1, or leave it out")),
-        limit => Ok(Some(limit)),
+        limit => Ok(limit),
     });
-    fields.finish(report);
+    let prompt_tokens = keys.optional(report, "prompt_tokens", count);
+    let prefill = match keys.get("prefill") {
+        Some(prefill) => read_prefill(report, &prefill).map(Some),
+        None => Some(None),
+    };
     Some(Workload {
         routing: routing?,
         include_repetition: include_repetition?,
         fit: fit?,
         requests: requests?,
         limit_tokens: limit_tokens?,
+        prompt_tokens: prompt_tokens?,
+        prefill: prefill?,
     })
 }
 
-fn read_routing(report: &mut Report, field: &Field<'_>) -> Option<Routing> {
-    let (name, chosen) =
-        field.variant(report, "{ trace: my-trace.npz } or { zipf_markov: { skew: 0.8 } }")?;
-    match name {
+fn read_prefill(report: &mut Report, field: &Field<'_>) -> Option<Prefill> {
+    let chunk = field.keys(report, &PREFILL)?.or_default(report, "chunk", count)?;
+    Some(Prefill { chunk })
+}
+
+fn read_routing(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -> Option<Routing> {
+    let (name, chosen) = field.choice(report, ROUTINGS)?;
+    let routed = model.map(|model| model.blocks.iter().any(|block| block.kind == BlockKind::Expert));
+    let wrong = match (name, routed) {
+        ("dense", Some(true)) => {
+            Some(("the model routes tokens to experts", "write `{ trace: ... }` or `{ zipf_markov: {} }`"))
+        }
+        ("trace" | "zipf_markov", Some(false)) => {
+            Some(("the model has no routed experts", "write `{ dense: { requests: 4, tokens: 256 } }`"))
+        }
+        _ => None,
+    };
+    let routing = match name {
         "trace" => files(report, &chosen).map(Routing::Trace),
         "zipf_markov" => zipf_markov(report, &chosen).map(Routing::ZipfMarkov),
-        other => {
-            let message = format!("unknown routing `{other}`");
-            chosen.key_error(report, Wrong::new(message, one_of(other, ROUTINGS)));
-            None
-        }
+        _ => dense(report, &chosen).map(Routing::Dense),
+    };
+    if let Some((message, hint)) = wrong {
+        chosen.key_error(report, Wrong::new(message, hint));
+        return None;
     }
+    routing
 }
 
 fn files(report: &mut Report, field: &Field<'_>) -> Option<Vec<PathBuf>> {
@@ -76,14 +192,12 @@ fn files(report: &mut Report, field: &Field<'_>) -> Option<Vec<PathBuf>> {
 }
 
 fn zipf_markov(report: &mut Report, field: &Field<'_>) -> Option<ZipfMarkov> {
-    let what = "{ tokens: 4000, traces: 8, skew: 0.8, stickiness: 0.3, coupling: 0.3 }";
-    let mut fields = field.fields(report, what)?;
-    let tokens = fields.optional(report, "tokens", 4000, count);
-    let traces = fields.optional(report, "traces", 8, count);
-    let skew = fields.optional(report, "skew", 0.8, |text| between(text, 0.0, 4.0));
-    let stickiness = fields.optional(report, "stickiness", 0.3, |text| between(text, 0.0, 1.0));
-    let coupling = fields.optional(report, "coupling", 0.3, |text| between(text, 0.0, 1.0));
-    fields.finish(report);
+    let keys = field.keys(report, &ZIPF_MARKOV)?;
+    let tokens = keys.or_default(report, "tokens", count);
+    let traces = keys.or_default(report, "traces", count);
+    let skew = keys.or_default(report, "skew", |text| between(text, 0.0, 4.0));
+    let stickiness = keys.or_default(report, "stickiness", |text| between(text, 0.0, 1.0));
+    let coupling = keys.or_default(report, "coupling", |text| between(text, 0.0, 1.0));
     let drawn = ZipfMarkov {
         tokens: tokens?,
         traces: traces?,
@@ -99,102 +213,27 @@ fn zipf_markov(report: &mut Report, field: &Field<'_>) -> Option<ZipfMarkov> {
     Some(drawn)
 }
 
-fn between(text: &str, least: f64, most: f64) -> Result<f64, Wrong> {
-    let value = number(text)?;
-    match (least..=most).contains(&value) {
-        true => Ok(value),
-        false => Err(Wrong::new(format!("{text} is out of range"), format!("from {least} to {most}"))),
+fn dense(report: &mut Report, field: &Field<'_>) -> Option<Dense> {
+    let keys = field.keys(report, &DENSE)?;
+    let requests = keys.or_default(report, "requests", count);
+    let tokens = keys.or_default(report, "tokens", count);
+    let (requests, tokens) = (requests?, tokens?);
+    if requests.checked_mul(tokens).is_none() {
+        let message = format!("{requests} requests of {tokens} tokens");
+        field.key_error(report, Wrong::new(message, format!("at most {} tokens in all", u32::MAX)));
+        return None;
     }
+    Some(Dense { requests, tokens })
 }
 
 fn read_requests(report: &mut Report, field: &Field<'_>) -> Option<Requests> {
-    let (name, chosen) =
-        field.variant(report, "{ closed: { batch: 1 } } or { poisson: { rate: 4 /s, batch: 16 } }")?;
-    if !REQUESTS.contains(&name) {
-        let message = format!("unknown requests `{name}`");
-        chosen.key_error(report, Wrong::new(message, one_of(name, REQUESTS)));
-        return None;
+    let (name, chosen) = field.choice(report, REQUESTS)?;
+    if name == "closed" {
+        let batch = chosen.keys(report, &CLOSED)?.or_default(report, "batch", count)?;
+        return Some(Requests::Closed { batch });
     }
-    let mut fields = chosen.fields(report, "batch, and for poisson the rate")?;
-    let batch = fields.optional(report, "batch", 1, count);
-    let requests = match name {
-        "closed" => batch.map(|batch| Requests::Closed { batch }),
-        _ => {
-            let rate = fields.required(report, "rate", "4 /s", arrivals);
-            rate.zip(batch).map(|(rate, batch)| Requests::Poisson { rate, batch })
-        }
-    };
-    fields.finish(report);
-    requests
-}
-
-/// Reads `policy` and asks the registry about it.
-pub(crate) fn policy(report: &mut Report, field: &Field<'_>, check: PolicyCheck<'_>) -> Option<PolicyChoice> {
-    let (name, chosen) =
-        field.variant(report, "a name such as `lru`, or `{ predictive: { horizon: 32 } }`")?;
-    let named_only = matches!(field.node.value, Value::Scalar(_)) || matches!(chosen.node.value, Value::Null);
-    let mut read = Vec::new();
-    if !named_only {
-        let fields = chosen.fields(report, "parameter names, each with a number")?;
-        for entry in fields.entries {
-            let value = fields.field(entry).read(report, number);
-            read.push(value.map(|value| (entry.key.clone(), value)));
-        }
-    }
-    let params: BTreeMap<String, f64> = read.into_iter().collect::<Option<_>>()?;
-    if let Err(complaint) = check(name, &params) {
-        let meant = chosen.node.entries().iter().find(|entry| Some(&entry.key) == complaint.key.as_ref());
-        let wrong = Wrong { message: complaint.message, hint: complaint.hint };
-        match meant {
-            Some(entry) => report.error(entry.key_at, &join(&chosen.path, &entry.key), wrong),
-            None => chosen.key_error(report, wrong),
-        }
-        return None;
-    }
-    Some(PolicyChoice { name: name.to_owned(), params })
-}
-
-/// Reads `guard`.
-pub(crate) fn guard(report: &mut Report, field: Option<Field<'_>>) -> Option<Guard> {
-    let Some(field) = field else {
-        return Some(Guard { drift_budget: 0.0, window: WINDOW, floors: BTreeMap::new() });
-    };
-    let mut fields = field.fields(report, "drift_budget, window and floors")?;
-    let drift_budget = fields.optional(report, "drift_budget", 0.0, fraction);
-    let window = fields.optional(report, "window", WINDOW, count);
-    let floors = fields.get("floors").map_or(Some(BTreeMap::new()), |floors| read_floors(report, &floors));
-    fields.finish(report);
-    Some(Guard { drift_budget: drift_budget?, window: window?, floors: floors? })
-}
-
-fn read_floors(report: &mut Report, field: &Field<'_>) -> Option<BTreeMap<BlockKind, policy::FormatId>> {
-    let fields =
-        field.fields(report, "kinds of block, each with a format: { attention: bf16, expert: int4_g32 }")?;
-    let mut floors = Vec::new();
-    for entry in fields.entries {
-        let floor = fields.field(entry);
-        let kind =
-            name_of("kind of block", KINDS)(&entry.key).map_err(|wrong| floor.key_error(report, wrong)).ok();
-        floors.push(floor.read(report, format).and_then(|format| Some((kind?, format))));
-    }
-    floors.into_iter().collect()
-}
-
-/// Reads `slo`.
-pub(crate) fn slo(report: &mut Report, field: Option<Field<'_>>) -> Option<Option<Slo>> {
-    let Some(field) = field else { return Some(None) };
-    let mut fields = field.fields(report, "ttft, tpot and percentile")?;
-    let ttft = fields.optional(report, "ttft", None, |text| time_above_zero(text).map(Some));
-    let tpot = fields.optional(report, "tpot", None, |text| time_above_zero(text).map(Some));
-    let percentile = fields.optional(report, "percentile", PERCENTILE, |text| match number(text)? {
-        share if share > 0.0 && share < 100.0 => Ok(share),
-        _ => Err(Wrong::new(format!("{text} is no percentile"), "more than 0 and less than 100, such as 99")),
-    });
-    fields.finish(report);
-    let slo = Slo { ttft: ttft?, tpot: tpot?, percentile: percentile? };
-    if slo.ttft.is_none() && slo.tpot.is_none() {
-        field.key_error(report, Wrong::new("no objective", "give `ttft: 2 s`, `tpot: 50 ms` or both"));
-        return None;
-    }
-    Some(Some(slo))
+    let keys = chosen.keys(report, &POISSON)?;
+    let rate = keys.required(report, "rate", arrivals);
+    let batch = keys.or_default(report, "batch", count);
+    Some(Requests::Poisson { rate: rate?, batch: batch? })
 }

@@ -54,16 +54,20 @@ pub struct Summary {
     pub extra_waves: u64,
     /// Requests finished.
     pub requests_completed: u64,
-    /// Tokens decoded.
+    /// Prompt tokens computed.
+    pub prompt_tokens: u64,
+    /// Tokens put out.
     pub output_tokens: u64,
     /// Layer steps run.
     pub layer_steps: u64,
-    /// `trace` or `synthetic`.
+    /// `trace`, `synthetic`, or `none` for a model without a router.
     pub gates: &'static str,
     /// Policy.
     pub policy: String,
     /// Events of the simulation.
     pub events: u64,
+    /// Time until weights were where the run begins with them, in seconds.
+    pub load_s: f64,
     /// Time simulated, in seconds.
     pub simulated_s: f64,
     /// Time the accelerator computed, in seconds.
@@ -182,11 +186,13 @@ impl Summary {
             speculations_used: tally.speculations_used,
             extra_waves: tally.extra_waves,
             requests_completed: tally.requests.len() as u64,
+            prompt_tokens: tally.prompt_tokens,
             output_tokens: tally.output_tokens,
             layer_steps: tally.layer_steps,
             gates: outcome.world.gates(),
             policy: policy.to_owned(),
             events: outcome.world.ticks(),
+            load_s: Nanos(outcome.world.loaded().0).as_secs_f64(),
             simulated_s: seconds,
             compute_s: outcome.world.compute_time().as_secs_f64(),
             seed: case.seed,
@@ -275,12 +281,12 @@ pub fn percentile(sorted: &[f64], percent: f64) -> Option<f64> {
 
 fn links(case: &Case, outcome: &Outcome, seconds: f64) -> Vec<LinkUse> {
     let name = |tier| case.machine.tier(tier).name.as_str();
-    let each = outcome.world.links().iter().map(|link| LinkUse {
-        name: link.spec().name.clone(),
-        direction: format!("{} to {}", name(link.spec().from), name(link.spec().to)),
-        bytes: link.count().bytes,
-        utilization: ratio(link.count().busy.as_secs_f64(), seconds),
-        mean_queue_us: ratio(link.count().queued.as_secs_f64() * 1e6, link.count().copies as f64),
+    let each = outcome.world.links().map(|(link, count)| LinkUse {
+        name: link.name.clone(),
+        direction: format!("{} to {}", name(link.from), name(link.to)),
+        bytes: count.bytes,
+        utilization: ratio(count.busy.as_secs_f64(), seconds),
+        mean_queue_us: ratio(count.queued.as_secs_f64() * 1e6, count.copies as f64),
     });
     each.collect()
 }

@@ -1,11 +1,12 @@
 //! From a scenario to a case: traces opened or generated, budgets counted, tables turned.
 
-use crate::simulate::{CHUNK, Case, RunFailure};
+use crate::simulate::{Case, Load, RunFailure};
 use crate::workload::Arrivals;
 use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
+use policy::schedule::Pace;
 use policy::{Bytes, TierId};
-use scenarios::{PolicyComplaint, Requests, Routing, Scenario, ZipfMarkov};
+use scenarios::{Dense, PolicyComplaint, Requests, Routing, Scenario, ZipfMarkov};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,9 +24,10 @@ impl Case {
     /// A trace cannot be read, or does not belong to the model.
     pub fn from_scenario(scenario: &Scenario) -> Result<Case, RunFailure> {
         let workload = &scenario.workload;
-        let routing = match &workload.routing {
-            Routing::Trace(paths) => open_all(paths, scenario)?,
-            Routing::ZipfMarkov(zipf) => generated(scenario, zipf, 0)?,
+        let load = match &workload.routing {
+            Routing::Trace(paths) => Load::Routed(Arc::new(open_all(paths, scenario)?)),
+            Routing::ZipfMarkov(zipf) => Load::Routed(Arc::new(generated(scenario, zipf, 0)?)),
+            &Routing::Dense(Dense { requests, tokens }) => Load::Dense { requests, tokens },
         };
         let fit = match (&workload.routing, workload.fit.as_slice()) {
             (Routing::ZipfMarkov(zipf), []) => Some(generated(scenario, zipf, FIT_DRAWS)?),
@@ -59,12 +61,19 @@ impl Case {
                 floors: scenario.guard.floors.clone(),
                 sensitivity,
             },
-            routing: Arc::new(routing),
+            load,
             include_repetition: workload.include_repetition,
             fit: fit.map(Arc::new),
             arrivals,
             max_batch: max_batch as usize,
-            chunk: CHUNK,
+            prompt_tokens: workload.prompt_tokens.unwrap_or(0),
+            prefill_chunk: workload.prefill.map(|prefill| prefill.chunk),
+            load_from: scenario.load,
+            pace: Pace {
+                chunk: scenario.schedule.chunk,
+                background_share: scenario.schedule.background_share,
+                spill_share: scenario.schedule.spill_share,
+            },
             limit_tokens: workload.limit_tokens,
             slo: scenario.slo,
             seed: scenario.seed,
@@ -82,9 +91,9 @@ fn open_all(paths: &[PathBuf], scenario: &Scenario) -> Result<RoutingTrace, Trac
 }
 
 fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<RoutingTrace, RunFailure> {
-    let layer = scenario.model.layers.first();
+    let layer = scenario.model.routed_layers().next();
     generate(&Params {
-        layers: scenario.model.layers.len() as u32,
+        layers: scenario.model.routed_layers().count() as u32,
         experts: layer.map_or(0, |layer| layer.blocks),
         top_k: layer.map_or(0, |layer| layer.selected),
         traces: zipf.traces,

@@ -1,13 +1,14 @@
 //! One simulated run, from a resolved case to its outcome.
 
-use crate::workload::{Arrivals, Workload};
-use crate::world::{World, WorldError};
+use crate::workload::{Arrivals, Needs, Workload};
+use crate::world::{Placement, World, WorldError};
 use policy::event::{Command, Event, EventKind, Platform};
 use policy::guard::GuardSpec;
 use policy::machine::Class;
 use policy::orchestrator::{ControlError, RunError, Setup};
 use policy::record::Decision;
 use policy::registry::{Entry, SimulateError, SimulateInput, registry};
+use policy::schedule::Pace;
 use policy::{Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, run};
 use std::sync::Arc;
 use thiserror::Error;
@@ -30,18 +31,24 @@ pub struct Case {
     pub encoded: Vec<FormatId>,
     /// What the operator allows.
     pub guard: GuardSpec,
-    /// What the router chose.
-    pub routing: Arc<RoutingTrace>,
+    /// Which blocks tokens need.
+    pub load: Load,
     /// Whether traces that repeat themselves are served too.
     pub include_repetition: bool,
     /// What fitted policies may learn from.
     pub fit: Option<Arc<RoutingTrace>>,
     /// When requests come in.
     pub arrivals: Arrivals,
-    /// Requests that decode together, at most.
+    /// Requests that run together, at most.
     pub max_batch: usize,
-    /// Size of the chunks of background moves.
-    pub chunk: Bytes,
+    /// Length of the prompts that are not recorded, in tokens.
+    pub prompt_tokens: u32,
+    /// The most tokens of one step, where prompts are computed.
+    pub prefill_chunk: Option<u32>,
+    /// The tier that weights are loaded from at the beginning, if they are not in place.
+    pub load_from: Option<TierId>,
+    /// How background moves are kept from crowding a link.
+    pub pace: Pace,
     /// Tokens decoded over all requests, at most.
     pub limit_tokens: Option<u64>,
     /// The service objectives, if any.
@@ -50,9 +57,19 @@ pub struct Case {
     pub seed: u64,
 }
 
-/// Background moves are cut to this: a demand waits for 37 us at most behind one on PCIe 5 x16, and the submit cost of
-/// a chunk stays under a tenth of its time.
-pub const CHUNK: Bytes = Bytes(1 << 20);
+/// Which blocks the tokens of a run need.
+#[derive(Clone, Debug)]
+pub enum Load {
+    /// The experts that a router chose.
+    Routed(Arc<RoutingTrace>),
+    /// All of them: this many requests of so many tokens.
+    Dense {
+        /// Requests.
+        requests: u32,
+        /// Tokens each puts out.
+        tokens: u32,
+    },
+}
 
 /// What to keep of a run beside its counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,14 +139,23 @@ impl From<RunError<WorldError>> for RunFailure {
 }
 
 impl Case {
+    /// What the router chose, if the model has one.
+    pub fn routing(&self) -> Option<&Arc<RoutingTrace>> {
+        match &self.load {
+            Load::Routed(routing) => Some(routing),
+            Load::Dense { .. } => None,
+        }
+    }
+
     /// Checks that the routing belongs to the model.
     ///
     /// # Errors
     /// [`RunFailure::Shape`] where it does not.
     pub fn check(&self) -> Result<(), RunFailure> {
-        let shape = self.routing.shape();
+        let Some(routing) = self.routing() else { return Ok(()) };
+        let shape = routing.shape();
         let experts = self.model.uniform_blocks().unwrap_or(0);
-        let layers = self.model.layers.len() as u32;
+        let layers = self.model.routed_layers().count() as u32;
         if shape.layers == layers && shape.experts == experts {
             return Ok(());
         }
@@ -148,10 +174,23 @@ impl Case {
     /// The routing cannot be served, or the home copies do not fit.
     pub fn world(&self, timeline: bool) -> Result<World, RunFailure> {
         self.check()?;
-        let source = BatchSource::new(self.routing.clone(), self.include_repetition, self.seed)?;
-        let workload = Workload::new(source, self.arrivals, self.limit_tokens, self.seed);
+        let needs = match &self.load {
+            Load::Routed(routing) => {
+                Needs::Routed(BatchSource::new(routing.clone(), self.include_repetition, self.seed)?)
+            }
+            &Load::Dense { requests, tokens } => Needs::Dense { requests, tokens },
+        };
         let (machine, model) = (self.machine.clone(), self.model.clone());
-        Ok(World::new(machine, model, self.home, &self.encoded, workload, timeline)?)
+        let workload = Workload::new(
+            needs,
+            model.clone(),
+            self.prompt_tokens,
+            self.arrivals,
+            self.limit_tokens,
+            self.seed,
+        );
+        let placement = Placement { home: self.home, encoded: &self.encoded, load_from: self.load_from };
+        Ok(World::new(machine, model, placement, workload, timeline)?)
     }
 
     /// The controller at time zero.
@@ -184,7 +223,9 @@ impl Case {
             encoded: self.encoded.clone(),
             guard: self.guard.clone(),
             max_batch: self.max_batch,
-            chunk: self.chunk,
+            prefill_chunk: self.prefill_chunk,
+            loading: self.load_from.is_some(),
+            pace: self.pace,
             record,
         };
         Ok(Orchestrator::new(setup, policy)?)
@@ -216,8 +257,9 @@ impl Case {
 
     /// Blocks that one layer step can demand at most.
     pub fn largest_demand(&self) -> usize {
+        let tokens = self.max_batch.max(self.prefill_chunk.unwrap_or(0) as usize);
         let of = |layer: &policy::model::Layer| {
-            (layer.selected as usize * self.max_batch).min(layer.blocks as usize)
+            (layer.selected as usize).saturating_mul(tokens).min(layer.blocks as usize)
         };
         self.model.layers.iter().map(of).max().unwrap_or(0)
     }

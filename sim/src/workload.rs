@@ -1,9 +1,10 @@
-//! The load: which requests come when, and which experts their tokens choose.
+//! The load: which requests come when, and which blocks their tokens need.
 
-use policy::event::Routed;
-use policy::{LayerId, RequestId, Time};
+use policy::event::{Routed, Slice};
+use policy::{BlockId, LayerId, Model, Time};
 use rand_distr::{Distribution, Exp};
 use rand_pcg::Pcg64Mcg;
+use std::sync::Arc;
 use traces::{BatchSource, GateOrigin};
 
 /// When requests come in.
@@ -26,40 +27,85 @@ pub enum Arrivals {
 pub struct Request {
     /// When it comes in; `None` if it waits for another to finish.
     pub at: Option<Time>,
-    /// Tokens in its cache when decoding begins.
+    /// Tokens of its prompt.
     pub context: u32,
-    /// Tokens to decode.
+    /// Tokens to put out.
     pub tokens: u32,
 }
 
-/// The requests of a run, each one trace of the routing, decoded token by token.
+/// Which blocks tokens need.
+#[derive(Clone, Debug)]
+pub enum Needs {
+    /// The experts that a router chose, one trace a request.
+    Routed(BatchSource),
+    /// Every block of every layer: the model has no router. This many requests of so many tokens each.
+    Dense {
+        /// Requests.
+        requests: u32,
+        /// Tokens each puts out.
+        tokens: u32,
+    },
+}
+
+/// The requests of a run.
 #[derive(Debug)]
 pub struct Workload {
-    source: BatchSource,
+    needs: Needs,
+    model: Arc<Model>,
+    /// For each layer of the model, its place among those with a router.
+    routers: Vec<Option<usize>>,
     requests: Vec<Request>,
-    members: Vec<(usize, usize)>,
+    /// Decoded rows before each request, all of them in the end: where stand-ins for prompts are looked up.
+    rows_before: Vec<u64>,
+    seed: u64,
+    /// The rows of the routing that a step follows.
+    rows: Vec<usize>,
 }
 
 /// Stream of the arrival process, apart from those of routing and gates.
 const ARRIVAL_STREAM: u64 = 0x6172_7269_7661_6c73;
+/// An odd number with well-mixed bits: spreads the places where prompts begin.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Workload {
-    /// One request a trace. At most `limit` tokens are decoded over all requests of one client's turn, if it is set:
-    /// later requests are cut or left out.
-    pub fn new(source: BatchSource, arrivals: Arrivals, limit: Option<u64>, seed: u64) -> Workload {
+    /// The requests of a run. `prompt` is the length of prompts that are not recorded. At most `limit` tokens are put
+    /// out over all requests, if it is set: later requests are cut or left out.
+    pub fn new(
+        needs: Needs,
+        model: Arc<Model>,
+        prompt: u32,
+        arrivals: Arrivals,
+        limit: Option<u64>,
+        seed: u64,
+    ) -> Workload {
+        let all: Vec<(u32, u32)> = match &needs {
+            Needs::Routed(source) => (0..source.requests())
+                .map(|index| {
+                    (source.request(index).prompt_tokens.unwrap_or(prompt), source.tokens(index) as u32)
+                })
+                .collect(),
+            &Needs::Dense { requests, tokens } => vec![(prompt, tokens); requests as usize],
+        };
+        let rows_before = all.iter().scan(0, |sum, &(_, tokens)| {
+            let before = *sum;
+            *sum += u64::from(tokens);
+            Some(before)
+        });
+        let rows_before = rows_before.collect();
         let mut left = limit.unwrap_or(u64::MAX);
         let mut requests = Vec::new();
-        for index in 0..source.requests() {
-            let tokens = (source.tokens(index) as u64).min(left);
-            if tokens == 0 {
-                continue;
+        for (context, tokens) in all {
+            let tokens = u64::from(tokens).min(left);
+            if tokens > 0 {
+                left -= tokens;
+                requests.push(Request { at: None, context, tokens: tokens as u32 });
             }
-            left -= tokens;
-            let context = source.request(index).prompt_tokens.unwrap_or(0);
-            requests.push(Request { at: None, context, tokens: tokens as u32 });
         }
         schedule(&mut requests, arrivals, seed);
-        Workload { source, requests, members: Vec::new() }
+        let mut routed = 0..;
+        let routers = model.layers.iter().map(|layer| layer.is_routed().then(|| routed.next()).flatten());
+        let routers = routers.collect();
+        Workload { needs, routers, model, requests, rows_before, seed, rows: Vec::new() }
     }
 
     /// The requests, in order of arrival.
@@ -69,19 +115,70 @@ impl Workload {
 
     /// Where the gate weights come from.
     pub fn gates(&self) -> &'static str {
-        match self.source.gate_origin() {
-            GateOrigin::Trace => "trace",
-            GateOrigin::Synthetic => "synthetic",
+        match &self.needs {
+            Needs::Dense { .. } => "none",
+            Needs::Routed(source) => match source.gate_origin() {
+                GateOrigin::Trace => "trace",
+                GateOrigin::Synthetic => "synthetic",
+            },
         }
     }
 
-    /// The experts of a layer for one token of each member: (request, tokens it has decoded).
-    pub fn route(&mut self, members: &[(RequestId, u32)], layer: LayerId) -> Vec<Routed> {
-        self.members.clear();
-        self.members.extend(members.iter().map(|&(request, token)| (request.index(), token as usize)));
+    /// What the tokens of a step need at a layer: what its router chose, or all of its blocks where it has none.
+    pub fn route(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Routed> {
+        let data = self.model.layer(layer);
+        let (Some(router), true) = (self.routers[layer.index()], data.is_routed()) else {
+            let tokens = slices.iter().map(|slice| slice.tokens).sum();
+            let blocks = (data.first_block.0..data.first_block.0 + data.blocks).map(BlockId);
+            return blocks.map(|block| Routed { block, tokens, gate_squared: tokens as f32 }).collect();
+        };
+        let first_block = data.first_block.0;
+        self.rows.clear();
+        for slice in slices {
+            self.follow(slice);
+        }
         let mut routed = Vec::new();
-        self.source.merge(&self.members, layer.index(), &mut routed);
+        if let Needs::Routed(source) = &mut self.needs {
+            source.merge_rows(self.rows.iter().copied(), router, &mut routed);
+            // The trace numbers blocks as if all layers had a router.
+            let before = router as u32 * source.shape().experts;
+            routed.iter_mut().for_each(|block| block.block.0 += first_block - before);
+        }
         routed
+    }
+
+    /// Notes which rows of the routing a slice's tokens follow. A decoded token has its own. A prompt's tokens have theirs
+    /// as far as they are recorded; the others follow consecutive decoded tokens from a place of their own.
+    fn follow(&mut self, slice: &Slice) {
+        let Needs::Routed(source) = &self.needs else { return };
+        let request = slice.request.index();
+        let context = self.requests[request].context;
+        let decoded = slice.cached.saturating_sub(context);
+        if slice.cached >= context {
+            self.rows.push(source.row(request, decoded as usize));
+            return;
+        }
+        let recorded = source.prompt_rows(request);
+        let unrecorded = context as usize - recorded.len().min(context as usize);
+        for token in slice.cached as usize..(slice.cached + slice.tokens) as usize {
+            match token.checked_sub(unrecorded) {
+                Some(place) => self.rows.push(recorded.start + place),
+                None => {
+                    let row = self.stand_in(source, request, token as u64);
+                    self.rows.push(row);
+                }
+            }
+        }
+    }
+
+    /// The row that an unrecorded prompt token follows.
+    fn stand_in(&self, source: &BatchSource, request: usize, token: u64) -> usize {
+        let last = self.rows_before.len() - 1;
+        let rows = self.rows_before[last] + source.tokens(last) as u64;
+        let begins = (self.seed ^ (request as u64 + 1)).wrapping_mul(SPREAD) % rows;
+        let row = (begins + token) % rows;
+        let stand_in = self.rows_before.partition_point(|&before| before <= row) - 1;
+        source.row(stand_in, (row - self.rows_before[stand_in]) as usize)
     }
 }
 

@@ -1,13 +1,16 @@
 //! The simulator as a platform: commands become events at the time physics gives them.
 
-use crate::compute;
-use crate::link::{Delivered, LinkSim};
+mod moves;
+
+use self::moves::Moving;
+use crate::compute::Kernel;
+use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
 use crate::queue::{Queue, Rank};
-use crate::timeline::{self, Chunk, Timeline};
+use crate::timeline::{self, Timeline};
 use crate::workload::Workload;
-use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part, Platform, Read};
-use policy::score::coding_time;
+use policy::event::{Command, Event, EventKind, Form, Part, Platform, Read, Slice};
+use policy::machine::Class;
 use policy::sizes::Sizes;
 use policy::{
     BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
@@ -24,19 +27,17 @@ pub enum WorldError {
     /// Memory refuses.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// Two tiers have no link between them.
-    #[error("no link leads from {from:?} to {to:?}")]
-    NoLink {
-        /// The copy read.
-        from: Form,
-        /// The copy made.
-        to: Form,
-    },
+    /// Two tiers have no links between them.
+    #[error(transparent)]
+    NoPath(#[from] NoPath),
     /// Times so long that they can no longer be added up.
     #[error(
         "the run goes on for more than 292 years of simulated time: a latency is too long, or a rate too low"
     )]
     TooLate,
+    /// A part of a layer is to be computed while another is.
+    #[error("the accelerator is busy")]
+    Busy,
     /// A move is cancelled that is not under way.
     #[error("move {0:?} is not under way")]
     NoSuchMove(MoveId),
@@ -55,21 +56,43 @@ pub enum WorldError {
 /// What the queue holds.
 #[derive(Clone, Copy, Debug)]
 enum Tick {
-    Link(LinkId),
-    Arrived { id: MoveId, bytes: Bytes, queued: Nanos },
-    Computed { layer: LayerId, part: Part },
+    /// A chunk has been encoded and goes on to its links.
+    Encoded {
+        id: MoveId,
+        bytes: Bytes,
+    },
+    Arrived {
+        id: MoveId,
+        bytes: Bytes,
+        queued: Nanos,
+    },
+    Computed,
+    Loaded,
     Request(RequestId),
 }
 
+/// What weights move as at the beginning of a run: no move of the controller's has this number.
+const WEIGHTS: MoveId = MoveId(u64::MAX);
+
+/// Where blocks are when a run begins.
 #[derive(Clone, Copy, Debug)]
-struct Moving {
-    block: BlockId,
-    from: Form,
-    to: Form,
-    class: MoveClass,
-    sent: Bytes,
-    arrived: Bytes,
-    whole: Option<Bytes>,
+pub struct Placement<'a> {
+    /// The tier of the home copies.
+    pub home: TierId,
+    /// Formats kept there beside the native one.
+    pub encoded: &'a [FormatId],
+    /// The tier that home copies and resident weights are loaded from first, if they are not in place.
+    pub load_from: Option<TierId>,
+}
+
+/// The kernel that is running.
+#[derive(Clone, Debug)]
+struct Running {
+    layer: LayerId,
+    part: Part,
+    batch: Arc<[Slice]>,
+    since: Time,
+    operations: Nanos,
 }
 
 /// See the module.
@@ -80,17 +103,19 @@ pub struct World {
     sizes: Sizes,
     now: Time,
     queue: Queue<Tick>,
-    links: Vec<LinkSim>,
+    fabric: Fabric,
     memory: Memory,
-    coder_free: Time,
+    /// When the accelerator's coder and the host's are free.
+    coders: [Time; 2],
     /// Moves with bytes handed over, by id: a handful at any time.
     moves: Vec<(MoveId, Moving)>,
     workload: Workload,
-    progress: Vec<u32>,
     /// The first request that is not in the queue yet.
     next_request: usize,
-    batch: Vec<(RequestId, u32)>,
-    contexts: Vec<u32>,
+    running: Option<Running>,
+    /// Loads that have not arrived, and when the last one had.
+    loading: u32,
+    loaded: Time,
     delivered: Vec<Delivered>,
     compute_time: Nanos,
     ticks: u64,
@@ -105,11 +130,11 @@ impl World {
     pub fn new(
         machine: Arc<Machine>,
         model: Arc<Model>,
-        home: TierId,
-        encoded: &[FormatId],
+        placement: Placement<'_>,
         workload: Workload,
         record_timeline: bool,
     ) -> Result<World, WorldError> {
+        let Placement { home, encoded, load_from } = placement;
         let mut memory = Memory::new(machine.clone(), &model);
         for (index, block) in model.blocks.iter().enumerate() {
             let formats =
@@ -126,8 +151,7 @@ impl World {
             timeline.level(home, Time(0), memory.used(home));
         }
         let mut world = World {
-            links: machine.links.iter().cloned().map(LinkSim::new).collect(),
-            progress: vec![0; workload.requests().len()],
+            fabric: Fabric::new(&machine),
             sizes: Sizes::new(&model),
             paths: Paths::new(&machine),
             machine,
@@ -135,19 +159,35 @@ impl World {
             now: Time(0),
             queue: Queue::default(),
             memory,
-            coder_free: Time(0),
+            coders: [Time(0); 2],
             moves: Vec::new(),
             workload,
             next_request: 0,
-            batch: Vec::new(),
-            contexts: Vec::new(),
+            running: None,
+            loading: 0,
+            loaded: Time(0),
             delivered: Vec::new(),
             compute_time: Nanos::ZERO,
             ticks: 0,
             timeline,
         };
+        if let Some(from) = load_from {
+            world.load(from, home)?;
+        }
         world.expect_request();
         Ok(world)
+    }
+
+    /// Begins to load resident weights and, where they live elsewhere, home copies.
+    fn load(&mut self, from: TierId, home: TierId) -> Result<(), WorldError> {
+        let fast = self.machine.tiers_of(Class::Fast).next().unwrap_or_default();
+        for (to, bytes) in [(fast, self.model.resident_bytes()), (home, self.memory.used(home))] {
+            if to != from {
+                self.fabric.submit(Time(0), WEIGHTS, from, to, bytes)?;
+                self.loading += 1;
+            }
+        }
+        Ok(())
     }
 
     /// The present.
@@ -155,9 +195,15 @@ impl World {
         self.now
     }
 
-    /// The link directions.
-    pub fn links(&self) -> &[LinkSim] {
-        &self.links
+    /// What each link direction has carried.
+    pub fn links(&self) -> impl Iterator<Item = (&policy::machine::Link, LinkCount)> {
+        let ids = (0u8..).map(LinkId);
+        self.machine.links.iter().zip(ids).map(|(link, id)| (link, self.fabric.count(self.now, id)))
+    }
+
+    /// When weights were in place: zero where they were from the beginning.
+    pub fn loaded(&self) -> Time {
+        self.loaded
     }
 
     /// What memory has seen.
@@ -185,23 +231,20 @@ impl World {
         self.timeline.as_ref()
     }
 
-    fn tick(&mut self, tick: Tick) -> Option<EventKind> {
-        match tick {
-            Tick::Link(link) => {
-                self.collect(link);
+    fn tick(&mut self, tick: Tick) -> Result<Option<EventKind>, WorldError> {
+        Ok(match tick {
+            Tick::Encoded { id, bytes } => {
+                self.encoded(id, bytes)?;
                 None
             }
             Tick::Arrived { id, bytes, queued } => {
-                let place = self.place(id).ok()?;
-                let moving = &mut self.moves[place].1;
-                moving.arrived += bytes;
-                if moving.whole == Some(moving.arrived) {
-                    let (_, Moving { block, to, .. }) = self.moves.remove(place);
-                    self.memory.publish(block, to);
-                }
-                Some(EventKind::ChunkDone { id, queued })
+                self.arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
             }
-            Tick::Computed { layer, part } => Some(self.computed(layer, part)),
+            Tick::Computed => self.computed(),
+            Tick::Loaded => {
+                self.loaded = self.now;
+                Some(EventKind::Loaded)
+            }
             Tick::Request(request) => {
                 self.expect_request();
                 let data = self.workload.requests()[request.index()];
@@ -211,70 +254,44 @@ impl World {
                     output_tokens: data.tokens,
                 })
             }
-        }
+        })
     }
 
-    fn computed(&mut self, layer: LayerId, part: Part) -> EventKind {
-        match part {
-            Part::Mixer => EventKind::LayerRouted { layer, routed: self.workload.route(&self.batch, layer) },
+    fn computed(&mut self) -> Option<EventKind> {
+        let Running { layer, part, batch, since, .. } = self.running.take()?;
+        let took = self.now.since(since);
+        self.compute_time += took;
+        if let Some(timeline) = &mut self.timeline {
+            timeline.compute(layer, part, since, took);
+        }
+        Some(match part {
+            Part::Mixer => EventKind::LayerRouted { layer, routed: self.workload.route(&batch, layer) },
             Part::Experts => EventKind::LayerDone { layer },
-            Part::Head => {
-                for &(request, _) in &self.batch {
-                    self.progress[request.index()] += 1;
-                }
-                EventKind::HeadDone
-            }
-        }
+            Part::Head => EventKind::HeadDone,
+        })
     }
 
-    /// Takes finished copies off a link and lets the rest go on.
-    fn collect(&mut self, link: LinkId) {
+    /// Takes whatever has left the links and memories by now.
+    fn collect(&mut self) {
         let mut delivered = std::mem::take(&mut self.delivered);
-        self.links[link.index()].collect(self.now, &mut delivered);
-        let latency = self.links[link.index()].spec().latency;
-        for copy in delivered.drain(..) {
-            let Ok(place) = self.place(copy.id) else { continue };
-            let moving = self.moves[place].1;
-            if let Some(timeline) = &mut self.timeline {
-                let Moving { block, from, to, class, .. } = moving;
-                let Delivered { id, bytes, queued, taken_up } = copy;
-                let chunk = Chunk { id, block, from, to, class, bytes, queued };
-                timeline.carried(link, chunk, taken_up, self.now);
+        self.fabric.collect(self.now, &mut delivered);
+        for delivered in delivered.drain(..) {
+            match delivered.flow {
+                Flow::Read { .. } => {
+                    let Some(Running { since, operations, .. }) = self.running else { continue };
+                    let end = self.now.max(since + operations) + self.machine.accelerator.launch;
+                    self.queue.push(end, Rank::Completion, Tick::Computed);
+                }
+                Flow::Copy { id: WEIGHTS, from, to } => {
+                    self.loading -= 1;
+                    if self.loading == 0 {
+                        self.queue.push(self.now + self.latency(from, to), Rank::Transfer, Tick::Loaded);
+                    }
+                }
+                Flow::Copy { id, from, to } => self.left(id, (from, to), &delivered),
             }
-            self.memory.carried(moving.from.tier, moving.to.tier, copy.bytes);
-            let last = moving.whole == Some(moving.sent);
-            let coding = if last { self.coding(&moving) } else { Nanos::ZERO };
-            let tick = Tick::Arrived { id: copy.id, bytes: copy.bytes, queued: copy.queued };
-            self.queue.push(self.now + latency + coding, Rank::Transfer, tick);
         }
         self.delivered = delivered;
-        self.reschedule(link);
-    }
-
-    fn coding(&self, moving: &Moving) -> Nanos {
-        let native = self.sizes.bytes(moving.block, self.model.block(moving.block).native);
-        let Moving { from, to, .. } = *moving;
-        coding_time(&self.machine, to.tier, native, from.format, to.format).unwrap_or_default()
-    }
-
-    fn place(&self, id: MoveId) -> Result<usize, usize> {
-        self.moves.binary_search_by_key(&id, |(id, _)| *id)
-    }
-
-    fn reschedule(&mut self, link: LinkId) {
-        let busy = self.links[link.index()].is_busy();
-        let opposite = self.links[link.index()].spec().opposite;
-        if let Some(opposite) = opposite {
-            self.links[opposite.index()].set_opposite_busy(self.now, busy);
-            self.expect_link(opposite);
-        }
-        self.expect_link(link);
-    }
-
-    fn expect_link(&mut self, link: LinkId) {
-        if let Some(at) = self.links[link.index()].announce() {
-            self.queue.push(at, Rank::Transfer, Tick::Link(link));
-        }
     }
 
     /// Puts the next request with a time of its own into the queue: they come in order.
@@ -286,70 +303,28 @@ impl World {
         }
     }
 
-    fn begin_chunk(&mut self, chunk: MoveChunk) -> Result<(), WorldError> {
-        let MoveChunk { id, block, from, to, class, .. } = chunk;
-        let place = match self.place(id) {
-            Ok(place) => place,
-            Err(place) => {
-                self.memory.expect(block, from)?;
-                self.memory.reserve(block, to)?;
-                self.note_level(to.tier);
-                let new =
-                    Moving { block, from, to, class, sent: Bytes::ZERO, arrived: Bytes::ZERO, whole: None };
-                self.moves.insert(place, (id, new));
-                place
-            }
-        };
-        let moving = &mut self.moves[place].1;
-        if moving.sent != chunk.offset {
-            return Err(WorldError::OutOfOrder { id, offset: chunk.offset, sent: moving.sent });
-        }
-        moving.sent += chunk.len;
-        moving.whole = chunk.last.then_some(moving.sent);
-        let moving = *moving;
-        if from.tier == to.tier {
-            let start = self.coder_free.max(self.now);
-            let queued = start.since(self.now);
-            let coding = self.coding(&moving);
-            self.coder_free = start + coding;
-            if let Some(timeline) = &mut self.timeline {
-                timeline.coding(block, from, to, start, coding);
-            }
-            let tick = Tick::Arrived { id, bytes: chunk.len, queued };
-            self.queue.push(self.coder_free, Rank::Transfer, tick);
-            return Ok(());
-        }
-        let path = self.paths.between(from.tier, to.tier).ok_or(WorldError::NoLink { from, to })?;
-        let &[link] = path.links.as_slice() else { return Err(WorldError::NoLink { from, to }) };
-        self.links[link.index()].submit(self.now, id, chunk.len);
-        self.reschedule(link);
-        Ok(())
-    }
-
     fn begin_compute(
         &mut self,
         layer: LayerId,
         part: Part,
-        batch: &[RequestId],
+        batch: Arc<[Slice]>,
         reads: &[Read],
     ) -> Result<(), WorldError> {
+        if self.running.is_some() {
+            return Err(WorldError::Busy);
+        }
         for read in reads {
             self.memory.expect(read.block, read.form)?;
             self.memory.compute_reads(read.block, read.form);
         }
-        self.batch.clear();
-        self.contexts.clear();
-        for &request in batch {
-            let done = self.progress[request.index()];
-            self.batch.push((request, done));
-            self.contexts.push(self.workload.requests()[request.index()].context + done);
-        }
-        let time = compute::time(&self.machine, &self.model, &self.sizes, layer, part, &self.contexts, reads);
-        self.compute_time += time;
-        if let Some(timeline) = &mut self.timeline {
-            timeline.compute(layer, part, self.now, time);
-        }
-        self.queue.push(self.now + time, Rank::Completion, Tick::Computed { layer, part });
+        let context = |slice: &Slice| self.workload.requests()[slice.request.index()].context;
+        let emits = |slice: &&Slice| slice.cached + slice.tokens >= context(slice);
+        let emitting = batch.iter().filter(emits).count() as u64;
+        let kernel =
+            Kernel::of(&self.machine, &self.model, &self.sizes, (layer, part), &batch, emitting, reads);
+        let fast = self.machine.tiers_of(Class::Fast).next().unwrap_or_default();
+        self.running = Some(Running { layer, part, batch, since: self.now, operations: kernel.operations });
+        self.fabric.read(self.now, 0, fast, kernel.bytes, self.machine.accelerator.read);
         Ok(())
     }
 
@@ -373,21 +348,27 @@ impl Platform for World {
     type Error = WorldError;
 
     fn next_event(&mut self) -> Result<Option<Event>, WorldError> {
-        while let Some((at, tick)) = self.queue.pop() {
-            self.ticks += 1;
-            // An announcement that was taken back is no event: time does not run on to it.
-            if matches!(tick, Tick::Link(link) if !self.links[link.index()].is_due(at)) {
-                continue;
-            }
+        loop {
+            // What leaves a link now only queues what follows from it, so it goes first.
+            let at = match (self.fabric.next_due(), self.queue.next_time()) {
+                (None, None) => return Ok(None),
+                (Some(due), Some(next)) => due.min(next),
+                (due, next) => due.or(next).unwrap_or(LATEST),
+            };
             if at > LATEST {
                 return Err(WorldError::TooLate);
             }
             self.now = at;
-            if let Some(kind) = self.tick(tick) {
+            self.ticks += 1;
+            if self.fabric.next_due() == Some(at) {
+                self.collect();
+                continue;
+            }
+            let Some((_, tick)) = self.queue.pop() else { continue };
+            if let Some(kind) = self.tick(tick)? {
                 return Ok(Some(Event { at, kind }));
             }
         }
-        Ok(None)
     }
 
     fn submit(&mut self, command: Command) -> Result<(), WorldError> {
@@ -397,14 +378,9 @@ impl Platform for World {
                 self.memory.free(block, form)?;
                 self.note_level(form.tier);
             }
-            Command::Cancel { id } => {
-                let place = self.place(id).map_err(|_| WorldError::NoSuchMove(id))?;
-                let (_, moving) = self.moves.remove(place);
-                self.memory.abandon(moving.block, moving.to);
-                self.note_level(moving.to.tier);
-            }
+            Command::Cancel { id } => self.cancel(id)?,
             Command::Compute { layer, part, batch, reads } => {
-                self.begin_compute(layer, part, &batch, &reads)?
+                self.begin_compute(layer, part, batch, &reads)?
             }
             Command::Finish { .. } => self.finish(),
         }

@@ -3,13 +3,18 @@
 //! and of the memory it takes. Both prices move in closed loop: memory's with what has to be given up for it, drift's
 //! with how much of the budget the last steps used. Moves ahead of demand are priced like everything else.
 
+mod holding;
+mod params;
+
+use self::holding::{NextUse, RARE};
+use self::params::{PARAMS, Settings};
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::{Form, MoveClass, Routed};
 use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
-use crate::predict::{Predictor, Transitions};
+use crate::predict::History;
 use crate::record::Action;
-use crate::registry::{Entry, Param, SimulateError, SimulateInput};
+use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::score::Terms;
 
 /// Its registry entry.
@@ -22,44 +27,6 @@ pub const ENTRY: Entry = Entry {
     clairvoyant: false,
     fitted: false,
 };
-
-const PARAMS: &[Param] = &[
-    Param {
-        name: "horizon",
-        about: "tokens a block is kept at most on its popularity alone, about",
-        default: 1.0,
-        min: 0.0,
-        max: 100_000.0,
-    },
-    Param {
-        name: "hysteresis",
-        about: "how much more than its victim a speculative block must be worth",
-        default: 0.1,
-        min: 0.0,
-        max: 10.0,
-    },
-    Param {
-        name: "ahead",
-        about: "layers ahead that are speculated on; 0 turns speculation off",
-        default: 2.0,
-        min: 0.0,
-        max: 8.0,
-    },
-    Param {
-        name: "confidence",
-        about: "standard errors taken off a probability before it is believed",
-        default: 1.0,
-        min: 0.0,
-        max: 5.0,
-    },
-    Param {
-        name: "drift_gain",
-        about: "how fast the price of drift follows the budget",
-        default: 0.05,
-        min: 0.0,
-        max: 1.0,
-    },
-];
 
 /// Layers ahead that are predicted apart from the whole token, speculated on or not. More cost time and gain nothing:
 /// with 4, 8 and 16 too, the stall of gpt-oss-20b is 0.02 % higher at 192 slots and 0.4 % at 384.
@@ -76,81 +43,31 @@ const NEAR: f64 = 0.1;
 const MEMORY_SMOOTHING: f64 = 0.05;
 /// Weight of the newest visit in a block's mean squared gate weight.
 const GATE_SMOOTHING: f64 = 0.1;
-/// Keeps an expert never seen from waiting for ever: a thousandth of a visit a token.
-const RARE: f64 = 1e-3;
+/// What every fetch is taken to cost, in nanoseconds, where nobody looks at costs.
+const FLAT_COST: f64 = 1e6;
+/// Tokens until any layer comes, where nobody looks at when each does.
+const ANY_TIME: f64 = 0.5;
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
-    let experts = input.model.uniform_blocks().ok_or(SimulateError::UnevenLayers)?;
-    let layers = input.model.layers.len();
-    let selected = input.model.layers.first().map_or(1, |layer| layer.selected);
-    let &[horizon, hysteresis, ahead, confidence, drift_gain] = input.params else {
-        return Err(SimulateError::Params);
-    };
-    let near = PREDICTED_NEAR.max(ahead as usize);
-    let predictor = Transitions::new(layers, experts as usize, selected as usize, near);
+    let settings = Settings::read(input.params).ok_or(SimulateError::Params)?;
+    let model = input.model;
+    let near = PREDICTED_NEAR.max(settings.ahead as usize);
+    let history = History::new(model, near, settings.inputs.router_history);
+    let history = history.ok_or(SimulateError::UnevenLayers)?;
+    let selected = model.routed_layers().next().map_or(1, |layer| layer.selected);
     Ok(Box::new(Predictive {
-        predictor,
-        experts,
+        history,
         selected,
-        horizon,
-        hysteresis,
-        ahead: ahead as u32,
-        confidence,
-        drift_gain,
-        stakes: vec![None; input.model.blocks.len()],
-        ranking: vec![None; layers],
+        settings,
+        stakes: vec![None; model.blocks.len()],
+        ranking: vec![None; model.layers.len()],
         ranking_price: 0.0,
         likeliest: Vec::new(),
-        gates: vec![0.0; input.model.blocks.len()],
+        gates: vec![0.0; model.blocks.len()],
         chosen: Vec::new(),
         memory_price: 0.0,
         drift_price: None,
     }))
-}
-
-/// When a block will be needed: with probability `p` at the next visit of its layer, `wait` tokens from now, and if not
-/// then, at `rate` visits a token.
-#[derive(Clone, Copy)]
-struct NextUse {
-    p: f64,
-    wait: f64,
-    rate: f64,
-}
-
-/// What keeping a copy until its next use comes to, in nanoseconds: the stall saved and the rent of its memory; and the
-/// price of memory (nanoseconds a byte and token) at which the two would be equal.
-#[derive(Clone, Copy)]
-struct Holding {
-    saved: f64,
-    rent: f64,
-    break_even: f64,
-}
-
-impl NextUse {
-    /// Expected tokens until the next use.
-    fn tokens(self) -> f64 {
-        self.wait + (1.0 - self.p) / self.rate
-    }
-
-    /// The worth of a copy of `bytes` whose use saves `saves` nanoseconds, with memory at `price`. It is kept until the
-    /// next visit, and beyond it, for about `horizon` tokens, only where popularity alone pays the rent: so where memory
-    /// is cheap, blocks rank by expected time to next use, and where it is dear, by the probability of the very next
-    /// visit.
-    #[inline]
-    fn holding(self, saves: f64, price: f64, bytes: f64, horizon: f64) -> Holding {
-        let rent = price * bytes;
-        // Kept on, it is used at `rate` and given up at 1 / `horizon`, whichever is first.
-        let kept_on = (1.0 - self.p) * horizon / (1.0 + self.rate * horizon);
-        let later = kept_on * self.rate;
-        let (mut saved, mut paid) = (self.p * saves, self.wait * rent);
-        if saves * self.rate > rent {
-            saved += later * saves;
-            paid += kept_on * rent;
-        }
-        let soon = self.p / self.wait;
-        let index = if soon >= self.rate { soon } else { (self.p + later) / (self.wait + kept_on) };
-        Holding { saved, rent: paid, break_even: index * saves / bytes }
-    }
 }
 
 /// What giving up the copy of a block that is worth least would lose.
@@ -171,21 +88,10 @@ struct Ranked {
     least: Option<(f64, BlockId)>,
 }
 
-impl Holding {
-    fn worth(self) -> f64 {
-        self.saved - self.rent
-    }
-}
-
 struct Predictive {
-    predictor: Transitions,
-    experts: u32,
+    history: History,
     selected: u32,
-    horizon: f64,
-    hysteresis: f64,
-    ahead: u32,
-    confidence: f64,
-    drift_gain: f64,
+    settings: Settings,
     /// What each block stands to lose, as last worked out.
     stakes: Vec<Option<Stake>>,
     /// What each layer would give up first, if that is known, at a price of memory of `ranking_price`.
@@ -201,26 +107,36 @@ struct Predictive {
     drift_price: Option<f64>,
 }
 
-/// Tokens until a layer comes; a whole one for the layer being run.
+/// Layer steps until a layer comes; a whole token's for the layer being run.
 #[inline]
-fn wait(context: &Context, layer: LayerId) -> f64 {
+fn layers_ahead(context: &Context, layer: LayerId) -> u32 {
     let layers = context.signals.layers;
     let ahead = u32::from(layer.0) + layers - u32::from(context.signals.layer.0);
-    f64::from(if ahead > layers { ahead - layers } else { ahead }) / f64::from(layers)
+    if ahead > layers { ahead - layers } else { ahead }
 }
 
 impl Predictive {
     /// When a block will be needed, as far as the router's history says.
     fn next_use(&self, context: &Context, block: BlockId) -> NextUse {
         let layer = context.model.block(block).layer;
-        self.next_uses(layer, wait(context, layer))(block)
+        self.next_uses(context, layer, self.wait(context, layer))(block)
+    }
+
+    /// Tokens until a layer comes.
+    #[inline]
+    fn wait(&self, context: &Context, layer: LayerId) -> f64 {
+        if !self.settings.inputs.next_use {
+            return ANY_TIME;
+        }
+        f64::from(layers_ahead(context, layer)) / f64::from(context.signals.layers)
     }
 
     /// When the blocks of a layer will be needed that comes in `wait` tokens.
     #[inline]
-    fn next_uses(&self, layer: LayerId, wait: f64) -> impl Fn(BlockId) -> NextUse {
-        let first = u32::from(layer.0) * self.experts;
-        let (next, popularity) = (self.predictor.next_visit(layer), self.predictor.popularity(layer));
+    fn next_uses(&self, context: &Context, layer: LayerId, wait: f64) -> impl Fn(BlockId) -> NextUse {
+        let first = context.model.layer(layer).first_block.0;
+        let popularity = self.history.popularity(layer);
+        let next = if self.settings.inputs.next_use { self.history.next_visit(layer) } else { popularity };
         move |block| {
             let expert = (block.0 - first) as usize;
             NextUse { p: f64::from(next[expert]), wait, rate: f64::from(popularity[expert]) + RARE }
@@ -229,6 +145,9 @@ impl Predictive {
 
     /// What one use costs if the copy is gone: the cheapest way to have it again.
     fn refetch(&self, context: &Context, block: BlockId) -> f64 {
+        if !self.settings.inputs.costs {
+            return FLAT_COST;
+        }
         let formats = context.costs.formats.iter();
         let routes =
             formats.filter(|&&format| self.usable(context, block, format).is_some()).filter_map(|&format| {
@@ -241,7 +160,8 @@ impl Predictive {
     /// The error of a format, if the guard and the budget leave it any use.
     fn usable(&self, context: &Context, block: BlockId, format: crate::FormatId) -> Option<ErrorBound> {
         let error = context.guard.error(block, format)?;
-        (error.upper == 0.0 || context.guard.budget() > 0.0).then_some(error)
+        let lossy = self.settings.inputs.sensitivity && context.guard.budget() > 0.0;
+        (error.upper == 0.0 || lossy).then_some(error)
     }
 
     /// Works out what giving up a copy of a block would lose, unless its copies are as they were the last time.
@@ -271,10 +191,11 @@ impl Predictive {
     /// rent until the layer comes: a byte of any of its blocks pays the same.
     fn least_of(&mut self, context: &Context, layer: LayerId) -> Option<(f64, BlockId)> {
         context.ledger.idle(layer).for_each(|block| self.refresh_stake(context, block));
-        let next_use = self.next_uses(layer, 0.0);
+        let next_use = self.next_uses(context, layer, 0.0);
         let worth = |block: BlockId| {
             let stake = self.stakes[block.index()]?;
-            let holding = next_use(block).holding(stake.saves, self.ranking_price, stake.bytes, self.horizon);
+            let holding =
+                next_use(block).holding(stake.saves, self.ranking_price, stake.bytes, self.settings.horizon);
             Some((holding.worth() / stake.bytes, block))
         };
         context.ledger.idle(layer).filter_map(worth).reduce(|a, b| if b < a { b } else { a })
@@ -294,7 +215,7 @@ impl Predictive {
                 self.ranking[layer.index()] = Some(Ranked { version, least: self.least_of(context, layer) });
             }
             if let Some(Ranked { least: Some((worth, block)), .. }) = self.ranking[layer.index()] {
-                let candidate = (worth - wait(context, layer) * self.ranking_price, block);
+                let candidate = (worth - self.wait(context, layer) * self.ranking_price, block);
                 least = least.filter(|least| *least <= candidate).or(Some(candidate));
             }
         }
@@ -304,9 +225,10 @@ impl Predictive {
     /// Fills `self.likeliest` with the absent blocks of a layer that are likeliest to be asked for, `most` of them.
     fn choose_likeliest(&mut self, context: &Context, layer: LayerId, most: usize) {
         self.likeliest.clear();
-        let first = u32::from(layer.0) * self.experts;
+        let data = context.model.layer(layer);
+        let blocks = (data.first_block.0..data.first_block.0 + data.blocks).map(BlockId);
         let mut least = LIKELY;
-        for (block, &p) in (first..).map(BlockId).zip(self.predictor.next_visit(layer)) {
+        for (block, &p) in blocks.zip(self.history.next_visit(layer)) {
             if p <= least || most == 0 || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
                 continue;
             }
@@ -329,15 +251,16 @@ impl Predictive {
     ) -> Option<Proposal> {
         let data = context.model.block(block);
         let route = context.costs.fetch(&context.ledger, block, data.native)?;
-        let observations = self.predictor.observations(data.layer);
-        let in_time = (route.time.0 as f64).min(context.signals.idle_window.0 as f64 * f64::from(ahead));
+        let observations = self.history.observations(data.layer);
+        let idle = context.signals.idle_window.0 as f64 * f64::from(ahead);
+        let in_time = if self.settings.inputs.pressure { idle } else { f64::MAX }.min(route.time.0 as f64);
         let tokens = f64::from(ahead) / f64::from(context.signals.layers);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
         let terms = Terms {
             probability,
             next_use: tokens,
             saved: self.lower_bound(probability, observations) * in_time,
-            memory: (1.0 + self.hysteresis) * self.memory_price * bytes * tokens,
+            memory: (1.0 + self.settings.hysteresis) * self.memory_price * bytes * tokens,
             ..Terms::default()
         };
         Some(Proposal {
@@ -354,20 +277,23 @@ impl Predictive {
 
     fn lower_bound(&self, p: f64, observations: u64) -> f64 {
         let error = libm::sqrt(p * (1.0 - p) / observations.max(1) as f64);
-        (p - self.confidence * error).max(0.0)
+        (p - self.settings.confidence * error).max(0.0)
     }
 }
 
 impl Policy for Predictive {
     fn observe(&mut self, context: &Context, layer: LayerId, routed: &[Routed]) {
-        self.chosen.clear();
-        self.chosen.extend(routed.iter().map(|expert| expert.block.0 % self.experts));
-        let scale = f32::min(1.0, self.selected as f32 / routed.len().max(1) as f32);
-        self.predictor.observe(layer, &self.chosen, scale);
-        for layer in self.predictor.changed() {
-            self.ranking[layer.index()] = None;
+        if routed.is_empty() {
+            return;
         }
-        let tokens = f64::from(context.signals.concurrency.max(1));
+        let first = context.model.layer(layer).first_block.0;
+        self.chosen.clear();
+        self.chosen.extend(routed.iter().map(|expert| expert.block.0 - first));
+        let scale = f32::min(1.0, self.selected as f32 / routed.len() as f32);
+        for changed in self.history.observe(layer, &self.chosen, scale) {
+            self.ranking[changed.index()] = None;
+        }
+        let tokens = f64::from(context.signals.step_tokens.max(1));
         for expert in routed {
             let mean = &mut self.gates[expert.block.index()];
             let sample = f64::from(expert.gate_squared) / tokens;
@@ -380,13 +306,14 @@ impl Policy for Predictive {
         let route = proposal.route;
         let error = self.usable(context, block, route.to.format)?;
         let next = self.next_use(context, block);
+        let inputs = self.settings.inputs;
         let price = self.drift_price.unwrap_or(0.0) * error.upper * error.upper;
         let expand = context.costs.expand(block, route.to.format).0 as f64;
         // What the copy is worth to later steps; a copy that is there already costs no more for being read.
         let later_drift = price * self.gates[block.index()];
         let saves = (self.refetch(context, block) - expand - later_drift).max(0.0);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
-        let holding = next.holding(saves, self.memory_price, bytes, self.horizon);
+        let holding = next.holding(saves, self.memory_price, bytes, self.settings.horizon);
         let kept = proposal.action != Action::Read && holding.worth() > 0.0;
         let (saved, memory) = if kept { (holding.saved, holding.rent) } else { (0.0, 0.0) };
         Some(
@@ -394,8 +321,8 @@ impl Policy for Predictive {
                 probability: next.p,
                 next_use: next.tokens(),
                 saved,
-                moving: route.time.0 as f64,
-                decode: expand,
+                moving: if inputs.costs { route.time.0 as f64 } else { FLAT_COST },
+                decode: if inputs.costs { expand } else { 0.0 },
                 drift: price * proposal.gate_squared,
                 memory,
                 total: 0.0,
@@ -408,8 +335,10 @@ impl Policy for Predictive {
         let block = self.least(context)?;
         let stake = self.stakes[block.index()]?;
         let next = self.next_use(context, block);
-        let holding = next.holding(stake.saves, self.memory_price, stake.bytes, self.horizon);
-        self.memory_price += MEMORY_SMOOTHING * (holding.break_even - self.memory_price);
+        let holding = next.holding(stake.saves, self.memory_price, stake.bytes, self.settings.horizon);
+        if self.settings.inputs.pressure {
+            self.memory_price += MEMORY_SMOOTHING * (holding.break_even - self.memory_price);
+        }
         let terms = Terms {
             probability: next.p,
             next_use: next.tokens(),
@@ -428,7 +357,13 @@ impl Policy for Predictive {
         let background = context.ledger.flights().filter(|(_, flight)| flight.class != MoveClass::Demand);
         let most = MAX_SPECULATIONS.saturating_sub(background.count());
         let layers = context.signals.layers;
-        for ahead in 1..=self.ahead.min(layers - 1) {
+        // What is certain is worth a look however far ahead: the nearest that is missing comes first.
+        let certain = self.history.is_certain();
+        let ahead = if certain { layers } else { self.settings.ahead };
+        for ahead in 1..=ahead.min(layers - 1) {
+            if certain && proposals.len() >= most {
+                break;
+            }
             let layer = LayerId(((u32::from(context.signals.layer.0) + ahead) % layers) as u16);
             self.choose_likeliest(context, layer, most);
             for &(p, block) in &self.likeliest {
@@ -451,7 +386,7 @@ impl Policy for Predictive {
         };
         let price = self.drift_price.unwrap_or_else(first);
         let used = drift * drift / (budget * budget * DRIFT_TARGET * DRIFT_TARGET);
-        let factor = libm::exp(self.drift_gain * (used - 1.0).clamp(-1.0, 1.0));
+        let factor = libm::exp(self.settings.drift_gain * (used - 1.0).clamp(-1.0, 1.0));
         self.drift_price = Some(price * factor);
     }
 }

@@ -1,0 +1,92 @@
+//! What can be set about the policy, and which of its inputs can be left out.
+
+use crate::registry::Param;
+
+pub(super) const PARAMS: &[Param] = &[
+    Param {
+        name: "horizon",
+        about: "tokens a block is kept at most on its popularity alone, about",
+        default: 1.0,
+        min: 0.0,
+        max: 100_000.0,
+    },
+    Param {
+        name: "hysteresis",
+        about: "how much more than its victim a speculative block must be worth",
+        default: 0.1,
+        min: 0.0,
+        max: 10.0,
+    },
+    Param {
+        name: "ahead",
+        about: "layers ahead that are speculated on; 0 turns speculation off",
+        default: 2.0,
+        min: 0.0,
+        max: 8.0,
+    },
+    Param {
+        name: "confidence",
+        about: "standard errors taken off a probability before it is believed",
+        default: 1.0,
+        min: 0.0,
+        max: 5.0,
+    },
+    Param {
+        name: "drift_gain",
+        about: "how fast the price of drift follows the budget",
+        default: 0.05,
+        min: 0.0,
+        max: 1.0,
+    },
+    input("next_use", "when each layer comes next"),
+    input("router_history", "what the router chose before"),
+    input("costs", "what each move and each change of format costs"),
+    input("pressure", "how busy links and memory are"),
+    input("sensitivity", "what each format costs in output error; unknown, nothing lossy is used"),
+];
+
+/// A switch of one of the inputs.
+const fn input(name: &'static str, about: &'static str) -> Param {
+    Param { name, about, default: 1.0, min: 0.0, max: 1.0 }
+}
+
+/// The parameters of one run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) horizon: f64,
+    pub(super) hysteresis: f64,
+    pub(super) ahead: u32,
+    pub(super) confidence: f64,
+    pub(super) drift_gain: f64,
+    pub(super) inputs: Inputs,
+}
+
+/// Which inputs are looked at. All of them, but in an ablation; the sixth, the reuse horizon, is left out with a
+/// `horizon` of 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inputs {
+    pub(super) next_use: bool,
+    pub(super) router_history: bool,
+    pub(super) costs: bool,
+    pub(super) pressure: bool,
+    pub(super) sensitivity: bool,
+}
+
+impl Settings {
+    /// Reads the values of [`PARAMS`], in their order.
+    pub(super) fn read(params: &[f64]) -> Option<Settings> {
+        let &[horizon, hysteresis, ahead, confidence, drift_gain, ref switches @ ..] = params else {
+            return None;
+        };
+        let &[next_use, router_history, costs, pressure, sensitivity] = switches else { return None };
+        let on = |value: f64| value >= 0.5;
+        let inputs = Inputs {
+            next_use: on(next_use),
+            router_history: on(router_history),
+            costs: on(costs),
+            pressure: on(pressure),
+            sensitivity: on(sensitivity),
+        };
+        Some(Settings { horizon, hysteresis, ahead: ahead as u32, confidence, drift_gain, inputs })
+    }
+}

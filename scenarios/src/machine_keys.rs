@@ -1,0 +1,198 @@
+//! The keys of a machine file.
+
+use crate::keys::Type::{AboveZero, Either, List, Map, Name, Quantity, Text, Whole};
+use crate::keys::{Key, RowKey, Rows, Table, Type};
+use crate::reader::{format_names, names};
+use crate::units::{FLOPS, RATE, SIZE, TIME};
+use policy::machine::{Backing, Class};
+
+/// How a block in a tier counts for the controller.
+pub(crate) const CLASSES: &[(&str, Class)] =
+    &[("fast", Class::Fast), ("staged", Class::Staged), ("cold", Class::Cold)];
+/// What a memory is made of.
+pub(crate) const BACKINGS: &[(&str, Backing)] = &[
+    ("device", Backing::Device),
+    ("pinned", Backing::Pinned),
+    ("pageable", Backing::Pageable),
+    ("numa", Backing::Numa),
+    ("file", Backing::File),
+];
+
+/// A machine file.
+pub(crate) static MACHINE: Table = Table {
+    name: "machine",
+    about: "A machine: its memories, the links between them, and the accelerator that computes",
+    open: false,
+    keys: &[
+        Key::required("name", Text, "my-machine", "What it is called"),
+        Key::required(
+            "tiers",
+            Type::Rows(&TIERS),
+            "{ hbm: { class: fast, ... }, dram: { class: staged, ... } }",
+            "The memories, under names of your choice; exactly one is of class fast",
+        ),
+        Key::required(
+            "links",
+            Type::Rows(&LINKS),
+            "{ pcie: { between: [dram, hbm], forward: 56.5 GB/s, ... } }",
+            "The links between memories, under names of your choice; every tier has a path to the fast one",
+        ),
+        Key::required(
+            "accelerator",
+            Map(&ACCELERATOR),
+            "{ flops: 400 TFLOP/s, read: 2500 GB/s, launch: 3 us }",
+            "The processor that computes from the fast tier",
+        ),
+        Key::optional(
+            "codecs",
+            Type::Rows(&CODECS),
+            "{ int8: { encode: 250 GB/s, decode: 200 GB/s } }",
+            "What coding a format costs the accelerator; formats left out cannot be expanded there",
+        ),
+        Key::optional(
+            "host",
+            Map(&HOST),
+            "{ codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } } }",
+            "What the host's own processor can do",
+        ),
+    ],
+};
+
+static TIERS: Rows =
+    Rows { about: "A memory of the machine", key: RowKey::Any, value: Map(&TIER), merges: true };
+
+pub(crate) static TIER: Table = Table {
+    name: "tier",
+    about: "A memory of the machine",
+    open: false,
+    keys: &[
+        Key::required(
+            "class",
+            Name(|| names(CLASSES)),
+            "fast",
+            "fast: compute reads it directly; staged: one move away; cold: slow or far",
+        ),
+        Key::required("backing", Name(|| names(BACKINGS)), "device", "What the memory is made of"),
+        Key::required("capacity", AboveZero(&SIZE), "80 GiB", "Bytes it holds"),
+        Key::default(
+            "granularity",
+            AboveZero(&SIZE),
+            "1 B",
+            "Allocations are rounded up to a multiple of this",
+        ),
+        Key::required("read", AboveZero(&RATE), "2500 GB/s", "Sustained read rate"),
+        Key::required("write", AboveZero(&RATE), "2500 GB/s", "Sustained write rate"),
+    ],
+};
+
+static LINKS: Rows = Rows {
+    about: "A link between two memories, both directions",
+    key: RowKey::Any,
+    value: Map(&LINK),
+    merges: true,
+};
+
+pub(crate) static LINK: Table = Table {
+    name: "link",
+    about: "A link between two memories; forward is from the first of `between` to the second",
+    open: false,
+    keys: &[
+        Key::required("between", List(&Text), "[dram, hbm]", "The two tiers it joins"),
+        Key::required(
+            "forward",
+            LINK_RATE,
+            "56.5 GB/s",
+            "Rate with the other direction idle, first tier to second",
+        ),
+        Key::required(
+            "backward",
+            LINK_RATE,
+            "57.4 GB/s",
+            "Rate with the other direction idle, second tier to first",
+        ),
+        Key::required("latency", Quantity(&TIME), "1.4 us", "Time before the first byte arrives"),
+        Key::required("submit", Quantity(&TIME), "1.4 us", "Cost of handing one copy to the engine"),
+        Key::default(
+            "half_size",
+            Quantity(&SIZE),
+            "0 B",
+            "Size of a copy at which it reaches half the rate; only where the rate is one number",
+        ),
+        Key::required(
+            "engines",
+            Whole(1, u32::MAX as u64),
+            "1",
+            "Copies under way at once in a direction: copy engines, or the queue depth of storage",
+        ),
+        Key::required(
+            "duplex",
+            Map(&DUPLEX),
+            "{ forward: 25 GB/s, backward: 55 GB/s }",
+            "The most each direction carries while the other is busy",
+        ),
+    ],
+};
+
+const LINK_RATE: Type = Either(&AboveZero(&RATE), &Type::Rows(&MEASURED));
+
+static MEASURED: Rows = Rows {
+    about: "Measured rates by the size of the copy, in growing order: `{ 64 KiB: 4.8 GB/s, 16 MiB: 23.9 GB/s }`",
+    key: RowKey::AboveZero(&SIZE),
+    value: AboveZero(&RATE),
+    merges: false,
+};
+
+pub(crate) static DUPLEX: Table = Table {
+    name: "duplex",
+    about: "The rates with both directions busy",
+    open: false,
+    keys: &[
+        Key::required("forward", AboveZero(&RATE), "25 GB/s", "First tier to second"),
+        Key::required("backward", AboveZero(&RATE), "25 GB/s", "Second tier to first"),
+    ],
+};
+
+pub(crate) static ACCELERATOR: Table = Table {
+    name: "accelerator",
+    about: "The processor that computes from the fast tier",
+    open: false,
+    keys: &[
+        Key::required("flops", AboveZero(&FLOPS), "400 TFLOP/s", "Sustained matrix rate"),
+        Key::required(
+            "read",
+            AboveZero(&RATE),
+            "2500 GB/s",
+            "Sustained rate at which kernels read weights; the fast tier's `read` is at least this",
+        ),
+        Key::required("launch", Quantity(&TIME), "3 us", "Fixed cost of one kernel launch"),
+    ],
+};
+
+static CODECS: Rows = Rows {
+    about: "What coding a format costs",
+    key: RowKey::Name(format_names),
+    value: Map(&CODEC),
+    merges: true,
+};
+
+pub(crate) static CODEC: Table = Table {
+    name: "codec",
+    about: "Rates over the native bytes",
+    open: false,
+    keys: &[
+        Key::required("encode", AboveZero(&RATE), "250 GB/s", "Native bytes consumed a second"),
+        Key::required("decode", AboveZero(&RATE), "200 GB/s", "Native bytes produced a second"),
+    ],
+};
+
+pub(crate) static HOST: Table = Table {
+    name: "host",
+    about: "What the host's own processor can do",
+    open: false,
+    keys: &[Key::required(
+        "codecs",
+        Type::Rows(&CODECS),
+        "{ int8: { encode: 4 GB/s, decode: 8 GB/s } }",
+        "What coding a format costs the host",
+    )],
+};

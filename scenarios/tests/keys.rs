@@ -1,0 +1,109 @@
+//! What a key says is what the scenario holds, and what contradicts the model or the machine is refused.
+
+use policy::Bytes;
+use scenarios::{Dense, Diagnostics, Prefill, Resident, Routing, Scenario, Schedule};
+
+const MIXTURE: &str = "\
+name: a mixture on a machine
+machine: h100-sxm
+model: gpt-oss-20b
+memory: { hbm: 192 slots }
+workload: { routing: { zipf_markov: {} } }
+policy: lru
+";
+/// A dense model: every layer one block.
+const DENSE_MODEL: &str = "{ model_type: llama, hidden_size: 4096, intermediate_size: 14336, num_hidden_layers: 32, \
+                           num_attention_heads: 32, num_key_value_heads: 8, vocab_size: 128256, torch_dtype: bfloat16 }";
+
+fn load(extra: &str, overrides: &[(&str, &str)]) -> Result<Scenario, Diagnostics> {
+    let overrides: Vec<_> =
+        overrides.iter().map(|(path, value)| (path.to_string(), value.to_string())).collect();
+    scenarios::load_text("keys.yaml", &format!("{MIXTURE}{extra}"), &overrides, &|_, _| Ok(()))
+}
+
+fn loaded(extra: &str, overrides: &[(&str, &str)]) -> Scenario {
+    load(extra, overrides).unwrap_or_else(|wrong| panic!("{wrong}"))
+}
+
+/// `path: message (hint)` of the only error.
+fn refused(extra: &str, overrides: &[(&str, &str)]) -> String {
+    let wrong = load(extra, overrides).map(|_| ()).unwrap_err();
+    let [one] = wrong.all() else { panic!("{wrong}") };
+    format!("{}: {} ({})", one.path, one.message, one.hint.as_deref().unwrap_or_default())
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let scenario = loaded("", &[]);
+    assert_eq!(scenario.resident, Resident { activations: Bytes::ZERO, fragmentation: 0.0 });
+    let schedule = Schedule { chunk: Bytes(1 << 20), background_share: 1.0, spill_share: 0.1 };
+    assert_eq!((scenario.schedule, scenario.load), (schedule, None));
+    assert_eq!((scenario.workload.prefill, scenario.workload.prompt_tokens), (None, None));
+    assert_eq!((scenario.guard.window, scenario.guard.drift_budget, scenario.seed), (256, 0.0, 0));
+    let prefill = loaded("", &[("workload.prefill", "{}")]).workload.prefill;
+    assert_eq!(prefill, Some(Prefill { chunk: 512 }));
+}
+
+#[test]
+fn activations_and_fragmentation_are_taken_off_first() {
+    let plain = loaded("", &[]);
+    let given = loaded("resident: { activations: 2 GiB, fragmentation: 3 % }\n", &[]);
+    let hbm = given.fast();
+    // So many slots are so many slots; the tier grows instead.
+    assert_eq!(given.fast_budget(), plain.fast_budget());
+    assert_eq!(given.capacity(hbm), given.resident_floor() + given.fast_budget());
+    let used = plain.capacity(hbm) + Bytes(2 << 30);
+    assert!((used.0 as f64 / given.capacity(hbm).0 as f64 - 0.97).abs() < 1e-9);
+    assert_eq!(given.fragmented(), given.capacity(hbm).saturating_sub(used));
+    // A size is the whole tier; the blocks get less.
+    let sized = loaded("resident: { fragmentation: 25 % }\n", &[("memory.hbm", "16 GiB"), ("kv", "1 GiB")]);
+    assert_eq!(sized.fragmented(), Bytes(4 << 30));
+    let floor = sized.model.resident_bytes() + Bytes(5 << 30);
+    assert_eq!((sized.resident_floor(), sized.fast_budget()), (floor, Bytes(16 << 30).saturating_sub(floor)));
+    assert!(refused("resident: { fragmentation: 100 % }\n", &[]).contains("nothing is left"));
+    let full = refused("resident: { activations: 13 GiB }\n", &[("memory.hbm", "16 GiB")]);
+    assert!(full.contains("and 13.00 GiB of `resident`") && full.contains("missing"), "{full}");
+    let beyond = refused("resident: { fragmentation: 99.99 % }\n", &[]);
+    assert!(beyond.contains("hbm has 80.00 GiB"), "{beyond}");
+}
+
+#[test]
+fn a_cold_start_comes_from_a_tier_that_holds_everything() {
+    let scenario = loaded("load: { from: nvme }\n", &[]);
+    assert_eq!(scenario.machine.tier(scenario.load.unwrap()).name, "nvme");
+    assert!(refused("load: { from: hbm }\n", &[]).starts_with("load.from: the fast tier is what is loaded"));
+    assert!(refused("load: { from: disk }\n", &[]).starts_with("load.from: the machine has no tier `disk`"));
+    assert!(refused("load: {}\n", &[]).contains("`from` is missing (add `from: nvme`)"));
+    let small = refused("load: { from: nvme }\n", &[("memory.nvme", "10 GiB")]);
+    assert!(small.starts_with("load.from: the weights and the home copies take 12."), "{small}");
+}
+
+#[test]
+fn a_schedule_is_shares_and_a_chunk() {
+    let given = loaded("schedule: { chunk: 4 MiB, background_share: 0.5, spill_share: 0 }\n", &[]).schedule;
+    assert_eq!(given, Schedule { chunk: Bytes(4 << 20), background_share: 0.5, spill_share: 0.0 });
+    assert!(refused("schedule: { chunk: 1 B }\n", &[]).contains("at least 4.00 KiB: a page"));
+    assert!(refused("schedule: { spill_share: 101 % }\n", &[]).contains("101 % is not between 0 and 1"));
+}
+
+#[test]
+fn prompts_have_a_length_and_a_chunk() {
+    let given = loaded("", &[("workload.prefill.chunk", "256"), ("workload.prompt_tokens", "1000")]).workload;
+    assert_eq!((given.prefill, given.prompt_tokens), (Some(Prefill { chunk: 256 }), Some(1000)));
+    assert!(refused("", &[("workload.prefill.chunk", "0")]).starts_with("workload.prefill.chunk: zero"));
+    assert!(refused("", &[("workload.prompt_tokens", "-1")]).contains("-1 is negative"));
+}
+
+#[test]
+fn routing_goes_with_the_model() {
+    let dense = |routing| load("", &[("model", DENSE_MODEL), ("workload.routing", routing)]);
+    let scenario = dense("{ dense: { tokens: 32 } }").unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert_eq!(scenario.workload.routing, Routing::Dense(Dense { requests: 4, tokens: 32 }));
+    let routed = dense("{ zipf_markov: {} }").map(|_| ()).unwrap_err();
+    assert_eq!(routed.all()[0].message, "the model has no routed experts");
+    assert_eq!(routed.all()[0].hint.as_deref(), Some("write `{ dense: { requests: 4, tokens: 256 } }`"));
+    let every = refused("", &[("workload.routing", "{ dense: {} }")]);
+    assert!(every.starts_with("workload.routing.dense: the model routes tokens to experts"), "{every}");
+    let many = dense("{ dense: { requests: 4294967295, tokens: 2 } }").map(|_| ()).unwrap_err();
+    assert!(many.to_string().contains("at most 4294967295 tokens in all"), "{many}");
+}

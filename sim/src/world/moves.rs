@@ -1,0 +1,155 @@
+//! Moves in virtual time: encoded on this side of their links or on the other, carried chunk by chunk, published whole.
+
+use super::{Tick, World, WorldError};
+use crate::fabric::{Delivered, NoPath};
+use crate::queue::Rank;
+use crate::timeline::Chunk;
+use policy::event::{EncodeAt, Form, MoveChunk, MoveClass};
+use policy::machine::Class;
+use policy::score::coding_time;
+use policy::{BlockId, Bytes, MoveId, Nanos, TierId, Time};
+
+/// A move under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moving {
+    block: BlockId,
+    from: Form,
+    to: Form,
+    class: MoveClass,
+    encode_at: EncodeAt,
+    /// When its block is encoded, if that happens before the links.
+    encoded: Time,
+    sent: Bytes,
+    left: Bytes,
+    arrived: Bytes,
+    whole: Option<Bytes>,
+}
+
+impl World {
+    /// Starts one chunk of a move.
+    pub(super) fn begin_chunk(&mut self, chunk: MoveChunk) -> Result<(), WorldError> {
+        let MoveChunk { id, from, to, encode_at, .. } = chunk;
+        let place = match self.place(id) {
+            Ok(place) => place,
+            Err(place) => {
+                self.begin_move(place, &chunk)?;
+                place
+            }
+        };
+        let moving = &mut self.moves[place].1;
+        if moving.sent != chunk.offset {
+            return Err(WorldError::OutOfOrder { id, offset: chunk.offset, sent: moving.sent });
+        }
+        moving.sent += chunk.len;
+        moving.whole = chunk.last.then_some(moving.sent);
+        let moving = *moving;
+        if from.tier == to.tier {
+            let end = self.code(self.now, to.tier, &moving);
+            let tick = Tick::Arrived { id, bytes: chunk.len, queued: Nanos::ZERO };
+            self.queue.push(end, Rank::Transfer, tick);
+            return Ok(());
+        }
+        if encode_at == EncodeAt::Source && chunk.offset == Bytes::ZERO {
+            self.moves[place].1.encoded = self.code(self.now, from.tier, &moving);
+        }
+        let encoded = self.moves[place].1.encoded;
+        if encoded > self.now {
+            self.queue.push(encoded, Rank::Completion, Tick::Encoded { id, bytes: chunk.len });
+            return Ok(());
+        }
+        Ok(self.fabric.submit(self.now, id, from.tier, to.tier, chunk.len)?)
+    }
+
+    fn begin_move(&mut self, place: usize, chunk: &MoveChunk) -> Result<(), WorldError> {
+        let &MoveChunk { id, block, from, to, class, encode_at, .. } = chunk;
+        if from.tier != to.tier && self.paths.between(from.tier, to.tier).is_none() {
+            return Err(NoPath { from: from.tier, to: to.tier }.into());
+        }
+        self.memory.expect(block, from)?;
+        self.memory.reserve(block, to)?;
+        self.note_level(to.tier);
+        let (nothing, encoded) = (Bytes::ZERO, Time(0));
+        let (sent, left, arrived, whole) = (nothing, nothing, nothing, None);
+        let new = Moving { block, from, to, class, encode_at, encoded, sent, left, arrived, whole };
+        self.moves.insert(place, (id, new));
+        Ok(())
+    }
+
+    /// A chunk has been encoded: it goes on to its links.
+    pub(super) fn encoded(&mut self, id: MoveId, bytes: Bytes) -> Result<(), WorldError> {
+        let Ok(place) = self.place(id) else { return Ok(()) };
+        let Moving { from, to, .. } = self.moves[place].1;
+        Ok(self.fabric.submit(self.now, id, from.tier, to.tier, bytes)?)
+    }
+
+    /// The last byte of a chunk has left: it arrives a latency later, and with the last chunk the block is decoded.
+    pub(super) fn left(&mut self, id: MoveId, (from, to): (TierId, TierId), delivered: &Delivered) {
+        let Ok(place) = self.place(id) else { return };
+        let &Delivered { bytes, queued, taken_up, .. } = delivered;
+        self.moves[place].1.left += bytes;
+        let moving = self.moves[place].1;
+        if let (Some(timeline), Some(path)) = (&mut self.timeline, self.paths.between(from, to)) {
+            let Moving { block, from, to, class, .. } = moving;
+            for &link in &path.links {
+                timeline.carried(
+                    link,
+                    Chunk { id, block, from, to, class, bytes, queued },
+                    taken_up,
+                    self.now,
+                );
+            }
+        }
+        self.memory.carried(from, to, bytes);
+        let mut at = self.now + self.latency(from, to);
+        if moving.whole == Some(moving.left) && moving.encode_at == EncodeAt::Destination {
+            at = self.code(at, to, &moving);
+        }
+        self.queue.push(at, Rank::Transfer, Tick::Arrived { id, bytes, queued });
+    }
+
+    /// The time between a flow's last byte leaving and arriving.
+    pub(super) fn latency(&self, from: TierId, to: TierId) -> Nanos {
+        self.paths.between(from, to).map_or(Nanos::ZERO, |path| path.latency)
+    }
+
+    /// Books the change of a move's format with the processor beside `tier`, from `ready` on; returns when it is done.
+    fn code(&mut self, ready: Time, tier: TierId, moving: &Moving) -> Time {
+        let Moving { block, from, to, .. } = *moving;
+        let native = self.sizes.bytes(block, self.model.block(block).native);
+        let takes = coding_time(&self.machine, tier, native, from.format, to.format);
+        let takes = takes.filter(|&takes| takes > Nanos::ZERO);
+        let Some(takes) = takes else { return ready };
+        let coder = &mut self.coders[usize::from(self.machine.tier(tier).class != Class::Fast)];
+        let start = ready.max(*coder);
+        *coder = start + takes;
+        if let Some(timeline) = &mut self.timeline {
+            timeline.coding(block, from, to, start, takes);
+        }
+        start + takes
+    }
+
+    fn place(&self, id: MoveId) -> Result<usize, usize> {
+        self.moves.binary_search_by_key(&id, |(id, _)| *id)
+    }
+
+    /// A chunk has arrived; `None` if its move was given up meanwhile.
+    pub(super) fn arrived(&mut self, id: MoveId, bytes: Bytes) -> Option<()> {
+        let place = self.place(id).ok()?;
+        let moving = &mut self.moves[place].1;
+        moving.arrived += bytes;
+        if moving.whole == Some(moving.arrived) {
+            let (_, Moving { block, to, .. }) = self.moves.remove(place);
+            self.memory.publish(block, to);
+        }
+        Some(())
+    }
+
+    /// Gives a move up: its room is free.
+    pub(super) fn cancel(&mut self, id: MoveId) -> Result<(), WorldError> {
+        let place = self.place(id).map_err(|_| WorldError::NoSuchMove(id))?;
+        let (_, moving) = self.moves.remove(place);
+        self.memory.abandon(moving.block, moving.to);
+        self.note_level(moving.to.tier);
+        Ok(())
+    }
+}

@@ -45,7 +45,7 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
     ];
     Machine {
         name: "four tiers".into(),
-        tiers: [("hbm", 2570), ("dram", 408), ("cxl", 30), ("nvme", 9)].map(tier).into(),
+        tiers: [("hbm", 2570), ("dram", 408), ("cxl", 76), ("nvme", 9)].map(tier).into(),
         links: links.map(link).into(),
         accelerator: Accelerator { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos(0) },
         codecs: vec![],

@@ -1,7 +1,7 @@
 //! What carries copies in virtual time: the links and memories of a machine, shared by everything that flows at once.
 //!
 //! A copy first takes an engine on every link of its path, in order of hand-over. It pays the submit cost, then its bytes
-//! flow through all of its links at once. What flows shares links and memories max-min fairly (see [`fill`]); a kernel
+//! flow through all of its links at once. What flows shares links and memories max-min fairly; a kernel
 //! that streams weights from a memory takes part in that. Flows of one path have one rate, so they form a *class*, and
 //! the rates are worked out over classes.
 //!

@@ -27,13 +27,13 @@ fn fixed_work(bytes: Bytes) -> u128 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Use {
     pub(super) resource: u16,
-    pub(super) weight: u64,
+    pub(super) weight: f64,
 }
 
 impl Use {
     /// What a number of flows take together, for each unit of rate.
-    pub(super) fn of(&self, flows: u64) -> u128 {
-        u128::from(self.weight) * u128::from(flows)
+    pub(super) fn of(&self, flows: u64) -> f64 {
+        self.weight * flows as f64
     }
 }
 
@@ -42,6 +42,8 @@ impl Use {
 pub(super) struct Class {
     /// No flow of it is faster than this, in fixed point.
     pub(super) cap: u64,
+    /// Nor are all together faster than this.
+    pub(super) total: u64,
     /// What each flow crosses; first the resources that copies alone can fill.
     uses: Vec<Use>,
     scarce: usize,
@@ -58,9 +60,10 @@ pub(super) struct Class {
 
 impl Class {
     /// A class without flows. The first `scarce` of its uses are of resources that copies alone can fill.
-    pub(super) fn new(cap: Bandwidth, uses: Vec<Use>, scarce: usize) -> Class {
+    pub(super) fn new(cap: Bandwidth, total: Bandwidth, uses: Vec<Use>, scarce: usize) -> Class {
         Class {
-            cap: fixed(cap),
+            cap: fixed(cap.min(total)),
+            total: fixed(total),
             uses,
             scarce,
             flows: BinaryHeap::new(),
@@ -93,9 +96,8 @@ impl Class {
         self.moved = true;
     }
 
-    /// Sets what each flow is given from now on. Zero would never end: the least rate is the unit of the fixed point.
+    /// Sets what each flow is given from now on: not zero.
     pub(super) fn set_rate(&mut self, now: Time, rate: u64) {
-        let rate = rate.max(1);
         if rate == self.rate && !self.moved {
             return;
         }

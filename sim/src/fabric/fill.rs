@@ -1,123 +1,157 @@
 //! Max-min fair rates by progressive filling: all flows grow together until a resource is full or a flow has reached its
-//! own cap; those stop there and the rest go on growing. Whole numbers throughout, so that the order of the classes does
-//! not matter.
+//! own cap; those stop there and the rest go on growing. Rates are whole numbers, rounded down.
+//!
+//! Whole numbers below 2^52 are exact in a double, and so is their quotient rounded down: what links carry is worked out
+//! as if in integers, at a fraction of the cost.
 
 use super::class::{Class, Use};
 
-/// The rates, and room to work them out in.
+/// A class that has no rate yet.
+const GROWS: u64 = 0;
+
+/// What flows share.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Filling {
+pub(super) struct Resources {
+    capacity: Vec<f64>,
+    /// What the flows take of each, for each unit of rate.
+    weight: Vec<f64>,
+    /// The memories that copies alone cannot fill.
+    ample: Vec<u16>,
+    /// The classes that cross each.
+    crossing: Vec<Vec<u16>>,
+    /// Of every class; as it last was where nothing flows.
     rates: Vec<u64>,
-    rooms: Vec<Room>,
-    /// The resources that some flow crosses.
-    crossed: Vec<u16>,
-    /// The active classes that still grow: their place among the active, and their index.
-    growing: Vec<(u16, u16)>,
+    /// What flows whose rate is known have left over.
+    left: Vec<f64>,
+    /// What the flows that grow take, for each unit of rate.
+    growing: Vec<f64>,
+    /// The part of each of these.
+    share: Vec<f64>,
 }
 
-/// What a resource can still give.
-#[derive(Clone, Copy, Debug, Default)]
-struct Room {
-    left: u128,
-    /// What the flows that still grow take, for each unit of rate.
-    weight: u128,
-    /// The part of each of these flows, as last worked out.
-    share: u64,
-    /// `left` or `weight` has changed since.
-    stale: bool,
-}
-
-impl Filling {
-    /// Works out the rate of a flow of each active class, in their order, in whole units, rounded down: no resource
-    /// carries more than it can. `uses` tells which resources a class crosses that may become full.
-    pub(super) fn fill<'a>(
-        &mut self,
-        capacity: &[u128],
-        classes: &'a [Class],
-        active: &[u16],
-        uses: impl Fn(&'a Class) -> &'a [Use],
-    ) -> &[u64] {
-        let of = |index: u16| &classes[usize::from(index)];
-        self.rates.clear();
-        if let &[only] = active {
-            self.rates.push(alone(of(only), capacity, uses(of(only))));
-            return &self.rates;
+impl Resources {
+    /// Resources that nothing crosses: what each can give, and whether copies alone can fill it.
+    pub(super) fn new(resources: impl Iterator<Item = (u64, bool)>) -> Resources {
+        let mut new = Resources::default();
+        for (index, (capacity, scarce)) in (0..).zip(resources) {
+            new.capacity.push(capacity as f64);
+            new.weight.push(0.0);
+            new.share.push(f64::INFINITY);
+            new.crossing.push(Vec::new());
+            new.ample.extend((!scarce).then_some(index));
         }
-        self.open(capacity, active.iter().map(|&index| (of(index), uses(of(index)))));
-        self.rates.resize(active.len(), 0);
-        self.growing.clear();
-        self.growing.extend((0..).zip(active.iter().copied()));
-        let (rates, rooms) = (&mut self.rates, &mut self.rooms);
-        while !self.growing.is_empty() {
-            let shares = self.crossed.iter().map(|&resource| rooms[usize::from(resource)].share);
-            let level = shares.min().unwrap_or(u64::MAX);
-            // Caps first: what they leave over raises the level.
-            let capped = self.growing.iter().any(|&(_, index)| of(index).cap <= level);
-            self.growing.retain(|&(place, index)| {
-                let (class, uses) = (of(index), uses(of(index)));
-                let full = |used: &Use| rooms[usize::from(used.resource)].share == level;
-                let grows = if capped { class.cap > level } else { !uses.iter().any(full) };
-                if !grows {
-                    let rate = class.cap.min(level);
-                    rates[usize::from(place)] = rate;
-                    uses.iter()
-                        .for_each(|used| rooms[usize::from(used.resource)].give(used, class.len(), rate));
-                }
-                grows
-            });
-            self.crossed.retain(|&resource| rooms[usize::from(resource)].divide());
-        }
-        &self.rates
+        new
     }
 
-    /// All room there is, and who wants it.
-    fn open<'a>(&mut self, capacity: &[u128], wanted: impl Iterator<Item = (&'a Class, &'a [Use])>) {
-        self.rooms.clear();
-        self.rooms.extend(capacity.iter().map(|&left| Room { left, ..Room::default() }));
-        self.crossed.clear();
-        for (class, uses) in wanted {
-            for used in uses {
-                let room = &mut self.rooms[usize::from(used.resource)];
-                if !room.stale {
-                    room.stale = true;
-                    self.crossed.push(used.resource);
-                }
-                room.weight += used.of(class.len());
+    /// Tells what a class crosses, in place of what it crossed before.
+    pub(super) fn set_class(&mut self, index: u16, uses: &[Use]) {
+        self.crossing.iter_mut().for_each(|classes| classes.retain(|&other| other != index));
+        uses.iter().for_each(|used| self.crossing[usize::from(used.resource)].push(index));
+        self.rates.resize(self.rates.len().max(usize::from(index) + 1), u64::MAX);
+    }
+
+    /// Changes what a resource can give.
+    pub(super) fn set_capacity(&mut self, resource: usize, capacity: u64) {
+        self.capacity[resource] = capacity as f64;
+    }
+
+    /// A flow comes.
+    pub(super) fn add(&mut self, uses: &[Use]) {
+        uses.iter().for_each(|used| self.weight[usize::from(used.resource)] += used.weight);
+    }
+
+    /// Flows go.
+    pub(super) fn remove(&mut self, uses: &[Use], flows: u64) {
+        uses.iter().for_each(|used| self.weight[usize::from(used.resource)] -= used.of(flows));
+    }
+
+    /// Works out the rate of a flow of each active class, in whole units, rounded down: no resource carries more than it
+    /// can. Where no kernel reads, memories that copies alone cannot fill are left out, and so are caps: that of a path
+    /// is what a resource on it gives, up to rounding.
+    pub(super) fn fill(&mut self, classes: &[Class], active: &[u16], read: bool) {
+        self.left.clone_from(&self.capacity);
+        self.growing.clone_from(&self.weight);
+        if !read {
+            self.ample.iter().for_each(|&resource| self.growing[usize::from(resource)] = 0.0);
+        }
+        active.iter().for_each(|&class| self.rates[usize::from(class)] = GROWS);
+        let mut growing = active.len();
+        while growing > 0 {
+            let level = self.level();
+            let stopped = if read { self.stop_capped(classes, active, level) } else { 0 };
+            // Caps first: what they leave over raises the level.
+            growing -= if stopped > 0 { stopped } else { self.stop_full(classes, level, read) };
+        }
+    }
+
+    /// How far all that grow can grow.
+    fn level(&mut self) -> f64 {
+        let rooms = self.left.iter().zip(&self.growing);
+        let mut least = f64::INFINITY;
+        for (share, (&left, growing)) in self.share.iter_mut().zip(rooms) {
+            // Without a branch: where nothing grows the share is infinite, even of nothing.
+            let left = if left > f64::MIN_POSITIVE { left } else { f64::MIN_POSITIVE };
+            *share = left / growing;
+            least = if *share < least { *share } else { least };
+        }
+        least
+    }
+
+    /// Works out the rate where one class flows. The memories on its way are in its total, exactly; of the links, the
+    /// first of the resources, some may be narrower by now.
+    pub(super) fn fill_alone(&mut self, index: u16, class: &Class, links: usize) {
+        let (crossed, flows) =
+            (class.uses(false).iter().map(|used| usize::from(used.resource)), class.len().max(1));
+        let narrowest = crossed.filter(|&place| place < links).map(|place| self.capacity[place] as u64).min();
+        let total = narrowest.map_or(class.total, |width| width.min(class.total));
+        self.rates[usize::from(index)] = (total / flows).clamp(GROWS + 1, class.cap);
+    }
+
+    /// The rate of a class, as last worked out.
+    pub(super) fn rate(&self, class: u16) -> u64 {
+        self.rates[usize::from(class)]
+    }
+
+    /// Stops the classes that have reached their caps; how many.
+    fn stop_capped(&mut self, classes: &[Class], active: &[u16], level: f64) -> usize {
+        let mut stopped = 0;
+        for &index in active {
+            let class = &classes[usize::from(index)];
+            if self.rates[usize::from(index)] == GROWS && class.cap as f64 <= level {
+                self.stop(index, class, class.cap, true);
+                stopped += 1;
             }
         }
-        self.crossed.iter().for_each(|&resource| _ = self.rooms[usize::from(resource)].divide());
-    }
-}
-
-impl Room {
-    /// Gives flows their rate, for good.
-    fn give(&mut self, used: &Use, flows: u64, rate: u64) {
-        let weight = used.of(flows);
-        self.left -= weight * u128::from(rate);
-        self.weight -= weight;
-        self.stale = true;
+        stopped
     }
 
-    /// Works out the share again, if need be; whether anyone still wants one.
-    fn divide(&mut self) -> bool {
-        if std::mem::take(&mut self.stale) {
-            self.share = if self.weight == 0 { u64::MAX } else { share(self.left, self.weight) };
+    /// Stops the classes that cross a resource which is full at this level; how many.
+    fn stop_full(&mut self, classes: &[Class], level: f64, read: bool) -> usize {
+        let mut stopped = 0;
+        for resource in 0..self.share.len() {
+            if self.share[resource] != level {
+                continue;
+            }
+            for at in 0..self.crossing[resource].len() {
+                let index = self.crossing[resource][at];
+                if self.rates[usize::from(index)] == GROWS {
+                    let class = &classes[usize::from(index)];
+                    self.stop(index, class, (level as u64).min(class.cap), read);
+                    stopped += 1;
+                }
+            }
         }
-        self.weight > 0
+        stopped
     }
-}
 
-/// The rate where only one class flows.
-fn alone(class: &Class, capacity: &[u128], uses: &[Use]) -> u64 {
-    let shares = uses.iter().map(|used| share(capacity[usize::from(used.resource)], used.of(class.len())));
-    shares.fold(class.cap, u64::min)
-}
-
-/// A division of 128 bits costs several times one of 64, and only memories of odd rates need it.
-fn share(left: u128, weight: u128) -> u64 {
-    match (u64::try_from(left), u64::try_from(weight)) {
-        (Ok(left), Ok(weight)) => left / weight,
-        _ => u64::try_from(left / weight).unwrap_or(u64::MAX),
+    /// Gives the flows of a class their rate. Zero would never end: the least rate is the unit of the fixed point.
+    fn stop(&mut self, index: u16, class: &Class, rate: u64, read: bool) {
+        self.rates[usize::from(index)] = rate.max(GROWS + 1);
+        for used in class.uses(read) {
+            let (resource, weight) = (usize::from(used.resource), used.of(class.len()));
+            self.left[resource] -= weight * rate as f64;
+            self.growing[resource] -= weight;
+        }
     }
 }
 
@@ -128,8 +162,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn class(cap: u64, flows: u64, uses: &[(u16, u64)]) -> Class {
-        let uses = uses.iter().map(|&(resource, weight)| Use { resource, weight }).collect();
-        let mut class = Class::new(Bandwidth(cap), uses, 0);
+        let uses = uses.iter().map(|&(resource, weight)| Use { resource, weight: weight as f64 }).collect();
+        let mut class = Class::new(Bandwidth(cap), Bandwidth(cap), uses, 0);
         (0..flows).for_each(|_| class.join(Time(0), Bytes(1), 0));
         class
     }
@@ -141,26 +175,31 @@ mod tests {
             asked in proptest::collection::vec(
                 (1u64..1 << 40, 1u64..50, proptest::collection::btree_map(0u16..6, 1u64..1000, 1..4)), 1..12),
         ) {
-            let capacity: Vec<u128> = capacity.into_iter().map(|bits| u128::from(bits) << 12).collect();
+
             let class = |(cap, flows, uses): &(u64, u64, std::collections::BTreeMap<u16, u64>)| {
                 class(*cap, *flows, &uses.iter().map(|(&resource, &weight)| (resource, weight)).collect::<Vec<_>>())
             };
             let classes: Vec<Class> = asked.iter().map(class).collect();
             let active: Vec<u16> = (0..classes.len() as u16).collect();
-            let mut filling = Filling::default();
+            let mut resources = Resources::new(capacity.iter().map(|&capacity| (capacity, true)));
+            for (index, class) in (0..).zip(&classes) {
+                resources.set_class(index, class.uses(true));
+                (0..class.len()).for_each(|_| resources.add(class.uses(true)));
+            }
+            resources.fill(&classes, &active, true);
 
-            let rates = filling.fill(&capacity, &classes, &active, |class| class.uses(true)).to_vec();
+            let rates: Vec<u64> = active.iter().map(|&class| resources.rate(class)).collect();
             prop_assert_eq!(rates.len(), classes.len());
             let crossing = |resource: usize| {
                 let weight = move |class: &Class| {
-                    class.uses(true).iter().filter(|used| usize::from(used.resource) == resource).map(|used| used.weight).sum::<u64>()
+                    class.uses(true).iter().filter(|used| usize::from(used.resource) == resource).map(|used| used.weight as u64).sum::<u64>()
                 };
                 classes.iter().zip(&rates).map(move |(class, &rate)| (rate, u128::from(weight(class)) * u128::from(class.len())))
                     .filter(|(_, weight)| *weight > 0)
             };
             let carried = |resource: usize| crossing(resource).map(|(rate, weight)| u128::from(rate) * weight).sum::<u128>();
             for (resource, &capacity) in capacity.iter().enumerate() {
-                prop_assert!(carried(resource) <= capacity);
+                prop_assert!(carried(resource) <= u128::from(capacity));
             }
             for (class, &rate) in classes.iter().zip(&rates) {
                 prop_assert!(rate <= class.cap);
@@ -168,7 +207,7 @@ mod tests {
                 let bottleneck = |used: &Use| {
                     let resource = usize::from(used.resource);
                     let unit: u128 = crossing(resource).map(|(_, weight)| weight).sum();
-                    carried(resource) + unit > capacity[resource] && crossing(resource).all(|(other, _)| other <= rate)
+                    carried(resource) + unit > u128::from(capacity[resource]) && crossing(resource).all(|(other, _)| other <= rate)
                 };
                 prop_assert!(rate == class.cap || class.uses(true).iter().any(bottleneck));
             }

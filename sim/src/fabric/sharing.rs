@@ -1,43 +1,42 @@
 //! Who shares what: every link direction and every memory is a resource; classes of flows cross some of them.
 
 use super::class::{Class, Use, fixed};
-use super::fill::Filling;
+use super::fill::Resources;
 use policy::machine::{Link, Tier};
 use policy::{Bandwidth, Bytes, LinkId, Machine, Path, TierId, Time};
 
-/// One memory's share of reads and writes: reads at rate r and writes at rate w fit while r / read + w / write <= 1. In
-/// whole numbers: r * `reading` + w * `writing` <= `capacity`.
+/// How a memory is shared: reads at rate r and writes at rate w fit while r / read + w / write <= 1. Capacity is the read
+/// rate, so that a write takes `writing` of it.
 #[derive(Clone, Copy, Debug)]
 struct Bus {
-    capacity: u128,
-    reading: u64,
-    writing: u64,
+    capacity: u64,
+    writing: f64,
 }
+
+/// What a read takes.
+const READING: f64 = 1.0;
+/// Weights are multiples of the inverse, so that sums of them are exact: what is taken out leaves nothing behind.
+const WEIGHT_STEPS: f64 = (1u64 << 30) as f64;
 
 impl Bus {
     fn new(tier: &Tier) -> Bus {
         let (read, write) = (fixed(tier.read), fixed(tier.write));
-        let divisor = common_divisor(read, write);
-        let (reading, writing) = (write / divisor, read / divisor);
-        Bus { capacity: u128::from(read) * u128::from(reading), reading, writing }
+        let writing = read as f64 / write as f64;
+        Bus { capacity: read, writing: libm::ceil(writing * WEIGHT_STEPS) / WEIGHT_STEPS }
     }
 
     /// Whether all links of the memory at once can fill it.
     fn can_be_filled(&self, machine: &Machine, tier: TierId) -> bool {
         let demand = |link: &Link| {
             let weight = match tier {
-                _ if link.from == tier => self.reading,
+                _ if link.from == tier => READING,
                 _ if link.to == tier => self.writing,
-                _ => 0,
+                _ => 0.0,
             };
-            u128::from(fixed(link.rate.peak())) * u128::from(weight)
+            fixed(link.rate.peak()) as f64 * weight
         };
-        machine.links.iter().map(demand).fold(0, u128::saturating_add) > self.capacity
+        machine.links.iter().map(demand).sum::<f64>() > self.capacity as f64
     }
-}
-
-fn common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a.max(1) } else { common_divisor(b, a % b) }
 }
 
 /// What a link direction carries, alone and against the other one.
@@ -58,16 +57,16 @@ struct Reader {
 #[derive(Clone, Debug)]
 pub(super) struct Sharing {
     widths: Vec<Width>,
-    buses: Vec<Bus>,
-    /// Of every resource: link directions, then memories.
-    capacity: Vec<u128>,
+    /// The read rates of memories.
+    reads: Vec<Bandwidth>,
+    /// Link directions, then memories.
+    resources: Resources,
     /// One a path, then those of `readers`.
     classes: Vec<Class>,
     readers: Vec<Reader>,
     paths: usize,
     /// The classes with flows.
     active: Vec<u16>,
-    filling: Filling,
     /// When the first flow ends, as of the last settling.
     next_end: Time,
     /// Something has changed since rates were worked out.
@@ -82,17 +81,22 @@ impl Sharing {
             Width { alone, opposed: fixed(link.duplex).min(alone) }
         };
         let widths: Vec<Width> = machine.links.iter().map(width).collect();
-        let alone = widths.iter().map(|width| u128::from(width.alone));
-        let classes = paths.iter().map(|path| class_of(machine, &buses, path)).collect();
+        let links = widths.iter().map(|width| (width.alone, true));
+        let memories = (0..).map(TierId).zip(&buses);
+        let memories = memories.map(|(tier, bus)| (bus.capacity, bus.can_be_filled(machine, tier)));
+        let mut resources = Resources::new(links.chain(memories));
+        let classes: Vec<Class> = paths.iter().map(|path| class_of(machine, &buses, path)).collect();
+        for (index, class) in (0..).zip(&classes) {
+            resources.set_class(index, class.uses(true));
+        }
         Sharing {
-            capacity: alone.chain(buses.iter().map(|bus| bus.capacity)).collect(),
+            resources,
             widths,
-            buses,
+            reads: machine.tiers.iter().map(|tier| tier.read).collect(),
             classes,
             readers: Vec::new(),
             paths: paths.len(),
             active: Vec::new(),
-            filling: Filling::default(),
             next_end: Time(u64::MAX),
             changed: false,
         }
@@ -107,7 +111,7 @@ impl Sharing {
             return (self.paths + place) as u16;
         }
         let resource = (self.widths.len() + tier.index()) as u16;
-        let class = Class::new(most, vec![Use { resource, weight: self.buses[tier.index()].reading }], 1);
+        let class = Class::new(most, self.reads[tier.index()], vec![Use { resource, weight: READING }], 1);
         let reader = Reader { tier, most };
         let place = idle().unwrap_or(self.readers.len());
         if place == self.readers.len() {
@@ -117,13 +121,15 @@ impl Sharing {
             self.readers[place] = reader;
             self.classes[self.paths + place] = class;
         }
-        (self.paths + place) as u16
+        let index = (self.paths + place) as u16;
+        self.resources.set_class(index, self.classes[usize::from(index)].uses(true));
+        index
     }
 
     /// Tells whether the other direction of a link has an engine busy.
     pub(super) fn set_opposed(&mut self, link: LinkId, opposed: bool) {
         let Width { alone, opposed: less } = self.widths[link.index()];
-        self.capacity[link.index()] = u128::from(if opposed { less } else { alone });
+        self.resources.set_capacity(link.index(), if opposed { less } else { alone });
         self.changed = true;
     }
 
@@ -134,6 +140,7 @@ impl Sharing {
             self.active.push(class);
         }
         flows.join(now, work, job);
+        self.resources.add(flows.uses(true));
         self.changed = true;
     }
 
@@ -143,11 +150,14 @@ impl Sharing {
             return;
         }
         let read = self.active.iter().any(|&class| usize::from(class) >= self.paths);
-        let rates = self.filling.fill(&self.capacity, &self.classes, &self.active, |class| class.uses(read));
+        match self.active[..] {
+            [only] => self.resources.fill_alone(only, &self.classes[usize::from(only)], self.widths.len()),
+            _ => self.resources.fill(&self.classes, &self.active, read),
+        }
         self.next_end = Time(u64::MAX);
-        for (&class, &rate) in self.active.iter().zip(rates) {
-            let class = &mut self.classes[usize::from(class)];
-            class.set_rate(now, rate);
+        for &index in &self.active {
+            let class = &mut self.classes[usize::from(index)];
+            class.set_rate(now, self.resources.rate(index));
             self.next_end = self.next_end.min(class.end());
         }
     }
@@ -166,7 +176,11 @@ impl Sharing {
         let mut emptied = false;
         for &class in &self.active {
             let class = &mut classes[usize::from(class)];
+            let flows = class.len();
             class.take_ended(now, ended);
+            if class.len() < flows {
+                self.resources.remove(class.uses(true), flows - class.len());
+            }
             emptied |= class.len() == 0;
         }
         if emptied {
@@ -179,17 +193,17 @@ impl Sharing {
 /// The flows of a path. They cross its links, the memory they are read from, those they pass through, and the one they
 /// are written to.
 fn class_of(machine: &Machine, buses: &[Bus], path: &Path) -> Class {
-    let links = path.links.iter().map(|link| Use { resource: u16::from(link.0), weight: 1 });
+    let links = path.links.iter().map(|link| Use { resource: u16::from(link.0), weight: 1.0 });
     let bus = |tier: TierId| buses[tier.index()];
     let through = path.links.iter().skip(1).map(|&link| machine.link(link).from);
-    let passing = through.map(|tier| (tier, bus(tier).reading + bus(tier).writing));
-    let ends = [(path.from, bus(path.from).reading), (path.to, bus(path.to).writing)];
+    let passing = through.map(|tier| (tier, READING + bus(tier).writing));
+    let ends = [(path.from, READING), (path.to, bus(path.to).writing)];
     let memory =
-        |(tier, weight): (TierId, u64)| Use { resource: (machine.links.len() + tier.index()) as u16, weight };
+        |(tier, weight): (TierId, f64)| Use { resource: (machine.links.len() + tier.index()) as u16, weight };
     let (scarce, ample): (Vec<_>, Vec<_>) =
         passing.chain(ends).partition(|&(tier, _)| bus(tier).can_be_filled(machine, tier));
     let mut uses: Vec<Use> = links.chain(scarce.into_iter().map(memory)).collect();
     let scarce = uses.len();
     uses.extend(ample.into_iter().map(memory));
-    Class::new(path.peak, uses, scarce)
+    Class::new(path.peak, path.peak, uses, scarce)
 }

@@ -3,8 +3,9 @@
 
 use policy::event::Form;
 use policy::format::FORMATS;
+use policy::machine::Class;
 use policy::sizes::Sizes;
-use policy::{BlockId, Bytes, Machine, Model, TierId};
+use policy::{BlockId, Bytes, Machine, Model, Nanos, TierId, Time};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -50,6 +51,16 @@ pub struct Traffic {
     pub hits: u64,
 }
 
+/// What one block has seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stay {
+    /// Since when it has had a complete copy in fast memory; of no meaning while it has none.
+    since: Time,
+    /// Time with such a copy, over the stays that have ended.
+    ended: Nanos,
+    reads: u64,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Memory {
@@ -58,6 +69,10 @@ pub struct Memory {
     complete: Vec<u128>,
     used: Vec<Bytes>,
     traffic: Vec<Traffic>,
+    now: Time,
+    /// The bits of all forms in fast memory.
+    fast: u128,
+    stays: Vec<Stay>,
 }
 
 /// The most tiers a machine can have here: a block's copies are bits of one word.
@@ -67,13 +82,22 @@ impl Memory {
     /// Memory that holds nothing.
     pub fn new(machine: Arc<Machine>, model: &Model) -> Memory {
         let tiers = machine.tiers.len();
+        let forms = (1u128 << FORMATS.len()) - 1;
         Memory {
+            now: Time(0),
+            fast: machine.tiers_of(Class::Fast).map(|tier| forms << (tier.index() * FORMATS.len())).sum(),
+            stays: vec![Stay::default(); model.blocks.len()],
             complete: vec![0; model.blocks.len()],
             used: vec![Bytes::ZERO; tiers],
             traffic: vec![Traffic::default(); tiers],
             sizes: Sizes::new(model),
             machine,
         }
+    }
+
+    /// Time goes on: what is done from here on is done at `now`.
+    pub fn advance(&mut self, now: Time) {
+        self.now = now;
     }
 
     /// Takes room for a copy that is being made.
@@ -95,6 +119,9 @@ impl Memory {
 
     /// The copy is complete.
     pub fn publish(&mut self, block: BlockId, form: Form) {
+        if !self.is_fast(block) {
+            self.stays[block.index()].since = self.now;
+        }
         self.complete[block.index()] |= bit(form);
     }
 
@@ -110,7 +137,11 @@ impl Memory {
     /// The copy is not there.
     pub fn free(&mut self, block: BlockId, form: Form) -> Result<(), MemoryError> {
         self.expect(block, form)?;
+        let was = self.fast_time(block);
         self.complete[block.index()] &= !bit(form);
+        if !self.is_fast(block) {
+            self.stays[block.index()].ended = was;
+        }
         self.abandon(block, form);
         Ok(())
     }
@@ -131,6 +162,7 @@ impl Memory {
         let traffic = &mut self.traffic[form.tier.index()];
         traffic.read += self.sizes.bytes(block, form.format).0;
         traffic.hits += 1;
+        self.stays[block.index()].reads += 1;
     }
 
     /// Books bytes that a move carries.
@@ -147,6 +179,21 @@ impl Memory {
     /// What has gone through a tier.
     pub fn traffic(&self, tier: TierId) -> &Traffic {
         &self.traffic[tier.index()]
+    }
+
+    /// Time that a block has had a complete copy in fast memory, in any format.
+    pub fn fast_time(&self, block: BlockId) -> Nanos {
+        let Stay { since, ended, .. } = self.stays[block.index()];
+        if self.is_fast(block) { ended + self.now.since(since) } else { ended }
+    }
+
+    /// Layer steps that have read a block.
+    pub fn reads(&self, block: BlockId) -> u64 {
+        self.stays[block.index()].reads
+    }
+
+    fn is_fast(&self, block: BlockId) -> bool {
+        self.complete[block.index()] & self.fast != 0
     }
 
     fn footprint(&self, block: BlockId, form: Form) -> Bytes {

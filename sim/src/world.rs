@@ -379,6 +379,7 @@ impl Platform for World {
                 return Err(WorldError::TooLate);
             }
             self.now = at;
+            self.memory.advance(at);
             if let Some(kind) = self.tick(tick) {
                 return Ok(Some(Event { at, kind }));
             }

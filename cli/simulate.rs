@@ -25,7 +25,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH=A,B,C", value_parser = assignment)]
     sweep: Option<(String, String)>,
 
-    /// Write summary.json, requests.csv, decisions.jsonl, timeline.json (opens in Perfetto) and report.html to this folder
+    /// Write summary.json, requests.csv, decisions.jsonl, timeline.json (opens in Perfetto), report.html and the placement
+    /// for other engines (placement.json, llama-cpp.txt, ktransformers.yaml) to this folder
     #[arg(long, value_name = "DIR", conflicts_with = "sweep")]
     out: Option<PathBuf>,
 

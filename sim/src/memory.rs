@@ -3,8 +3,9 @@
 
 use policy::event::Form;
 use policy::format::FORMATS;
+use policy::machine::Class;
 use policy::sizes::Sizes;
-use policy::{BlockId, Bytes, Machine, Model, TierId};
+use policy::{BlockId, Bytes, Machine, Model, Nanos, TierId, Time};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -50,6 +51,16 @@ pub struct Traffic {
     pub hits: u64,
 }
 
+/// What one block has seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stay {
+    /// Since when it has had a complete copy in fast memory; of no meaning while it has none.
+    since: Time,
+    /// Time with such a copy, over the stays that have ended.
+    ended: Nanos,
+    reads: u64,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Memory {
@@ -59,6 +70,10 @@ pub struct Memory {
     complete: Vec<u64>,
     used: Vec<Bytes>,
     traffic: Vec<Traffic>,
+    now: Time,
+    /// The fast tiers, as indices.
+    fast: Vec<usize>,
+    stays: Vec<Stay>,
 }
 
 const _: () = assert!(FORMATS.len() <= u64::BITS as usize, "a block's copies in a tier are bits of one word");
@@ -68,12 +83,20 @@ impl Memory {
     pub fn new(machine: Arc<Machine>, model: &Model) -> Memory {
         let tiers = machine.tiers.len();
         Memory {
+            now: Time(0),
+            fast: machine.tiers_of(Class::Fast).map(TierId::index).collect(),
+            stays: vec![Stay::default(); model.blocks.len()],
             complete: vec![0; model.blocks.len() * tiers],
             used: vec![Bytes::ZERO; tiers],
             traffic: vec![Traffic::default(); tiers],
             sizes: Sizes::new(model),
             machine,
         }
+    }
+
+    /// Time goes on: what is done from here on is done at `now`.
+    pub fn advance(&mut self, now: Time) {
+        self.now = now;
     }
 
     /// Takes room for a copy that is being made.
@@ -95,6 +118,9 @@ impl Memory {
 
     /// The copy is complete.
     pub fn publish(&mut self, block: BlockId, form: Form) {
+        if !self.is_fast(block) {
+            self.stays[block.index()].since = self.now;
+        }
         let place = self.place(block, form);
         self.complete[place] |= bit(form);
     }
@@ -111,8 +137,12 @@ impl Memory {
     /// The copy is not there.
     pub fn free(&mut self, block: BlockId, form: Form) -> Result<(), MemoryError> {
         self.expect(block, form)?;
+        let was = self.fast_time(block);
         let place = self.place(block, form);
         self.complete[place] &= !bit(form);
+        if !self.is_fast(block) {
+            self.stays[block.index()].ended = was;
+        }
         self.abandon(block, form);
         Ok(())
     }
@@ -133,6 +163,7 @@ impl Memory {
         let traffic = &mut self.traffic[form.tier.index()];
         traffic.read += self.sizes.bytes(block, form.format).0;
         traffic.hits += 1;
+        self.stays[block.index()].reads += 1;
     }
 
     /// Books bytes that a move carries.
@@ -154,6 +185,22 @@ impl Memory {
     /// Where `complete` has a block's copies in a tier.
     fn place(&self, block: BlockId, form: Form) -> usize {
         block.index() * self.machine.tiers.len() + form.tier.index()
+    }
+
+    /// Time that a block has had a complete copy in fast memory, in any format.
+    pub fn fast_time(&self, block: BlockId) -> Nanos {
+        let Stay { since, ended, .. } = self.stays[block.index()];
+        if self.is_fast(block) { ended + self.now.since(since) } else { ended }
+    }
+
+    /// Layer steps that have read a block.
+    pub fn reads(&self, block: BlockId) -> u64 {
+        self.stays[block.index()].reads
+    }
+
+    fn is_fast(&self, block: BlockId) -> bool {
+        let first = block.index() * self.machine.tiers.len();
+        self.fast.iter().any(|tier| self.complete[first + tier] != 0)
     }
 
     fn footprint(&self, block: BlockId, form: Form) -> Bytes {

@@ -1,16 +1,21 @@
-//! What a run leaves in a folder: `decisions.jsonl`, `requests.csv`, `timeline.json`, `report.html`, `summary.json`.
+//! What a run leaves in a folder: `decisions.jsonl`, `requests.csv`, `timeline.json`, `report.html`, `summary.json`, and
+//! the placement for other engines: `placement.json`, `llama-cpp.txt`, `ktransformers.yaml`.
 //! No file has its name before it is whole, and none gets it before all of them are.
 
 mod decisions;
 mod draft;
 mod histogram;
+mod ktransformers;
+mod llama_cpp;
 mod page;
+mod placement;
 mod requests;
 
 use crate::report::Summary;
 use crate::simulate::{Case, Keep, Outcome};
 use decisions::DecisionLog;
 use draft::Draft;
+use placement::Placement;
 use policy::record::Decision;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -107,6 +112,7 @@ impl<'a> Output<'a> {
         };
         let tally = outcome.orchestrator.tally();
         let page = page::render(scenario, case, tally, summary)?;
+        let placement = Placement::new(case, outcome);
         let (log, written) = decisions.into_parts();
         let mut drafts = vec![
             log.complete(written)?,
@@ -116,6 +122,12 @@ impl<'a> Output<'a> {
                 serde_json::to_writer_pretty(&mut *out, summary)?;
                 io::Write::write_all(out, b"\n")
             })?,
+            draft("placement.json", &|out| {
+                serde_json::to_writer_pretty(&mut *out, &placement)?;
+                io::Write::write_all(out, b"\n")
+            })?,
+            draft("llama-cpp.txt", &|out| llama_cpp::write(out, &placement))?,
+            draft("ktransformers.yaml", &|out| ktransformers::write(out, &placement))?,
         ];
         if let Some(timeline) = outcome.world.timeline() {
             drafts.push(draft("timeline.json", &|out| timeline.write(out))?);

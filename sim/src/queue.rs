@@ -164,13 +164,8 @@ impl<T: Copy> Queue<T> {
             self.wheel.push(entry, self.now);
             return;
         }
-        let mut at = self.front.len();
-        self.front.push(entry);
-        while at > 0 && self.front[at - 1].key() < entry.key() {
-            self.front[at] = self.front[at - 1];
-            at -= 1;
-        }
-        self.front[at] = entry;
+        let earlier = self.front.iter().rev().take_while(|other| other.key() < entry.key()).count();
+        self.front.insert(self.front.len() - earlier, entry);
         if full {
             let half = self.front.len() / 2;
             self.front.drain(..half).for_each(|late| self.wheel.push(late, self.now));

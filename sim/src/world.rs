@@ -359,6 +359,7 @@ impl Platform for World {
                 return Err(WorldError::TooLate);
             }
             self.now = at;
+            self.memory.advance(at);
             self.ticks += 1;
             if self.fabric.next_due() == Some(at) {
                 self.collect();

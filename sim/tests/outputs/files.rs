@@ -34,7 +34,17 @@ fn a_seed_determines_every_file_but_for_the_wall_clock() {
     };
     let (mut one, mut two) = (of_run("one", 1.25), of_run("two", 7.75));
     let names: Vec<_> = one.keys().cloned().collect();
-    assert_eq!(names, ["decisions.jsonl", "report.html", "requests.csv", "summary.json", "timeline.json"]);
+    let expected = [
+        "decisions.jsonl",
+        "ktransformers.yaml",
+        "llama-cpp.txt",
+        "placement.json",
+        "report.html",
+        "requests.csv",
+        "summary.json",
+        "timeline.json",
+    ];
+    assert_eq!(names, expected);
     let timeless = |files: &mut BTreeMap<String, String>| {
         let mut summary: Value = serde_json::from_str(&files.remove("summary.json").unwrap()).unwrap();
         for key in ["wall_s", "events_per_s"] {

@@ -1,6 +1,7 @@
 //! What a run leaves behind: its timeline and the files of `--out`.
 
 mod files;
+mod placement;
 mod timeline;
 
 use sim::{Case, Keep, Outcome};

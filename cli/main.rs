@@ -10,6 +10,7 @@ mod policies;
 mod progress;
 mod replay;
 mod scenario_args;
+mod schema;
 mod simulate;
 mod trace;
 mod trace_files;
@@ -37,6 +38,7 @@ enum Command {
     Compare(compare::Args),
     Check(check::Args),
     Explain(explain::Args),
+    Schema(schema::Args),
     Policies(policies::Args),
     Machines(catalogue::MachineArgs),
     Models(catalogue::ModelArgs),
@@ -51,6 +53,7 @@ impl Command {
             Command::Compare(args) => compare::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Schema(args) => schema::run(&args),
             Command::Policies(args) => policies::run(&args),
             Command::Machines(args) => catalogue::machines(&args),
             Command::Models(args) => catalogue::models(&args),

@@ -19,6 +19,18 @@ pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
     Ok((path.trim().to_owned(), value.trim().to_owned()))
 }
 
+/// The values of `--sweep path=a,b,c`.
+pub(crate) fn sweep_values<'v>(path: &str, values: &'v str) -> Result<Vec<&'v str>, Failure> {
+    let found = scenarios::alternatives(values);
+    match found.iter().position(|value| value.is_empty()) {
+        Some(index) => Err(Failure::refused(format!(
+            "--sweep {path}= has no value {}: write it as {path}=A,B,C",
+            index + 1
+        ))),
+        None => Ok(found),
+    }
+}
+
 /// Loads a scenario; all its errors at once.
 pub(crate) fn load(name: &str, set: &[(String, String)]) -> Result<Scenario, Failure> {
     Ok(scenarios::load(name, set, &check_policy)?)

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
-use crate::scenario_args::{Overrides, assignment, load_case};
+use crate::scenario_args::{Overrides, assignment, load_case, sweep_values};
 use policy::record::Decision;
 use scenarios::Scenario;
 use sim::output::Output;
@@ -69,10 +69,7 @@ fn run_one(args: &Args) -> Result<(), Failure> {
 }
 
 fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
-    let values: Vec<&str> = values.split(',').map(str::trim).filter(|value| !value.is_empty()).collect();
-    if values.is_empty() {
-        return Err(Failure::refused(format!("--sweep {path}= has no value: write it as {path}=A,B,C")));
-    }
+    let values = sweep_values(path, values)?;
     let mut cases = Vec::new();
     for value in &values {
         let mut set = args.overrides.set.clone();

@@ -185,7 +185,10 @@ fn every_error_of_a_scenario_is_reported_at_once() {
         assert!(!String::from_utf8_lossy(&output.stderr).contains("error: error"));
     }
     std::fs::write(&path, "name: x\nmemory:\n\thbm: 6 GiB\n").unwrap();
-    refused(&hotset().arg("check").arg(&path).output().unwrap(), &["bad.yaml:3:2", "tabs disallowed"]);
+    refused(
+        &hotset().arg("check").arg(&path).output().unwrap(),
+        &["bad.yaml:3:1", "tabs disallowed", "indent with spaces"],
+    );
 }
 
 /// Runs `hotset` on the quickstart scenario with values set in it.
@@ -204,8 +207,15 @@ fn a_scenario_that_cannot_run_says_what_to_change() {
     let cases: &[(&str, &[&str], &[&str])] = &[
         ("policy=static", &[], &["policy `static`", "workload.fit"]),
         ("policy=belady", &[late], &["policy `belady`", "closed"]),
-        ("home=nvme", &[], &["no link leads from nvme to fast memory"]),
-        ("memory.dram=1 B", &[], &["the home copies", "more than dram has"]),
+        ("home=hbm", &[], &["the fast tier is no home"]),
+        ("load.from=nvme", &["memory.nvme=1 GiB"], &["load.from", "more than nvme has"]),
+        ("schedule.chunk=1 KiB", &[], &["schedule.chunk", "at least 4.00 KiB"]),
+        ("resident.activations=24 GiB", &[], &["hbm has 24.00 GiB"]),
+        ("workload.routing={dense: {}}", &[], &["the model routes tokens to experts", "zipf_markov"]),
+        ("machine.accelerator.read=2 TB/s", &[], &["kernels read 2000.0 GB/s", "tiers.hbm.read"]),
+        ("workload.routing.trace[1]=b.hrt", &[], &["its items are 0 to 0"]),
+        ("machine.base=h100-sxm", &[], &["`base` cannot be set", "--set machine=NAME"]),
+        ("memory.dram=1 B", &["memory.nvme=1 B"], &["the home copies", "more than"]),
         ("model.num_hidden_layers=null", &[], &["num_hidden_layers: no value"]),
         ("model.model_type=''", &[], &["model_type: no value"]),
         (
@@ -222,7 +232,12 @@ fn a_scenario_that_cannot_run_says_what_to_change() {
     std::fs::write(&words, "no keys here\n").unwrap();
     let model = format!("model={}", words.display());
     refused(&quickstart("simulate", &[], &[&model]), &["words.json:1:1", "a model file has keys and values"]);
-    refused(&quickstart("simulate", &["--sweep", "seed=,"], &[]), &["--sweep seed=", "no value"]);
+    refused(&quickstart("simulate", &["--sweep", "seed=,"], &[]), &["--sweep seed=", "no value 1"]);
+    refused(&quickstart("simulate", &["--sweep", "seed=1,,2"], &[]), &["--sweep seed=", "no value 2"]);
+    refused(
+        &quickstart("simulate", &["--sweep", "encoded=int4_g128,[int4_g128, int9]"], &[]),
+        &["--set encoded:1:21", "`int9` is no format"],
+    );
     refused(&quickstart("compare", &["--threads", "100000"], &[]), &["0..=1024"]);
     refused(
         &quickstart("compare", &["--seeds", "2"], &["seed=18446744073709551615"]),
@@ -231,6 +246,21 @@ fn a_scenario_that_cannot_run_says_what_to_change() {
     let compared = quickstart("compare", &[], &[late, "workload.limit_tokens=2"]);
     assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stderr));
     assert!(!String::from_utf8_lossy(&compared.stdout).contains("belady"));
+}
+
+#[test]
+fn a_base_that_leads_back_is_refused_with_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let first = file("first.yaml", "base: second.yaml\nname: one\n");
+    std::fs::create_dir(folder.path().join("third")).unwrap();
+    file("second.yaml", "base: third/../first.yaml\n");
+    let output = hotset().arg("check").arg(&first).output().unwrap();
+    refused(&output, &["a file that starts from itself", "first.yaml -> ", "second.yaml:1:7"]);
 }
 
 #[test]
@@ -249,8 +279,11 @@ fn more_kinds_of_copy_than_a_run_can_have_are_refused() {
     };
     let values: Vec<String> = (0..62).flat_map(|n| [tier(n), link(n)]).collect();
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
-    refused(&quickstart("check", &[], &values), &["65 kinds of copy", "at most 64"]);
-    assert!(quickstart("check", &[], &values[2..]).status.success());
+    refused(&quickstart("check", &[], &values), &["tiers: 65 of them", "at most 64"]);
+    // With the three it has, 33 tiers of two formats.
+    let two = [&["encoded=int4_g128"][..], &values[..60]].concat();
+    refused(&quickstart("check", &[], &two), &["66 kinds of copy", "at most 64"]);
+    assert!(quickstart("check", &[], &two[..two.len() - 2]).status.success());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use policy::schedule::Schedule;
 use policy::{BlockId, Bytes, FormatId, MoveId, Nanos, Path, Paths, Time, registry};
 use rand_distr::{Distribution, Exp};
 use rand_pcg::Pcg64Mcg;
-use sim::fabric::Fabric;
+use sim::fabric::{Fabric, Flow};
 use sim::{Case, Keep, World};
 
 /// One token through one layer of a model that has never been asked for anything.
@@ -86,11 +86,13 @@ fn a_demand_waits_for_the_one_background_chunk_on_its_link_and_no_more() {
     while let Some(at) = fabric.next_due() {
         let mut delivered = Vec::new();
         fabric.collect(at, &mut delivered);
-        ends.extend(delivered.iter().map(|copy| (copy.cargo, copy.bytes, at)));
+        ends.extend(delivered.iter().map(|copy| (copy.flow, copy.bytes, at)));
     }
     let link = upward(&case);
     let chunk = Time(0) + link.busy(case.pace.chunk);
-    assert_eq!(ends, [(MoveId(0), case.pace.chunk, chunk), (demand, bytes, chunk + link.busy(bytes))]);
+    let flow = |id| Flow::Copy { id, from: home, to: fast };
+    let after = chunk + link.busy(bytes);
+    assert_eq!(ends, [(flow(MoveId(0)), case.pace.chunk, chunk), (flow(demand), bytes, after)]);
 }
 
 /// When the last chunk of a move is reported.
@@ -176,7 +178,7 @@ fn copies_at_random_wait_as_long_as_queueing_theory_says() {
             while let Some(due) = fabric.next_due().filter(|&due| due <= now) {
                 fabric.collect(due, &mut delivered);
             }
-            fabric.submit(now, copy, home, fast, bytes).unwrap();
+            fabric.submit(now, MoveId(copy), home, fast, bytes).unwrap();
             waited += delivered.drain(..).map(|copy| copy.queued.0 as f64).sum::<f64>();
         }
         let theory = load / (2.0 * (1.0 - load)) * service;

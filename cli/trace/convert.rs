@@ -10,7 +10,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     traces: TraceFiles,
 
-    /// The file to write; its extension, .hrt or .jsonl, says the format
+    /// The file to write; its extension, .hrt, .jsonl or .oracleGeneral, says the format
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 }

@@ -7,13 +7,11 @@ use crate::keys::Type::{File, List, Map, Name, Quantity, Text, Whole};
 use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
 use crate::machine::machine;
-use crate::machine_keys::MACHINE;
 use crate::model::import;
-use crate::model_keys::MODEL;
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, RESIDENT, caps, check_caps, kv_reserve};
 use crate::reader::{Field, Keys, format_names, text};
 use crate::scenario::{PolicyCheck, Scenario};
-use crate::sensitivity::{SENSITIVITIES, Sensitivity, sensitivity};
+use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::tree::{Node, Value};
 use crate::units::{SIZE, whole};
 use crate::workload::{WORKLOAD, workload};
@@ -27,18 +25,8 @@ pub(crate) static SCENARIO: Table = Table {
     open: false,
     keys: &[
         Key::required("name", Text, "what this scenario shows", "What it is called in reports"),
-        Key::required(
-            "machine",
-            File(catalogue::MACHINE, &Map(&MACHINE)),
-            "h100-sxm",
-            "The machine it runs on",
-        ),
-        Key::required(
-            "model",
-            File(catalogue::MODEL, &Map(&MODEL)),
-            "gpt-oss-20b",
-            "The model that is served",
-        ),
+        Key::required("machine", File(catalogue::MACHINE), "h100-sxm", "The machine it runs on"),
+        Key::required("model", File(catalogue::MODEL), "gpt-oss-20b", "The model that is served"),
         Key::optional("memory", Type::Rows(&MEMORY), "{ hbm: 6 GiB }", "Caps on the machine's tiers"),
         Key::optional(
             "resident",
@@ -70,7 +58,7 @@ pub(crate) static SCENARIO: Table = Table {
         Key::optional("guard", Map(&GUARD), "{ drift_budget: 1 % }", "The bound on the change of output"),
         Key::default(
             "sensitivity",
-            File(SENSITIVITY, &Type::Rows(&SENSITIVITIES)),
+            File(SENSITIVITY),
             "synthetic-swiglu",
             "What each format costs in output error",
         ),
@@ -110,8 +98,11 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let batch = workload.as_ref().map(|workload| workload.requests.batch());
     let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), batch);
     let at = memory_field.as_ref().unwrap_or(&top);
-    let placed = match (&machine, &model, &memory) {
-        (Some(machine), Some(model), Some(caps)) => {
+    // Without the caps there is more room: what does not fit then never does.
+    let uncapped = BTreeMap::new();
+    let placed = match (&machine, &model) {
+        (Some(machine), Some(model)) => {
+            let caps = memory.as_ref().unwrap_or(&uncapped);
             let ground = Ground { machine, model, caps, sensitivity: table.as_ref() };
             place(report, &keys, at, &ground)
         }
@@ -160,9 +151,10 @@ fn place(
 
 /// Paths start anew in another file.
 fn rooted<'t>(field: &Field<'t>) -> Field<'t> {
-    match field.node.at.source == field.key_at.source {
-        true => field.clone(),
-        false => Field::root(field.node, ""),
+    let other = field.node.at.source != field.key_at.source;
+    match other && matches!(field.node.value, Value::Map(_)) {
+        true => Field::root(field.node, ""),
+        false => field.clone(),
     }
 }
 
@@ -173,7 +165,10 @@ fn read_machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
 
 fn read_model(report: &mut Report, field: &Field<'_>) -> Option<Model> {
     resolved(field)?;
-    let name = report.source(field.node.at.source).stem();
+    // A model on a base is called as the base is.
+    let kind = field.node.entries().iter().find(|entry| entry.key == "model_type");
+    let at = kind.map_or(field.node.at, |entry| entry.value.at);
+    let name = report.source(at.source).stem();
     import(report, &rooted(field), &name).map(|imported| imported.model)
 }
 

@@ -1,13 +1,14 @@
 //! The language as data: the keys a map has and what each takes. The reader and the JSON Schema both stand on these
 //! tables, so that neither knows a key that the other does not.
 
-use crate::catalogue::Kind;
+use crate::catalogue::{Kind, MACHINE, MODEL, SCENARIO};
 use crate::units::Quantity;
 
 /// A closed set of names.
 pub(crate) type Names = fn() -> Vec<&'static str>;
 
 /// What a value may be.
+#[derive(Clone, Copy)]
 pub(crate) enum Type {
     /// Any single value.
     Text,
@@ -29,6 +30,8 @@ pub(crate) enum Type {
     Name(Names),
     /// A policy of the registry, by name or with its parameters.
     Policy,
+    /// A policy's parameters.
+    Params,
     /// The one or the other.
     Either(&'static Type, &'static Type),
     /// A list, or the one value that stands in its place.
@@ -40,7 +43,7 @@ pub(crate) enum Type {
     /// One of several, with its settings: `{ name: settings }`.
     Choice(&'static [Choice]),
     /// A catalogue name, a path, or the thing itself: inline, or on top of `base`.
-    File(Kind, &'static Type),
+    File(Kind),
 }
 
 /// The known keys of a map.
@@ -97,6 +100,31 @@ pub(crate) struct Choice {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) takes: Type,
+}
+
+/// What a file of a kind holds.
+pub(crate) fn language(kind: Kind) -> Type {
+    match kind {
+        SCENARIO => Type::Map(&crate::check::SCENARIO),
+        MACHINE => Type::Map(&crate::machine_keys::MACHINE),
+        MODEL => Type::Map(&crate::model_keys::MODEL),
+        _ => Type::Rows(&crate::sensitivity::SENSITIVITIES),
+    }
+}
+
+impl Type {
+    /// What a key of a map of this type takes, if that is known.
+    pub(crate) fn below(self, key: &str) -> Option<Type> {
+        match self {
+            Type::Map(table) => table.key(key).map(|key| key.takes),
+            Type::Rows(rows) => Some(rows.value),
+            Type::Choice(choices) => {
+                choices.iter().find(|choice| choice.name == key).map(|choice| choice.takes)
+            }
+            Type::Policy => Some(Type::Params),
+            _ => None,
+        }
+    }
 }
 
 impl Key {

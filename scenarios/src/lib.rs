@@ -6,20 +6,24 @@ mod check;
 mod control;
 mod diagnostics;
 mod gguf;
+mod include;
 mod keys;
 mod load;
 mod machine;
 mod machine_keys;
 mod model;
 mod model_keys;
+mod overrides;
 mod placement;
 mod reader;
 mod scenario;
+mod schema;
 mod sensitivity;
 mod shape;
 mod source;
 mod tree;
 mod units;
+mod variables;
 mod weights;
 mod workload;
 
@@ -27,10 +31,12 @@ pub use catalogue::{machine, machines, model, models, scenarios};
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use load::{load, load_text};
 pub use model::ModelFacts;
+pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
 pub use scenario::{
     Cap, Dense, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, Requests, Resident, Routing,
     Scenario, Schedule, Slo, Workload, ZipfMarkov,
 };
+pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};
 pub use units::ArrivalRate;

@@ -19,10 +19,7 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
     let tiers_field = keys.need(report, "tiers");
     let tiers = tiers_field.as_ref().and_then(|tiers| read_tiers(report, tiers));
     let links_field = keys.need(report, "links");
-    let links = match (&links_field, &tiers) {
-        (Some(links), Some(tiers)) => read_links(report, links, tiers),
-        _ => None,
-    };
+    let links = links_field.as_ref().and_then(|links| read_links(report, links, tiers.as_deref()));
     let accelerator_field = keys.need(report, "accelerator");
     let accelerator = accelerator_field.as_ref().and_then(|field| read_accelerator(report, field));
     let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
@@ -70,7 +67,8 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
     })
 }
 
-fn read_links(report: &mut Report, field: &Field<'_>, tiers: &[Tier]) -> Option<Vec<Link>> {
+/// Reads `links`; where the tiers are unknown, only how the links are written is checked.
+fn read_links(report: &mut Report, field: &Field<'_>, tiers: Option<&[Tier]>) -> Option<Vec<Link>> {
     let fields = field.fields(report, "link names, each with between, forward, backward, latency, ...")?;
     too_many(report, field, fields.entries.len())?;
     let mut links: Vec<Link> = Vec::new();
@@ -107,7 +105,7 @@ fn read_link(
     report: &mut Report,
     field: &Field<'_>,
     name: &str,
-    tiers: &[Tier],
+    tiers: Option<&[Tier]>,
     next: u8,
 ) -> Option<[Link; 2]> {
     let keys = field.keys(report, &LINK)?;
@@ -144,7 +142,10 @@ fn read_rates(report: &mut Report, keys: &Keys<'_>) -> (Option<Rate>, Option<Rat
         let side = keys.need(report, key)?;
         if matches!(side.node.value, Value::Map(_)) {
             if let Some(half) = &half {
-                let wrong = Wrong::new(format!("`{key}` is measured by size"), "leave `half_size` out");
+                let wrong = Wrong::new(
+                    format!("`{key}` is measured by size"),
+                    "leave `half_size` out, or take it away with `half_size: ~`",
+                );
                 half.key_error(report, wrong);
             }
             return read_measured(report, &side);
@@ -168,12 +169,13 @@ fn read_measured(report: &mut Report, field: &Field<'_>) -> Option<Rate> {
     Rate::measured(&points).map_err(|error| field.error(report, Wrong::new(error.to_string(), hint))).ok()
 }
 
-fn read_ends(report: &mut Report, field: &Field<'_>, tiers: &[Tier]) -> Option<(TierId, TierId)> {
-    let ends: Vec<_> =
-        field.items().iter().map(|end| end.read(report, |text| tier_named(text, tiers))).collect();
-    let ends: Vec<TierId> = ends.into_iter().collect::<Option<_>>()?;
+fn read_ends(report: &mut Report, field: &Field<'_>, tiers: Option<&[Tier]>) -> Option<(TierId, TierId)> {
+    let end = |text: &str| tiers.map(|tiers| tier_named(text, tiers)).transpose();
+    let ends: Vec<_> = field.items().iter().map(|item| item.read(report, end)).collect();
+    let ends: Vec<Option<TierId>> = ends.into_iter().collect::<Option<_>>()?;
     match ends[..] {
-        [from, to] if from != to => Some((from, to)),
+        [Some(from), Some(to)] if from != to => Some((from, to)),
+        [None, None] => None,
         _ => {
             field.error(report, Wrong::new("a link has two different ends", "write `between: [dram, hbm]`"));
             None

@@ -244,9 +244,12 @@ pub(crate) fn name_of<T: Copy>(what: &str, table: &[(&str, T)]) -> impl Fn(&str)
     }
 }
 
-/// A parser that takes any text.
+/// Reads any text that says something.
 pub(crate) fn text(written: &str) -> Result<String, Wrong> {
-    Ok(written.to_owned())
+    match written.trim().is_empty() {
+        true => Err(Wrong::new("an empty text", "a few words")),
+        false => Ok(written.to_owned()),
+    }
 }
 
 /// Reads the name of a number format.

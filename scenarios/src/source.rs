@@ -31,10 +31,32 @@ impl Source {
         (count(line), count(column))
     }
 
+    /// The line that an offset is on.
+    pub(crate) fn line(&self, offset: usize) -> &str {
+        let offset = self.boundary(offset);
+        let start = self.text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        self.text[start..].lines().next().unwrap_or_default()
+    }
+
+    /// The first tab that indents the line of `offset` or a later one.
+    pub(crate) fn leading_tab(&self, offset: usize) -> Option<usize> {
+        let offset = self.boundary(offset);
+        let mut start = self.text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        for line in self.text[start..].split_inclusive('\n') {
+            let indent = &line[..line.len() - line.trim_start_matches([' ', '\t']).len()];
+            if let Some(tab) = indent.find('\t') {
+                return Some(start + tab);
+            }
+            start += line.len();
+        }
+        None
+    }
+
     /// The file's name without folder and endings: what a model is called that has no other name.
     pub(crate) fn stem(&self) -> String {
         let file = self.name.rsplit(['/', '\\']).next().unwrap_or_default();
-        let stem = file.strip_suffix(".json").unwrap_or(file);
+        let stem =
+            [".json", ".yaml", ".yml"].iter().find_map(|ending| file.strip_suffix(ending)).unwrap_or(file);
         stem.strip_suffix(".config").unwrap_or(stem).to_owned()
     }
 

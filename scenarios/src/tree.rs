@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 const NODES: usize = 50_000;
 /// Levels of nesting.
 const DEPTH: usize = 32;
+/// An extension of YAML 1.1 that copies another map's keys.
+const MERGE_KEY: &str = "<<";
 
 /// A value and its place.
 #[derive(Clone, Debug)]
@@ -104,12 +106,26 @@ impl<'t> Builder<'t, '_> {
             Some(Ok(event)) => Some(Some(event)),
             Some(Err(error)) => {
                 let start = self.offset + error.marker().byte_offset().unwrap_or(0);
-                let at = At { source: self.source, start, end: (start + 1).min(self.length) };
-                let hint = "YAML is indented with spaces; `key: value` needs a space after the colon";
-                self.error(at, Wrong::new(format!("not YAML: {}", error.info()), hint));
+                self.not_yaml(start, &error.info());
                 None
             }
         }
+    }
+
+    /// Reports what the parser has against the text at `start`.
+    fn not_yaml(&mut self, start: usize, info: &str) {
+        let source = self.report.source(self.source);
+        let (start, hint) = if info.contains("recursion") {
+            (start, "nothing here needs that many levels")
+        } else if info.contains("tab") {
+            (source.leading_tab(start).unwrap_or(start), "indent with spaces: YAML refuses tabs there")
+        } else if source.line(start).contains("${") {
+            (start, "between brackets a path with a variable is quoted: `['${HOTSET_DATA}/a.npz']`")
+        } else {
+            (start, "YAML is indented with spaces; `key: value` needs a space after the colon")
+        };
+        let at = At { source: self.source, start, end: (start + 1).min(self.length) };
+        self.error(at, Wrong::new(format!("not YAML: {info}"), hint));
     }
 
     /// A node with its size and its height.
@@ -172,6 +188,11 @@ impl<'t> Builder<'t, '_> {
             }
             let (key, _, _) = self.node(event, span, depth + 1)?;
             let (key, key_at) = match key {
+                Node { at, value: Value::Scalar(text) } if text == MERGE_KEY => {
+                    let hint = "write the keys out, or start the whole from another one with `base: NAME`";
+                    self.error(at, Wrong::new("YAML's merge key is not part of the language", hint));
+                    (None, at)
+                }
                 Node { at, value: Value::Scalar(text) } => (Some(text), at),
                 Node { at, .. } => {
                     self.error(at, Wrong::new("a key that is not a word", "write `key: value`"));

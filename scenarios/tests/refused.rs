@@ -136,15 +136,88 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn yaml_that_cannot_be_read_is_located() {
-    assert!(told(load("name: x\nmemory:\n\thbm: 6 GiB\n", &[]))[0].starts_with("3:2 memory: not YAML: tabs"));
     assert!(told(load("name: [x\n", &[]))[0].contains("not YAML"));
     assert!(with("---\nname: y\n").contains("a second document"));
+    assert!(with("...\nname: y\n").contains("a second document"));
     assert!(with("seed: !!int 7\n").contains("a YAML tag"));
     assert!(with("? [a, b]\n: 1\n").contains("a key that is not a word"));
     assert!(with("slo: &loop [*loop]\n").contains("an alias of a node that contains it"));
-    let deep = format!("slo: {}{}\n", "[".repeat(200), "]".repeat(200));
-    assert!(with(&deep).contains("nested more than 32 levels deep"));
     assert!(with("home: *nowhere\n").contains("not YAML"));
+    assert!(with("seed: \0\n").contains("not YAML"));
+    let merged = with("memory: { <<: { hbm: 6 GiB } }\n");
+    assert!(merged.starts_with("6:11 memory: YAML's merge key is not part of the language"), "{merged}");
+    let bare = with("fit: [${HOTSET_DATA}/a.npz]\n");
+    assert!(bare.contains("between brackets a path with a variable is quoted"), "{bare}");
+}
+
+#[test]
+fn a_tab_is_located_where_it_stands() {
+    for (text, place) in [
+        ("name: x\nmemory:\n\thbm: 6 GiB\n", "3:1 memory: not YAML: tabs"),
+        ("name: x\n\tmachine: y\n", "2:1 name: not YAML: while scanning a plain scalar, found a tab"),
+        ("memory:\n  hbm: 6 GiB\n  \tdram: 3 GiB\n", "3:3 memory.hbm: not YAML"),
+    ] {
+        let told = told(load(text, &[])).remove(0);
+        assert!(told.starts_with(place) && told.contains("indent with spaces"), "{told}");
+    }
+    let apart = GOOD.replace("policy: lru", "policy:\tlru\t# a tab between words is a blank");
+    assert!(load(&apart, &[]).is_ok());
+}
+
+#[test]
+fn nesting_has_an_end() {
+    for (open, close) in [("[", "]"), ("{ a: ", " }")] {
+        let deep = format!("slo: {}{}\n", open.repeat(200), close.repeat(200));
+        assert!(with(&deep).contains("nested more than 32 levels deep"));
+        let unclosed = with(&format!("slo: {}\n", open.repeat(100_000)));
+        assert!(unclosed.starts_with("6:"), "{unclosed}");
+    }
+    assert!(
+        with(&format!("slo:\n  {}x\n", "- ".repeat(100_000))).contains("nested more than 32 levels deep")
+    );
+}
+
+#[test]
+fn a_text_may_come_from_any_editor() {
+    let good = load(GOOD, &[]).unwrap();
+    for text in
+        [format!("\u{feff}{GOOD}"), GOOD.replace('\n', "\r\n"), format!("%YAML 1.2\n---\n{GOOD}...\n")]
+    {
+        assert_eq!(load(&text, &[]).unwrap().policy, good.policy);
+    }
+    let windows = format!("\u{feff}{}", GOOD.replace("h100-sxm", "h100-smx").replace("lru", "lur"))
+        .replace('\n', "\r\n");
+    assert_eq!(
+        told(load(&windows, &[])),
+        [
+            "2:10 machine: no machine called `h100-smx`, and no such file (did you mean `h100-sxm`?)",
+            "5:9 policy: no policy `lur` (one of: lru, predictive)"
+        ]
+    );
+}
+
+#[test]
+fn every_item_of_a_list_and_every_key_of_a_map_is_checked() {
+    assert_eq!(
+        told(load(
+            &format!(
+                "{GOOD}encoded: [int9, int8, bf16, int8]\nmemory: {{ hbm: 6, hbm: 7 GiB, vram: 0 B }}\n"
+            ),
+            &[]
+        )),
+        [
+            "6:11 encoded[0]: `int9` is no format (did you mean `int8`?)",
+            "6:23 encoded[2]: bf16 is the native format (home copies are in it anyway: leave it out)",
+            "6:29 encoded[3]: listed twice (each format once)",
+            "7:16 memory.hbm: `6` has no unit (a size with its unit, such as `6 GiB`)",
+            "7:19 memory.hbm: `hbm` is given twice (line 7 gives it first: keep one)",
+            "7:31 memory.vram: the machine has no tier `vram` (did you mean `dram`?)",
+            "7:37 memory.vram: a size of zero (more than zero, such as `6 GiB`)",
+        ]
+    );
+    // Links are checked though the tiers they join are not known.
+    let broken = [("machine.tiers.hbm.capacity", "80"), ("machine.links.pcie.engines", "0")];
+    assert_eq!(told(load(GOOD, &broken)).len(), 2);
 }
 
 #[test]
@@ -308,14 +381,59 @@ error: memory.hbm: `lots` does not start with a decimal number
 }
 
 #[test]
-fn paths_may_start_at_a_variable() {
-    let unset = set("workload.routing", "{ trace: '${HOTSET_NO_SUCH_VARIABLE}/a.npz' }");
+fn an_item_of_a_list_can_be_set() {
+    let ends = |path: &str, value: &str| {
+        load(GOOD, &[("machine.links.disk.between", "[dram, nvme]"), (path, value)])
+    };
+    let swapped = ends("machine.links.disk.between[0]", "hbm").unwrap();
+    let disk = swapped.machine.links.iter().find(|link| link.name == "disk").unwrap();
+    assert_eq!(swapped.machine.tier(disk.from).name, "hbm");
+    let wrong = |path: &str| {
+        let wrong = ends(path, "hbm").map(|scenario| panic!("loads: {scenario:?}")).unwrap_err();
+        format!("{}:{} {}", wrong.all()[0].line, wrong.all()[0].column, wrong.all()[0].message)
+    };
+    assert_eq!(wrong("machine.links.disk.between[2]"), "1:1 its items are 0 to 1: there is no item 2");
+    assert_eq!(wrong("machine.links[0]"), "1:1 it is a map, which has no item 0");
+    assert_eq!(wrong("encoded[0]"), "1:1 it is empty, and has no item 0");
+    for path in [
+        "encoded[]",
+        "encoded[0",
+        "encoded[x]",
+        "encoded[-1]",
+        "encoded[0]x",
+        "encoded[99999999999999999999]",
+    ] {
+        assert!(wrong(path).contains("is no item of a list"), "{path}: {}", wrong(path));
+    }
+    // One value that stands for a list is its only item.
+    assert!(load(GOOD, &[("encoded", "int9"), ("encoded[0]", "int8")]).is_ok());
+    assert_eq!(
+        set("workload.routing", "{ trace: a.npz }"),
+        "--set workload.routing:1:27 workload.routing.trace: no file at a.npz"
+    );
+}
+
+#[test]
+fn paths_may_have_variables() {
+    let trace = |path: &str| set("workload.routing", &format!("{{ trace: '{path}' }}"));
+    let unset = trace("${HOTSET_NO_SUCH_VARIABLE}/a.npz");
     assert!(unset.contains("HOTSET_NO_SUCH_VARIABLE is not set in the environment"), "{unset}");
+    assert!(trace("data/${HOTSET_NO_SUCH_VARIABLE}.npz").contains("is not set in the environment"));
+    assert!(trace("${HOTSET_DATA/a.npz").contains("a `${` without its `}`"));
+    for name in ["", "1", "A B", "A-B", "\u{e9}"] {
+        let path = format!("a/${{{name}}}/b.npz");
+        assert!(trace(&path).contains("names no variable"), "{}", trace(&path));
+    }
+    // One that every test run has.
+    let manifest = load(GOOD, &[("workload.fit", "'${CARGO_MANIFEST_DIR}/Cargo.toml'")]).unwrap();
+    assert_eq!(manifest.workload.fit, [std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")]);
     let missing = told(load(GOOD, &[("workload.routing", "{ trace: '${HOTSET_DATA}/no-such.npz' }")]));
     assert!(
         missing[0].contains("no file at") && missing[0].contains("set HOTSET_DATA to the folder"),
         "{missing:?}"
     );
+    let hint = told(load(GOOD, &[("machine", "'${HOTSET_NO_SUCH_VARIABLE}'")]));
+    assert!(hint[0].contains("set it: `export HOTSET_NO_SUCH_VARIABLE=/a/folder`"), "{hint:?}");
 }
 
 proptest! {

@@ -1,82 +1,257 @@
-//! STUB until the fabric lands.
-pub use crate::link::LinkCount;
-use crate::link::LinkSim;
-use policy::{Bandwidth, Bytes, LinkId, Machine, MoveId, Nanos, Paths, TierId, Time};
+//! What carries copies in virtual time: the links and memories of a machine, shared by everything that flows at once.
+//!
+//! A copy first takes an engine on every link of its path, in order of hand-over. It pays the submit cost, then its bytes
+//! flow through all of its links at once. What flows shares links and memories max-min fairly (see [`fill`]); a kernel
+//! that streams weights from a memory takes part in that. Flows of one path have one rate, so they form a *class*, and
+//! the rates are worked out over classes.
+//!
+//! Exact integers: rates are bytes a second in fixed point, work is bytes in fixed point times 10^9, so that a rate times
+//! a span in nanoseconds is work without rounding. An idle copy takes its submit cost and its bytes over its rate,
+//! rounded up once.
 
-pub struct Delivered<T> {
-    pub cargo: T,
+mod class;
+mod engines;
+mod fill;
+mod sharing;
+#[cfg(test)]
+mod tests;
+
+pub use engines::LinkCount;
+
+use engines::Engines;
+use policy::{Bandwidth, Bytes, LinkId, Machine, MoveId, Nanos, Path, Paths, TierId, Time};
+use sharing::Sharing;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use thiserror::Error;
+
+/// No path leads from one memory to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no link leads from {from:?} to {to:?}")]
+pub struct NoPath {
+    /// Where the copy is.
     pub from: TierId,
+    /// Where it was to go.
     pub to: TierId,
+}
+
+/// What flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// A copy from one memory to another.
+    Copy {
+        /// The move it belongs to.
+        id: MoveId,
+        /// Where it comes from.
+        from: TierId,
+        /// Where it goes.
+        to: TierId,
+    },
+    /// A kernel that streams from a memory.
+    Read {
+        /// The caller's name for it.
+        tag: u64,
+        /// The memory.
+        tier: TierId,
+    },
+}
+
+/// A flow whose last byte has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// Which.
+    pub flow: Flow,
+    /// Its bytes.
     pub bytes: Bytes,
+    /// How long it waited before engines took it up.
     pub queued: Nanos,
+    /// When they took it up.
     pub taken_up: Time,
 }
-pub struct Fabric<T> {
-    links: Vec<LinkSim>,
-    paths: Paths,
-    cargo: Vec<(T, TierId, TierId)>,
-    kernels: Vec<(Time, T, TierId, Bytes, Time)>,
+
+/// What the fabric keeps of a flow until it is delivered.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    flow: Flow,
+    bytes: Bytes,
+    /// How many were handed over before it.
+    order: u64,
+    asked: Time,
+    taken_up: Time,
+    class: u16,
 }
-impl<T: Copy> Fabric<T> {
-    pub fn new(machine: &Machine) -> Self {
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Fabric {
+    now: Time,
+    tiers: usize,
+    /// The path from a tier to a tier, as an index of `paths`; the class of its flows has the same index.
+    between: Vec<Option<u16>>,
+    paths: Vec<Path>,
+    sharing: Sharing,
+    engines: Engines,
+    /// Copies that pay their submit cost: when they begin to flow, their order, their job.
+    starting: BinaryHeap<Reverse<(Time, u64, u32)>>,
+    jobs: Vec<Job>,
+    vacant: Vec<u32>,
+    handed_over: u64,
+    ended: Vec<u32>,
+}
+
+impl Fabric {
+    /// The links and memories of a machine, idle.
+    pub fn new(machine: &Machine) -> Fabric {
+        let tiers = machine.tiers.len();
+        let mut between = vec![None; tiers * tiers];
+        let paths: Vec<Path> = Paths::new(machine).iter().cloned().collect();
+        for (index, path) in (0u16..).zip(&paths) {
+            between[path.from.index() * tiers + path.to.index()] = Some(index);
+        }
         Fabric {
-            links: machine.links.iter().cloned().map(LinkSim::new).collect(),
-            paths: Paths::new(machine),
-            cargo: vec![],
-            kernels: vec![],
+            now: Time(0),
+            tiers,
+            between,
+            sharing: Sharing::new(machine, &paths),
+            engines: Engines::new(machine, paths.len()),
+            paths,
+            starting: BinaryHeap::new(),
+            jobs: Vec::new(),
+            vacant: Vec::new(),
+            handed_over: 0,
+            ended: Vec::new(),
         }
     }
-    pub fn submit(&mut self, now: Time, cargo: T, from: TierId, to: TierId, bytes: Bytes) -> Option<()> {
-        let path = self.paths.between(from, to)?;
-        let link = path.links[0];
-        let id = MoveId(self.cargo.len() as u64);
-        self.cargo.push((cargo, from, to));
-        self.links[link.index()].submit(now, id, bytes);
-        self.couple(now, link);
-        Some(())
-    }
-    fn couple(&mut self, now: Time, link: LinkId) {
-        let busy = self.links[link.index()].is_busy();
-        if let Some(o) = self.links[link.index()].spec().opposite {
-            self.links[o.index()].set_opposite_busy(now, busy);
+
+    /// Hands a copy over.
+    ///
+    /// # Errors
+    /// No path leads there.
+    pub fn submit(
+        &mut self,
+        now: Time,
+        id: MoveId,
+        from: TierId,
+        to: TierId,
+        bytes: Bytes,
+    ) -> Result<(), NoPath> {
+        let place = from.index() * self.tiers + to.index();
+        let class = self.between.get(place).copied().flatten().ok_or(NoPath { from, to })?;
+        self.advance(now);
+        let job = self.enter(Flow::Copy { id, from, to }, class, bytes);
+        if self.engines.take_at_once(self.now, &self.paths[usize::from(class)], &mut self.sharing) {
+            self.begin(job);
+        } else {
+            self.engines.wait(class, self.jobs[job as usize].order, job);
+            self.take_up();
         }
+        Ok(())
     }
-    pub fn read(&mut self, now: Time, cargo: T, tier: TierId, bytes: Bytes, most: Bandwidth) {
-        self.kernels.push((now + most.time_for(bytes), cargo, tier, bytes, now));
+
+    /// Begins to stream `bytes` from a memory to a kernel, at `most` at that rate.
+    pub fn read(&mut self, now: Time, tag: u64, tier: TierId, bytes: Bytes, most: Bandwidth) {
+        self.advance(now);
+        let class = self.sharing.reader(tier, most);
+        let job = self.enter(Flow::Read { tag, tier }, class, bytes);
+        self.sharing.join(self.now, class, bytes, job);
     }
+
+    /// When to collect next if nothing is handed over before: the next flow ends then, or a copy has paid its submit
+    /// cost and begins to share. `None` if nothing flows.
     pub fn next_due(&mut self) -> Option<Time> {
-        let l = self.links.iter().filter_map(|l| l.next_done()).min();
-        let k = self.kernels.iter().map(|k| k.0).min();
-        match (l, k) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        self.sharing.settle(self.now);
+        let Some(&Reverse((start, _, place))) = self.starting.peek() else { return self.sharing.next_end() };
+        match self.sharing.next_end() {
+            Some(end) => Some(end.min(start)),
+            // Nothing to share with: no need to stop where it begins.
+            None if self.starting.len() == 1 => {
+                let Job { class, bytes, .. } = self.jobs[place as usize];
+                let path = &self.paths[usize::from(class)];
+                Some(start + path.peak.time_for(path.work(bytes)))
+            }
+            None => Some(start),
         }
     }
-    pub fn collect(&mut self, now: Time, out: &mut Vec<Delivered<T>>) {
-        self.kernels.retain(|&(at, cargo, tier, bytes, since)| {
-            if at <= now {
-                out.push(Delivered { cargo, from: tier, to: tier, bytes, queued: Nanos(0), taken_up: since });
+
+    /// Appends the flows whose last byte has left by `now`, in order of hand-over, and takes up what waits for their
+    /// engines. To be called at every [`Fabric::next_due`]; a flow collected later keeps its engines until then.
+    pub fn collect(&mut self, now: Time, delivered: &mut Vec<Delivered>) {
+        self.advance(now);
+        let mut ended = std::mem::take(&mut self.ended);
+        self.sharing.take_ended(self.now, &mut ended);
+        ended.sort_unstable_by_key(|&place| self.jobs[place as usize].order);
+        for place in ended.drain(..) {
+            let Job { flow, bytes, asked, taken_up, class, .. } = self.jobs[place as usize];
+            let queued = taken_up.since(asked);
+            if let Some(path) = self.paths.get(usize::from(class)) {
+                self.engines.release(self.now, path, bytes, queued, &mut self.sharing);
             }
-            at > now
-        });
-        for i in 0..self.links.len() {
-            let mut d = Vec::new();
-            self.links[i].collect(now, &mut d);
-            for x in d {
-                let (cargo, from, to) = self.cargo[x.id.0 as usize];
-                out.push(Delivered {
-                    cargo,
-                    from,
-                    to,
-                    bytes: x.bytes,
-                    queued: x.queued,
-                    taken_up: x.taken_up,
-                });
+            self.vacant.push(place);
+            delivered.push(Delivered { flow, bytes, queued, taken_up });
+        }
+        self.ended = ended;
+        self.take_up();
+    }
+
+    /// What a link direction has carried by `now`.
+    pub fn count(&self, now: Time, link: LinkId) -> LinkCount {
+        self.engines.count(now, link)
+    }
+
+    fn enter(&mut self, flow: Flow, class: u16, bytes: Bytes) -> u32 {
+        let job = Job { flow, bytes, order: self.handed_over, asked: self.now, taken_up: self.now, class };
+        self.handed_over += 1;
+        match self.vacant.pop() {
+            Some(place) => {
+                self.jobs[place as usize] = job;
+                place
             }
-            self.couple(now, LinkId(i as u8));
+            None => {
+                self.jobs.push(job);
+                (self.jobs.len() - 1) as u32
+            }
         }
     }
-    pub fn count(&self, link: LinkId) -> &LinkCount {
-        self.links[link.index()].count()
+
+    /// Lets copies take engines, as far as they are free.
+    fn take_up(&mut self) {
+        while let Some(place) = self.engines.take_next(self.now, &self.paths, &mut self.sharing) {
+            self.begin(place);
+        }
+    }
+
+    /// A copy has its engines.
+    fn begin(&mut self, place: u32) {
+        let job = &mut self.jobs[place as usize];
+        job.taken_up = self.now;
+        let path = &self.paths[usize::from(job.class)];
+        if path.submit == Nanos::ZERO {
+            self.sharing.join(self.now, job.class, path.work(job.bytes), place);
+        } else {
+            self.starting.push(Reverse((self.now + path.submit, job.order, place)));
+        }
+    }
+
+    /// Lets copies flow whose submit cost is paid by `now`.
+    fn start(&mut self, now: Time) {
+        while let Some(&Reverse((at, _, place))) = self.starting.peek().filter(|next| next.0.0 <= now) {
+            self.starting.pop();
+            self.move_to(at);
+            let Job { class, bytes, .. } = self.jobs[place as usize];
+            let work = self.paths[usize::from(class)].work(bytes);
+            self.sharing.join(self.now, class, work, place);
+        }
+    }
+
+    fn advance(&mut self, now: Time) {
+        self.start(now);
+        self.move_to(now);
+    }
+
+    fn move_to(&mut self, at: Time) {
+        if at > self.now {
+            self.sharing.settle(self.now);
+            self.now = at;
+        }
     }
 }

@@ -3,7 +3,6 @@
 pub mod compare;
 pub mod compute;
 pub mod fabric;
-pub mod link;
 pub mod memory;
 pub mod output;
 pub mod queue;

@@ -4,7 +4,7 @@ mod moves;
 
 use self::moves::Moving;
 use crate::compute::Kernel;
-use crate::fabric::{Delivered, Fabric, LinkCount};
+use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
@@ -27,14 +27,9 @@ pub enum WorldError {
     /// Memory refuses.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// No links lead from one tier to another.
-    #[error("no links lead from {from} to {to}")]
-    NoPath {
-        /// Where bytes come from.
-        from: String,
-        /// Where they should go.
-        to: String,
-    },
+    /// Two tiers have no links between them.
+    #[error(transparent)]
+    NoPath(#[from] NoPath),
     /// Times so long that they can no longer be added up.
     #[error(
         "the run goes on for more than 292 years of simulated time: a latency is too long, or a rate too low"
@@ -76,15 +71,8 @@ enum Tick {
     Request(RequestId),
 }
 
-/// What the fabric carries.
-#[derive(Clone, Copy, Debug)]
-enum Cargo {
-    Chunk(MoveId),
-    /// The bytes that the running kernel reads.
-    Kernel,
-    /// Weights, at the beginning of a run.
-    Weights,
-}
+/// What weights move as at the beginning of a run: no move of the controller's has this number.
+const WEIGHTS: MoveId = MoveId(u64::MAX);
 
 /// Where blocks are when a run begins.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +103,7 @@ pub struct World {
     sizes: Sizes,
     now: Time,
     queue: Queue<Tick>,
-    fabric: Fabric<Cargo>,
+    fabric: Fabric,
     memory: Memory,
     /// When the accelerator's coder and the host's are free.
     coders: [Time; 2],
@@ -128,7 +116,7 @@ pub struct World {
     /// Loads that have not arrived, and when the last one had.
     loading: u32,
     loaded: Time,
-    delivered: Vec<Delivered<Cargo>>,
+    delivered: Vec<Delivered>,
     compute_time: Nanos,
     ticks: u64,
     timeline: Option<Timeline>,
@@ -195,18 +183,11 @@ impl World {
         let fast = self.machine.tiers_of(Class::Fast).next().unwrap_or_default();
         for (to, bytes) in [(fast, self.model.resident_bytes()), (home, self.memory.used(home))] {
             if to != from {
-                self.fabric
-                    .submit(Time(0), Cargo::Weights, from, to, bytes)
-                    .ok_or_else(|| self.no_path(from, to))?;
+                self.fabric.submit(Time(0), WEIGHTS, from, to, bytes)?;
                 self.loading += 1;
             }
         }
         Ok(())
-    }
-
-    fn no_path(&self, from: TierId, to: TierId) -> WorldError {
-        let name = |tier| self.machine.tier(tier).name.clone();
-        WorldError::NoPath { from: name(from), to: name(to) }
     }
 
     /// The present.
@@ -215,9 +196,9 @@ impl World {
     }
 
     /// What each link direction has carried.
-    pub fn links(&self) -> impl Iterator<Item = (&policy::machine::Link, &LinkCount)> {
+    pub fn links(&self) -> impl Iterator<Item = (&policy::machine::Link, LinkCount)> {
         let ids = (0u8..).map(LinkId);
-        self.machine.links.iter().zip(ids).map(|(link, id)| (link, self.fabric.count(id)))
+        self.machine.links.iter().zip(ids).map(|(link, id)| (link, self.fabric.count(self.now, id)))
     }
 
     /// When weights were in place: zero where they were from the beginning.
@@ -250,15 +231,14 @@ impl World {
         self.timeline.as_ref()
     }
 
-    fn tick(&mut self, tick: Tick) -> Option<EventKind> {
-        match tick {
+    fn tick(&mut self, tick: Tick) -> Result<Option<EventKind>, WorldError> {
+        Ok(match tick {
             Tick::Encoded { id, bytes } => {
-                self.encoded(id, bytes);
+                self.encoded(id, bytes)?;
                 None
             }
             Tick::Arrived { id, bytes, queued } => {
-                self.arrived(id, bytes)?;
-                Some(EventKind::ChunkDone { id, queued })
+                self.arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
             }
             Tick::Computed => self.computed(),
             Tick::Loaded => {
@@ -274,7 +254,7 @@ impl World {
                     output_tokens: data.tokens,
                 })
             }
-        }
+        })
     }
 
     fn computed(&mut self) -> Option<EventKind> {
@@ -295,20 +275,20 @@ impl World {
     fn collect(&mut self) {
         let mut delivered = std::mem::take(&mut self.delivered);
         self.fabric.collect(self.now, &mut delivered);
-        for flow in delivered.drain(..) {
-            match flow.cargo {
-                Cargo::Kernel => {
+        for delivered in delivered.drain(..) {
+            match delivered.flow {
+                Flow::Read { .. } => {
                     let Some(Running { since, operations, .. }) = self.running else { continue };
                     let end = self.now.max(since + operations) + self.machine.accelerator.launch;
                     self.queue.push(end, Rank::Completion, Tick::Computed);
                 }
-                Cargo::Weights => {
+                Flow::Copy { id: WEIGHTS, from, to } => {
                     self.loading -= 1;
                     if self.loading == 0 {
-                        self.queue.push(self.now + self.latency(&flow), Rank::Transfer, Tick::Loaded);
+                        self.queue.push(self.now + self.latency(from, to), Rank::Transfer, Tick::Loaded);
                     }
                 }
-                Cargo::Chunk(id) => self.left(id, &flow),
+                Flow::Copy { id, from, to } => self.left(id, (from, to), &delivered),
             }
         }
         self.delivered = delivered;
@@ -344,7 +324,7 @@ impl World {
             Kernel::of(&self.machine, &self.model, &self.sizes, (layer, part), &batch, emitting, reads);
         let fast = self.machine.tiers_of(Class::Fast).next().unwrap_or_default();
         self.running = Some(Running { layer, part, batch, since: self.now, operations: kernel.operations });
-        self.fabric.read(self.now, Cargo::Kernel, fast, kernel.bytes, self.machine.accelerator.read);
+        self.fabric.read(self.now, 0, fast, kernel.bytes, self.machine.accelerator.read);
         Ok(())
     }
 
@@ -370,7 +350,7 @@ impl Platform for World {
     fn next_event(&mut self) -> Result<Option<Event>, WorldError> {
         loop {
             // What leaves a link now only queues what follows from it, so it goes first.
-            let at = match (self.fabric.next_due(), self.queue.peek()) {
+            let at = match (self.fabric.next_due(), self.queue.next_time()) {
                 (None, None) => return Ok(None),
                 (Some(due), Some(next)) => due.min(next),
                 (due, next) => due.or(next).unwrap_or(LATEST),
@@ -385,7 +365,7 @@ impl Platform for World {
                 continue;
             }
             let Some((_, tick)) = self.queue.pop() else { continue };
-            if let Some(kind) = self.tick(tick) {
+            if let Some(kind) = self.tick(tick)? {
                 return Ok(Some(Event { at, kind }));
             }
         }

@@ -5,6 +5,7 @@ use crate::gates;
 use crate::routing::{GateOrigin, RoutingTrace, Shape, TraceInfo};
 use policy::BlockId;
 use policy::event::Routed;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Selections and gate weights by (request, token, layer), for a simulator or a real machine. Requests are the traces
@@ -75,6 +76,27 @@ impl BatchSource {
         self.request(request).rows.len()
     }
 
+    /// The token rows of the underlying trace that hold a request's prompt, for [`BatchSource::merge_rows`]. They are
+    /// the last tokens of the prompt, all of it where nothing was served from a prefix cache; empty where prompts
+    /// were not recorded.
+    ///
+    /// # Panics
+    /// If there are not that many requests.
+    pub fn prompt_rows(&self, request: usize) -> Range<usize> {
+        self.request(request).prompt()
+    }
+
+    /// The token row of the underlying trace that holds a decoded token.
+    ///
+    /// # Panics
+    /// If one of the indices is out of range.
+    #[inline]
+    pub fn row(&self, request: usize, token: usize) -> usize {
+        let rows = &self.request(request).rows;
+        assert!(token < rows.len(), "token {token} of {}", rows.len());
+        rows.start + token
+    }
+
     /// Where gate weights come from.
     pub fn gate_origin(&self) -> GateOrigin {
         gates::origin(&self.trace)
@@ -100,36 +122,47 @@ impl BatchSource {
         &self.weights[..len]
     }
 
-    /// What a batch of (request, token) demands at a layer: `out` becomes the distinct blocks, in stored order of first
-    /// choice, with the tokens that chose each and the sum of their squared gate weights.
+    /// What a batch of (request, token) demands at a layer: see [`BatchSource::merge_rows`].
     ///
     /// # Panics
     /// If one of the indices is out of range.
     pub fn merge(&mut self, members: &[(usize, usize)], layer: usize, out: &mut Vec<Routed>) {
-        out.clear();
-        self.merges += 1;
-        let first_block = layer as u32 * self.shape().experts;
+        self.begin_merge(out);
         for &(request, token) in members {
             let row = self.row(request, token);
-            gates::gate_weights_or_synthetic(&self.trace, self.seed, row, layer, &mut self.weights);
-            for (&expert, &weight) in self.trace.selection(row, layer).iter().zip(&self.weights) {
-                let mark = &mut self.marks[expert as usize];
-                if mark.merge == self.merges {
-                    out[mark.place].tokens += 1;
-                    out[mark.place].gate_squared += weight * weight;
-                } else {
-                    *mark = Mark { merge: self.merges, place: out.len() };
-                    let block = BlockId(first_block + expert as u32);
-                    out.push(Routed { block, tokens: 1, gate_squared: weight * weight });
-                }
-            }
+            self.add_row(row, layer, out);
         }
     }
 
-    #[inline]
-    fn row(&self, request: usize, token: usize) -> usize {
-        let rows = &self.request(request).rows;
-        assert!(token < rows.len(), "token {token} of {}", rows.len());
-        rows.start + token
+    /// What a batch of token rows demands at a layer, be they decoded tokens ([`BatchSource::row`]) or a chunk of a
+    /// prompt ([`BatchSource::prompt_rows`]): `out` becomes the distinct blocks, in stored order of first choice, with
+    /// the tokens that chose each and the sum of their squared gate weights.
+    ///
+    /// # Panics
+    /// If a row or the layer is out of range.
+    pub fn merge_rows(&mut self, rows: impl IntoIterator<Item = usize>, layer: usize, out: &mut Vec<Routed>) {
+        self.begin_merge(out);
+        rows.into_iter().for_each(|row| self.add_row(row, layer, out));
+    }
+
+    fn begin_merge(&mut self, out: &mut Vec<Routed>) {
+        out.clear();
+        self.merges += 1;
+    }
+
+    fn add_row(&mut self, row: usize, layer: usize, out: &mut Vec<Routed>) {
+        let first_block = layer as u32 * self.shape().experts;
+        gates::gate_weights_or_synthetic(&self.trace, self.seed, row, layer, &mut self.weights);
+        for (&expert, &weight) in self.trace.selection(row, layer).iter().zip(&self.weights) {
+            let mark = &mut self.marks[expert as usize];
+            if mark.merge == self.merges {
+                out[mark.place].tokens += 1;
+                out[mark.place].gate_squared += weight * weight;
+            } else {
+                *mark = Mark { merge: self.merges, place: out.len() };
+                let block = BlockId(first_block + expert as u32);
+                out.push(Routed { block, tokens: 1, gate_squared: weight * weight });
+            }
+        }
     }
 }

@@ -125,7 +125,7 @@ impl CsvRow<'_> {
     }
 }
 
-fn located(error: csv::Error) -> TraceError {
+pub(crate) fn located(error: csv::Error) -> TraceError {
     let line = error.position().map(|position| position.line());
     let problem = match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {

@@ -130,6 +130,56 @@ pub enum Problem {
     /// A line that is not a JSON object of the expected form.
     #[error("not a routing record: {}", .0.message)]
     Json(JsonFlaw),
+    /// A document that is not a response with routed experts.
+    #[error("not a response of an engine: {}", .0.message)]
+    Response(JsonFlaw),
+    /// A line that is not a forward pass.
+    #[error("not a forward pass: {}", .0.message)]
+    Pass(JsonFlaw),
+    /// No response has routed experts.
+    #[error("no routed experts in any response")]
+    NoRoutedExperts,
+    /// Text that is not base64.
+    #[error("the routed experts are not base64: {0}")]
+    Base64(String),
+    /// A number that the file leaves out.
+    #[error("the file does not say {what}")]
+    Unsaid {
+        /// Which number.
+        what: &'static str,
+    },
+    /// A flat list of another length.
+    #[error("{ids} expert ids, which {by} do not divide")]
+    Ragged {
+        /// Ids in the list.
+        ids: usize,
+        /// Ids of one row of it.
+        by: usize,
+    },
+    /// Fewer tokens than were decoded.
+    #[error("routed experts of {found} tokens, but {decoded} were decoded")]
+    TokenCount {
+        /// Tokens in the list.
+        found: usize,
+        /// Tokens that the response says it decoded.
+        decoded: usize,
+    },
+    /// More recorded prompt rows than the prompt has tokens.
+    #[error("{rows} rows of a prompt of {tokens} tokens")]
+    PromptRows {
+        /// Recorded rows.
+        rows: usize,
+        /// Tokens of the prompt.
+        tokens: u32,
+    },
+    /// An access to an object of another size.
+    #[error("an object of size {found}, but the first one has {expected}")]
+    UnequalSizes {
+        /// This size.
+        found: u32,
+        /// That of the first.
+        expected: u32,
+    },
     /// A line that is not CSV.
     #[error("{0}")]
     Csv(String),
@@ -157,6 +207,9 @@ pub enum Problem {
         /// Experts a layer.
         experts: u32,
     },
+    /// A negative id other than -1.
+    #[error("expert {0}: the only number below 0 is -1, for no expert")]
+    NegativeExpert(i32),
     /// An expert that is selected twice at once.
     #[error("expert {0} is selected twice")]
     RepeatedExpert(u16),
@@ -251,6 +304,9 @@ pub enum Problem {
     /// A weight that the chosen width cannot hold.
     #[error("gate weight {0} does not fit in 16 bits")]
     GateWidth(f32),
+    /// The trace cannot be replayed.
+    #[error("{0}")]
+    Replay(policy::replay::ReplayError),
     /// A parameter of the generator.
     #[error("{name} is {value}, expected {expected}")]
     Parameter {
@@ -293,8 +349,10 @@ impl Problem {
     /// What would help, where there is something to say beyond the problem itself.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Problem::UnknownFormat => "formats that can be read: .hrt, .npz, .csv, .jsonl",
-            Problem::CannotWrite(_) => "formats that can be written: .hrt, .jsonl",
+            Problem::UnknownFormat => {
+                "formats that can be read: .hrt, .npz, .csv, .jsonl, .json (responses of vLLM or SGLang), .oracleGeneral"
+            }
+            Problem::CannotWrite(_) => "formats that can be written: .hrt, .jsonl, .oracleGeneral",
             Problem::OnlyRepetition => "include repetitions to use it all the same",
             Problem::Archive(_) | Problem::Size { .. } | Problem::Checksum { .. } => {
                 "the file is truncated or was changed: copy or convert it again"
@@ -304,7 +362,29 @@ impl Problem {
             Problem::Json(_) => {
                 "one object a line: {\"layer_idx\": 0, \"token_idx\": 0, \"selected_ids\": [3, 1], \"gate_weights\": [0.6, 0.4]}"
             }
-            Problem::MissingColumn(_) => "the header is token,layer,e0,e1,... and optionally p0,p1,...",
+            Problem::Response(flaw) if flaw.cut => "the document was cut: was the writer interrupted?",
+            Problem::Response(_) => {
+                "responses of vLLM have choices[].routed_experts, those of SGLang meta_info.routed_experts"
+            }
+            Problem::Pass(_) => {
+                "one object a line: {\"layer\": 0, \"batch_id\": 0, \"origin_rows\": [0], \"topk_experts\": [[3, 1]]}"
+            }
+            Problem::NoRoutedExperts => {
+                "vLLM needs --enable-return-routed-experts, SGLang return_routed_experts in the request"
+            }
+            Problem::Unsaid { what: "top_k" } => "say how many experts a token selects: --top-k",
+            Problem::Unsaid { .. } => {
+                "a response of SGLang says prompt_tokens and completion_tokens in meta_info"
+            }
+            Problem::Ragged { .. } => {
+                "does the number of experts a token selects, or of layers, fit this model?"
+            }
+            Problem::UnequalSizes { .. } => {
+                "a slot holds one block: write size 1 to count objects instead of bytes"
+            }
+            Problem::MissingColumn(_) => {
+                "the header is token,layer,e0,e1,... and optionally p0,p1,..., or layer_id,expert_ids"
+            }
             Problem::ExpertOutOfRange { .. } => "does the number of experts fit this model?",
             Problem::MissingRow { .. } => {
                 "every token needs one row for each layer 0..n, and tokens count up without a gap"

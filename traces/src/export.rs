@@ -2,13 +2,13 @@
 
 use crate::error::{Problem, TraceError};
 use crate::hrt::{self, GateWidth};
-use crate::jsonl;
 use crate::routing::RoutingTrace;
+use crate::{jsonl, oracle_general};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-/// Writes a trace in the format of the extension: `.hrt` (gate weights in the smallest width that is exact) or
-/// `.jsonl`. The file appears whole or not at all.
+/// Writes a trace in the format of the extension: `.hrt` (gate weights in the smallest width that is exact), `.jsonl` or
+/// `.oracleGeneral`, which keeps the accesses only: see [`crate::oracle_general`]. The file appears whole or not at all.
 pub fn write(path: impl AsRef<Path>, trace: &RoutingTrace) -> Result<(), TraceError> {
     let path = path.as_ref();
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
@@ -16,6 +16,9 @@ pub fn write(path: impl AsRef<Path>, trace: &RoutingTrace) -> Result<(), TraceEr
         Some("hrt") => write_hrt(path, trace, GateWidth::exact(trace)),
         Some("jsonl") => {
             write_whole(path, |out| jsonl::encode(trace, out)).map_err(|error| error.in_file(path))
+        }
+        Some("oraclegeneral") => {
+            write_whole(path, |out| oracle_general::encode(trace, out)).map_err(|error| error.in_file(path))
         }
         other => Err(TraceError::from(Problem::CannotWrite(
             other.map_or("a file without extension".into(), |e| format!(".{e}")),

@@ -68,7 +68,7 @@ pub const SAMPLE: Params = Params {
 };
 
 /// The most selected experts that are generated, and the most experts over all layers: 2 GiB in memory each.
-const MOST_PLACES: u64 = 1 << 30;
+pub(crate) const MOST_PLACES: u64 = 1 << 30;
 /// Draws that hit a chosen expert before the rest is weighed exactly.
 const PATIENCE: usize = 8;
 
@@ -135,7 +135,7 @@ fn popularity_orders(params: &Params) -> Vec<Vec<u16>> {
     (0..params.layers).map(shuffled).collect()
 }
 
-fn draw_gates(seed: u64, shape: Shape, tokens: usize) -> Gates {
+pub(crate) fn draw_gates(seed: u64, shape: Shape, tokens: usize) -> Gates {
     let mut weights = vec![0.0; tokens * shape.places()];
     let layers = shape.layers as usize;
     for (index, slots) in weights.chunks_exact_mut(shape.top_k as usize).enumerate() {

@@ -1,13 +1,13 @@
 //! The `.hrt` file: a routing trace, compact, checked, little-endian, ready to be mapped into memory.
 //!
-//! Everything needed to read it in another language, version 1. All numbers are little-endian and unsigned.
+//! Everything needed to read it in another language, versions 1 and 2. All numbers are little-endian and unsigned.
 //!
 //! # Header, 192 bytes
 //!
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 8 | magic: `89 48 52 54 0d 0a 1a 0a` (`\x89HRT\r\n\x1a\n`, so that a transfer as text is noticed) |
-//! | 8 | 2 | version, 1 |
+//! | 8 | 2 | version, 1 or 2: 2 only where a prompt is recorded |
 //! | 10 | 1 | bytes of an expert id: 1 if there are at most 255 experts a layer, else 2 |
 //! | 11 | 1 | gate weights: 0 none, 1 IEEE binary16, 2 IEEE binary32 |
 //! | 12 | 1 | gate origin: 0 recorded (or no gates), 1 synthetic |
@@ -31,7 +31,8 @@
 //!   its end with the largest number of its width (255 or 65535), which no expert has.
 //! - `gates`: `[token][layer][k]` weights, as the source gave them (not normalised), 0 where the id is filling.
 //! - `traces`: 16 bytes a trace: first token row (8), flags (4: bit 0 repetition, bit 1 prompt tokens known, others
-//!   0), prompt tokens (4). A trace ends where the next begins, the last one at the number of tokens.
+//!   0), prompt tokens (4). A trace ends where the next begins, the last one at the number of tokens. In version 2, 24
+//!   bytes: 8 more for the number of its first rows that are of the prompt, fewer than it has.
 //! - `metadata`: UTF-8 JSON, `{"traces": [{"name": "...", "dataset": "...", "request_id": "..."}, ...]}`, one object a
 //!   trace. `dataset` and `request_id` may be absent; readers ignore other keys.
 
@@ -43,15 +44,16 @@ use std::ops::Range;
 
 /// The first bytes of every `.hrt` file.
 pub const MAGIC: [u8; 8] = *b"\x89HRT\r\n\x1a\n";
-/// The version that is written, and the only one that is read.
-pub const VERSION: u16 = 1;
+/// The newest version. A file is written in the oldest one that can hold it, and every version is read.
+pub const VERSION: u16 = 2;
 
 const HEADER: usize = 192;
 const HEADER_CRC: usize = 188;
 const SECTION_TABLE: usize = 48;
 const SECTION_ENTRY: usize = 24;
 const ALIGN: usize = 64;
-const TRACE_ENTRY: usize = 16;
+/// Bytes of an entry in the table of traces, by version.
+const TRACE_ENTRY: [usize; VERSION as usize] = [16, 24];
 const SECTIONS: [&str; 4] = ["ids", "gates", "traces", "metadata"];
 const REPETITION: u32 = 1;
 const PROMPT_KNOWN: u32 = 2;
@@ -127,7 +129,7 @@ fn encode_header(trace: &RoutingTrace, width: GateWidth) -> Vec<u8> {
     let shape = trace.shape();
     let mut header = vec![0; HEADER];
     put(&mut header, 0, &MAGIC);
-    put(&mut header, 8, &VERSION.to_le_bytes());
+    put(&mut header, 8, &version_of(trace).to_le_bytes());
     header[10] = id_bytes(shape.experts) as u8;
     header[11] = match (trace.gate_origin(), width) {
         (None, _) => 0,
@@ -141,6 +143,11 @@ fn encode_header(trace: &RoutingTrace, width: GateWidth) -> Vec<u8> {
     put(&mut header, 32, &(trace.tokens() as u64).to_le_bytes());
     put(&mut header, 40, &(trace.trace_count() as u64).to_le_bytes());
     header
+}
+
+/// The oldest version that holds the trace.
+fn version_of(trace: &RoutingTrace) -> u16 {
+    if trace.traces().iter().any(|info| info.prompt_rows > 0) { 2 } else { 1 }
 }
 
 fn put(file: &mut [u8], offset: usize, bytes: &[u8]) {
@@ -179,13 +186,17 @@ fn encode_gates(trace: &RoutingTrace, width: GateWidth) -> Result<Vec<u8>, Trace
 }
 
 fn encode_trace_table(trace: &RoutingTrace) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(trace.trace_count() * TRACE_ENTRY);
+    let version = version_of(trace);
+    let mut bytes = Vec::new();
     for info in trace.traces() {
         let repetition = if info.repetition { REPETITION } else { 0 };
         let known = if info.prompt_tokens.is_some() { PROMPT_KNOWN } else { 0 };
-        bytes.extend_from_slice(&(info.rows.start as u64).to_le_bytes());
+        bytes.extend_from_slice(&(info.prompt().start as u64).to_le_bytes());
         bytes.extend_from_slice(&(repetition | known).to_le_bytes());
         bytes.extend_from_slice(&info.prompt_tokens.unwrap_or(0).to_le_bytes());
+        if version > 1 {
+            bytes.extend_from_slice(&(info.prompt_rows as u64).to_le_bytes());
+        }
     }
     bytes
 }
@@ -201,6 +212,7 @@ fn metadata(trace: &RoutingTrace) -> Metadata {
 
 struct Header {
     shape: Shape,
+    trace_entry: usize,
     id_bytes: usize,
     gates: Option<(GateWidth, GateOrigin)>,
     tokens: u64,
@@ -246,9 +258,10 @@ fn decode_header(file: &[u8]) -> Result<Header, TraceError> {
         return Err(Problem::Size { declared: HEADER as u64, actual: file.len() as u64 }.into());
     }
     let version = u16::from_le_bytes(field(file, 8));
-    if version != VERSION {
-        return Err(bad_field(8, "version", version as u64, VERSION.to_string()));
-    }
+    let trace_entry = usize::from(version).checked_sub(1).and_then(|index| TRACE_ENTRY.get(index).copied());
+    let Some(trace_entry) = trace_entry else {
+        return Err(bad_field(8, "version", version as u64, format!("1 to {VERSION}")));
+    };
     let expected = u32::from_le_bytes(field(file, HEADER_CRC));
     let found = crc32fast::hash(&file[..HEADER_CRC]);
     if found != expected {
@@ -281,7 +294,15 @@ fn decode_header(file: &[u8]) -> Result<Header, TraceError> {
         let entry = SECTION_TABLE + index * SECTION_ENTRY;
         Section { offset: number(entry), len: number(entry + 8), crc: dimension(entry + 16) }
     });
-    Ok(Header { shape, id_bytes: width, gates, tokens: number(32), traces: number(40), sections })
+    Ok(Header {
+        shape,
+        trace_entry,
+        id_bytes: width,
+        gates,
+        tokens: number(32),
+        traces: number(40),
+        sections,
+    })
 }
 
 /// `N` bytes of the header, whose presence the caller has checked.
@@ -299,7 +320,7 @@ fn check_sections<'a>(file: &'a [u8], header: &Header) -> Result<[&'a [u8]; 4], 
     let lengths = [
         of_places(header.id_bytes),
         of_places(header.gates.map_or(0, |(width, _)| width.bytes())),
-        header.traces.checked_mul(TRACE_ENTRY as u64),
+        header.traces.checked_mul(header.trace_entry as u64),
         Some(header.sections[3].len),
     ];
     let mut slices: [&[u8]; 4] = [&[]; 4];
@@ -342,25 +363,30 @@ fn decode_traces(header: &Header, table: &[u8], metadata: &[u8]) -> Result<Vec<T
         |index: usize, problem| TraceError::at(At::Entry(format!("section '{}'", SECTIONS[index])), problem);
     let metadata: Metadata =
         serde_json::from_slice(metadata).map_err(|error| section(3, Problem::Metadata(error.into())))?;
-    let entries = table.as_chunks::<TRACE_ENTRY>().0;
+    let entries = table.chunks_exact(header.trace_entry);
     if metadata.traces.len() != entries.len() {
         let (found, expected) = (metadata.traces.len(), entries.len());
         return Err(section(3, Problem::MetadataCount { found, expected }));
     }
     // A row that does not fit is out of range, which the check of the whole trace says.
     let row = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let first_row = |entry: &[u8; TRACE_ENTRY]| row(u64::from_le_bytes(field(entry, 0)));
-    let ends = entries.iter().skip(1).map(first_row).chain([row(header.tokens)]);
+    let first_row = |entry: &[u8]| row(u64::from_le_bytes(field(entry, 0)));
+    let ends = entries.clone().skip(1).map(first_row).chain([row(header.tokens)]);
     let mut traces = Vec::with_capacity(entries.len());
-    for ((entry, end), described) in entries.iter().zip(ends).zip(metadata.traces) {
+    for ((entry, end), described) in entries.zip(ends).zip(metadata.traces) {
         let flags = u32::from_le_bytes(field(entry, 8));
         if flags & !(REPETITION | PROMPT_KNOWN) != 0 {
             let problem =
                 Problem::Field { what: "flags", found: flags as u64, expected: "bits 0 and 1 only".into() };
             return Err(TraceError::at(At::Trace(traces.len()), problem));
         }
+        let prompt_rows = match header.trace_entry {
+            16 => 0,
+            _ => row(u64::from_le_bytes(field(entry, 16))),
+        };
         traces.push(TraceInfo {
-            rows: Range { start: first_row(entry), end },
+            rows: Range { start: first_row(entry).saturating_add(prompt_rows), end },
+            prompt_rows,
             name: described.name,
             dataset: described.dataset,
             request_id: described.request_id,

@@ -2,8 +2,10 @@
 
 use crate::error::{Problem, TraceError};
 use crate::routing::RoutingTrace;
-use crate::{csv, hrt, jsonl, npz};
+use crate::{batch_jsonl, csv, expert_csv, hrt, jsonl, npz, oracle_general, responses};
 use memmap2::Mmap;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::fs::File;
 use std::path::Path;
 
@@ -13,14 +15,20 @@ pub struct Options {
     /// Experts of each layer. Where a file does not store the number (NPZ, CSV, JSON lines without `num_experts`), the
     /// default is the largest id + 1, rounded up to a power of two; where it does, the numbers must agree.
     pub experts: Option<u32>,
+    /// Layers of each token, where a file does not say and it does not follow: see [`crate::responses`].
+    pub layers: Option<u32>,
+    /// Experts that a token selects at a layer, where a file does not say: see [`crate::responses`].
+    pub top_k: Option<u32>,
+    /// The format, where it is not to be found out: see [`detect`].
+    pub format: Option<Format>,
     /// The most bytes that an array in a compressed file may expand to.
     pub max_decoded_bytes: u64,
 }
 
 impl Default for Options {
-    /// Experts as stored or inferred; 1 GiB an array.
+    /// Everything as stored or inferred; 1 GiB an array.
     fn default() -> Options {
-        Options { experts: None, max_decoded_bytes: 1 << 30 }
+        Options { experts: None, layers: None, top_k: None, format: None, max_decoded_bytes: 1 << 30 }
     }
 }
 
@@ -35,6 +43,14 @@ pub enum Format {
     Csv,
     /// [`crate::jsonl`].
     Jsonl,
+    /// [`crate::responses`]: vLLM and SGLang.
+    Responses,
+    /// [`crate::expert_csv`]: llama.cpp forks.
+    ExpertCsv,
+    /// [`crate::batch_jsonl`].
+    BatchJsonl,
+    /// [`crate::oracle_general`]: libCacheSim.
+    OracleGeneral,
 }
 
 /// The bytes of a file and the name its only trace gets.
@@ -45,8 +61,7 @@ pub(crate) struct Source<'a> {
 
 /// Opens a routing trace with default options.
 ///
-/// The format is found by content, and by extension where the content does not say: `.hrt`; `.npz` with a
-/// `.meta.json` of the same stem beside it; `.csv`; `.jsonl`.
+/// The format is found as [`detect`] says. An `.npz` may have a `.meta.json` of the same stem beside it.
 pub fn open(path: impl AsRef<Path>) -> Result<RoutingTrace, TraceError> {
     open_with(path, &Options::default())
 }
@@ -60,7 +75,7 @@ pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<RoutingTra
 fn read(path: &Path, options: &Options) -> Result<RoutingTrace, TraceError> {
     regular(path)?;
     let bytes = map(&File::open(path).map_err(Problem::Io)?)?;
-    let format = detect(&bytes, path.extension().and_then(|extension| extension.to_str()));
+    let format = options.format.or_else(|| detect(&bytes, extension(path)));
     let meta_path = path.with_extension("meta.json");
     let metadata = match format {
         Some(Format::Npz) if meta_path.exists() => {
@@ -76,6 +91,13 @@ fn read(path: &Path, options: &Options) -> Result<RoutingTrace, TraceError> {
     };
     let name = path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
     decode(&Source { bytes: &bytes, name: &name }, format.ok_or(Problem::UnknownFormat)?, metadata, options)
+}
+
+/// The extension; what stands before it in `name.oracleGeneral.bin`, as libCacheSim's files are called.
+fn extension(path: &Path) -> Option<&str> {
+    let plain = path.extension().is_some_and(|extension| extension == "bin");
+    let path = if plain { Path::new(path.file_stem()?) } else { path };
+    path.extension()?.to_str()
 }
 
 /// Refuses what is no file before it is opened: opening a pipe waits for its writer.
@@ -112,6 +134,10 @@ fn decode(
         Format::Npz => npz::decode(source, metadata, options)?,
         Format::Csv => csv::decode(source, options)?,
         Format::Jsonl => jsonl::decode(source, options)?,
+        Format::Responses => responses::decode(source, options)?,
+        Format::ExpertCsv => expert_csv::decode(source, options)?,
+        Format::BatchJsonl => batch_jsonl::decode(source, options)?,
+        Format::OracleGeneral => oracle_general::decode(source, options)?,
     };
     match options.experts.filter(|&asked| asked != trace.shape().experts) {
         Some(asked) => Err(Problem::ExpertsDiffer { found: trace.shape().experts, asked }.into()),
@@ -119,24 +145,50 @@ fn decode(
     }
 }
 
-/// The format of a file that starts with `bytes`: by its first bytes, else by the extension, else by its first line.
+/// The format of a file: by its first bytes; in text by its header line or by the keys of its first object; else by
+/// the extension, without which [`Format::OracleGeneral`] cannot be told.
 pub fn detect(bytes: &[u8], extension: Option<&str>) -> Option<Format> {
     let by_extension = || match extension?.to_ascii_lowercase().as_str() {
         "hrt" => Some(Format::Hrt),
         "npz" => Some(Format::Npz),
         "csv" => Some(Format::Csv),
         "jsonl" | "ndjson" => Some(Format::Jsonl),
+        "json" => Some(Format::Responses),
+        "oraclegeneral" => Some(Format::OracleGeneral),
         _ => None,
     };
-    let first_line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let first_line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii();
     match bytes {
         [b'P', b'K', 3 | 5, ..] => Some(Format::Npz),
         _ if bytes.starts_with(&hrt::MAGIC) => Some(Format::Hrt),
-        _ => by_extension().or_else(|| match first_line.trim_ascii() {
+        _ if expert_csv::is_header(first_line) => Some(Format::ExpertCsv),
+        _ => by_keys(bytes).or_else(by_extension).or_else(|| match first_line {
             [b'{', ..] => Some(Format::Jsonl),
             line if csv::is_header(line) => Some(Format::Csv),
             _ => None,
         }),
+    }
+}
+
+/// By the keys of the first object, if the file is JSON.
+fn by_keys(bytes: &[u8]) -> Option<Format> {
+    #[derive(Deserialize)]
+    struct Keys {
+        choices: Option<IgnoredAny>,
+        meta_info: Option<IgnoredAny>,
+        batch_id: Option<IgnoredAny>,
+        topk_experts: Option<IgnoredAny>,
+    }
+    // A list of objects is taken for one of responses: no other format is a list.
+    let keys = match bytes.trim_ascii_start().first()? {
+        b'[' => return Some(Format::Responses),
+        b'{' => serde_json::Deserializer::from_slice(bytes).into_iter::<Keys>().next()?.ok()?,
+        _ => return None,
+    };
+    match keys {
+        Keys { choices: Some(_), .. } | Keys { meta_info: Some(_), .. } => Some(Format::Responses),
+        Keys { batch_id: Some(_), topk_experts: Some(_), .. } => Some(Format::BatchJsonl),
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@
 //! may come in any order. A request's tokens may start at any number and count up by one; its layers are 0..n. Other
 //! spellings in use are read too: `layer`, `token`, `topk_ids`, `topk_experts`, `topk_weights`, `req_id`. Unknown keys
 //! are ignored. What is known of a whole request stands in its first line, where this crate writes it: `name`, `dataset`,
-//! `repetition`, `prompt_tokens`, `num_experts`, and `"gates": "synthetic"` if the weights were not recorded.
+//! `repetition`, `prompt_tokens`, `prompt_rows` (how many of its first tokens are of the prompt), `num_experts`, and `"gates": "synthetic"` if the weights were not recorded.
 
 use crate::error::{At, Problem, TraceError};
 use crate::import::{Options, Source};
@@ -46,16 +46,28 @@ struct About {
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_rows: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     num_experts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gates: Option<GateOrigin>,
 }
 
+/// A request id, as text or as a number.
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
-enum Id {
+pub(crate) enum Id {
     Number(u64),
     Text(String),
+}
+
+impl Id {
+    pub(crate) fn text(self) -> String {
+        match self {
+            Id::Number(number) => number.to_string(),
+            Id::Text(text) => text,
+        }
+    }
 }
 
 /// Reads a whole file.
@@ -68,28 +80,20 @@ pub(crate) fn decode(source: &Source, options: &Options) -> Result<RoutingTrace,
             continue;
         }
         let line = index as u64 + 1;
-        let record: Record = serde_json::from_slice(text).map_err(|error| {
+        let mut record: Record = serde_json::from_slice(text).map_err(|error| {
             let flaw = crate::error::JsonFlaw::from(error);
             TraceError::at(At::Line(line, Some(flaw.column)), Problem::Json(flaw))
         })?;
         check_experts(&mut options, &record.about, rows.is_none())
             .map_err(|problem| TraceError::at(At::Line(line, None), problem))?;
         let rows = rows.get_or_insert_with(|| Rows::new(&options));
-        let id = record.request_id.map(|id| match id {
-            Id::Number(number) => number.to_string(),
-            Id::Text(text) => text,
-        });
+        let id = record.request_id.map(Id::text);
         let request = *requests.entry(id.clone()).or_insert_with(|| {
-            rows.requests.push(info(id, source.name, record.about.name));
+            rows.requests.push(info(id, source.name, record.about.name.take()));
             rows.requests.len() - 1
         });
-        note(
-            &mut rows.requests[request],
-            record.about.dataset,
-            record.about.repetition,
-            record.about.prompt_tokens,
-        );
         rows.origin = record.about.gates.unwrap_or(rows.origin);
+        note(&mut rows.requests[request], record.about);
         let key = Key { request, token: record.token_idx, layer: record.layer_idx };
         rows.push(line, key, &record.selected_ids, record.gate_weights.as_deref())?;
     }
@@ -112,13 +116,14 @@ fn info(request_id: Option<String>, file: &str, name: Option<String>) -> TraceIn
     TraceInfo { name: name.unwrap_or_else(|| file.to_owned()), request_id, ..TraceInfo::default() }
 }
 
-fn note(info: &mut TraceInfo, dataset: Option<String>, repetition: Option<bool>, prompt_tokens: Option<u32>) {
-    info.repetition |= repetition.unwrap_or(false);
-    info.dataset = info.dataset.take().or(dataset);
-    info.prompt_tokens = info.prompt_tokens.or(prompt_tokens);
+fn note(info: &mut TraceInfo, about: About) {
+    info.repetition |= about.repetition.unwrap_or(false);
+    info.dataset = info.dataset.take().or(about.dataset);
+    info.prompt_tokens = info.prompt_tokens.or(about.prompt_tokens);
+    info.prompt_rows = info.prompt_rows.max(about.prompt_rows.unwrap_or(0));
 }
 
-/// Writes a trace as JSON lines, tokens numbered from 0 in each request. Requests whose ids are not all there and
+/// Writes a trace as JSON lines, tokens numbered from 0 in each request, those of its prompt first. Requests whose ids are not all there and
 /// distinct are numbered instead.
 pub(crate) fn encode(trace: &RoutingTrace, out: &mut impl Write) -> io::Result<()> {
     let ids: BTreeSet<&String> = trace.traces().iter().filter_map(|info| info.request_id.as_ref()).collect();
@@ -130,10 +135,11 @@ pub(crate) fn encode(trace: &RoutingTrace, out: &mut impl Write) -> io::Result<(
             dataset: info.dataset.clone(),
             repetition: info.repetition.then_some(true),
             prompt_tokens: info.prompt_tokens,
+            prompt_rows: Some(info.prompt_rows).filter(|&rows| rows > 0),
             num_experts: Some(trace.shape().experts),
             gates: trace.gate_origin().filter(|&origin| origin == GateOrigin::Synthetic),
         };
-        for (token, row) in info.rows.clone().enumerate() {
+        for (token, row) in (info.prompt().start..info.rows.end).enumerate() {
             for layer in 0..trace.shape().layers {
                 let record = Record {
                     layer_idx: layer,

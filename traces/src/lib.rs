@@ -2,24 +2,34 @@
 //! converted, generated, measured, and handed to the simulator and the hardware as a batch demands them.
 
 pub mod batch;
+pub mod batch_jsonl;
 pub mod csv;
 pub mod error;
+pub mod expert_csv;
 mod export;
+pub mod fit;
 pub mod gates;
 pub mod generate;
+mod grid;
 pub mod hrt;
 mod import;
 pub mod info;
 pub mod jsonl;
+pub mod likeness;
+mod merge;
 mod npy;
 pub mod npz;
+pub mod oracle_general;
+pub mod responses;
 pub mod routing;
 mod rows;
 
 pub use batch::BatchSource;
 pub use error::{At, Problem, TraceError};
 pub use export::{write, write_hrt};
+pub use fit::Fitted;
 pub use generate::generate;
 pub use import::{Format, Options, detect, open, open_with, parse};
 pub use info::{Info, info};
+pub use likeness::{Likeness, likeness};
 pub use routing::{GateOrigin, Gates, PADDING, RoutingTrace, Shape, TraceInfo};

@@ -128,6 +128,7 @@ fn traces(offsets: &[usize], metadata: Option<Vec<TraceMeta>>) -> Result<Vec<Tra
         }
         traces.push(TraceInfo {
             rows,
+            prompt_rows: 0,
             name: meta.path.unwrap_or_default(),
             dataset: meta.dataset,
             request_id: None,

@@ -44,8 +44,11 @@ impl Shape {
 /// One request's part of a routing trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceInfo {
-    /// Its token rows.
+    /// The token rows that were decoded, at least one.
     pub rows: Range<usize>,
+    /// How many rows of its prompt are recorded. They stand right before `rows`, and are the last ones of the prompt:
+    /// what a prefix cache served was not routed.
+    pub prompt_rows: usize,
     /// What the source calls it: a path or a name. Empty if it says nothing.
     pub name: String,
     /// The dataset its prompt is from.
@@ -54,8 +57,15 @@ pub struct TraceInfo {
     pub request_id: Option<String>,
     /// The generation loops, which inflates locality. False where the source does not say.
     pub repetition: bool,
-    /// Tokens of the prompt, which the rows do not include.
+    /// Tokens of the prompt, which `rows` does not include.
     pub prompt_tokens: Option<u32>,
+}
+
+impl TraceInfo {
+    /// The recorded token rows of the prompt, in order; empty where none were recorded.
+    pub fn prompt(&self) -> Range<usize> {
+        self.rows.start.saturating_sub(self.prompt_rows)..self.rows.start
+    }
 }
 
 /// Where gate weights come from.
@@ -81,7 +91,7 @@ pub struct Gates {
 ///
 /// What holds of every value: at least one token; every selection has 1 to `top_k` distinct experts, all in range,
 /// padding only at its end; gate weights are finite, none negative, not all zero in a selection; the rows of the
-/// traces follow each other and cover all tokens.
+/// traces, those of their prompts first, follow each other and cover all tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoutingTrace {
     shape: Shape,
@@ -122,7 +132,7 @@ impl RoutingTrace {
         self.shape
     }
 
-    /// Tokens of all traces together: the number of rows.
+    /// Tokens of all traces together, recorded prompts included: the number of rows.
     pub fn tokens(&self) -> usize {
         self.selections.len() / self.shape.places()
     }
@@ -197,8 +207,8 @@ impl RoutingTrace {
         let mut traces = Vec::new();
         for index in self.kept(false) {
             let info = &self.traces[index];
-            let from = selections.len() / places;
-            let cells = info.rows.start * places..info.rows.end * places;
+            let from = selections.len() / places + info.prompt_rows;
+            let cells = info.prompt().start * places..info.rows.end * places;
             selections.extend_from_slice(&self.selections[cells.clone()]);
             if let Some(gates) = &self.gates {
                 weights.extend_from_slice(&gates.weights[cells]);
@@ -239,8 +249,8 @@ impl RoutingTrace {
         Ok(all)
     }
 
-    /// What a replay reads: one step for each (token, layer), ids `layer * experts + expert`, a new trace marked at
-    /// the start of each request.
+    /// What a replay reads: one step for each (decoded token, layer), ids `layer * experts + expert`, a new trace
+    /// marked at the start of each request.
     pub fn demands(&self, include_repetition: bool) -> Demands {
         let experts = self.shape.experts;
         let mut demands = Demands::new(self.shape.blocks());
@@ -274,15 +284,20 @@ fn check_rows(traces: &[TraceInfo], tokens: usize) -> Result<(), TraceError> {
     let mut next = 0;
     for (index, info) in traces.iter().enumerate() {
         let Range { start, end } = info.rows;
+        let first = start.checked_sub(info.prompt_rows);
         let boundary = |value: usize, expected: String| {
             let problem = Problem::Boundary { index, value: value as i64, expected };
             TraceError::at(At::Trace(index), problem)
         };
-        if start != next {
-            return Err(boundary(start, next.to_string()));
+        if first != Some(next) {
+            return Err(boundary(start, next.saturating_add(info.prompt_rows).to_string()));
+        }
+        if let Some(tokens) = info.prompt_tokens.filter(|&tokens| info.prompt_rows > tokens as usize) {
+            let problem = Problem::PromptRows { rows: info.prompt_rows, tokens };
+            return Err(TraceError::at(At::Trace(index), problem));
         }
         if end <= start || end > tokens {
-            return Err(boundary(end, format!("{} to {tokens}", start + 1)));
+            return Err(boundary(end, format!("{} to {tokens}", start.saturating_add(1))));
         }
         next = end;
     }

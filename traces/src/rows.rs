@@ -10,7 +10,12 @@ use crate::routing::{
 /// router with a variable number of experts does, and a bound on what a small file can allocate.
 const MOST_PADDING: u64 = 64;
 /// The largest number of layers and of experts.
-const LARGEST: u32 = u16::MAX as u32;
+pub(crate) const LARGEST: u32 = u16::MAX as u32;
+
+/// The place of a layer among the sorted layers of a file that does not number them from 0.
+pub(crate) fn number_of(layers: &[u32], layer: u32) -> u32 {
+    layers.partition_point(|&other| other < layer) as u32
+}
 
 /// Where a row belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +39,7 @@ pub(crate) struct Rows {
     ids: Vec<u16>,
     gates: Vec<f32>,
     last_seen: Vec<usize>,
-    /// What is known of each request; the row ranges are filled in at the end.
+    /// What is known of each request, prompt rows included; the row ranges are filled in at the end.
     pub(crate) requests: Vec<TraceInfo>,
     /// Where the weights come from, if there are any.
     pub(crate) origin: GateOrigin,
@@ -121,10 +126,11 @@ impl Rows {
                 weights[to].copy_from_slice(&self.gates[from]);
             }
         }
-        let mut next = 0;
+        let mut next = 0_usize;
         for (request, info) in self.requests.iter_mut().enumerate() {
             let end = self.rows.partition_point(|row| row.key.request <= request) / layers as usize;
-            info.rows = next..end;
+            // A request of prompt rows only has no decoded row; the check of the whole trace refuses it.
+            info.rows = next.saturating_add(info.prompt_rows)..end;
             next = end;
         }
         let gates = (!weights.is_empty()).then_some(Gates { weights, origin: self.origin });

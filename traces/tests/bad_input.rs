@@ -306,7 +306,7 @@ fn hrt_of_another_form() {
         hrt::decode(&bytes)
     };
     refused!(changed(0, 0), Problem::NotHrt, "byte 0");
-    refused!(changed(8, 9), Problem::Field { what: "version", found: 9, .. }, "expected 1");
+    refused!(changed(8, 9), Problem::Field { what: "version", found: 9, .. }, "expected 1 to 2");
     refused!(changed(20, 9), Problem::Checksum { .. }, "header");
     refused!(changed(192, 3), Problem::Checksum { .. }, "section 'ids'");
     refused!(changed(whole.len() - 1, b' '), Problem::Checksum { .. }, "section 'metadata'");

@@ -3,6 +3,7 @@
 mod bad_input;
 mod batch;
 mod generated;
+mod importers;
 mod measured;
 mod real;
 mod round_trip;

@@ -47,8 +47,10 @@ fn build(
     let mut next = 0;
     let mut traces = Vec::new();
     for (index, &(rows, repetition, prompt_tokens)) in requests.iter().enumerate() {
+        let prompt_rows = prompt_tokens.map_or(0, |tokens| (rows / 2).min(tokens as usize));
         traces.push(TraceInfo {
-            rows: next..next + rows,
+            rows: next + prompt_rows..next + rows,
+            prompt_rows,
             name: format!("prompt \"{index}\""),
             dataset: repetition.then(|| "set".to_owned()),
             request_id: Some(format!("r{index}")),
@@ -99,7 +101,7 @@ proptest! {
         let read = parse(csv(&trace).as_bytes(), Format::Csv, None, &options).unwrap();
         prop_assert_eq!(read.raw_selections(), trace.raw_selections());
         prop_assert_eq!(read.raw_gates(), trace.raw_gates());
-        let rows = |trace: &RoutingTrace| trace.traces().iter().map(|info| info.rows.clone()).collect::<Vec<_>>();
+        let rows = |trace: &RoutingTrace| trace.traces().iter().map(|info| info.prompt().start..info.rows.end).collect::<Vec<_>>();
         prop_assert_eq!(rows(&read), rows(&trace));
     }
 
@@ -159,7 +161,7 @@ fn csv(trace: &RoutingTrace) -> String {
     let gate_columns = if has_gates { columns("p") } else { String::new() };
     let mut text = format!("request_id,token,layer{}{gate_columns}\n", columns("e"));
     for (request, info) in trace.traces().iter().enumerate() {
-        for (token, row) in info.rows.clone().enumerate() {
+        for (token, row) in (info.prompt().start..info.rows.end).enumerate() {
             for layer in 0..trace.shape().layers as usize {
                 write!(text, "{request},{token},{layer}").unwrap();
                 let ids = trace.selection(row, layer);

@@ -1,7 +1,7 @@
 //! Moves in virtual time: encoded on this side of their links or on the other, carried chunk by chunk, published whole.
 
-use super::{Cargo, Tick, World, WorldError};
-use crate::fabric::Delivered;
+use super::{Tick, World, WorldError};
+use crate::fabric::{Delivered, NoPath};
 use crate::queue::Rank;
 use crate::timeline::Chunk;
 use policy::event::{EncodeAt, Form, MoveChunk, MoveClass};
@@ -57,15 +57,13 @@ impl World {
             self.queue.push(encoded, Rank::Completion, Tick::Encoded { id, bytes: chunk.len });
             return Ok(());
         }
-        self.fabric
-            .submit(self.now, Cargo::Chunk(id), from.tier, to.tier, chunk.len)
-            .ok_or_else(|| self.no_path(from.tier, to.tier))
+        Ok(self.fabric.submit(self.now, id, from.tier, to.tier, chunk.len)?)
     }
 
     fn begin_move(&mut self, place: usize, chunk: &MoveChunk) -> Result<(), WorldError> {
         let &MoveChunk { id, block, from, to, class, encode_at, .. } = chunk;
         if from.tier != to.tier && self.paths.between(from.tier, to.tier).is_none() {
-            return Err(self.no_path(from.tier, to.tier));
+            return Err(NoPath { from: from.tier, to: to.tier }.into());
         }
         self.memory.expect(block, from)?;
         self.memory.reserve(block, to)?;
@@ -78,17 +76,16 @@ impl World {
     }
 
     /// A chunk has been encoded: it goes on to its links.
-    pub(super) fn encoded(&mut self, id: MoveId, bytes: Bytes) {
-        if let Ok(place) = self.place(id) {
-            let Moving { from, to, .. } = self.moves[place].1;
-            self.fabric.submit(self.now, Cargo::Chunk(id), from.tier, to.tier, bytes);
-        }
+    pub(super) fn encoded(&mut self, id: MoveId, bytes: Bytes) -> Result<(), WorldError> {
+        let Ok(place) = self.place(id) else { return Ok(()) };
+        let Moving { from, to, .. } = self.moves[place].1;
+        Ok(self.fabric.submit(self.now, id, from.tier, to.tier, bytes)?)
     }
 
     /// The last byte of a chunk has left: it arrives a latency later, and with the last chunk the block is decoded.
-    pub(super) fn left(&mut self, id: MoveId, flow: &Delivered<Cargo>) {
+    pub(super) fn left(&mut self, id: MoveId, (from, to): (TierId, TierId), delivered: &Delivered) {
         let Ok(place) = self.place(id) else { return };
-        let &Delivered { from, to, bytes, queued, taken_up, .. } = flow;
+        let &Delivered { bytes, queued, taken_up, .. } = delivered;
         self.moves[place].1.left += bytes;
         let moving = self.moves[place].1;
         if let (Some(timeline), Some(path)) = (&mut self.timeline, self.paths.between(from, to)) {
@@ -103,7 +100,7 @@ impl World {
             }
         }
         self.memory.carried(from, to, bytes);
-        let mut at = self.now + self.latency(flow);
+        let mut at = self.now + self.latency(from, to);
         if moving.whole == Some(moving.left) && moving.encode_at == EncodeAt::Destination {
             at = self.code(at, to, &moving);
         }
@@ -111,8 +108,8 @@ impl World {
     }
 
     /// The time between a flow's last byte leaving and arriving.
-    pub(super) fn latency(&self, flow: &Delivered<Cargo>) -> Nanos {
-        self.paths.between(flow.from, flow.to).map_or(Nanos::ZERO, |path| path.latency)
+    pub(super) fn latency(&self, from: TierId, to: TierId) -> Nanos {
+        self.paths.between(from, to).map_or(Nanos::ZERO, |path| path.latency)
     }
 
     /// Books the change of a move's format with the processor beside `tier`, from `ready` on; returns when it is done.

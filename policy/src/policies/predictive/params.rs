@@ -42,7 +42,7 @@ pub(super) const PARAMS: &[Param] = &[
     input("router_history", "what the router chose before"),
     input("costs", "what each move and each change of format costs"),
     input("pressure", "how busy links and memory are"),
-    input("sensitivity", "what each format costs in output error"),
+    input("sensitivity", "what each format costs in output error; unknown, nothing lossy is used"),
 ];
 
 /// A switch of one of the inputs.

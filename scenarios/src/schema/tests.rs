@@ -1,0 +1,366 @@
+//! The schema takes what the reader takes, and refuses what it refuses.
+
+use super::*;
+use crate::check::check;
+use crate::include::resolve;
+use crate::scenario::PolicyComplaint;
+use crate::tree::Entry;
+use jsonschema::Validator;
+use policy::registry::lookup;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Scenarios that between them have every key of the language.
+const EVERY_KEY: [&str; 3] = [
+    "
+name: every key
+machine:
+  name: mine
+  tiers:
+    hbm: { class: fast, backing: device, capacity: 80 GiB, granularity: 512 B, read: 3 TB/s, write: 3 TB/s }
+    dram: { class: staged, backing: pinned, capacity: 1 TiB, read: 400 GB/s, write: 400 GB/s }
+    nvme: { class: cold, backing: file, capacity: 4 TB, read: 6 GB/s, write: 6 GB/s }
+  links:
+    pcie:
+      between: [dram, hbm]
+      forward: 56 GB/s
+      backward: 57 GB/s
+      latency: 1.4 us
+      submit: 1.4 us
+      half_size: 64 KiB
+      engines: 2
+      duplex: { forward: 25 GB/s, backward: 55 GB/s }
+    disk:
+      between: [nvme, dram]
+      forward: { 64 KiB: 1 GB/s, 16 MiB: 6 GB/s }
+      backward: 6 GB/s
+      latency: 80 us
+      submit: 0 ns
+      engines: 32
+      duplex: { forward: 3 GB/s, backward: 3 GB/s }
+  accelerator: { flops: 700 TFLOP/s, read: 2800 GB/s, launch: 3 us }
+  codecs: { int8: { encode: 1 TB/s, decode: 1 TB/s }, bf16_packed: { encode: 400 GB/s, decode: 400 GB/s } }
+  host: { codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } } }
+model:
+  model_type: mixtral
+  hidden_size: 4096
+  intermediate_size: 14336
+  num_hidden_layers: 2
+  num_local_experts: 8
+  num_experts_per_tok: 2
+  num_attention_heads: 32
+  num_key_value_heads: 8
+  vocab_size: 32000
+  sliding_window: 4096
+  layer_types: [full_attention, sliding_attention]
+  tie_word_embeddings: false
+  torch_dtype: bfloat16
+memory: { hbm: 8 slots, dram: 200 GiB }
+resident: { activations: 1 GiB, fragmentation: 3 % }
+kv: 1 GiB
+home: dram
+encoded: [int8]
+load: { from: nvme }
+workload:
+  routing: { zipf_markov: { tokens: 400, traces: 8, skew: 0.8, stickiness: 0.3, coupling: 0.3 } }
+  requests: { poisson: { rate: 4 /s, batch: 16 } }
+  fit: [Cargo.toml]
+  include_repetition: true
+  limit_tokens: 100
+  prompt_tokens: 512
+  prefill: { chunk: 256 }
+policy: { predictive: { ahead: 1 } }
+guard: { drift_budget: 1 %, window: 64, floors: { expert: int8, attention: bf16 } }
+sensitivity: { int8: { error: 0.01, upper: 2 %, source: a guess } }
+slo: { ttft: 2 s, tpot: 50 ms, percentile: 99 }
+schedule: { chunk: 1 MiB, background_share: 50 %, spill_share: 0.1 }
+seed: 7
+",
+    "
+name: the other choices
+machine: h100-sxm
+model: { model_type: llama, hidden_size: 4096, intermediate_size: 14336, num_hidden_layers: 2, num_attention_heads: 32,
+  vocab_size: 32000, torch_dtype: bfloat16 }
+workload:
+  routing: { dense: { requests: 4, tokens: 256 } }
+  requests: { closed: { batch: 2 } }
+policy: lru
+",
+    "
+name: experts with a width of their own
+machine: h100-sxm
+model: { model_type: qwen3_moe, hidden_size: 2048, moe_intermediate_size: 768, num_hidden_layers: 2,
+  num_local_experts: 8, num_experts_per_tok: 2, num_attention_heads: 32, vocab_size: 32000, torch_dtype: bfloat16 }
+workload: { routing: { trace: [Cargo.toml] } }
+policy: { lru: {} }
+",
+];
+/// One of every kind of value, right and wrong.
+const VALUES: [&str; 22] = [
+    "{ nonsense: 1 }",
+    "[nonsense]",
+    "[]",
+    "{}",
+    "nonsense",
+    "~",
+    "-1",
+    "0",
+    "1",
+    "1.5",
+    "true",
+    "6 GiB",
+    "0 B",
+    "2 GB/s",
+    "1 us",
+    "4 /s",
+    "1 TFLOP/s",
+    "5 %",
+    "200 %",
+    "bf16",
+    "fast",
+    "3 slots",
+];
+
+/// What the reader says of a value that is not written as its key takes it.
+const WRITTEN_WRONG: [&str; 13] = [
+    "unknown key",
+    "is expected",
+    "has no unit",
+    "is no unit",
+    "does not start with a decimal number",
+    "of zero",
+    "is negative",
+    "is no plain number",
+    "is no whole number",
+    "is not between 0 and 1",
+    "is out of range",
+    "is no format",
+    "truth value",
+];
+
+fn node(text: &str) -> Node {
+    let mut report = Report::default();
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let source = report.add_source(String::new(), text.to_owned(), folder);
+    tree::parse(&mut report, source, 0).unwrap_or_else(|| panic!("{text}"))
+}
+
+fn known_policy(name: &str, params: &BTreeMap<String, f64>) -> Result<(), PolicyComplaint> {
+    let complaint = |message: String| PolicyComplaint { key: None, message, hint: None };
+    let entry = lookup(name).map_err(|error| complaint(error.to_string()))?;
+    if entry.simulate.is_none() {
+        return Err(complaint("replay only".to_owned()));
+    }
+    entry.resolve(params).map(drop).map_err(|error| complaint(error.to_string()))
+}
+
+/// What the reader has against a scenario.
+fn complaints(root: &Node) -> Vec<String> {
+    let mut report = Report::default();
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    report.add_source(String::new(), String::new(), folder);
+    let mut root = root.clone();
+    if let tree::Value::Map(entries) = &mut root.value {
+        for entry in entries {
+            let kind = [MACHINE, MODEL, SENSITIVITY].into_iter().find(|kind| kind.key == entry.key);
+            if let Some(kind) = kind {
+                resolve(&mut report, kind, &mut entry.value);
+            }
+        }
+    }
+    let scenario = check(&mut report, &root, &known_policy);
+    match report.finish(scenario) {
+        Ok(_) => vec![],
+        Err(wrong) => wrong.all().iter().map(|one| format!("{}: {}", one.path, one.message)).collect(),
+    }
+}
+
+fn validator(document: Document) -> Validator {
+    jsonschema::draft202012::new(&schema(document)).unwrap()
+}
+
+fn check_valid(validator: &Validator, name: &str, text: &str) {
+    let wrong: Vec<String> = validator
+        .iter_errors(&value(&node(text)))
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(wrong.is_empty(), "{name}: {wrong:#?}");
+}
+
+/// The entries of every map of a tree, each with what its map takes: `visit` may change the tree.
+fn walk(takes: Type, node: &Node, path: &mut Vec<usize>, visit: &mut dyn FnMut(Type, &Entry, &[usize])) {
+    let takes = match takes {
+        Type::File(kind) => language(kind),
+        Type::Either(_, rows) => *rows,
+        takes => takes,
+    };
+    for (index, entry) in node.entries().iter().enumerate() {
+        path.push(index);
+        visit(takes, entry, path);
+        if let Some(below) = takes.below(&entry.key) {
+            walk(below, &entry.value, path, visit);
+        }
+        path.pop();
+    }
+}
+
+/// The entries of the map that a path ends in.
+fn entries_at<'n>(root: &'n mut Node, path: &[usize]) -> &'n mut Vec<Entry> {
+    let tree::Value::Map(entries) = &mut root.value else { panic!("a path leads through maps") };
+    match path {
+        [_] => entries,
+        [index, rest @ ..] => entries_at(&mut entries[*index].value, rest),
+        [] => panic!("a path is not empty"),
+    }
+}
+
+/// The tables below a type, by their names.
+fn tables(takes: Type, found: &mut BTreeMap<&'static str, &'static Table>) {
+    match takes {
+        Type::Map(table) => {
+            if let Some(other) = found.insert(table.name, table) {
+                assert!(std::ptr::eq(other, table), "two tables are called {}", table.name);
+                return;
+            }
+            table.keys.iter().for_each(|key| tables(key.takes, found));
+        }
+        Type::Rows(rows) => tables(rows.value, found),
+        Type::Choice(choices) => choices.iter().for_each(|choice| tables(choice.takes, found)),
+        Type::Either(one, other) => [one, other].into_iter().for_each(|takes| tables(*takes, found)),
+        Type::List(item) => tables(*item, found),
+        Type::File(kind) => tables(language(kind), found),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_schema_is_one() {
+    for document in [Document::Scenario, Document::Machine, Document::Model, Document::Sensitivity] {
+        let schema = schema(document);
+        jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{document:?}: {error}"));
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    }
+}
+
+#[test]
+fn what_ships_is_valid() {
+    let documents = [
+        (SCENARIO, Document::Scenario),
+        (MACHINE, Document::Machine),
+        (MODEL, Document::Model),
+        (SENSITIVITY, Document::Sensitivity),
+    ];
+    for (kind, document) in documents {
+        let validator = validator(document);
+        assert!(kind.entries().next().is_some());
+        kind.entries().for_each(|entry| check_valid(&validator, entry.name, entry.text));
+    }
+}
+
+#[test]
+fn the_scenarios_of_the_readme_are_valid() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let snippets: Vec<&str> =
+        readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(!snippets.is_empty());
+    let validator = validator(Document::Scenario);
+    snippets.iter().for_each(|snippet| check_valid(&validator, "README.md", snippet));
+}
+
+#[test]
+fn every_key_is_read_and_in_the_schema() {
+    let mut known = BTreeMap::new();
+    tables(Type::File(SCENARIO), &mut known);
+    let all = known.values().flat_map(|table| table.names().map(|key| (table.name, key)));
+    let mut seen = BTreeSet::new();
+    let validator = validator(Document::Scenario);
+    for text in EVERY_KEY {
+        let root = node(text);
+        assert_eq!(complaints(&root), Vec::<String>::new());
+        check_valid(&validator, "every key", text);
+        walk(Type::File(SCENARIO), &root, &mut vec![], &mut |takes, entry, path| {
+            let Type::Map(table) = takes else { return };
+            seen.insert((table.name, table.key(&entry.key).map_or("", |key| key.name)));
+            if table.open {
+                // What a model needs depends on its family.
+                return;
+            }
+            // Renamed, it is unknown or missing, to the one as to the other.
+            let mut renamed = root.clone();
+            entries_at(&mut renamed, path)[path[path.len() - 1]].key += "x";
+            assert_eq!(
+                complaints(&renamed).is_empty(),
+                validator.is_valid(&value(&renamed)),
+                "{}",
+                entry.key
+            );
+            let mut removed = root.clone();
+            entries_at(&mut removed, path).remove(path[path.len() - 1]);
+            let (refused, valid) = (complaints(&removed), validator.is_valid(&value(&removed)));
+            assert_eq!(refused.is_empty(), valid, "{}: {refused:?}", entry.key);
+        });
+    }
+    let missing: Vec<_> = all.filter(|key| !seen.contains(key)).collect();
+    assert!(missing.is_empty(), "no example of {missing:?}");
+}
+
+#[test]
+fn the_schema_takes_what_the_reader_takes() {
+    let validator = validator(Document::Scenario);
+    let values: Vec<Node> = VALUES.iter().map(|text| node(text)).collect();
+    for text in EVERY_KEY {
+        let root = node(text);
+        walk(Type::File(SCENARIO), &root, &mut vec![], &mut |_, entry, path| {
+            for (text, new) in VALUES.iter().zip(&values) {
+                let mut changed = root.clone();
+                entries_at(&mut changed, path)[path[path.len() - 1]].value = new.clone();
+                let (refused, valid) = (complaints(&changed), validator.is_valid(&value(&changed)));
+                let place = format!("`{}: {text}`: {refused:?}", entry.key);
+                assert!(valid || !refused.is_empty(), "the schema alone refuses {place}");
+                // What only the reader sees is what takes other values, files or the model to see.
+                let plain = |told: &String| WRITTEN_WRONG.iter().any(|wrong| told.contains(wrong));
+                assert!(!valid || !refused.iter().any(plain), "the reader alone refuses {place}");
+            }
+        });
+    }
+}
+
+#[test]
+fn what_differs_from_a_base_is_checked_in_part() {
+    let validator = validator(Document::Scenario);
+    let valid = |text: &str| validator.is_valid(&value(&node(text)));
+    for part in [
+        "base: quickstart",
+        "{ base: quickstart, machine: { tiers: { dram: { capacity: 1 TiB } } }, seed: ~ }",
+        "{ base: quickstart, workload: { requests: { poisson: { batch: 2 } } }, model: { base: mixtral-8x7b } }",
+        "{ base: quickstart, machine: { tiers: { nvme: ~ }, links: { disk: ~ } }, sensitivity: { int8: { error: 1 % } } }",
+    ] {
+        assert!(valid(part), "{part}");
+    }
+    for wrong in [
+        "name: a scenario that starts from nothing",
+        "base: [quickstart]",
+        "{ base: quickstart, memroy: { hbm: 6 GiB } }",
+        "{ base: quickstart, memory: { hbm: 6 } }",
+        "{ base: quickstart, machine: { tiers: { dram: { capacity: 1 } } } }",
+        "{ base: quickstart, machine: { tiers: { dram: { base: hbm } } } }",
+        "{ base: quickstart, machine: { links: { pcie: { forward: { 1 MiB: ~ } } } } }",
+        "{ base: quickstart, workload: { requests: { poisson: {}, closed: {} } } }",
+    ] {
+        assert!(!valid(wrong), "{wrong}");
+    }
+}
+
+#[test]
+fn examples_and_defaults_are_valid() {
+    let mut known = BTreeMap::new();
+    tables(Type::File(SCENARIO), &mut known);
+    let mut builder = Builder { definitions: Map::new() };
+    for key in known.values().flat_map(|table| table.keys) {
+        let mut schema = builder.of(key.takes, Extent::Whole);
+        schema["$defs"] = Value::Object(builder.definitions.clone());
+        if let Some(example) = written(key.example()) {
+            let valid = jsonschema::draft202012::new(&schema).unwrap().is_valid(&example);
+            assert!(valid, "{}: {example}", key.name);
+        }
+    }
+}

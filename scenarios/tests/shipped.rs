@@ -41,20 +41,23 @@ fn every_shipped_scenario_loads() {
     let (_folder, trace) = trace();
     let mut seen = Vec::new();
     for name in scenarios::scenarios() {
-        let generated = name.starts_with("mixtral");
+        let (generated, dense) = (name.starts_with("mixtral"), name.starts_with("llama"));
         let routing = match name {
             "gpt-oss-20b-h100" => {
                 vec![("workload.routing.trace", trace.clone()), ("workload.fit", trace.clone())]
             }
-            _ if generated => vec![],
+            _ if generated || dense => vec![],
             _ => vec![("workload.routing.trace", trace.clone())],
         };
         let scenario = shipped(name, &routing);
         assert_eq!(matches!(scenario.workload.routing, Routing::ZipfMarkov(_)), generated, "{name}");
+        assert_eq!(matches!(scenario.workload.routing, Routing::Dense(_)), dense, "{name}");
         assert!(scenario.fast_budget() >= scenario.slot(scenario.fast()), "{name}");
         seen.push(name);
     }
-    assert_eq!(seen, ["gpt-oss-20b-h100", "mixtral-8x7b-4090", "mixtral-8x7b-h100", "quickstart"]);
+    let all =
+        ["gpt-oss-20b-h100", "llama-3.1-70b-h100", "mixtral-8x7b-4090", "mixtral-8x7b-h100", "quickstart"];
+    assert_eq!(seen, all);
 }
 
 #[test]

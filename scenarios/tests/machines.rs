@@ -128,10 +128,13 @@ fn storage_gives_back_the_three_figures_it_was_derived_from() {
     }
 }
 
+/// Bytes of copies, and the microseconds each took.
+type Timed = &'static [(u64, f64)];
+
 #[test]
 fn links_give_back_the_copies_that_were_timed() {
     // Pinned copies: bytes and microseconds of the size sweeps, and the reads of five drives straight to the GPU.
-    let timed: [(&str, &str, &[(u64, f64)]); 3] = [
+    let timed: [(&str, &str, Timed); 3] = [
         ("rtx-4090", "pcie", &[(1 << 20, 46.58), (4 << 20, 177.95), (16 << 20, 703.45)]),
         ("rtx-5090", "pcie", &[(884_736, 27.3)]),
         (

@@ -1,4 +1,4 @@
-//! `hotset machines` and `hotset models`: what is in the catalogue, and what a model's config comes to.
+//! `hotset machines` and `hotset models`: what is in the catalogue, and what a model's file comes to.
 
 use crate::failure::Failure;
 use crate::output::{self, Format};
@@ -13,12 +13,12 @@ pub(crate) struct MachineArgs {
     format: Format,
 }
 
-/// List the models in the catalogue, or what a config.json comes to
+/// List the models in the catalogue, or what a config.json or a GGUF file comes to
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
-    /// Hugging Face config.json files, or names of shipped models; all shipped models if none is given
-    #[arg(value_name = "CONFIG")]
-    configs: Vec<String>,
+    /// Hugging Face config.json files, GGUF files, or names of shipped models; all shipped models if none is given
+    #[arg(value_name = "MODEL")]
+    models: Vec<String>,
 
     /// How to print
     #[arg(long, value_enum, default_value_t)]
@@ -110,10 +110,10 @@ pub(crate) fn machines(args: &MachineArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn models(args: &ModelArgs) -> Result<(), Failure> {
-    let facts = if args.configs.is_empty() {
+    let facts = if args.models.is_empty() {
         scenarios::models().map_err(Failure::failed)?
     } else {
-        let each = args.configs.iter().map(|name| scenarios::model(name).map(|(_, facts)| facts));
+        let each = args.models.iter().map(|name| scenarios::model(name).map(|(_, facts)| facts));
         each.collect::<Result<_, _>>()?
     };
     if args.format == Format::Json {

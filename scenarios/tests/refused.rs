@@ -107,6 +107,20 @@ error: machine: no machine called `h100-smx`, and no such file
 }
 
 #[test]
+fn a_line_that_no_terminal_shows_is_named_and_not_printed() {
+    let keys: Vec<String> = (0..2_000).map(|n| format!("k{n}: bf61")).collect();
+    let text = format!("{GOOD}guard: {{ floors: {{ {} }} }}\n", keys.join(", "));
+    let wrong = load(&text, &[]).map(|_| ()).unwrap_err();
+    let told = wrong.to_string();
+    assert!(
+        told.starts_with("error: bad.yaml:6:20: guard.floors.k0: `k0` is no kind of block\n"),
+        "{}",
+        &told[..200]
+    );
+    assert!(told.ends_with("more errors left out") && told.len() < 50_000, "{}", told.len());
+}
+
+#[test]
 fn what_is_missing_is_named() {
     assert_eq!(
         told(load("name: x\n", &[])),
@@ -178,6 +192,8 @@ fn a_text_may_come_from_any_editor() {
     {
         assert_eq!(load(&text, &[]).unwrap().policy, good.policy);
     }
+    let mac = told(load(&GOOD.replace("lru", "lur").replace('\n', "\r"), &[]));
+    assert_eq!(mac, ["5:9 policy: no policy `lur` (one of: lru, predictive)"]);
     let windows = format!("\u{feff}{}", GOOD.replace("h100-sxm", "h100-smx").replace("lru", "lur"))
         .replace('\n', "\r\n");
     assert_eq!(

@@ -8,6 +8,7 @@ mod conformance;
 mod determinism;
 mod golden;
 mod invariants;
+mod measured_links;
 mod promises;
 mod readme;
 mod reference;

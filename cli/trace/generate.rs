@@ -112,10 +112,7 @@ fn like_recorded(args: &Args) -> Result<(), Failure> {
 /// The trace that was asked for, and how close one of the recorded lengths comes to the recording.
 fn fit(args: &Args, recorded: &RoutingTrace) -> Result<(RoutingTrace, Vec<Likeness>), TraceError> {
     let fitted = Fitted::new(recorded, args.include_repetition)?;
-    let lengths = fitted.lengths();
-    let count = args.traces.map_or(lengths.len(), |traces| traces as usize);
-    let length = |tokens: &usize| args.tokens.map_or(*tokens, |tokens| tokens as usize);
-    let asked: Vec<usize> = lengths.iter().cycle().take(count).map(length).collect();
+    let (lengths, asked) = (fitted.lengths(), fitted.lengths_for(args.traces, args.tokens)?);
     let trace = fitted.generate(&asked, args.gates, args.seed)?;
     let likeness = match asked == lengths {
         true => traces::likeness(recorded, &trace, args.include_repetition),

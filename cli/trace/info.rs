@@ -3,9 +3,11 @@
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::trace_files::TraceFiles;
+use traces::predictability::{Ahead, Predictability};
+use traces::reuse::SlotsFor;
 use traces::{GateOrigin, Info};
 
-/// Measure popularity, repetition from token to token, working sets and gate weights
+/// Measure popularity, reuse, predictability, working sets and gate weights, and say in words what they mean
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -54,6 +56,14 @@ fn table(info: &Info) -> String {
     if let Some(overlap) = info.overlap_with_previous_token {
         rows.push(("same as at the previous token", percent(overlap)));
     }
+    let reuse = &info.reuse;
+    let within = [reuse.p50_tokens, reuse.p75_tokens, reuse.p90_tokens, reuse.p99_tokens].map(or_never);
+    rows.push(("back within tokens: 50, 75, 90, 99 %", within.join(", ")));
+    let slots = |of: fn(&SlotsFor) -> Option<usize>| {
+        info.slots_for.iter().map(|slots| or_never(of(slots))).collect::<Vec<_>>().join(", ")
+    };
+    rows.push(("slots for 50, 75, 90 % of hits: LRU", slots(|slots| slots.lru)));
+    rows.push(("the same with the future known", slots(|slots| slots.bound)));
     rows.push(("gate weights", gates.to_owned()));
     if let Some(mean) = &info.mean_sorted_gates {
         let mean: Vec<String> = mean.iter().map(|weight| format!("{weight:.3}")).collect();
@@ -63,7 +73,22 @@ fn table(info: &Info) -> String {
         ["", "value"].map(String::from),
         rows.into_iter().map(|(name, value)| [name.into(), value]),
     );
-    format!("{facts}\n{}", working_sets(info))
+    let foreseen = info.predictability.as_ref().map(foreseen).unwrap_or_default();
+    let reading: String = info.reading.iter().map(|sentence| format!("{sentence}\n")).collect();
+    format!("{facts}\n{}{foreseen}\n{reading}", working_sets(info))
+}
+
+fn or_never(number: Option<usize>) -> String {
+    number.map_or("never".to_owned(), |number| number.to_string())
+}
+
+fn foreseen(known: &Predictability) -> String {
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let row = |ahead: &Ahead| [ahead.layers.to_string(), percent(ahead.recall)];
+    let rows = known.by_layers_ahead.iter().map(row);
+    let popularity = ["by popularity".to_owned(), percent(known.by_popularity)];
+    let header = ["layers ahead", "experts foreseen %"].map(String::from);
+    format!("\n{}", output::numbers(header, rows.chain([popularity])))
 }
 
 fn working_sets(info: &Info) -> String {

@@ -46,19 +46,27 @@ const fn plain(name: &'static str, bits: u32) -> Format {
     Format { name, quarter_bits: bits * 4, scale: Scale::None, direct: true, lossless_of: None }
 }
 
+/// A type of ggml: super-blocks of `size` elements of `bits` each, and `scale_bits` of scales and minima in each.
+const fn ggml(name: &'static str, bits: u32, size: u32, scale_bits: u32) -> Format {
+    scaled(name, bits, Scale::Group { size, bits: scale_bits })
+}
+
 const fn scaled(name: &'static str, bits: u32, scale: Scale) -> Format {
     Format { name, quarter_bits: bits * 4, scale, direct: true, lossless_of: None }
 }
 
-/// Every format, in no order of quality. `mxfp4`: OCP Microscaling v1.0, 32 elements share an 8-bit exponent.
+/// Every format, in no order of quality. `fp8_e4m3_b128`: DeepSeek-V3's, a 32-bit scale for each tile of 128 by 128. `mxfp4`: OCP Microscaling v1.0, 32 elements share an 8-bit exponent.
 /// `bf16_packed`: sign and mantissa as they are (8 bits), the exponent as a 3-bit code of the seven most frequent ones,
 /// and a quarter bit an element for the exponents that have no code; trained weights fit (DFloat11 reports 67.6 to
-/// 69.5 % of BF16 with entropy coding), a block that does not is refused by the encoder.
+/// 69.5 % of BF16 with entropy coding), a block that does not is refused by the encoder. The last rows are the types of
+/// ggml that no other row stores the same numbers in (its Q4_0 is `int4_g32`, its Q8_0 `int8_g32`), with the block sizes
+/// of its `ggml-common.h`; llama.cpp's kernels read all of them as they are.
 pub const FORMATS: &[Format] = &[
     plain("fp32", 32),
     plain("bf16", 16),
     plain("fp16", 16),
     scaled("fp8_e4m3", 8, Scale::Row { bits: 32 }),
+    scaled("fp8_e4m3_b128", 8, Scale::Group { size: 128 * 128, bits: 32 }),
     scaled("int8", 8, Scale::Row { bits: 16 }),
     scaled("int8_g32", 8, Scale::Group { size: 32, bits: 16 }),
     scaled("mxfp4", 4, Scale::Group { size: 32, bits: 8 }),
@@ -71,6 +79,26 @@ pub const FORMATS: &[Format] = &[
         direct: false,
         lossless_of: Some("bf16"),
     },
+    ggml("q4_1", 4, 32, 32),
+    ggml("q5_0", 5, 32, 16),
+    ggml("q5_1", 5, 32, 32),
+    ggml("q2_k", 2, 256, 160),
+    ggml("q3_k", 3, 256, 112),
+    ggml("q4_k", 4, 256, 128),
+    ggml("q5_k", 5, 256, 128),
+    ggml("q6_k", 6, 256, 144),
+    ggml("iq1_s", 1, 256, 144),
+    ggml("iq1_m", 1, 256, 192),
+    ggml("iq2_xxs", 2, 256, 16),
+    ggml("iq2_xs", 2, 256, 80),
+    ggml("iq2_s", 2, 256, 144),
+    ggml("iq3_xxs", 3, 256, 16),
+    ggml("iq3_s", 3, 256, 112),
+    ggml("iq4_nl", 4, 32, 16),
+    ggml("iq4_xs", 4, 256, 64),
+    ggml("tq1_0", 1, 256, 176),
+    ggml("tq2_0", 2, 256, 16),
+    ggml("nvfp4", 4, 64, 32),
 ];
 
 impl FormatId {

@@ -205,6 +205,7 @@ mod tests {
             elements: 1024,
             rows: 32,
             native: format("bf16"),
+            mixed: None,
         };
         let model = Model {
             name: String::new(),

@@ -6,6 +6,7 @@ pub mod control;
 pub mod demand;
 pub mod event;
 pub mod execute;
+pub mod fit;
 pub mod format;
 mod forms;
 pub mod guard;

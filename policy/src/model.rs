@@ -38,12 +38,15 @@ pub struct Block {
     pub rows: u64,
     /// The format the model is published in: its full precision.
     pub native: FormatId,
+    /// Exact bytes of a native copy whose matrices are in several formats, `native` being that of most elements.
+    pub mixed: Option<Bytes>,
 }
 
 impl Block {
     /// Exact bytes of a copy in `format`.
     pub fn bytes(&self, format: FormatId) -> Bytes {
-        format.bytes(self.elements, self.rows)
+        let mixed = self.mixed.filter(|_| format == self.native);
+        mixed.unwrap_or_else(|| format.bytes(self.elements, self.rows))
     }
 }
 
@@ -64,6 +67,13 @@ pub struct Layer {
     pub blocks: u32,
     /// How many of them one token selects; equal to `blocks` in a dense layer.
     pub selected: u32,
+}
+
+impl Layer {
+    /// Whether tokens choose among its blocks; else every token reads all it has.
+    pub fn is_routed(&self) -> bool {
+        self.selected < self.blocks
+    }
 }
 
 /// A model.
@@ -96,15 +106,15 @@ impl Model {
         &self.layers[id.index()]
     }
 
-    /// Layers that have managed blocks.
-    pub fn managed_layers(&self) -> impl Iterator<Item = &Layer> {
-        self.layers.iter().filter(|layer| layer.blocks > 0)
+    /// The layers that have a router, in order.
+    pub fn routed_layers(&self) -> impl Iterator<Item = &Layer> {
+        self.layers.iter().filter(|layer| layer.is_routed())
     }
 
-    /// Blocks of every layer that has any, where all of those have equally many.
+    /// Blocks of every layer that has a router, where there are such layers and all have equally many.
     pub fn uniform_blocks(&self) -> Option<u32> {
-        let first = self.managed_layers().next()?.blocks;
-        self.managed_layers().all(|layer| layer.blocks == first).then_some(first)
+        let first = self.routed_layers().next()?.blocks;
+        self.routed_layers().all(|layer| layer.blocks == first).then_some(first)
     }
 
     /// Everything that is never moved: the floor under any budget, key-value cache apart.

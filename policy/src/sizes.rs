@@ -21,7 +21,8 @@ impl Sizes {
         let mut known = BTreeMap::new();
         let mut bytes = Vec::new();
         let shape = |block: &crate::model::Block| {
-            *known.entry((block.elements, block.rows)).or_insert_with(|| {
+            let mixed = block.mixed.map(|bytes| (block.native, bytes));
+            *known.entry((block.elements, block.rows, mixed)).or_insert_with(|| {
                 bytes.push(std::array::from_fn(|format| block.bytes(FormatId(format as u8))));
                 bytes.len() as u32 - 1
             })
@@ -45,15 +46,17 @@ mod tests {
 
     #[test]
     fn blocks_of_one_shape_share_a_row_and_every_size_is_exact() {
-        let block = |index, elements| Block {
+        let block = |index, elements, mixed| Block {
             kind: BlockKind::Expert,
             layer: LayerId(0),
             index,
             elements,
             rows: 3,
             native: FormatId(0),
+            mixed,
         };
-        let blocks = vec![block(0, 96), block(1, 97), block(2, 96)];
+        let blocks =
+            vec![block(0, 96, None), block(1, 97, None), block(2, 96, None), block(3, 96, Some(Bytes(100)))];
         let model = Model {
             name: String::new(),
             layers: Vec::new(),
@@ -63,7 +66,9 @@ mod tests {
             head_flops_per_token: 0,
         };
         let sizes = Sizes::new(&model);
-        assert_eq!(sizes.bytes.len(), 2);
+        assert_eq!(sizes.bytes.len(), 3);
+        assert_eq!(sizes.bytes(BlockId(3), FormatId(0)), Bytes(100));
+        assert_eq!(sizes.bytes(BlockId(3), FormatId(1)), sizes.bytes(BlockId(0), FormatId(1)));
         for (id, block) in model.blocks.iter().enumerate() {
             for format in (0..FORMATS.len() as u8).map(FormatId) {
                 assert_eq!(sizes.bytes(BlockId(id as u32), format), block.bytes(format));

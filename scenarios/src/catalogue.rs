@@ -1,11 +1,13 @@
 //! What ships with the crate: scenarios, machines, models and sensitivity tables, under their file names.
 
 use crate::diagnostics::{Diagnostics, Report};
+use crate::gguf;
 use crate::load::open;
 use crate::machine::machine as read_machine;
 use crate::model::{Imported, ModelFacts, import};
 use crate::reader::Field;
 use policy::Machine;
+use std::path::Path;
 
 /// A shipped file.
 pub(crate) struct Entry {
@@ -59,9 +61,14 @@ pub fn machine(name_or_path: &str) -> Result<Machine, Diagnostics> {
     report.finish(machine)
 }
 
-/// A model and its facts, by its catalogue name or by the path of its `config.json`.
+/// A model and its facts, by its catalogue name or by the path of its `config.json` or GGUF file.
 pub fn model(name_or_path: &str) -> Result<(policy::Model, ModelFacts), Diagnostics> {
     let mut report = Report::default();
+    if gguf::is_gguf(name_or_path) {
+        let imported = gguf::model(Path::new(name_or_path))
+            .map_err(|error| report.file_error(name_or_path, (0, 0), error.wrong()));
+        return report.finish(imported.ok().map(|Imported { model, facts }| (model, facts)));
+    }
     let imported = open(&mut report, MODEL, name_or_path, None).and_then(|node| {
         let name = report.source(node.at.source).stem();
         import(&mut report, &Field::root(&node, ""), &name)

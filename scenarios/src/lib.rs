@@ -5,6 +5,7 @@ mod catalogue;
 mod check;
 mod control;
 mod diagnostics;
+mod gguf;
 mod include;
 mod keys;
 mod load;
@@ -23,6 +24,7 @@ mod source;
 mod tree;
 mod units;
 mod variables;
+mod weights;
 mod workload;
 
 pub use catalogue::{machine, machines, model, models, scenarios};

@@ -1,19 +1,16 @@
-//! A model's shape becomes a [`policy::Model`]: its layers, the blocks that move, and what stays resident.
-//!
-//! Routed experts are blocks; a dense feed-forward layer is one block. Attention, norms, routers, shared experts and
-//! expert biases stay resident, and so do the embeddings and the output head.
+//! A model as `models` lists it, and how one is put together layer by layer.
 
 use crate::diagnostics::{Report, Wrong};
+use crate::gguf;
 use crate::reader::Field;
-use crate::shape::{Attention, Bias, QkNorm, Shape, shape};
+use crate::shape::shape;
 use policy::model::{Block, BlockKind, Layer};
 use policy::{BlockId, Bytes, FormatId, LayerId, Model};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Blocks a model may have.
-const MOST_BLOCKS: u64 = 1 << 20;
-/// Key-value caches are kept in 16 bits.
-const KV_BYTES: u64 = 2;
+pub(crate) const MOST_BLOCKS: u64 = 1 << 20;
 
 /// What `models` tells of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,15 +19,15 @@ pub struct ModelFacts {
     pub name: String,
     /// Layers.
     pub layers: u32,
-    /// Blocks in the layer that has most: the routed experts, or 1 in a dense model.
+    /// Blocks in the layer that has most: routed experts, or shards of a dense layer's matrices.
     pub blocks_per_layer: u32,
     /// Blocks a token selects in that layer.
     pub selected: u32,
-    /// The format its blocks are published in.
+    /// The format that most of its blocks' bytes are published in.
     pub native: &'static str,
-    /// Bytes of the largest block in that format.
+    /// Bytes of the largest block in its native format.
     pub block_bytes: Bytes,
-    /// Bytes of all blocks in that format: what moves.
+    /// Bytes of all blocks in their native formats: what moves.
     pub managed_bytes: Bytes,
     /// Bytes of everything that never moves.
     pub resident_bytes: Bytes,
@@ -48,162 +45,121 @@ pub(crate) struct Imported {
     pub(crate) facts: ModelFacts,
 }
 
-/// Weights: matrices are multiplied with, vectors (norms, biases) are not.
-#[derive(Clone, Copy, Default)]
-struct Weights {
-    matrices: u64,
-    vectors: u64,
-}
-
-/// Reads a `config.json`, or reports what is missing.
+/// Reads a `config.json`, or the GGUF file that the key `gguf` names; reports what is missing.
 pub(crate) fn import(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Imported> {
+    if let Some(path) = field.fields(report, "a config, or `gguf: model.gguf`")?.get(gguf::KEY) {
+        return gguf::import(report, &path);
+    }
     let shape = shape(report, field)?;
     let blocks = shape.layers * shape.experts.as_ref().map_or(1, |experts| experts.count);
     if blocks > MOST_BLOCKS {
         field.error(report, Wrong::new(format!("{blocks} blocks"), format!("at most {MOST_BLOCKS}")));
         return None;
     }
-    Some(build(&shape, name))
+    Some(shape.assemble(name).finish())
 }
 
-fn build(shape: &Shape, name: &str) -> Imported {
-    let embedding = shape.vocabulary * shape.hidden;
-    let head_bias = if shape.head_bias { shape.vocabulary } else { 0 };
-    let outside = embedding * if shape.tied { 1 } else { 2 } + shape.hidden + head_bias;
-    let mut model = Model {
-        name: name.to_owned(),
-        layers: Vec::new(),
-        blocks: Vec::new(),
-        resident: shape.dtype.bytes(outside, 0),
-        head_read: shape.dtype.bytes(embedding + head_bias, 0),
-        head_flops_per_token: 2 * embedding,
-    };
-    let (mut parameters, mut active) = (outside, outside);
-    for layer in 0..shape.layers as usize {
-        let weights = shape.resident(layer);
-        let (kind, block) = shape.block(layer);
-        let first_block = BlockId(model.blocks.len() as u32);
-        let ids = 0..block.count;
-        model.blocks.extend(ids.map(|index| Block {
-            kind,
-            layer: LayerId(layer as u16),
-            index: index as u32,
-            elements: block.elements,
-            rows: block.rows,
-            native: block.native,
-        }));
-        model.layers.push(Layer {
-            resident: shape.dtype.bytes(weights.matrices + weights.vectors, 0),
-            flops_per_token: 2 * weights.matrices,
-            kv_per_token: shape.kv_per_token(),
-            window: shape.windows[layer],
-            first_block,
-            blocks: block.count as u32,
-            selected: block.selected as u32,
-        });
-        parameters += weights.matrices + weights.vectors + block.count * block.elements;
-        active += weights.matrices + weights.vectors + block.selected * block.elements;
-    }
-    let facts = facts(&model, shape, parameters, active);
-    Imported { model, facts }
+/// Weights outside the blocks: what they take, and what they cost.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Resident {
+    pub(crate) bytes: Bytes,
+    /// All weights.
+    pub(crate) parameters: u64,
+    /// Those that a token is multiplied with.
+    pub(crate) multiplied: u64,
 }
 
-fn facts(model: &Model, shape: &Shape, parameters: u64, active_parameters: u64) -> ModelFacts {
-    let widest = model.layers.iter().max_by_key(|layer| layer.blocks);
-    ModelFacts {
-        name: model.name.clone(),
-        layers: model.layers.len() as u32,
-        blocks_per_layer: widest.map_or(0, |layer| layer.blocks),
-        selected: widest.map_or(0, |layer| layer.selected),
-        native: shape.experts.as_ref().map_or(shape.dtype, |experts| experts.native).name(),
-        block_bytes: model.largest_block(),
-        managed_bytes: model.blocks.iter().map(|block| block.bytes(block.native)).sum(),
-        resident_bytes: model.resident_bytes(),
-        kv_bytes_per_token: model.layers.iter().map(|layer| layer.kv_per_token).sum(),
-        parameters,
-        active_parameters,
-    }
+/// One block's weights.
+#[derive(Clone, Copy)]
+pub(crate) struct Weights {
+    pub(crate) elements: u64,
+    pub(crate) rows: u64,
+    pub(crate) native: FormatId,
+    /// Exact bytes, where the matrices are in several formats.
+    pub(crate) mixed: Option<Bytes>,
 }
 
-/// The blocks of one layer.
-struct LayerBlocks {
-    count: u64,
-    selected: u64,
-    elements: u64,
-    rows: u64,
-    native: FormatId,
+/// A layer that is put together.
+pub(crate) struct Part {
+    pub(crate) resident: Resident,
+    pub(crate) kv_per_token: Bytes,
+    pub(crate) window: Option<u32>,
+    pub(crate) blocks: Vec<(BlockKind, Weights)>,
+    /// How many blocks a token selects.
+    pub(crate) selected: u32,
 }
 
-impl Shape {
-    fn block(&self, layer: usize) -> (BlockKind, LayerBlocks) {
-        // A gated feed-forward: gate and up have `width` rows, down has `hidden`.
-        let blocks = |count, selected, width, native| LayerBlocks {
-            count,
-            selected,
-            elements: 3 * self.hidden * width,
-            rows: 2 * width + self.hidden,
-            native,
+/// A model that is put together.
+pub(crate) struct Assembly {
+    model: Model,
+    parameters: u64,
+    active: u64,
+}
+
+impl Assembly {
+    /// A model without layers. `head` is what is read for every token.
+    pub(crate) fn new(name: &str, outside: Resident, head: Bytes) -> Assembly {
+        let model = Model {
+            name: name.to_owned(),
+            layers: Vec::new(),
+            blocks: Vec::new(),
+            resident: outside.bytes,
+            head_read: head,
+            head_flops_per_token: 2 * outside.multiplied,
         };
-        match &self.experts {
-            Some(experts) if experts.layers[layer] => {
-                (BlockKind::Expert, blocks(experts.count, experts.selected, experts.width, experts.native))
-            }
-            _ => (BlockKind::Dense, blocks(1, 1, self.dense_width.unwrap_or(0), self.dtype)),
-        }
+        Assembly { model, parameters: outside.parameters, active: outside.parameters }
     }
 
-    /// What a layer reads at every step besides its blocks.
-    fn resident(&self, layer: usize) -> Weights {
-        let mut weights = self.attention_weights();
-        weights.vectors += 2 * self.hidden;
-        if let Some(experts) = self.experts.as_ref().filter(|experts| experts.layers[layer]) {
-            weights.matrices += self.hidden * experts.count + 3 * self.hidden * experts.shared_width;
-            if self.family.shared_gate {
-                weights.matrices += self.hidden;
-            }
-            if self.family.gpt_oss {
-                // The router's bias and the experts' own, which are not in mxfp4.
-                weights.vectors += experts.count * (1 + 2 * experts.width + self.hidden);
-            }
-        }
-        weights
+    /// Adds the next layer.
+    pub(crate) fn layer(&mut self, part: Part) {
+        let layer = LayerId(self.model.layers.len() as u16);
+        let count = part.blocks.len() as u64;
+        let elements: u64 = part.blocks.iter().map(|(_, weights)| weights.elements).sum();
+        self.parameters += part.resident.parameters + elements;
+        // The experts of a layer are alike; where a token selects all blocks, this is their sum.
+        let used = u128::from(elements) * u128::from(part.selected) / u128::from(count.max(1));
+        self.active += part.resident.parameters + used as u64;
+        self.model.layers.push(Layer {
+            resident: part.resident.bytes,
+            flops_per_token: 2 * part.resident.multiplied,
+            kv_per_token: part.kv_per_token,
+            window: part.window,
+            first_block: BlockId(self.model.blocks.len() as u32),
+            blocks: count as u32,
+            selected: part.selected,
+        });
+        self.model.blocks.extend(part.blocks.into_iter().zip(0..).map(|((kind, weights), index)| Block {
+            kind,
+            layer,
+            index,
+            elements: weights.elements,
+            rows: weights.rows,
+            native: weights.native,
+            mixed: weights.mixed,
+        }));
     }
 
-    fn attention_weights(&self) -> Weights {
-        let (hidden, heads) = (self.hidden, self.heads);
-        match self.attention {
-            Attention::Grouped { kv_heads, head_dim } => {
-                let (query, key) = (heads * head_dim, kv_heads * head_dim);
-                let bias = match self.bias {
-                    Bias::None => 0,
-                    Bias::Qkv => query + 2 * key,
-                    Bias::All => query + 2 * key + hidden,
-                };
-                let norm = match self.family.qk_norm {
-                    QkNorm::None => 0,
-                    QkNorm::Head => 2 * head_dim,
-                    QkNorm::Whole => query + key,
-                };
-                let sinks = if self.family.gpt_oss { heads } else { 0 };
-                Weights { matrices: 2 * hidden * (query + key), vectors: bias + norm + sinks }
-            }
-            Attention::Latent { query_rank, kv_rank, nope, rope, value } => {
-                let query = heads * (nope + rope);
-                let query_weights = query_rank.map_or(hidden * query, |rank| rank * (hidden + query));
-                let kv_weights = hidden * (kv_rank + rope) + kv_rank * heads * (nope + value);
-                let output = heads * value * hidden;
-                Weights {
-                    matrices: query_weights + kv_weights + output,
-                    vectors: query_rank.unwrap_or(0) + kv_rank,
-                }
-            }
+    /// The model with its facts.
+    pub(crate) fn finish(self) -> Imported {
+        let Assembly { model, parameters, active } = self;
+        let widest = model.layers.iter().max_by_key(|layer| layer.blocks);
+        let mut by_format: BTreeMap<FormatId, u64> = BTreeMap::new();
+        for block in &model.blocks {
+            *by_format.entry(block.native).or_default() += block.bytes(block.native).0;
         }
-    }
-
-    fn kv_per_token(&self) -> Bytes {
-        match self.attention {
-            Attention::Grouped { kv_heads, head_dim } => Bytes(2 * kv_heads * head_dim * KV_BYTES),
-            Attention::Latent { kv_rank, rope, .. } => Bytes((kv_rank + rope) * KV_BYTES),
-        }
+        let facts = ModelFacts {
+            name: model.name.clone(),
+            layers: model.layers.len() as u32,
+            blocks_per_layer: widest.map_or(0, |layer| layer.blocks),
+            selected: widest.map_or(0, |layer| layer.selected),
+            native: by_format.iter().max_by_key(|(_, bytes)| **bytes).map_or("", |(format, _)| format.name()),
+            block_bytes: model.largest_block(),
+            managed_bytes: Bytes(by_format.values().sum()),
+            resident_bytes: model.resident_bytes(),
+            kv_bytes_per_token: model.layers.iter().map(|layer| layer.kv_per_token).sum(),
+            parameters,
+            active_parameters: active,
+        };
+        Imported { model, facts }
     }
 }

@@ -40,6 +40,12 @@ pub(crate) struct Family {
     pub(crate) gpt_oss: bool,
     /// A sigmoid gate on the shared expert.
     pub(crate) shared_gate: bool,
+    /// The router has a bias for each expert, which balances their load.
+    pub(crate) router_bias: bool,
+    /// Layer norms have biases.
+    pub(crate) norm_bias: bool,
+    /// The type of what is not quantised, where the config does not say and there is one release only.
+    dtype: Option<&'static str>,
 }
 
 const PLAIN: Family = Family {
@@ -49,6 +55,9 @@ const PLAIN: Family = Family {
     qk_norm: QkNorm::None,
     gpt_oss: false,
     shared_gate: false,
+    router_bias: false,
+    norm_bias: false,
+    dtype: None,
 };
 
 /// From the modelling code of the transformers library, and of the model's own repository where it has one.
@@ -56,24 +65,30 @@ const FAMILIES: &[Family] = &[
     Family { name: "llama", ..PLAIN },
     Family { name: "mistral", ..PLAIN },
     Family { name: "mixtral", ..PLAIN },
-    Family { name: "gpt_oss", bias: Bias::All, gpt_oss: true, ..PLAIN },
+    Family { name: "gpt_oss", bias: Bias::All, gpt_oss: true, dtype: Some("bf16"), ..PLAIN },
     Family { name: "qwen2", bias: Bias::Qkv, ..PLAIN },
     Family { name: "qwen2_moe", bias: Bias::Qkv, shared_gate: true, ..PLAIN },
     Family { name: "qwen3", qk_norm: QkNorm::Head, ..PLAIN },
     Family { name: "qwen3_moe", qk_norm: QkNorm::Head, ..PLAIN },
     Family { name: "olmoe", qk_norm: QkNorm::Whole, ..PLAIN },
-    Family { name: "phimoe", ..PLAIN },
-    Family { name: "grinmoe", ..PLAIN },
+    Family { name: "phimoe", norm_bias: true, ..PLAIN },
+    Family { name: "grinmoe", norm_bias: true, ..PLAIN },
     Family { name: "granitemoe", ..PLAIN },
     Family { name: "deepseek", ..PLAIN },
     Family { name: "deepseek_v2", ..PLAIN },
-    Family { name: "deepseek_v3", ..PLAIN },
+    Family { name: "deepseek_v3", router_bias: true, dtype: Some("bf16"), ..PLAIN },
     Family { name: "xverse", ..PLAIN },
     Family { name: "MiniCPMForCausalLM", ties: true, ..PLAIN },
 ];
 
-/// Model types and keys that mean a kind of model with no blocks here yet, and what that kind is.
-const REFUSED: &[(&str, &str)] = &[
+/// A kind of model that has no blocks here yet.
+struct Refused {
+    kind: &'static str,
+    why: &'static str,
+}
+
+/// Model types and keys that mean a kind of model with no blocks here yet.
+const REFUSED: &[(&str, Refused)] = &[
     ("jamba", RECURRENT),
     ("mamba", RECURRENT),
     ("mamba2", RECURRENT),
@@ -87,14 +102,27 @@ const REFUSED: &[(&str, &str)] = &[
     ("hybrid_override_pattern", RECURRENT),
     ("patch_size", DIFFUSION),
     ("in_channels", DIFFUSION),
-    ("jetmoe", "a model whose attention heads are experts too"),
+    ("jetmoe", TWO_ROUTERS),
     ("switch_transformers", ENCODER),
     ("nllb-moe", ENCODER),
     ("t5", ENCODER),
 ];
-const RECURRENT: &str = "a model with recurrent layers";
-const DIFFUSION: &str = "a diffusion model";
-const ENCODER: &str = "an encoder-decoder model";
+const RECURRENT: Refused = Refused {
+    kind: "a model with recurrent layers",
+    why: "each request keeps a state that every token rewrites, and no key here says where it lives",
+};
+const DIFFUSION: Refused = Refused {
+    kind: "a diffusion model",
+    why: "it runs all its layers once a denoising step on a whole image, and what is served here is tokens",
+};
+const ENCODER: Refused = Refused {
+    kind: "an encoder-decoder model",
+    why: "its encoder runs once a request and its decoder once a token, and a model here is one stack of layers",
+};
+const TWO_ROUTERS: Refused = Refused {
+    kind: "a model whose attention heads are experts too",
+    why: "its layers select twice, by two routers, and a layer here has one",
+};
 
 const DTYPES: &[(&str, &str)] = &[("bfloat16", "bf16"), ("float16", "fp16"), ("float32", "fp32")];
 
@@ -131,9 +159,19 @@ pub(crate) struct Shape {
     pub(crate) dense_width: Option<u64>,
     pub(crate) experts: Option<Experts>,
     pub(crate) windows: Vec<Option<u32>>,
+    /// What embeddings, norms and routers are stored in.
     pub(crate) dtype: FormatId,
+    /// What the layers' other matrices are stored in.
+    pub(crate) linear: FormatId,
     pub(crate) tied: bool,
     pub(crate) head_bias: bool,
+}
+
+/// What linear layers are stored in.
+#[derive(Clone, Copy)]
+struct Formats {
+    linear: FormatId,
+    experts: FormatId,
 }
 
 /// A config whose keys are being read; `null` counts as absent, as it does in Python.
@@ -151,10 +189,11 @@ pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
     let layers = config.required("num_hidden_layers", 4096);
     let vocabulary = config.required("vocab_size", VOCABULARY);
     let heads = config.required("num_attention_heads", 4096);
-    let dtype = config.dtype();
+    let dtype = config.dtype(family);
+    let formats = config.formats(family, dtype);
     let (hidden, layers, heads) = (hidden?, layers?, heads?);
     let attention = config.attention(hidden, heads);
-    let experts = config.experts(family, layers, dtype);
+    let experts = config.experts(layers, formats);
     let has_dense = match &experts {
         Some(Some(experts)) => experts.layers.contains(&false),
         Some(None) => true,
@@ -182,6 +221,7 @@ pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
         experts: experts?,
         windows: windows?,
         dtype: dtype?,
+        linear: formats?.linear,
         tied: config.truth("tie_word_embeddings", family.ties)?,
         head_bias: config.truth("lm_head_bias", false)?,
     })
@@ -243,12 +283,10 @@ impl<'t> Config<'t, '_> {
             (None, None) => String::new(),
         };
         let given = |key: &str| key == name || self.fields.entries.iter().any(|entry| entry.key == key);
-        if let Some((key, kind)) = REFUSED.iter().find(|(key, _)| given(key)) {
-            let message = format!("{kind} (`{key}`) cannot be imported");
-            field.error(
-                self.report,
-                Wrong::new(message, "decoder-only transformers, dense or mixture of experts, can"),
-            );
+        if let Some((key, Refused { kind, why })) = REFUSED.iter().find(|(key, _)| given(key)) {
+            let message = format!("{kind} (`{key}`) cannot be imported: {why}");
+            let hint = "take a decoder-only transformer, dense or mixture of experts";
+            field.error(self.report, Wrong::new(message, hint));
             return None;
         }
         if name.is_empty() {
@@ -264,10 +302,12 @@ impl<'t> Config<'t, '_> {
         family
     }
 
-    fn dtype(&mut self) -> Option<FormatId> {
+    fn dtype(&mut self, family: Family) -> Option<FormatId> {
         let Some(field) = self.get("torch_dtype").or_else(|| self.get("dtype")) else {
-            self.missing("torch_dtype", "bfloat16, as the model was published");
-            return None;
+            if family.dtype.is_none() {
+                self.missing("torch_dtype", "bfloat16, the type the weights were published in");
+            }
+            return family.dtype.and_then(FormatId::named);
         };
         field.read(self.report, name_of("number type", DTYPES)).and_then(FormatId::named)
     }
@@ -285,10 +325,9 @@ impl<'t> Config<'t, '_> {
         Some(Attention::Grouped { kv_heads, head_dim })
     }
 
-    fn experts(&mut self, family: Family, layers: u64, dtype: Option<FormatId>) -> Option<Option<Experts>> {
+    fn experts(&mut self, layers: u64, formats: Option<Formats>) -> Option<Option<Experts>> {
         let count = self.any_of(&["num_local_experts", "num_experts", "n_routed_experts"], 1 << 16)?;
-        let native = self.expert_format(family, dtype);
-        let Some(count) = count else { return native.map(|_| None) };
+        let Some(count) = count else { return Some(None) };
         let selected = match self.any_of(&["num_experts_per_tok", "moe_top_k"], count)? {
             Some(selected) => Some(selected),
             None => self.required("num_experts_per_tok", count),
@@ -309,25 +348,42 @@ impl<'t> Config<'t, '_> {
             width: width?,
             shared_width: shared_width?,
             layers: layers?,
-            native: native?,
+            native: formats?.experts,
         }))
     }
 
-    fn expert_format(&mut self, family: Family, dtype: Option<FormatId>) -> Option<FormatId> {
-        let mxfp4 = || FormatId::named("mxfp4");
+    /// What the linear layers are stored in: quantised in the release, or as everything else.
+    fn formats(&mut self, family: Family, dtype: Option<FormatId>) -> Option<Formats> {
+        let all = |format| Some(Formats { linear: format, experts: format });
+        let mxfp4 = || Some(Formats { linear: dtype?, experts: FormatId::named("mxfp4")? });
+        let fp8 = || FormatId::named("fp8_e4m3_b128").and_then(all);
+        if let Some(written) = self.get("weight_dtype") {
+            let known = [("fp8_e4m3 128x128 block scales", ())];
+            return written.read(self.report, name_of("weight format", &known)).and_then(|()| fp8());
+        }
         let Some(quantized) = self.get("quantization_config") else {
-            return if family.gpt_oss { mxfp4() } else { dtype };
+            return if family.gpt_oss { mxfp4() } else { dtype.and_then(all) };
         };
         let fields = quantized.fields(self.report, "quant_method")?;
         let method = fields.need(self.report, "quant_method", "mxfp4")?;
         match method.text(self.report)? {
             "mxfp4" => mxfp4(),
+            "fp8" => {
+                let hint = "[128, 128], the tile that shares a scale";
+                let tile = fields.need(self.report, "weight_block_size", hint)?;
+                let sides: Option<Vec<u64>> =
+                    tile.items().iter().map(|side| side.read(self.report, whole)).collect();
+                if sides? != [128, 128] {
+                    tile.error(self.report, Wrong::new("a tile that is no format here", "[128, 128] is"));
+                    return None;
+                }
+                fp8()
+            }
             other => {
                 let message = format!("weights published in `{other}` have a layout that is no format here");
-                method.error(
-                    self.report,
-                    Wrong::new(message, "take the config of the unquantised model, or of mxfp4"),
-                );
+                let hint =
+                    "take the config of the unquantised model, of mxfp4, of fp8 in tiles, or a GGUF file";
+                method.error(self.report, Wrong::new(message, hint));
                 None
             }
         }
@@ -362,7 +418,10 @@ impl<'t> Config<'t, '_> {
         let first = self.size("max_window_layers", 1 << 16)?.unwrap_or(0);
         let listed = self.get("layer_types");
         let count = layers as usize;
-        if let Some(list) = listed {
+        // As a transcription writes it that has no list.
+        let written = listed.as_ref().map(|listed| &listed.node.value);
+        let alternates = matches!(written, Some(Value::Scalar(text)) if text == "alternating sliding/full");
+        if let Some(list) = listed.filter(|_| !alternates) {
             let kinds = [("sliding_attention", true), ("full_attention", false)];
             let items: Vec<_> = list
                 .items()
@@ -377,7 +436,7 @@ impl<'t> Config<'t, '_> {
             }
             return Some(sliding.into_iter().map(|slides| window.filter(|_| slides)).collect());
         }
-        let slides = |layer: u64| match family.gpt_oss {
+        let slides = |layer: u64| match family.gpt_oss || alternates {
             true => layer.is_multiple_of(2),
             false => used && layer >= first,
         };

@@ -96,7 +96,7 @@ pub struct Fabric {
     jobs: Vec<Job>,
     vacant: Vec<u32>,
     handed_over: u64,
-    ended: Vec<(u64, u32)>,
+    ended: Vec<u32>,
 }
 
 impl Fabric {
@@ -139,8 +139,12 @@ impl Fabric {
         let class = self.between.get(place).copied().flatten().ok_or(NoPath { from, to })?;
         self.advance(now);
         let job = self.enter(Flow::Copy { id, from, to }, class, bytes);
-        self.engines.wait(class, self.jobs[job as usize].order, job);
-        self.take_up();
+        if self.engines.take_at_once(self.now, &self.paths[usize::from(class)], &mut self.sharing) {
+            self.begin(job);
+        } else {
+            self.engines.wait(class, self.jobs[job as usize].order, job);
+            self.take_up();
+        }
         Ok(())
     }
 
@@ -149,16 +153,24 @@ impl Fabric {
         self.advance(now);
         let class = self.sharing.reader(tier, most);
         let job = self.enter(Flow::Read { tag, tier }, class, bytes);
-        let order = self.jobs[job as usize].order;
-        self.sharing.join(self.now, class, bytes, order, job);
+        self.sharing.join(self.now, class, bytes, job);
     }
 
     /// When to collect next if nothing is handed over before: the next flow ends then, or a copy has paid its submit
     /// cost and begins to share. `None` if nothing flows.
     pub fn next_due(&mut self) -> Option<Time> {
         self.sharing.settle(self.now);
-        let starts = self.starting.peek().map(|Reverse((at, ..))| *at);
-        self.sharing.next_end().into_iter().chain(starts).min()
+        let Some(&Reverse((start, _, place))) = self.starting.peek() else { return self.sharing.next_end() };
+        match self.sharing.next_end() {
+            Some(end) => Some(end.min(start)),
+            // Nothing to share with: no need to stop where it begins.
+            None if self.starting.len() == 1 => {
+                let Job { class, bytes, .. } = self.jobs[place as usize];
+                let path = &self.paths[usize::from(class)];
+                Some(start + path.peak.time_for(path.work(bytes)))
+            }
+            None => Some(start),
+        }
     }
 
     /// Appends the flows whose last byte has left by `now`, in order of hand-over, and takes up what waits for their
@@ -167,8 +179,8 @@ impl Fabric {
         self.advance(now);
         let mut ended = std::mem::take(&mut self.ended);
         self.sharing.take_ended(self.now, &mut ended);
-        ended.sort_unstable();
-        for (_, place) in ended.drain(..) {
+        ended.sort_unstable_by_key(|&place| self.jobs[place as usize].order);
+        for place in ended.drain(..) {
             let Job { flow, bytes, asked, taken_up, class, .. } = self.jobs[place as usize];
             let queued = taken_up.since(asked);
             if let Some(path) = self.paths.get(usize::from(class)) {
@@ -204,22 +216,30 @@ impl Fabric {
     /// Lets copies take engines, as far as they are free.
     fn take_up(&mut self) {
         while let Some(place) = self.engines.take_next(self.now, &self.paths, &mut self.sharing) {
-            let job = &mut self.jobs[place as usize];
-            job.taken_up = self.now;
-            let at = self.now + self.paths[usize::from(job.class)].submit;
-            self.starting.push(Reverse((at, job.order, place)));
+            self.begin(place);
         }
-        self.start(self.now);
+    }
+
+    /// A copy has its engines.
+    fn begin(&mut self, place: u32) {
+        let job = &mut self.jobs[place as usize];
+        job.taken_up = self.now;
+        let path = &self.paths[usize::from(job.class)];
+        if path.submit == Nanos::ZERO {
+            self.sharing.join(self.now, job.class, path.work(job.bytes), place);
+        } else {
+            self.starting.push(Reverse((self.now + path.submit, job.order, place)));
+        }
     }
 
     /// Lets copies flow whose submit cost is paid by `now`.
     fn start(&mut self, now: Time) {
-        while let Some(&Reverse((at, order, place))) = self.starting.peek().filter(|next| next.0.0 <= now) {
+        while let Some(&Reverse((at, _, place))) = self.starting.peek().filter(|next| next.0.0 <= now) {
             self.starting.pop();
             self.move_to(at);
             let Job { class, bytes, .. } = self.jobs[place as usize];
             let work = self.paths[usize::from(class)].work(bytes);
-            self.sharing.join(self.now, class, work, order, place);
+            self.sharing.join(self.now, class, work, place);
         }
     }
 

@@ -55,20 +55,20 @@ pub struct Traffic {
 pub struct Memory {
     machine: Arc<Machine>,
     sizes: Sizes,
-    complete: Vec<u128>,
+    /// The formats a block is complete in, a bit each, tier by tier.
+    complete: Vec<u64>,
     used: Vec<Bytes>,
     traffic: Vec<Traffic>,
 }
 
-/// The most tiers a machine can have here: a block's copies are bits of one word.
-pub const MAX_TIERS: usize = 128 / FORMATS.len();
+const _: () = assert!(FORMATS.len() <= u64::BITS as usize, "a block's copies in a tier are bits of one word");
 
 impl Memory {
     /// Memory that holds nothing.
     pub fn new(machine: Arc<Machine>, model: &Model) -> Memory {
         let tiers = machine.tiers.len();
         Memory {
-            complete: vec![0; model.blocks.len()],
+            complete: vec![0; model.blocks.len() * tiers],
             used: vec![Bytes::ZERO; tiers],
             traffic: vec![Traffic::default(); tiers],
             sizes: Sizes::new(model),
@@ -81,7 +81,7 @@ impl Memory {
     /// # Errors
     /// The copy is there already, or the tier would be over its capacity.
     pub fn reserve(&mut self, block: BlockId, form: Form) -> Result<(), MemoryError> {
-        if self.complete[block.index()] & bit(form) != 0 {
+        if self.complete[self.place(block, form)] & bit(form) != 0 {
             return Err(MemoryError::Present { block, form });
         }
         let tier = self.machine.tier(form.tier);
@@ -95,7 +95,8 @@ impl Memory {
 
     /// The copy is complete.
     pub fn publish(&mut self, block: BlockId, form: Form) {
-        self.complete[block.index()] |= bit(form);
+        let place = self.place(block, form);
+        self.complete[place] |= bit(form);
     }
 
     /// Gives the room of an unfinished copy back.
@@ -110,7 +111,8 @@ impl Memory {
     /// The copy is not there.
     pub fn free(&mut self, block: BlockId, form: Form) -> Result<(), MemoryError> {
         self.expect(block, form)?;
-        self.complete[block.index()] &= !bit(form);
+        let place = self.place(block, form);
+        self.complete[place] &= !bit(form);
         self.abandon(block, form);
         Ok(())
     }
@@ -120,7 +122,7 @@ impl Memory {
     /// # Errors
     /// It is not.
     pub fn expect(&self, block: BlockId, form: Form) -> Result<(), MemoryError> {
-        if self.complete[block.index()] & bit(form) == 0 {
+        if self.complete[self.place(block, form)] & bit(form) == 0 {
             return Err(MemoryError::Absent { block, form });
         }
         Ok(())
@@ -149,11 +151,16 @@ impl Memory {
         &self.traffic[tier.index()]
     }
 
+    /// Where `complete` has a block's copies in a tier.
+    fn place(&self, block: BlockId, form: Form) -> usize {
+        block.index() * self.machine.tiers.len() + form.tier.index()
+    }
+
     fn footprint(&self, block: BlockId, form: Form) -> Bytes {
         self.sizes.bytes(block, form.format).round_up(self.machine.tier(form.tier).granularity)
     }
 }
 
-fn bit(form: Form) -> u128 {
-    1 << (form.tier.index() * FORMATS.len() + form.format.0 as usize)
+fn bit(form: Form) -> u64 {
+    1 << form.format.0
 }

@@ -91,9 +91,9 @@ fn open_all(paths: &[PathBuf], scenario: &Scenario) -> Result<RoutingTrace, Trac
 }
 
 fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<RoutingTrace, RunFailure> {
-    let layer = scenario.model.managed_layers().next();
+    let layer = scenario.model.routed_layers().next();
     generate(&Params {
-        layers: scenario.model.managed_layers().count() as u32,
+        layers: scenario.model.routed_layers().count() as u32,
         experts: layer.map_or(0, |layer| layer.blocks),
         top_k: layer.map_or(0, |layer| layer.selected),
         traces: zipf.traces,

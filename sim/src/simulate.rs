@@ -155,7 +155,7 @@ impl Case {
         let Some(routing) = self.routing() else { return Ok(()) };
         let shape = routing.shape();
         let experts = self.model.uniform_blocks().unwrap_or(0);
-        let layers = self.model.managed_layers().count() as u32;
+        let layers = self.model.routed_layers().count() as u32;
         if shape.layers == layers && shape.experts == experts {
             return Ok(());
         }

@@ -58,7 +58,8 @@ pub struct Workload {
     /// Decoded rows before each request, all of them in the end: where stand-ins for prompts are looked up.
     rows_before: Vec<u64>,
     seed: u64,
-    members: Vec<(usize, usize)>,
+    /// The rows of the routing that a step follows.
+    rows: Vec<usize>,
 }
 
 /// Stream of the arrival process, apart from those of routing and gates.
@@ -102,9 +103,9 @@ impl Workload {
         }
         schedule(&mut requests, arrivals, seed);
         let mut routed = 0..;
-        let routers = model.layers.iter().map(|layer| if layer.blocks > 0 { routed.next() } else { None });
+        let routers = model.layers.iter().map(|layer| layer.is_routed().then(|| routed.next()).flatten());
         let routers = routers.collect();
-        Workload { needs, routers, model, requests, rows_before, seed, members: Vec::new() }
+        Workload { needs, routers, model, requests, rows_before, seed, rows: Vec::new() }
     }
 
     /// The requests, in order of arrival.
@@ -123,51 +124,61 @@ impl Workload {
         }
     }
 
-    /// What the tokens of a step need at a layer: nothing where the layer has no managed blocks.
+    /// What the tokens of a step need at a layer: what its router chose, or all of its blocks where it has none.
     pub fn route(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Routed> {
-        let Some(router) = self.routers[layer.index()] else { return Vec::new() };
-        self.members.clear();
+        let data = self.model.layer(layer);
+        let (Some(router), true) = (self.routers[layer.index()], data.is_routed()) else {
+            let tokens = slices.iter().map(|slice| slice.tokens).sum();
+            let blocks = (data.first_block.0..data.first_block.0 + data.blocks).map(BlockId);
+            return blocks.map(|block| Routed { block, tokens, gate_squared: tokens as f32 }).collect();
+        };
+        let first_block = data.first_block.0;
+        self.rows.clear();
         for slice in slices {
             self.follow(slice);
         }
-        match &mut self.needs {
-            Needs::Dense { .. } => {
-                let tokens = slices.iter().map(|slice| slice.tokens).sum();
-                let layer = self.model.layer(layer);
-                let blocks = (layer.first_block.0..layer.first_block.0 + layer.blocks).map(BlockId);
-                blocks.map(|block| Routed { block, tokens, gate_squared: tokens as f32 }).collect()
-            }
-            Needs::Routed(source) => {
-                let mut routed = Vec::new();
-                source.merge(&self.members, router, &mut routed);
-                routed
-            }
+        let mut routed = Vec::new();
+        if let Needs::Routed(source) = &mut self.needs {
+            source.merge_rows(self.rows.iter().copied(), router, &mut routed);
+            // The trace numbers blocks as if all layers had a router.
+            let before = router as u32 * source.shape().experts;
+            routed.iter_mut().for_each(|block| block.block.0 += first_block - before);
         }
+        routed
     }
 
-    /// Notes where the routing of a slice's tokens stands: decoded tokens in their request's trace. Prompts are not
-    /// recorded; each follows consecutive decoded tokens from a place of its own in all of the routing.
+    /// Notes which rows of the routing a slice's tokens follow. A decoded token has its own. A prompt's tokens have theirs
+    /// as far as they are recorded; the others follow consecutive decoded tokens from a place of their own.
     fn follow(&mut self, slice: &Slice) {
         let Needs::Routed(source) = &self.needs else { return };
         let request = slice.request.index();
         let context = self.requests[request].context;
+        let decoded = slice.cached.saturating_sub(context);
         if slice.cached >= context {
-            self.members.push((request, (slice.cached - context) as usize));
+            self.rows.push(source.row(request, decoded as usize));
             return;
         }
+        let recorded = source.prompt_rows(request);
+        let unrecorded = context as usize - recorded.len().min(context as usize);
+        for token in slice.cached as usize..(slice.cached + slice.tokens) as usize {
+            match token.checked_sub(unrecorded) {
+                Some(place) => self.rows.push(recorded.start + place),
+                None => {
+                    let row = self.stand_in(source, request, token as u64);
+                    self.rows.push(row);
+                }
+            }
+        }
+    }
+
+    /// The row that an unrecorded prompt token follows.
+    fn stand_in(&self, source: &BatchSource, request: usize, token: u64) -> usize {
         let last = self.rows_before.len() - 1;
         let rows = self.rows_before[last] + source.tokens(last) as u64;
         let begins = (self.seed ^ (request as u64 + 1)).wrapping_mul(SPREAD) % rows;
-        let mut row = (begins + u64::from(slice.cached)) % rows;
-        let mut stand_in = self.rows_before.partition_point(|&before| before <= row) - 1;
-        for _ in 0..slice.tokens {
-            while row >= self.rows_before[stand_in] + source.tokens(stand_in) as u64 {
-                stand_in = (stand_in + 1) % self.rows_before.len();
-                row %= rows;
-            }
-            self.members.push((stand_in, (row - self.rows_before[stand_in]) as usize));
-            row += 1;
-        }
+        let row = (begins + token) % rows;
+        let stand_in = self.rows_before.partition_point(|&before| before <= row) - 1;
+        source.row(stand_in, (row - self.rows_before[stand_in]) as usize)
     }
 }
 

@@ -28,7 +28,7 @@ mod router;
 mod tables;
 
 use crate::error::{Problem, TraceError};
-use crate::generate::{MOST_PLACES, draw_gates};
+use crate::generate::{MOST_PLACES, draw_gates, within};
 use crate::routing::{RoutingTrace, TraceInfo};
 use history::{FEATURES, History, NAMES};
 use rand::seq::SliceRandom;
@@ -80,6 +80,16 @@ impl Fitted {
     /// Tokens of each request of the recording.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
+    }
+
+    /// The lengths of `traces` requests, by default as many as were recorded, of `tokens` tokens each, by default as many
+    /// as the recorded ones in turn.
+    pub fn lengths_for(&self, traces: Option<u32>, tokens: Option<u32>) -> Result<Vec<usize>, TraceError> {
+        within("traces", traces.unwrap_or(1), 1, (MOST_PLACES / self.tables.shape.places() as u64) as u32)?;
+        within("tokens", tokens.unwrap_or(1), 1, u32::MAX)?;
+        let count = traces.map_or(self.lengths.len(), |traces| traces as usize);
+        let length = |recorded: &usize| tokens.map_or(*recorded, |tokens| tokens as usize);
+        Ok(self.lengths.iter().cycle().take(count).map(length).collect())
     }
 
     /// Generates requests of these many tokens, with drawn gate weights if asked for. The same arguments give the

@@ -117,7 +117,12 @@ fn check(params: &Params) -> Result<Shape, TraceError> {
     Ok(shape)
 }
 
-fn within<T: PartialOrd + Display>(name: &'static str, value: T, least: T, most: T) -> Result<(), Problem> {
+pub(crate) fn within<T: PartialOrd + Display>(
+    name: &'static str,
+    value: T,
+    least: T,
+    most: T,
+) -> Result<(), Problem> {
     if value >= least && value <= most {
         return Ok(());
     }

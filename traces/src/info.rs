@@ -1,12 +1,15 @@
-//! What a trace is like: popularity, repetition from token to token, working set, gate weights.
+//! What a trace is like: popularity, repetition, reuse, predictability, working set, gate weights.
 
 use crate::error::{Problem, TraceError};
 use crate::gates;
+use crate::predictability::{Predictability, predictability};
+use crate::reading::reading;
+use crate::reuse::{Reuse, SlotsFor, reuse, slots_for};
 use crate::routing::{GateOrigin, RoutingTrace};
 use serde::Serialize;
 
 /// Window lengths of [`Info::working_set`], in tokens.
-pub const WINDOWS: [usize; 5] = [1, 4, 16, 64, 256];
+pub const WINDOWS: [usize; 6] = [1, 4, 16, 64, 256, 1024];
 
 /// Statistics of a trace. All but the first six fields are over the traces that were asked for: see [`info`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,10 +45,18 @@ pub struct Info {
     pub overlap_with_previous_token: Option<f64>,
     /// Mean distinct blocks in windows of consecutive tokens.
     pub working_set: Vec<WorkingSet>,
+    /// Tokens until a block comes back.
+    pub reuse: Reuse,
+    /// Slots that 50, 75 and 90 % of hits take.
+    pub slots_for: Vec<SlotsFor>,
+    /// What a choice tells of later ones. `None` where there is too little to test on, or a table would be too large.
+    pub predictability: Option<Predictability>,
     /// Where gate weights come from; `None` if there are none.
     pub gates: Option<GateOrigin>,
     /// Mean gate weights by order, highest first, each selection normalised to 1.
     pub mean_sorted_gates: Option<Vec<f64>>,
+    /// All that in plain words, a sentence each.
+    pub reading: Vec<String>,
 }
 
 /// Shares of the accesses, 0 to 1. A number of blocks that is not whole is rounded up.
@@ -80,7 +91,7 @@ pub fn info(trace: &RoutingTrace, include_repetition: bool) -> Result<Info, Trac
     let tokens = kept.iter().map(|&index| trace.trace(index).rows.len()).sum();
     let counts = block_counts(trace, &kept);
     let accesses: u64 = counts.iter().sum();
-    Ok(Info {
+    let mut info = Info {
         layers: shape.layers,
         experts: shape.experts,
         top_k: shape.top_k,
@@ -95,9 +106,15 @@ pub fn info(trace: &RoutingTrace, include_repetition: bool) -> Result<Info, Trac
         blocks_per_token: accesses as f64 / tokens as f64,
         overlap_with_previous_token: overlap(trace, &kept),
         working_set: WINDOWS.iter().map(|&tokens| working_set(trace, &kept, tokens)).collect(),
+        reuse: reuse(trace, &kept),
+        slots_for: slots_for(&trace.demands(include_repetition)),
+        predictability: predictability(trace, &kept),
         gates: trace.gate_origin(),
         mean_sorted_gates: mean_sorted_gates(trace, &kept),
-    })
+        reading: Vec::new(),
+    };
+    info.reading = reading(&info);
+    Ok(info)
 }
 
 /// The kept token rows and the layers of each.

@@ -20,7 +20,10 @@ mod merge;
 mod npy;
 pub mod npz;
 pub mod oracle_general;
+pub mod predictability;
+mod reading;
 pub mod responses;
+pub mod reuse;
 pub mod routing;
 mod rows;
 

@@ -1,4 +1,4 @@
-//! Every number format of [`policy::format::FORMATS`] as real bytes.
+//! The number formats of [`policy::format::FORMATS`] as real bytes, but for those of ggml, see [`has_coder`].
 //!
 //! A copy of a block is two planes: the elements, in order and little-endian, then the scales, in order. Four-bit
 //! elements are packed two to a byte, the earlier one in the low half. Together they take exactly
@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `fp32`, `bf16`, `fp16` | IEEE, nearest even | none |
 //! | `fp8_e4m3` | OCP E4M3, nearest even, 448 at most | row, f32: largest magnitude / 448 |
+//! | `fp8_e4m3_b128` | the same | 16,384 elements in order, f32; the release it is named for has tiles of 128 by 128 |
 //! | `int8` | -127 ..= 127, nearest even | row, f16: largest magnitude / 127 |
 //! | `int8_g32` | the same; the numbers of GGUF's Q8_0 | 32 elements, f16 |
 //! | `mxfp4` | OCP E2M1, nearest even | 32 elements, E8M0: floor(log2(largest magnitude)) - 2 |
@@ -114,6 +115,7 @@ const CODECS: &[(&str, &dyn Codec)] = &[
     ("bf16", &plain::Bf16),
     ("fp16", &plain::Fp16),
     ("fp8_e4m3", &scaled::Scaled::<fp8::E4m3>::by_row("fp8_e4m3")),
+    ("fp8_e4m3_b128", &scaled::Scaled::<fp8::E4m3>::by_group("fp8_e4m3_b128", 128 * 128)),
     ("int8", &scaled::Scaled::<int::Int8>::by_row("int8")),
     ("int8_g32", &scaled::Scaled::<int::Int8>::by_group("int8_g32", 32)),
     ("mxfp4", &scaled::Scaled::<mx::E2m1>::by_group("mxfp4", 32)),
@@ -121,6 +123,11 @@ const CODECS: &[(&str, &dyn Codec)] = &[
     ("int4_g128", &scaled::Scaled::<int::Int4>::by_group("int4_g128", 128)),
     ("bf16_packed", &packed::Packed),
 ];
+
+/// Whether this build codes a format. Those of ggml are read from model files and have no coder yet.
+pub fn has_coder(format: FormatId) -> bool {
+    FORMATS.get(format.0 as usize).is_some_and(|row| CODECS.iter().any(|(name, _)| *name == row.name))
+}
 
 /// Writes `values`, in `rows` rows, to `out` in `format`. `out` is exactly [`FormatId::bytes`] long.
 pub fn encode(format: FormatId, values: &[f32], rows: u64, out: &mut [u8]) -> Result<(), CodecError> {

@@ -38,8 +38,15 @@ fn device() -> (HostDevice, Copy, Copy) {
         host_codecs: vec![],
     };
     let native = FormatId::named("bf16").unwrap();
-    let block =
-        Block { kind: BlockKind::Expert, layer: LayerId(0), index: 0, elements: 1000, rows: 10, native };
+    let block = Block {
+        kind: BlockKind::Expert,
+        layer: LayerId(0),
+        index: 0,
+        elements: 1000,
+        rows: 10,
+        native,
+        mixed: None,
+    };
     let model = Model {
         name: "one block".into(),
         layers: vec![],

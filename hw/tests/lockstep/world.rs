@@ -30,7 +30,7 @@ pub(crate) fn form(tier: TierId, name: &str) -> Form {
 /// An odd number of elements, so that no plane ends where a page does.
 pub(crate) fn block(index: u32) -> Block {
     let native = form_of("bf16");
-    Block { kind: BlockKind::Expert, layer: LayerId(0), index, elements: 4999, rows: 64, native }
+    Block { kind: BlockKind::Expert, layer: LayerId(0), index, elements: 4999, rows: 64, native, mixed: None }
 }
 
 pub(crate) fn bytes(index: u32, format: FormatId) -> Bytes {

@@ -1,61 +1,89 @@
-//! What is known of a model's router: learned choices, or one probability for every block of every layer. A dense layer
-//! is the second kind, with certainty.
+//! What is known of which blocks come next: learned for the layers that have a router, certain for those that read all
+//! of their blocks at every step.
 
 use crate::id::LayerId;
+use crate::model::Model;
 use crate::predict::{Predictor, Transitions};
 
-/// See the module.
-pub enum History {
-    /// Choices are predicted from those before.
-    Learned(Box<Transitions>),
-    /// Every block of every layer is asked for with this probability, whatever happened before.
-    Same(Vec<f32>),
+/// See the module. Layers are those of the model.
+pub struct History {
+    learned: Option<Transitions>,
+    /// The layers that have a router, in order: the learned predictor numbers them so.
+    routed: Vec<LayerId>,
+    /// For each layer its number among them.
+    place: Vec<Option<LayerId>>,
+    /// For each layer, the share of its blocks that one token reads, once a block: what is known without learning.
+    share: Vec<Vec<f32>>,
 }
 
 impl History {
-    /// Each of a layer's `blocks` is asked for with probability `p`.
-    pub fn same(blocks: usize, p: f32) -> History {
-        History::Same(vec![p; blocks])
+    /// A history that predicts layers a whole token ahead and anew when they are `near` layers away; one that is not to
+    /// `learn` knows only how many of a layer's blocks a token reads. `None` if routed layers have unlike numbers of
+    /// blocks.
+    pub fn new(model: &Model, near: usize, learn: bool) -> Option<History> {
+        let layers = (0u16..).map(LayerId).zip(&model.layers);
+        let routed: Vec<LayerId> = layers.filter(|(_, layer)| layer.is_routed()).map(|(id, _)| id).collect();
+        let mut place = vec![None; model.layers.len()];
+        routed.iter().zip(0u16..).for_each(|(layer, at)| place[layer.index()] = Some(LayerId(at)));
+        let share = |layer: &crate::model::Layer| {
+            let share = layer.selected as f32 / layer.blocks.max(1) as f32;
+            vec![share; layer.blocks as usize]
+        };
+        let learned = match routed.first() {
+            Some(&first) if learn => {
+                let (blocks, selected) = (model.uniform_blocks()?, model.layer(first).selected);
+                Some(Transitions::new(routed.len(), blocks as usize, selected as usize, near))
+            }
+            _ => None,
+        };
+        Some(History { learned, routed, place, share: model.layers.iter().map(share).collect() })
     }
 
-    /// Whether every block is asked for at every visit of its layer.
+    /// Whether no layer has a router.
     pub fn is_certain(&self) -> bool {
-        matches!(self, History::Same(all) if all.iter().all(|&p| p >= 1.0))
+        self.routed.is_empty()
     }
-}
 
-impl Predictor for History {
-    fn observe(&mut self, layer: LayerId, chosen: &[u32], scale: f32) {
-        if let History::Learned(learned) = self {
-            learned.observe(layer, chosen, scale);
+    #[inline]
+    fn learned(&self, layer: LayerId) -> Option<(&Transitions, LayerId)> {
+        self.learned.as_ref().zip(self.place[layer.index()])
+    }
+
+    /// A layer was routed: see [`Predictor::observe`]. Returns the layers for which that changed an estimate.
+    pub fn observe(
+        &mut self,
+        layer: LayerId,
+        chosen: &[u32],
+        scale: f32,
+    ) -> impl Iterator<Item = LayerId> + '_ {
+        let learned = self.learned.as_mut().zip(self.place[layer.index()]);
+        let changed = learned.map(|(learned, place)| {
+            learned.observe(place, chosen, scale);
+            learned.changed()
+        });
+        changed.unwrap_or_default().iter().map(|place| self.routed[place.index()])
+    }
+
+    /// For each block of a layer, the probability that it is needed when the layer comes next.
+    #[inline]
+    pub fn next_visit(&self, layer: LayerId) -> &[f32] {
+        match self.learned(layer) {
+            Some((learned, place)) => learned.next_visit(place),
+            None => &self.share[layer.index()],
         }
     }
 
-    fn next_visit(&self, layer: LayerId) -> &[f32] {
-        match self {
-            History::Learned(learned) => learned.next_visit(layer),
-            History::Same(all) => all,
+    /// For each block of a layer, how often it is needed in the long run.
+    #[inline]
+    pub fn popularity(&self, layer: LayerId) -> &[f32] {
+        match self.learned(layer) {
+            Some((learned, place)) => learned.popularity(place),
+            None => &self.share[layer.index()],
         }
     }
 
-    fn popularity(&self, layer: LayerId) -> &[f32] {
-        match self {
-            History::Learned(learned) => learned.popularity(layer),
-            History::Same(all) => all,
-        }
-    }
-
-    fn changed(&self) -> &[LayerId] {
-        match self {
-            History::Learned(learned) => learned.changed(),
-            History::Same(_) => &[],
-        }
-    }
-
-    fn observations(&self, layer: LayerId) -> u64 {
-        match self {
-            History::Learned(learned) => learned.observations(layer),
-            History::Same(_) => u64::MAX,
-        }
+    /// How often a layer has been seen; what is known without learning counts as seen any number of times.
+    pub fn observations(&self, layer: LayerId) -> u64 {
+        self.learned(layer).map_or(u64::MAX, |(learned, place)| learned.observations(place))
     }
 }

@@ -5,10 +5,11 @@ use policy::{Bandwidth, Bytes, Nanos, Time};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Fraction bits of a rate in bytes a second: a rate shared a thousand ways is still exact to one part in 10^9.
-const FRACTION_BITS: u32 = 12;
-/// Faster than this (2.2 PB/s) is taken to be this fast, so that a rate in fixed point fits 63 bits.
-const FASTEST: u64 = 1 << 51;
+/// Fraction bits of a rate in bytes a second: 5 GB/s shared a thousand ways is still exact to one part in 10^9, and the
+/// work of 64 MiB fits 64 bits.
+const FRACTION_BITS: u32 = 8;
+/// Faster than this (36 PB/s) is taken to be this fast, so that a rate in fixed point fits 63 bits.
+const FASTEST: u64 = 1 << 55;
 /// Work is a rate times nanoseconds.
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -29,14 +30,23 @@ pub(super) struct Use {
     pub(super) weight: u64,
 }
 
+impl Use {
+    /// What a number of flows take together, for each unit of rate.
+    pub(super) fn of(&self, flows: u64) -> u128 {
+        u128::from(self.weight) * u128::from(flows)
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Class {
     /// No flow of it is faster than this, in fixed point.
     pub(super) cap: u64,
-    pub(super) uses: Vec<Use>,
-    /// What each flow has to have been given when it ends, its order and its job.
-    flows: BinaryHeap<Reverse<(u128, u64, u32)>>,
+    /// What each flow crosses; first the resources that copies alone can fill.
+    uses: Vec<Use>,
+    scarce: usize,
+    /// What each flow has to have been given when it ends, and its job.
+    flows: BinaryHeap<Reverse<(u128, u32)>>,
     /// What a flow that was there from the first has been given by `since`.
     given: u128,
     since: Time,
@@ -47,10 +57,12 @@ pub(super) struct Class {
 }
 
 impl Class {
-    pub(super) fn new(cap: Bandwidth, uses: Vec<Use>) -> Class {
+    /// A class without flows. The first `scarce` of its uses are of resources that copies alone can fill.
+    pub(super) fn new(cap: Bandwidth, uses: Vec<Use>, scarce: usize) -> Class {
         Class {
             cap: fixed(cap),
             uses,
+            scarce,
             flows: BinaryHeap::new(),
             given: 0,
             since: Time(0),
@@ -58,6 +70,11 @@ impl Class {
             end: Time(u64::MAX),
             moved: false,
         }
+    }
+
+    /// What each flow crosses; where no kernel reads, without the memories that copies alone cannot fill.
+    pub(super) fn uses(&self, read: bool) -> &[Use] {
+        if read { &self.uses } else { self.uses.split_at(self.scarce).0 }
     }
 
     /// How many flow.
@@ -70,9 +87,9 @@ impl Class {
         self.end
     }
 
-    pub(super) fn join(&mut self, now: Time, work: Bytes, order: u64, job: u32) {
+    pub(super) fn join(&mut self, now: Time, work: Bytes, job: u32) {
         self.catch_up(now);
-        self.flows.push(Reverse((self.given + fixed_work(work), order, job)));
+        self.flows.push(Reverse((self.given + fixed_work(work), job)));
         self.moved = true;
     }
 
@@ -85,23 +102,23 @@ impl Class {
         self.catch_up(now);
         self.rate = rate;
         self.moved = false;
-        let Some(Reverse((target, ..))) = self.flows.peek() else { return };
+        let Some(Reverse((target, _))) = self.flows.peek() else { return };
         self.end = now + time_for(target.saturating_sub(self.given), rate);
     }
 
     /// Takes out the flows that have got all they asked for.
-    pub(super) fn take_ended(&mut self, now: Time, ended: &mut Vec<(u64, u32)>) {
+    pub(super) fn take_ended(&mut self, now: Time, ended: &mut Vec<u32>) {
         if self.end > now && !self.moved {
             return;
         }
         self.catch_up(now);
-        while let Some(&Reverse((target, order, job))) = self.flows.peek() {
+        while let Some(&Reverse((target, job))) = self.flows.peek() {
             if target > self.given {
                 break;
             }
             self.flows.pop();
             self.moved = true;
-            ended.push((order, job));
+            ended.push(job);
         }
         if self.flows.is_empty() {
             (self.given, self.rate, self.end) = (0, 0, Time(u64::MAX));

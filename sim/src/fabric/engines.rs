@@ -56,6 +56,15 @@ impl Engines {
         }
     }
 
+    /// Takes the engines of a path for a new copy, if they are free and no other copy waits anywhere.
+    pub(super) fn take_at_once(&mut self, now: Time, path: &Path, sharing: &mut Sharing) -> bool {
+        let free = self.crowded.is_empty() && !path.links.iter().any(|&link| self.is_full(link));
+        if free {
+            path.links.iter().for_each(|&link| self.take(now, link, sharing));
+        }
+        free
+    }
+
     /// A copy waits for the engines of a path.
     pub(super) fn wait(&mut self, path: u16, order: u64, job: u32) {
         let waiting = &mut self.waiting[usize::from(path)];
@@ -71,9 +80,8 @@ impl Engines {
         let mut claimed = LinkSet::NONE;
         loop {
             let first = |path: u16| self.waiting[usize::from(path)].front().map(|&(order, _)| order);
-            let unclaimed = self.crowded.iter().enumerate();
-            let (place, path) = unclaimed
-                .map(|(place, &path)| (place, path))
+            let waiting = self.crowded.iter().copied().enumerate();
+            let (place, path) = waiting
                 .filter(|&(_, path)| !paths[usize::from(path)].set.overlaps(claimed))
                 .min_by_key(|&(_, path)| first(path))?;
             let links = &paths[usize::from(path)];

@@ -1,8 +1,8 @@
 //! Who shares what: every link direction and every memory is a resource; classes of flows cross some of them.
 
 use super::class::{Class, Use, fixed};
-use super::fill::{Filling, fill};
-use policy::machine::Tier;
+use super::fill::Filling;
+use policy::machine::{Link, Tier};
 use policy::{Bandwidth, Bytes, LinkId, Machine, Path, TierId, Time};
 
 /// One memory's share of reads and writes: reads at rate r and writes at rate w fit while r / read + w / write <= 1. In
@@ -20,6 +20,19 @@ impl Bus {
         let divisor = common_divisor(read, write);
         let (reading, writing) = (write / divisor, read / divisor);
         Bus { capacity: u128::from(read) * u128::from(reading), reading, writing }
+    }
+
+    /// Whether all links of the memory at once can fill it.
+    fn can_be_filled(&self, machine: &Machine, tier: TierId) -> bool {
+        let demand = |link: &Link| {
+            let weight = match tier {
+                _ if link.from == tier => self.reading,
+                _ if link.to == tier => self.writing,
+                _ => 0,
+            };
+            u128::from(fixed(link.rate.peak())) * u128::from(weight)
+        };
+        machine.links.iter().map(demand).fold(0, u128::saturating_add) > self.capacity
     }
 }
 
@@ -55,6 +68,8 @@ pub(super) struct Sharing {
     /// The classes with flows.
     active: Vec<u16>,
     filling: Filling,
+    /// When the first flow ends, as of the last settling.
+    next_end: Time,
     /// Something has changed since rates were worked out.
     changed: bool,
 }
@@ -62,13 +77,13 @@ pub(super) struct Sharing {
 impl Sharing {
     pub(super) fn new(machine: &Machine, paths: &[Path]) -> Sharing {
         let buses: Vec<Bus> = machine.tiers.iter().map(Bus::new).collect();
-        let width = |link: &policy::machine::Link| {
+        let width = |link: &Link| {
             let alone = fixed(link.rate.peak());
             Width { alone, opposed: fixed(link.duplex).min(alone) }
         };
         let widths: Vec<Width> = machine.links.iter().map(width).collect();
         let alone = widths.iter().map(|width| u128::from(width.alone));
-        let classes = paths.iter().map(|path| Class::new(path.peak, uses(machine, &buses, path))).collect();
+        let classes = paths.iter().map(|path| class_of(machine, &buses, path)).collect();
         Sharing {
             capacity: alone.chain(buses.iter().map(|bus| bus.capacity)).collect(),
             widths,
@@ -78,6 +93,7 @@ impl Sharing {
             paths: paths.len(),
             active: Vec::new(),
             filling: Filling::default(),
+            next_end: Time(u64::MAX),
             changed: false,
         }
     }
@@ -91,7 +107,7 @@ impl Sharing {
             return (self.paths + place) as u16;
         }
         let resource = (self.widths.len() + tier.index()) as u16;
-        let class = Class::new(most, vec![Use { resource, weight: self.buses[tier.index()].reading }]);
+        let class = Class::new(most, vec![Use { resource, weight: self.buses[tier.index()].reading }], 1);
         let reader = Reader { tier, most };
         let place = idle().unwrap_or(self.readers.len());
         if place == self.readers.len() {
@@ -112,12 +128,12 @@ impl Sharing {
     }
 
     /// A flow begins.
-    pub(super) fn join(&mut self, now: Time, class: u16, work: Bytes, order: u64, job: u32) {
+    pub(super) fn join(&mut self, now: Time, class: u16, work: Bytes, job: u32) {
         let flows = &mut self.classes[usize::from(class)];
         if flows.len() == 0 {
             self.active.push(class);
         }
-        flows.join(now, work, order, job);
+        flows.join(now, work, job);
         self.changed = true;
     }
 
@@ -126,37 +142,54 @@ impl Sharing {
         if !std::mem::take(&mut self.changed) {
             return;
         }
-        fill(&self.capacity, &self.classes, &self.active, &mut self.filling);
-        for (&class, &rate) in self.active.iter().zip(self.filling.rates()) {
-            self.classes[usize::from(class)].set_rate(now, rate);
+        let read = self.active.iter().any(|&class| usize::from(class) >= self.paths);
+        let rates = self.filling.fill(&self.capacity, &self.classes, &self.active, |class| class.uses(read));
+        self.next_end = Time(u64::MAX);
+        for (&class, &rate) in self.active.iter().zip(rates) {
+            let class = &mut self.classes[usize::from(class)];
+            class.set_rate(now, rate);
+            self.next_end = self.next_end.min(class.end());
         }
     }
 
-    /// When the next flow ends at the present rates.
+    /// When the next flow ends at the present rates, which are settled.
     pub(super) fn next_end(&self) -> Option<Time> {
-        self.active.iter().map(|&class| self.classes[usize::from(class)].end()).min()
+        (!self.active.is_empty()).then_some(self.next_end)
     }
 
-    /// Takes out the flows that have ended: their order and their job.
-    pub(super) fn take_ended(&mut self, now: Time, ended: &mut Vec<(u64, u32)>) {
-        let (classes, before) = (&mut self.classes, ended.len());
-        self.active.retain(|&class| {
+    /// Takes out the flows that have ended: their jobs.
+    pub(super) fn take_ended(&mut self, now: Time, ended: &mut Vec<u32>) {
+        if self.next_end > now && !self.changed {
+            return;
+        }
+        let classes = &mut self.classes;
+        let mut emptied = false;
+        for &class in &self.active {
             let class = &mut classes[usize::from(class)];
             class.take_ended(now, ended);
-            class.len() > 0
-        });
-        self.changed |= ended.len() > before;
+            emptied |= class.len() == 0;
+        }
+        if emptied {
+            self.active.retain(|&class| classes[usize::from(class)].len() > 0);
+        }
+        self.changed |= !ended.is_empty();
     }
 }
 
-/// What a path crosses: its links, the memory it is read from, those it passes through, and the one it is written to.
-fn uses(machine: &Machine, buses: &[Bus], path: &Path) -> Vec<Use> {
+/// The flows of a path. They cross its links, the memory they are read from, those they pass through, and the one they
+/// are written to.
+fn class_of(machine: &Machine, buses: &[Bus], path: &Path) -> Class {
     let links = path.links.iter().map(|link| Use { resource: u16::from(link.0), weight: 1 });
-    let memory =
-        |tier: TierId, weight: u64| Use { resource: (machine.links.len() + tier.index()) as u16, weight };
     let bus = |tier: TierId| buses[tier.index()];
     let through = path.links.iter().skip(1).map(|&link| machine.link(link).from);
-    let passing = through.map(|tier| memory(tier, bus(tier).reading + bus(tier).writing));
-    let ends = [memory(path.from, bus(path.from).reading), memory(path.to, bus(path.to).writing)];
-    links.chain(passing).chain(ends).collect()
+    let passing = through.map(|tier| (tier, bus(tier).reading + bus(tier).writing));
+    let ends = [(path.from, bus(path.from).reading), (path.to, bus(path.to).writing)];
+    let memory =
+        |(tier, weight): (TierId, u64)| Use { resource: (machine.links.len() + tier.index()) as u16, weight };
+    let (scarce, ample): (Vec<_>, Vec<_>) =
+        passing.chain(ends).partition(|&(tier, _)| bus(tier).can_be_filled(machine, tier));
+    let mut uses: Vec<Use> = links.chain(scarce.into_iter().map(memory)).collect();
+    let scarce = uses.len();
+    uses.extend(ample.into_iter().map(memory));
+    Class::new(path.peak, uses, scarce)
 }

@@ -12,7 +12,7 @@ use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::{Form, MoveClass, Routed};
 use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
-use crate::predict::{History, Predictor, Transitions};
+use crate::predict::History;
 use crate::record::Action;
 use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::score::Terms;
@@ -51,22 +51,12 @@ const ANY_TIME: f64 = 0.5;
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let settings = Settings::read(input.params).ok_or(SimulateError::Params)?;
     let model = input.model;
-    let blocks = model.uniform_blocks().ok_or(SimulateError::UnevenLayers)?;
-    let layers = (0u16..).map(LayerId).zip(&model.layers);
-    let managed: Vec<LayerId> = layers.filter(|(_, layer)| layer.blocks > 0).map(|(id, _)| id).collect();
-    let mut place = vec![LayerId(0); model.layers.len()];
-    managed.iter().zip(0u16..).for_each(|(layer, at)| place[layer.index()] = LayerId(at));
-    let selected = model.managed_layers().next().map_or(1, |layer| layer.selected);
-    let history = if selected == blocks || !settings.inputs.router_history {
-        History::same(blocks as usize, selected as f32 / blocks as f32)
-    } else {
-        let near = PREDICTED_NEAR.max(settings.ahead as usize);
-        History::Learned(Box::new(Transitions::new(managed.len(), blocks as usize, selected as usize, near)))
-    };
+    let near = PREDICTED_NEAR.max(settings.ahead as usize);
+    let history = History::new(model, near, settings.inputs.router_history);
+    let history = history.ok_or(SimulateError::UnevenLayers)?;
+    let selected = model.routed_layers().next().map_or(1, |layer| layer.selected);
     Ok(Box::new(Predictive {
         history,
-        managed,
-        place,
         selected,
         settings,
         stakes: vec![None; model.blocks.len()],
@@ -100,10 +90,6 @@ struct Ranked {
 
 struct Predictive {
     history: History,
-    /// The layers that have blocks, in order; the history numbers them so.
-    managed: Vec<LayerId>,
-    /// For each layer of the model, its number in the history, if it has blocks.
-    place: Vec<LayerId>,
     selected: u32,
     settings: Settings,
     /// What each block stands to lose, as last worked out.
@@ -149,9 +135,8 @@ impl Predictive {
     #[inline]
     fn next_uses(&self, context: &Context, layer: LayerId, wait: f64) -> impl Fn(BlockId) -> NextUse {
         let first = context.model.layer(layer).first_block.0;
-        let place = self.place[layer.index()];
-        let popularity = self.history.popularity(place);
-        let next = if self.settings.inputs.next_use { self.history.next_visit(place) } else { popularity };
+        let popularity = self.history.popularity(layer);
+        let next = if self.settings.inputs.next_use { self.history.next_visit(layer) } else { popularity };
         move |block| {
             let expert = (block.0 - first) as usize;
             NextUse { p: f64::from(next[expert]), wait, rate: f64::from(popularity[expert]) + RARE }
@@ -243,7 +228,7 @@ impl Predictive {
         let data = context.model.layer(layer);
         let blocks = (data.first_block.0..data.first_block.0 + data.blocks).map(BlockId);
         let mut least = LIKELY;
-        for (block, &p) in blocks.zip(self.history.next_visit(self.place[layer.index()])) {
+        for (block, &p) in blocks.zip(self.history.next_visit(layer)) {
             if p <= least || most == 0 || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
                 continue;
             }
@@ -266,7 +251,7 @@ impl Predictive {
     ) -> Option<Proposal> {
         let data = context.model.block(block);
         let route = context.costs.fetch(&context.ledger, block, data.native)?;
-        let observations = self.history.observations(self.place[data.layer.index()]);
+        let observations = self.history.observations(data.layer);
         let idle = context.signals.idle_window.0 as f64 * f64::from(ahead);
         let in_time = if self.settings.inputs.pressure { idle } else { f64::MAX }.min(route.time.0 as f64);
         let tokens = f64::from(ahead) / f64::from(context.signals.layers);
@@ -305,9 +290,8 @@ impl Policy for Predictive {
         self.chosen.clear();
         self.chosen.extend(routed.iter().map(|expert| expert.block.0 - first));
         let scale = f32::min(1.0, self.selected as f32 / routed.len() as f32);
-        self.history.observe(self.place[layer.index()], &self.chosen, scale);
-        for place in self.history.changed() {
-            self.ranking[self.managed[place.index()].index()] = None;
+        for changed in self.history.observe(layer, &self.chosen, scale) {
+            self.ranking[changed.index()] = None;
         }
         let tokens = f64::from(context.signals.step_tokens.max(1));
         for expert in routed {

@@ -1,0 +1,235 @@
+//! The weights of a decoder, from its shape: which matrices a layer has, which of them are blocks, what stays resident.
+//!
+//! In a mixture of experts the routed experts are blocks; attention, norms, routers, shared experts, expert biases and
+//! the layers without experts stay resident. A dense model has no such choice: all matrices of its layers are blocks, cut
+//! into shards small enough to stream, and only norms and biases stay. Embeddings and the output head always do.
+
+use crate::model::{Assembly, Part, Resident, Weights};
+use crate::shape::{Attention, Bias, Experts, QkNorm, Shape};
+use policy::model::BlockKind;
+use policy::{Bytes, FormatId};
+
+/// Key-value caches are kept in 16 bits.
+pub(crate) const KV_BYTES: u64 = 2;
+/// No shard of a dense layer is larger than this part of the layer, so that while one is computed the next ones arrive.
+const SHARDS: u64 = 8;
+
+/// A weight matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Matrix {
+    pub(crate) rows: u64,
+    pub(crate) columns: u64,
+}
+
+impl Matrix {
+    pub(crate) fn elements(self) -> u64 {
+        self.rows * self.columns
+    }
+
+    /// Cuts it by rows, as evenly as rows allow, into pieces of at most `most` elements, or of one row.
+    pub(crate) fn shards(self, most: u64) -> impl Iterator<Item = Matrix> {
+        let pieces = self.rows.div_ceil((most / self.columns.max(1)).max(1));
+        let start = move |piece: u64| piece * self.rows / pieces;
+        (0..pieces).map(move |piece| Matrix { rows: start(piece + 1) - start(piece), ..self })
+    }
+}
+
+/// The largest shard of a dense layer of these matrices, in elements.
+pub(crate) fn largest_shard(matrices: impl Iterator<Item = Matrix>) -> u64 {
+    (matrices.map(Matrix::elements).sum::<u64>() / SHARDS).max(1)
+}
+
+/// Weights that stay, by what is stored how.
+#[derive(Default)]
+struct Kept {
+    /// Linear layers.
+    matrices: Vec<Matrix>,
+    /// Routers and gates, which are multiplied with but never quantised.
+    routers: u64,
+    /// Norms and biases.
+    vectors: u64,
+}
+
+impl Kept {
+    fn resident(&self, linear: FormatId, dtype: FormatId) -> Resident {
+        let matrices: u64 = self.matrices.iter().map(|matrix| matrix.elements()).sum();
+        let linear: Bytes =
+            self.matrices.iter().map(|matrix| linear.bytes(matrix.elements(), matrix.rows)).sum();
+        Resident {
+            bytes: linear + dtype.bytes(self.routers + self.vectors, 0),
+            parameters: matrices + self.routers + self.vectors,
+            multiplied: matrices + self.routers,
+        }
+    }
+}
+
+impl Shape {
+    /// Puts the model together.
+    pub(crate) fn assemble(&self, name: &str) -> Assembly {
+        let embedding = self.vocabulary * self.hidden;
+        let head_bias = if self.head_bias { self.vocabulary } else { 0 };
+        let parameters = embedding * if self.tied { 1 } else { 2 } + self.norm() + head_bias;
+        let bytes = self.dtype.bytes(parameters, 0);
+        let outside = Resident { bytes, parameters, multiplied: embedding };
+        let mut assembly = Assembly::new(name, outside, self.dtype.bytes(embedding + head_bias, 0));
+        for layer in 0..self.layers as usize {
+            assembly.layer(self.layer(layer));
+        }
+        assembly
+    }
+
+    fn layer(&self, layer: usize) -> Part {
+        let attention = self.attention_matrices();
+        let mut kept = Kept { vectors: self.attention_vectors() + 2 * self.norm(), ..Kept::default() };
+        let dense = self.dense_width.map_or(vec![], |width| self.feed_forward(width));
+        let mut selected = 0;
+        let blocks = match &self.experts {
+            None => {
+                let blocks = self.shards(&attention, &dense);
+                selected = blocks.len() as u32;
+                blocks
+            }
+            Some(experts) if experts.layers[layer] => {
+                kept.matrices = attention;
+                self.keep_beside_experts(experts, &mut kept);
+                selected = experts.selected as u32;
+                vec![(BlockKind::Expert, self.expert(experts)); experts.count as usize]
+            }
+            Some(_) => {
+                kept.matrices = [attention, dense].concat();
+                vec![]
+            }
+        };
+        Part {
+            resident: kept.resident(self.linear, self.dtype),
+            kv_per_token: self.kv_per_token(),
+            window: self.windows[layer],
+            blocks,
+            selected,
+        }
+    }
+
+    fn norm(&self) -> u64 {
+        self.hidden * if self.family.norm_bias { 2 } else { 1 }
+    }
+
+    /// The matrices of a layer without routed experts, cut into blocks.
+    fn shards(&self, attention: &[Matrix], dense: &[Matrix]) -> Vec<(BlockKind, Weights)> {
+        let most = largest_shard(attention.iter().chain(dense).copied());
+        let attention = attention.iter().map(|matrix| (BlockKind::Attention, matrix));
+        let dense = dense.iter().map(|matrix| (BlockKind::Dense, matrix));
+        let cut = |(kind, matrix): (BlockKind, &Matrix)| {
+            matrix.shards(most).map(move |shard| (kind, self.block(&[shard], self.linear)))
+        };
+        attention.chain(dense).flat_map(cut).collect()
+    }
+
+    fn expert(&self, experts: &Experts) -> Weights {
+        self.block(&self.feed_forward(experts.width), experts.native)
+    }
+
+    fn block(&self, matrices: &[Matrix], native: FormatId) -> Weights {
+        Weights {
+            elements: matrices.iter().map(|matrix| matrix.elements()).sum(),
+            rows: matrices.iter().map(|matrix| matrix.rows).sum(),
+            native,
+            mixed: None,
+        }
+    }
+
+    /// Routers, shared experts and what else stands beside the routed experts.
+    fn keep_beside_experts(&self, experts: &Experts, kept: &mut Kept) {
+        if experts.shared_width > 0 {
+            kept.matrices.extend(self.feed_forward(experts.shared_width));
+        }
+        kept.routers += self.hidden * experts.count;
+        if self.family.shared_gate {
+            kept.routers += self.hidden;
+        }
+        if self.family.router_bias {
+            kept.vectors += experts.count;
+        }
+        if self.family.gpt_oss {
+            // The router's bias and the experts' own, which are not in mxfp4.
+            kept.vectors += experts.count * (1 + 2 * experts.width + self.hidden);
+        }
+    }
+
+    /// A gated feed-forward: gate, up and down.
+    fn feed_forward(&self, width: u64) -> Vec<Matrix> {
+        let wide = Matrix { rows: width, columns: self.hidden };
+        vec![wide, wide, Matrix { rows: self.hidden, columns: width }]
+    }
+
+    fn attention_matrices(&self) -> Vec<Matrix> {
+        let (hidden, heads) = (self.hidden, self.heads);
+        let matrix = |rows, columns| Matrix { rows, columns };
+        match self.attention {
+            Attention::Grouped { kv_heads, head_dim } => {
+                let (query, key) = (heads * head_dim, kv_heads * head_dim);
+                vec![matrix(query, hidden), matrix(key, hidden), matrix(key, hidden), matrix(hidden, query)]
+            }
+            Attention::Latent { query_rank, kv_rank, nope, rope, value } => {
+                let query = heads * (nope + rope);
+                let mut matrices = match query_rank {
+                    Some(rank) => vec![matrix(rank, hidden), matrix(query, rank)],
+                    None => vec![matrix(query, hidden)],
+                };
+                matrices.push(matrix(kv_rank + rope, hidden));
+                matrices.push(matrix(heads * (nope + value), kv_rank));
+                matrices.push(matrix(hidden, heads * value));
+                matrices
+            }
+        }
+    }
+
+    /// Biases, norms and sinks of the attention.
+    fn attention_vectors(&self) -> u64 {
+        match self.attention {
+            Attention::Grouped { kv_heads, head_dim } => {
+                let (query, key) = (self.heads * head_dim, kv_heads * head_dim);
+                let bias = match self.bias {
+                    Bias::None => 0,
+                    Bias::Qkv => query + 2 * key,
+                    Bias::All => query + 2 * key + self.hidden,
+                };
+                let norm = match self.family.qk_norm {
+                    QkNorm::None => 0,
+                    QkNorm::Head => 2 * head_dim,
+                    QkNorm::Whole => query + key,
+                };
+                bias + norm + if self.family.gpt_oss { self.heads } else { 0 }
+            }
+            Attention::Latent { query_rank, kv_rank, .. } => query_rank.unwrap_or(0) + kv_rank,
+        }
+    }
+
+    fn kv_per_token(&self) -> Bytes {
+        match self.attention {
+            Attention::Grouped { kv_heads, head_dim } => Bytes(2 * kv_heads * head_dim * KV_BYTES),
+            Attention::Latent { kv_rank, rope, .. } => Bytes((kv_rank + rope) * KV_BYTES),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn shards_are_the_matrix_and_none_is_too_large(
+            rows in 1u64..40_000,
+            columns in 1u64..40_000,
+            most in 1u64..(1 << 31),
+        ) {
+            let whole = Matrix { rows, columns };
+            let shards: Vec<Matrix> = whole.shards(most).collect();
+            prop_assert_eq!(shards.iter().map(|shard| shard.rows).sum::<u64>(), rows);
+            prop_assert!(shards.iter().all(|shard| shard.elements() <= most.max(columns)));
+            let (least, largest) = (shards.iter().map(|s| s.rows).min(), shards.iter().map(|s| s.rows).max());
+            prop_assert!(largest.unwrap() - least.unwrap() <= 1);
+        }
+    }
+}

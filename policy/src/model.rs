@@ -69,13 +69,6 @@ pub struct Layer {
     pub selected: u32,
 }
 
-impl Layer {
-    /// Whether tokens choose among its blocks; else every token reads all it has.
-    pub fn is_routed(&self) -> bool {
-        self.selected < self.blocks
-    }
-}
-
 /// A model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
@@ -108,7 +101,13 @@ impl Model {
 
     /// The layers that have a router, in order.
     pub fn routed_layers(&self) -> impl Iterator<Item = &Layer> {
-        self.layers.iter().filter(|layer| layer.is_routed())
+        self.layers.iter().filter(|layer| self.is_routed(layer))
+    }
+
+    /// Whether tokens choose among a layer's blocks; else every token reads all it has.
+    pub fn is_routed(&self, layer: &Layer) -> bool {
+        let first = self.blocks.get(layer.first_block.index()).filter(|_| layer.blocks > 0);
+        first.is_some_and(|block| block.kind == BlockKind::Expert)
     }
 
     /// Blocks of every layer that has a router, where there are such layers and all have equally many.

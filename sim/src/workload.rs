@@ -103,7 +103,8 @@ impl Workload {
         }
         schedule(&mut requests, arrivals, seed);
         let mut routed = 0..;
-        let routers = model.layers.iter().map(|layer| layer.is_routed().then(|| routed.next()).flatten());
+        let routers =
+            model.layers.iter().map(|layer| if model.is_routed(layer) { routed.next() } else { None });
         let routers = routers.collect();
         Workload { needs, routers, model, requests, rows_before, seed, rows: Vec::new() }
     }
@@ -127,7 +128,7 @@ impl Workload {
     /// What the tokens of a step need at a layer: what its router chose, or all of its blocks where it has none.
     pub fn route(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Routed> {
         let data = self.model.layer(layer);
-        let (Some(router), true) = (self.routers[layer.index()], data.is_routed()) else {
+        let Some(router) = self.routers[layer.index()] else {
             let tokens = slices.iter().map(|slice| slice.tokens).sum();
             let blocks = (data.first_block.0..data.first_block.0 + data.blocks).map(BlockId);
             return blocks.map(|block| Routed { block, tokens, gate_squared: tokens as f32 }).collect();

@@ -22,7 +22,8 @@ impl History {
     /// blocks.
     pub fn new(model: &Model, near: usize, learn: bool) -> Option<History> {
         let layers = (0u16..).map(LayerId).zip(&model.layers);
-        let routed: Vec<LayerId> = layers.filter(|(_, layer)| layer.is_routed()).map(|(id, _)| id).collect();
+        let routed: Vec<LayerId> =
+            layers.filter(|(_, layer)| model.is_routed(layer)).map(|(id, _)| id).collect();
         let mut place = vec![None; model.layers.len()];
         routed.iter().zip(0u16..).for_each(|(layer, at)| place[layer.index()] = Some(LayerId(at)));
         let share = |layer: &crate::model::Layer| {

@@ -16,23 +16,37 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let mut last = Ok(());
     for name in &args.scenarios {
-        let (scenario, case) = load_case(name, &args.overrides.set)?;
-        let facts = [
-            ("scenario", scenario.name.clone()),
-            ("machine", scenario.machine.name.clone()),
-            ("model", scenario.model.name.clone()),
-            ("blocks", format!("{} of {}", scenario.model.blocks.len(), scenario.model.largest_block())),
-            ("resident floor", scenario.resident_floor().to_string()),
-            ("fast memory for blocks", format!("{} ({} slots)", scenario.fast_budget(), case.capacity())),
-            ("largest demand", format!("{} blocks", case.largest_demand())),
-            ("home tier", scenario.machine.tier(scenario.home).name.clone()),
-            ("policy", scenario.policy.name.clone()),
-        ];
-        output::print(&output::words(
-            ["ok", name.as_str()],
-            facts.iter().map(|(key, value)| [*key, value.as_str()]),
-        ))?;
+        match check(name, &args.overrides) {
+            Ok(()) => {}
+            Err(Failure::Closed) => return Err(Failure::Closed),
+            // One that is refused keeps nobody from the errors of the next.
+            refused => {
+                if let Err(earlier) = std::mem::replace(&mut last, refused) {
+                    earlier.report();
+                }
+            }
+        }
     }
-    Ok(())
+    last
+}
+
+/// Prints what a scenario comes to.
+fn check(name: &str, overrides: &Overrides) -> Result<(), Failure> {
+    let (scenario, case) = load_case(name, &overrides.set)?;
+    let tier = |id| scenario.machine.tier(id).name.clone();
+    let mut facts = vec![
+        ("scenario", scenario.name.clone()),
+        ("machine", scenario.machine.name.clone()),
+        ("model", scenario.model.name.clone()),
+        ("blocks", format!("{} of {}", scenario.model.blocks.len(), scenario.model.largest_block())),
+        ("resident floor", scenario.resident_floor().to_string()),
+        ("fast memory for blocks", format!("{} ({} slots)", scenario.fast_budget(), case.capacity())),
+        ("largest demand", format!("{} blocks", case.largest_demand())),
+        ("home tier", tier(scenario.home)),
+        ("policy", scenario.policy.name.clone()),
+    ];
+    facts.extend(scenario.load.map(|from| ("loaded from", tier(from))));
+    output::print(&output::words(["ok", name], facts.iter().map(|(key, value)| [*key, value.as_str()])))
 }

@@ -184,6 +184,10 @@ fn every_error_of_a_scenario_is_reported_at_once() {
         refused(&output, &places);
         assert!(!String::from_utf8_lossy(&output.stderr).contains("error: error"));
     }
+    let both = hotset().args(["check", "no-such-one", "quickstart"]).arg(&path).output().unwrap();
+    let errors = String::from_utf8_lossy(&both.stderr);
+    assert!(errors.contains("no-such-one") && errors.contains(places[3]), "{errors}");
+    assert!(String::from_utf8_lossy(&both.stdout).contains("quickstart") && both.status.code() == Some(2));
     std::fs::write(&path, "name: x\nmemory:\n\thbm: 6 GiB\n").unwrap();
     refused(
         &hotset().arg("check").arg(&path).output().unwrap(),

@@ -55,7 +55,8 @@ impl Diagnostics {
             "" => one.message.clone(),
             path => format!("{path}: {}", one.message),
         };
-        let title = match one.at {
+        let shown = one.at.and_then(|at| self.sources.get(at.source)?.excerpt(at));
+        let title = match shown {
             Some(_) => title,
             None if one.line > 0 => format!("{}:{}:{}: {title}", one.file, one.line, one.column),
             None => format!("{}: {title}", one.file),
@@ -63,9 +64,10 @@ impl Diagnostics {
         let (title, file) = (normalize_untrusted_str(&title), normalize_untrusted_str(&one.file));
         let hint = one.hint.as_deref().map(normalize_untrusted_str);
         let mut group = Group::with_title(Level::ERROR.primary_title(&title));
-        if let Some((at, source)) = one.at.and_then(|at| Some((at, self.sources.get(at.source)?))) {
-            let mark = AnnotationKind::Primary.span(source.underlined(at));
-            group = group.element(Snippet::source(&source.text).path(&file).annotation(mark));
+        if let Some((line, part)) = shown {
+            let mark = AnnotationKind::Primary.span(part);
+            let snippet = Snippet::source(line).line_start(one.line as usize).path(&file);
+            group = group.element(snippet.annotation(mark));
         }
         if let Some(hint) = &hint {
             group = group.element(Level::HELP.message(hint));
@@ -179,10 +181,14 @@ pub(crate) fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str
         return None;
     }
     let lower = written.to_lowercase();
+    let length = lower.chars().count();
+    let slips = |name: &str| (name.chars().count() / 3).max(1);
     known
         .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))
-        .filter(|&(distance, name)| distance <= (name.chars().count() / 3).max(1))
+        // A difference in length is a distance already, and cheap to see.
+        .filter(|name| name.chars().count().abs_diff(length) <= slips(name))
+        .map(|name| (strsim::osa_distance(&lower, &name.to_lowercase()), name))
+        .filter(|&(distance, name)| distance <= slips(name))
         .min()
         .map(|(_, name)| name)
 }

@@ -9,7 +9,8 @@ use crate::diagnostics::{Report, Wrong};
 use crate::keys::{Type, language};
 use crate::load::open_after;
 use crate::reader::{Field, join};
-use crate::tree::{Node, Value};
+use crate::tree::{Entry, Node, Value};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The key that names what a map starts from.
@@ -93,26 +94,28 @@ fn merge(report: &mut Report, takes: Type, mut lower: Node, upper: Node, path: &
         resolve(report, kind, &mut lower)?;
         return merge(report, language(kind), lower, upper, path);
     }
-    let (Node { value: Value::Map(mut entries), .. }, Node { value: Value::Map(above), at }) = (lower, upper)
+    let (Node { value: Value::Map(below), .. }, Node { value: Value::Map(above), at }) = (lower, upper)
     else {
         return None;
     };
+    let places: BTreeMap<String, usize> =
+        below.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
+    let mut entries: Vec<Option<Entry>> = below.into_iter().map(Some).collect();
     for mut entry in above {
-        let old = entries.iter().position(|old| old.key == entry.key);
-        match old {
-            Some(index) if matches!(entry.value.value, Value::Null) => drop(entries.remove(index)),
-            Some(index) => {
-                let below = Node { at, value: Value::Null };
-                let below = std::mem::replace(&mut entries[index].value, below);
-                if let Some(takes) = takes.below(&entry.key) {
-                    entry.value = merge(report, takes, below, entry.value, &join(path, &entry.key))?;
-                }
-                entries[index] = entry;
-            }
-            None => entries.push(entry),
+        let Some(slot) = places.get(&entry.key).and_then(|&index| entries.get_mut(index)) else {
+            entries.push(Some(entry));
+            continue;
+        };
+        let below = slot.take();
+        if matches!(entry.value.value, Value::Null) {
+            continue;
         }
+        if let Some((below, takes)) = below.zip(takes.below(&entry.key)) {
+            entry.value = merge(report, takes, below.value, entry.value, &join(path, &entry.key))?;
+        }
+        *slot = Some(entry);
     }
-    Some(Node { at, value: Value::Map(entries) })
+    Some(Node { at, value: Value::Map(entries.into_iter().flatten().collect()) })
 }
 
 /// Whether `upper` adds to `lower`; otherwise it replaces it.

@@ -5,7 +5,7 @@ use crate::diagnostics::{Report, Wrong};
 use crate::include::{BASE, resolve};
 use crate::reader::join;
 use crate::source::At;
-use crate::tree::{Entry, Node, Value, parse};
+use crate::tree::{DEPTH, Entry, Node, Value, parse};
 use std::path::PathBuf;
 
 /// A step of a path.
@@ -72,6 +72,10 @@ fn steps(path: &str) -> Result<Vec<Step<'_>>, Wrong> {
                 index.parse().map_err(|_| Wrong::new(format!("`{items}` is no item of a list"), hint))?;
             steps.push(Step::Item(index));
         }
+    }
+    if steps.len() > DEPTH {
+        let message = format!("a path of more than {DEPTH} steps");
+        return Err(Wrong::new(message, "nothing here lies that deep"));
     }
     Ok(steps)
 }

@@ -25,23 +25,41 @@ impl Source {
     /// The line and the column, both from 1, of a byte offset; columns count characters.
     pub(crate) fn position(&self, offset: usize) -> (u32, u32) {
         let before = self.text.get(..offset).unwrap_or(&self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
-        let column = before[line_start..].chars().count() + 1;
-        (count(line), count(column))
+        let mut bytes = before.bytes().peekable();
+        let mut breaks = 0;
+        while let Some(byte) = bytes.next() {
+            if byte == b'\n' || byte == b'\r' && bytes.peek() != Some(&b'\n') {
+                breaks += 1;
+            }
+        }
+        (count(breaks + 1), count(before[self.line_start(before.len())..].chars().count() + 1))
+    }
+
+    /// Where the line of an offset, on a character boundary, starts.
+    fn line_start(&self, offset: usize) -> usize {
+        self.text[..offset].rfind(['\n', '\r']).map_or(0, |before| before + 1)
     }
 
     /// The line that an offset is on.
     pub(crate) fn line(&self, offset: usize) -> &str {
-        let offset = self.boundary(offset);
-        let start = self.text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-        self.text[start..].lines().next().unwrap_or_default()
+        let rest = &self.text[self.line_start(self.boundary(offset))..];
+        &rest[..rest.find(['\n', '\r']).unwrap_or(rest.len())]
+    }
+
+    /// The line of a place, and the part of it to underline, on character boundaries: what a snippet shows. A line that
+    /// no terminal shows whole has none.
+    pub(crate) fn excerpt(&self, at: At) -> Option<(&str, std::ops::Range<usize>)> {
+        const LONGEST: usize = 2000;
+        let (start, line) = (self.boundary(at.start), self.line(at.start));
+        let first = self.line_start(start);
+        let within = |offset: usize| self.boundary(offset).clamp(start, first + line.len()) - first;
+        (line.len() <= LONGEST).then(|| (line, within(at.start)..within(at.end)))
     }
 
     /// The first tab that indents the line of `offset` or a later one.
     pub(crate) fn leading_tab(&self, offset: usize) -> Option<usize> {
         let offset = self.boundary(offset);
-        let mut start = self.text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        let mut start = self.line_start(offset);
         for line in self.text[start..].split_inclusive('\n') {
             let indent = &line[..line.len() - line.trim_start_matches([' ', '\t']).len()];
             if let Some(tab) = indent.find('\t') {
@@ -58,14 +76,6 @@ impl Source {
         let stem =
             [".json", ".yaml", ".yml"].iter().find_map(|ending| file.strip_suffix(ending)).unwrap_or(file);
         stem.strip_suffix(".config").unwrap_or(stem).to_owned()
-    }
-
-    /// The part of `start..end` that lies on the first line, on character boundaries: what a snippet underlines.
-    pub(crate) fn underlined(&self, at: At) -> std::ops::Range<usize> {
-        let start = self.boundary(at.start);
-        let rest = &self.text[start..];
-        let line = rest.find(['\n', '\r']).unwrap_or(rest.len());
-        start..self.boundary(at.end).clamp(start, start + line)
     }
 
     fn boundary(&self, offset: usize) -> usize {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// Nodes a file may have once its aliases are expanded.
 const NODES: usize = 50_000;
 /// Levels of nesting.
-const DEPTH: usize = 32;
+pub(crate) const DEPTH: usize = 32;
 /// An extension of YAML 1.1 that copies another map's keys.
 const MERGE_KEY: &str = "<<";
 

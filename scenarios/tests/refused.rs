@@ -50,13 +50,6 @@ fn with(extra: &str) -> String {
     told.remove(0)
 }
 
-/// The one error of the good scenario with an override.
-fn set(path: &str, value: &str) -> String {
-    let wrong = load(GOOD, &[(path, value)]).map(|scenario| panic!("loads: {scenario:?}")).unwrap_err();
-    let [one] = wrong.all() else { panic!("{wrong}") };
-    format!("{}:{}:{} {}: {}", one.file, one.line, one.column, one.path, one.message)
-}
-
 #[test]
 fn all_errors_of_a_scenario_are_reported_at_once() {
     let text = "\
@@ -111,6 +104,20 @@ error: machine: no machine called `h100-smx`, and no such file
 "#]];
     assert_data_eq!(wrong.to_string(), expected);
     assert!(wrong.render(true).contains("\u{1b}["));
+}
+
+#[test]
+fn a_line_that_no_terminal_shows_is_named_and_not_printed() {
+    let keys: Vec<String> = (0..2_000).map(|n| format!("k{n}: bf61")).collect();
+    let text = format!("{GOOD}guard: {{ floors: {{ {} }} }}\n", keys.join(", "));
+    let wrong = load(&text, &[]).map(|_| ()).unwrap_err();
+    let told = wrong.to_string();
+    assert!(
+        told.starts_with("error: bad.yaml:6:20: guard.floors.k0: `k0` is no kind of block\n"),
+        "{}",
+        &told[..200]
+    );
+    assert!(told.ends_with("more errors left out") && told.len() < 50_000, "{}", told.len());
 }
 
 #[test]
@@ -185,6 +192,8 @@ fn a_text_may_come_from_any_editor() {
     {
         assert_eq!(load(&text, &[]).unwrap().policy, good.policy);
     }
+    let mac = told(load(&GOOD.replace("lru", "lur").replace('\n', "\r"), &[]));
+    assert_eq!(mac, ["5:9 policy: no policy `lur` (one of: lru, predictive)"]);
     let windows = format!("\u{feff}{}", GOOD.replace("h100-sxm", "h100-smx").replace("lru", "lur"))
         .replace('\n', "\r\n");
     assert_eq!(
@@ -346,94 +355,6 @@ fn an_inline_machine_is_checked_like_a_file() {
     );
     let alone = told(load(GOOD, &[("machine.links", "{}")]));
     assert!(alone[0].contains("nothing links dram, nvme to hbm"), "{alone:?}");
-}
-
-#[test]
-fn overrides_are_located_on_the_command_line() {
-    let wrong = load(GOOD, &[("memory.hbm", "lots")]).map(|_| ()).unwrap_err();
-    let expected = str![[r#"
-error: memory.hbm: `lots` does not start with a decimal number
- --> --set memory.hbm:1:12
-  |
-1 | memory.hbm=lots
-  |            ^^^^
-  |
-  = help: a size with its unit, such as `6 GiB`
-"#]];
-    assert_data_eq!(wrong.to_string(), expected);
-    assert_eq!(set("mem.hbm", "6 GiB"), "--set mem.hbm:1:1 mem: unknown key `mem`");
-    assert_eq!(set("seed", ""), "--set seed:1:6 seed: no value where a single value is expected");
-    assert_eq!(
-        set("policy.predictive.horizon", "3"),
-        "--set policy.predictive.horizon:1:1 policy: it is `lru`, which has no `predictive`"
-    );
-    assert_eq!(set("memory..hbm", "3"), "--set memory..hbm:1:1 memory..hbm: an empty key");
-    assert!(set("policy", "{ lru: ").starts_with("--set policy:1:8 : not YAML"));
-    assert!(
-        set("machine.tiers.hbm.capacity", "80")
-            .starts_with("--set machine.tiers.hbm.capacity:1:28 tiers.hbm.capacity: `80` has no unit")
-    );
-    assert!(set("model.num_hidden_layers", "0").contains("num_hidden_layers: zero"));
-    let both =
-        [("policy", "predictive"), ("policy.predictive.horizon", "8"), ("workload.limit_tokens", "10")];
-    let scenario = load(GOOD, &both).unwrap();
-    assert_eq!((scenario.policy.params["horizon"], scenario.workload.limit_tokens), (8.0, Some(10)));
-}
-
-#[test]
-fn an_item_of_a_list_can_be_set() {
-    let ends = |path: &str, value: &str| {
-        load(GOOD, &[("machine.links.disk.between", "[dram, nvme]"), (path, value)])
-    };
-    let swapped = ends("machine.links.disk.between[0]", "hbm").unwrap();
-    let disk = swapped.machine.links.iter().find(|link| link.name == "disk").unwrap();
-    assert_eq!(swapped.machine.tier(disk.from).name, "hbm");
-    let wrong = |path: &str| {
-        let wrong = ends(path, "hbm").map(|scenario| panic!("loads: {scenario:?}")).unwrap_err();
-        format!("{}:{} {}", wrong.all()[0].line, wrong.all()[0].column, wrong.all()[0].message)
-    };
-    assert_eq!(wrong("machine.links.disk.between[2]"), "1:1 its items are 0 to 1: there is no item 2");
-    assert_eq!(wrong("machine.links[0]"), "1:1 it is a map, which has no item 0");
-    assert_eq!(wrong("encoded[0]"), "1:1 it is empty, and has no item 0");
-    for path in [
-        "encoded[]",
-        "encoded[0",
-        "encoded[x]",
-        "encoded[-1]",
-        "encoded[0]x",
-        "encoded[99999999999999999999]",
-    ] {
-        assert!(wrong(path).contains("is no item of a list"), "{path}: {}", wrong(path));
-    }
-    // One value that stands for a list is its only item.
-    assert!(load(GOOD, &[("encoded", "int9"), ("encoded[0]", "int8")]).is_ok());
-    assert_eq!(
-        set("workload.routing", "{ trace: a.npz }"),
-        "--set workload.routing:1:27 workload.routing.trace: no file at a.npz"
-    );
-}
-
-#[test]
-fn paths_may_have_variables() {
-    let trace = |path: &str| set("workload.routing", &format!("{{ trace: '{path}' }}"));
-    let unset = trace("${HOTSET_NO_SUCH_VARIABLE}/a.npz");
-    assert!(unset.contains("HOTSET_NO_SUCH_VARIABLE is not set in the environment"), "{unset}");
-    assert!(trace("data/${HOTSET_NO_SUCH_VARIABLE}.npz").contains("is not set in the environment"));
-    assert!(trace("${HOTSET_DATA/a.npz").contains("a `${` without its `}`"));
-    for name in ["", "1", "A B", "A-B", "\u{e9}"] {
-        let path = format!("a/${{{name}}}/b.npz");
-        assert!(trace(&path).contains("names no variable"), "{}", trace(&path));
-    }
-    // One that every test run has.
-    let manifest = load(GOOD, &[("workload.fit", "'${CARGO_MANIFEST_DIR}/Cargo.toml'")]).unwrap();
-    assert_eq!(manifest.workload.fit, [std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")]);
-    let missing = told(load(GOOD, &[("workload.routing", "{ trace: '${HOTSET_DATA}/no-such.npz' }")]));
-    assert!(
-        missing[0].contains("no file at") && missing[0].contains("set HOTSET_DATA to the folder"),
-        "{missing:?}"
-    );
-    let hint = told(load(GOOD, &[("machine", "'${HOTSET_NO_SUCH_VARIABLE}'")]));
-    assert!(hint[0].contains("set it: `export HOTSET_NO_SUCH_VARIABLE=/a/folder`"), "{hint:?}");
 }
 
 proptest! {

@@ -41,23 +41,22 @@ fn every_shipped_scenario_loads() {
     let (_folder, trace) = trace();
     let mut seen = Vec::new();
     for name in scenarios::scenarios() {
-        let (generated, dense) = (name.starts_with("mixtral"), name.starts_with("llama"));
         let routing = match name {
             "gpt-oss-20b-h100" => {
                 vec![("workload.routing.trace", trace.clone()), ("workload.fit", trace.clone())]
             }
-            _ if generated || dense => vec![],
-            _ => vec![("workload.routing.trace", trace.clone())],
+            "quickstart" => vec![("workload.routing.trace", trace.clone())],
+            _ => vec![],
         };
         let scenario = shipped(name, &routing);
-        assert_eq!(matches!(scenario.workload.routing, Routing::ZipfMarkov(_)), generated, "{name}");
-        assert_eq!(matches!(scenario.workload.routing, Routing::Dense(_)), dense, "{name}");
+        assert_eq!(matches!(scenario.workload.routing, Routing::Trace(_)), !routing.is_empty(), "{name}");
         assert!(scenario.fast_budget() >= scenario.slot(scenario.fast()), "{name}");
         seen.push(name);
     }
-    let all =
-        ["gpt-oss-20b-h100", "llama-3.1-70b-h100", "mixtral-8x7b-4090", "mixtral-8x7b-h100", "quickstart"];
-    assert_eq!(seen, all);
+    assert_eq!(
+        seen,
+        ["gpt-oss-20b-h100", "llama-3.1-70b-h100", "mixtral-8x7b-4090", "mixtral-8x7b-h100", "quickstart"]
+    );
 }
 
 #[test]

@@ -307,9 +307,16 @@ fn every_key_is_read_and_in_the_schema() {
 fn the_schema_takes_what_the_reader_takes() {
     let validator = validator(Document::Scenario);
     let values: Vec<Node> = VALUES.iter().map(|text| node(text)).collect();
+    let mut seen = BTreeSet::new();
     for text in EVERY_KEY {
         let root = node(text);
-        walk(Type::File(SCENARIO), &root, &mut vec![], &mut |_, entry, path| {
+        walk(Type::File(SCENARIO), &root, &mut vec![], &mut |takes, entry, path| {
+            // Once is enough for a key of a table.
+            if let Type::Map(table) = takes
+                && !seen.insert((table.name, entry.key.clone()))
+            {
+                return;
+            }
             for (text, new) in VALUES.iter().zip(&values) {
                 let mut changed = root.clone();
                 entries_at(&mut changed, path)[path[path.len() - 1]].value = new.clone();

@@ -14,6 +14,7 @@ mod reference;
 mod small;
 mod starved;
 mod style;
+mod trace_toolbox;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -95,10 +95,11 @@ fn working_sets(info: &Info) -> String {
     let row = |window: &traces::info::WorkingSet| {
         let blocks =
             window.blocks.map_or("no trace is that long".to_owned(), |blocks| format!("{blocks:.1}"));
-        [window.tokens.to_string(), window.windows.to_string(), blocks]
+        let independent = format!("{:.1}", window.independent_blocks);
+        [window.tokens.to_string(), window.windows.to_string(), blocks, independent]
     };
     output::numbers(
-        ["window, tokens", "windows", "mean distinct blocks"].map(String::from),
+        ["window, tokens", "windows", "mean distinct blocks", "if tokens were independent"].map(String::from),
         info.working_set.iter().map(row),
     )
 }

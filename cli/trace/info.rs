@@ -53,6 +53,9 @@ fn table(info: &Info) -> String {
         ("Zipf exponent", format!("{:.3}", info.zipf_exponent)),
         ("blocks a token", format!("{:.2}", info.blocks_per_token)),
     ];
+    if info.prompt_rows > 0 {
+        rows.push(("prompt tokens, not counted", info.prompt_rows.to_string()));
+    }
     if let Some(overlap) = info.overlap_with_previous_token {
         rows.push(("same as at the previous token", percent(overlap)));
     }

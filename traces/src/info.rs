@@ -26,8 +26,10 @@ pub struct Info {
     pub repetition_traces: usize,
     /// Whether those are in what follows.
     pub includes_repetition: bool,
-    /// Tokens.
+    /// Decoded tokens.
     pub tokens: usize,
+    /// Prompt tokens that are recorded beside them; no statistic counts these.
+    pub prompt_rows: usize,
     /// Selected experts over all tokens and layers.
     pub accesses: u64,
     /// Blocks, (layer, expert), that are used at least once.
@@ -101,6 +103,7 @@ pub fn info(trace: &RoutingTrace, include_repetition: bool) -> Result<Info, Trac
         repetition_traces: trace.traces().iter().filter(|info| info.repetition).count(),
         includes_repetition: include_repetition,
         tokens,
+        prompt_rows: kept.iter().map(|&index| trace.trace(index).prompt_rows).sum(),
         accesses,
         distinct_blocks: counts.iter().filter(|&&count| count > 0).count(),
         popularity: popularity(&counts),

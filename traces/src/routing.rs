@@ -32,7 +32,12 @@ impl Shape {
         }
         let blocks = layers as u64 * experts as u64;
         if blocks > MOST_BLOCKS {
-            return Err(Problem::TooLarge { what: "experts over all layers", size: blocks, limit: MOST_BLOCKS }.into());
+            return Err(Problem::TooLarge {
+                what: "experts over all layers",
+                size: blocks,
+                limit: MOST_BLOCKS,
+            }
+            .into());
         }
         Ok(Shape { layers, experts, top_k })
     }

@@ -21,11 +21,11 @@ pub(crate) struct TraceFiles {
     experts: Option<u32>,
 
     /// Experts a token selects at a layer, where the file does not say: SGLang responses
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     top_k: Option<u32>,
 
     /// Layers of each token, where the file does not say and it does not follow: SGLang responses cut at their start
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     layers: Option<u32>,
 
     /// Merge N requests at a time into batches that decode side by side

@@ -16,6 +16,7 @@ mod serving;
 mod small;
 mod starved;
 mod style;
+mod trace_toolbox;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -53,6 +53,9 @@ fn table(info: &Info) -> String {
         ("Zipf exponent", format!("{:.3}", info.zipf_exponent)),
         ("blocks a token", format!("{:.2}", info.blocks_per_token)),
     ];
+    if info.prompt_rows > 0 {
+        rows.push(("prompt tokens, not counted", info.prompt_rows.to_string()));
+    }
     if let Some(overlap) = info.overlap_with_previous_token {
         rows.push(("same as at the previous token", percent(overlap)));
     }
@@ -95,10 +98,11 @@ fn working_sets(info: &Info) -> String {
     let row = |window: &traces::info::WorkingSet| {
         let blocks =
             window.blocks.map_or("no trace is that long".to_owned(), |blocks| format!("{blocks:.1}"));
-        [window.tokens.to_string(), window.windows.to_string(), blocks]
+        let independent = format!("{:.1}", window.independent_blocks);
+        [window.tokens.to_string(), window.windows.to_string(), blocks, independent]
     };
     output::numbers(
-        ["window, tokens", "windows", "mean distinct blocks"].map(String::from),
+        ["window, tokens", "windows", "mean distinct blocks", "if tokens were independent"].map(String::from),
         info.working_set.iter().map(row),
     )
 }

@@ -67,7 +67,7 @@ pub const SAMPLE: Params = Params {
     draws: 0,
 };
 
-/// The most selected experts that are generated, and the most experts over all layers: 2 GiB in memory each.
+/// The most selected experts that are generated: 2 GiB in memory.
 pub(crate) const MOST_PLACES: u64 = 1 << 30;
 /// Draws that hit a chosen expert before the rest is weighed exactly.
 const PATIENCE: usize = 8;
@@ -108,11 +108,6 @@ fn check(params: &Params) -> Result<Shape, TraceError> {
     let places = places.saturating_mul(shape.places() as u64);
     if places > MOST_PLACES {
         return Err(Problem::TooLarge { what: "selected experts", size: places, limit: MOST_PLACES }.into());
-    }
-    let ranked = params.layers as u64 * params.experts as u64;
-    if ranked > MOST_PLACES {
-        let what = "experts over all layers";
-        return Err(Problem::TooLarge { what, size: ranked, limit: MOST_PLACES }.into());
     }
     Ok(shape)
 }

@@ -26,8 +26,10 @@ pub struct Info {
     pub repetition_traces: usize,
     /// Whether those are in what follows.
     pub includes_repetition: bool,
-    /// Tokens.
+    /// Decoded tokens.
     pub tokens: usize,
+    /// Prompt tokens that are recorded beside them; no statistic counts these.
+    pub prompt_rows: usize,
     /// Selected experts over all tokens and layers.
     pub accesses: u64,
     /// Blocks, (layer, expert), that are used at least once.
@@ -79,6 +81,8 @@ pub struct WorkingSet {
     pub windows: usize,
     /// Mean distinct blocks in one. `None` if no trace is that long.
     pub blocks: Option<f64>,
+    /// What it would be if every token chose each block with its share in the whole trace, whatever came before.
+    pub independent_blocks: f64,
 }
 
 /// Measures a trace, without the traces marked as repetition unless asked for. An error if none is left.
@@ -99,13 +103,14 @@ pub fn info(trace: &RoutingTrace, include_repetition: bool) -> Result<Info, Trac
         repetition_traces: trace.traces().iter().filter(|info| info.repetition).count(),
         includes_repetition: include_repetition,
         tokens,
+        prompt_rows: kept.iter().map(|&index| trace.trace(index).prompt_rows).sum(),
         accesses,
         distinct_blocks: counts.iter().filter(|&&count| count > 0).count(),
         popularity: popularity(&counts),
         zipf_exponent: zipf_exponent(&counts, shape.experts as usize),
         blocks_per_token: accesses as f64 / tokens as f64,
         overlap_with_previous_token: overlap(trace, &kept),
-        working_set: WINDOWS.iter().map(|&tokens| working_set(trace, &kept, tokens)).collect(),
+        working_set: WINDOWS.iter().map(|&window| working_set(trace, &kept, &counts, window)).collect(),
         reuse: reuse(trace, &kept),
         slots_for: slots_for(&trace.demands(include_repetition)),
         predictability: predictability(trace, &kept),
@@ -186,7 +191,7 @@ fn overlap(trace: &RoutingTrace, kept: &[usize]) -> Option<f64> {
     (count > 0).then(|| sum / count as f64)
 }
 
-fn working_set(trace: &RoutingTrace, kept: &[usize], tokens: usize) -> WorkingSet {
+fn working_set(trace: &RoutingTrace, kept: &[usize], counts: &[u64], tokens: usize) -> WorkingSet {
     let experts = trace.shape().experts as usize;
     let mut last_window = vec![0_usize; trace.shape().blocks() as usize];
     let (mut windows, mut blocks) = (0, 0_u64);
@@ -205,7 +210,11 @@ fn working_set(trace: &RoutingTrace, kept: &[usize], tokens: usize) -> WorkingSe
             }
         }
     }
-    WorkingSet { tokens, windows, blocks: (windows > 0).then(|| blocks as f64 / windows as f64) }
+    let in_all: usize = kept.iter().map(|&index| trace.trace(index).rows.len()).sum();
+    let touched = |&count: &u64| 1.0 - libm::pow(1.0 - count as f64 / in_all as f64, tokens as f64);
+    let independent_blocks = counts.iter().map(touched).sum();
+    let blocks = (windows > 0).then(|| blocks as f64 / windows as f64);
+    WorkingSet { tokens, windows, blocks, independent_blocks }
 }
 
 fn mean_sorted_gates(trace: &RoutingTrace, kept: &[usize]) -> Option<Vec<f64>> {

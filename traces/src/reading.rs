@@ -8,8 +8,8 @@ const STRONG_SKEW: f64 = 0.6;
 const SOME_SKEW: f64 = 0.3;
 /// By how much a prediction must be better than popularity to be worth a prefetch.
 const WORTH_FORESEEING: f64 = 0.1;
-/// Share of all blocks in a window from which a cache of a part of them cannot hold it.
-const NEARLY_ALL: f64 = 0.9;
+/// Blocks in a window, as a share of what independent tokens would touch, below which a request has favourites.
+const FAVOURITES: f64 = 0.9;
 
 /// One sentence or two on each statistic.
 pub(crate) fn reading(info: &Info) -> Vec<String> {
@@ -80,13 +80,15 @@ fn prediction(info: &Info) -> Option<String> {
 }
 
 fn windows(info: &Info) -> Option<String> {
-    let all = (info.layers * info.experts) as f64;
+    let all = info.layers * info.experts;
     let longest = info.working_set.iter().rev().find(|window| window.blocks.is_some())?;
-    let blocks = longest.blocks?;
-    let meaning = match blocks / all {
-        share if share >= NEARLY_ALL => "a request soon needs nearly all",
-        _ => "a request has favourites",
+    let (blocks, independent) = (longest.blocks?, longest.independent_blocks);
+    let meaning = match blocks / independent {
+        share if share < FAVOURITES => "a request has favourites",
+        _ => "a request has no favourites to speak of",
     };
-    let (blocks, window) = (format!("{blocks:.0} of {all} blocks"), tokens(longest.tokens));
-    Some(format!("A window of {window} of one request touches {blocks}: {meaning}."))
+    let window = tokens(longest.tokens);
+    Some(format!(
+        "A window of {window} of one request touches {blocks:.0} of {all} blocks, where tokens independent of each other would touch {independent:.0}: {meaning}."
+    ))
 }

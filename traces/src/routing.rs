@@ -19,15 +19,27 @@ pub struct Shape {
     pub top_k: u32,
 }
 
+/// The most blocks of a model: a thousand times those of the largest there are. Statistics and policies keep some bytes
+/// for each block, whether a trace uses it or not.
+const MOST_BLOCKS: u64 = 1 << 24;
+
 impl Shape {
-    /// Checked dimensions: 1 to 65535 each, `top_k` at most `experts`. The number of blocks then fits in 32 bits.
+    /// Checked dimensions: 1 to 65535 each, `top_k` at most `experts`, at most 16,777,216 blocks.
     pub fn new(layers: u32, experts: u32, top_k: u32) -> Result<Shape, TraceError> {
         let within = |n: u32| (1..=u16::MAX as u32).contains(&n);
-        if within(layers) && within(experts) && within(top_k) && top_k <= experts {
-            Ok(Shape { layers, experts, top_k })
-        } else {
-            Err(Problem::Dimensions { layers, experts, top_k }.into())
+        if !(within(layers) && within(experts) && within(top_k) && top_k <= experts) {
+            return Err(Problem::Dimensions { layers, experts, top_k }.into());
         }
+        let blocks = layers as u64 * experts as u64;
+        if blocks > MOST_BLOCKS {
+            return Err(Problem::TooLarge {
+                what: "experts over all layers",
+                size: blocks,
+                limit: MOST_BLOCKS,
+            }
+            .into());
+        }
+        Ok(Shape { layers, experts, top_k })
     }
 
     /// Places of one token: `layers * top_k`.

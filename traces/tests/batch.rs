@@ -141,3 +141,27 @@ fn drawn_weights_do_not_depend_on_the_traces_left_out() {
     let mut kept = BatchSource::new(Arc::new(marked), false, 9).unwrap();
     assert_eq!(all.gates(1, 1, 3), kept.gates(0, 1, 3));
 }
+
+#[test]
+fn a_prompt_is_merged_from_its_rows() {
+    let text =
+        r#"{"prompt_routed_experts":[[[-1,-1]],[[0,1]],[[1,2]]],"choices":[{"routed_experts":[[[3,1]]]}]}"#;
+    let trace =
+        traces::parse(text.as_bytes(), traces::Format::Responses, None, &traces::Options::default()).unwrap();
+    let mut source = BatchSource::new(trace.into(), false, 7).unwrap();
+    assert_eq!((source.prompt_rows(0), source.tokens(0), source.row(0, 0)), (0..2, 1, 2));
+    assert_eq!(source.request(0).prompt_tokens, Some(3));
+    let mut chunk = Vec::new();
+    source.merge_rows(source.prompt_rows(0), 0, &mut chunk);
+    let found: Vec<_> = chunk.iter().map(|routed| (routed.block.0, routed.tokens)).collect();
+    assert_eq!(found, [(0, 1), (1, 2), (2, 1)]);
+    // A chunk beside a token of a running request.
+    let mixed = source.prompt_rows(0).take(1).chain([source.row(0, 0)]);
+    let mut both = Vec::new();
+    source.merge_rows(mixed, 0, &mut both);
+    let found: Vec<_> = both.iter().map(|routed| (routed.block.0, routed.tokens)).collect();
+    assert_eq!(found, [(0, 1), (1, 2), (3, 1)]);
+    let mut decoded = Vec::new();
+    source.merge(&[(0, 0)], 0, &mut decoded);
+    assert_eq!(decoded.iter().map(|routed| routed.block.0).collect::<Vec<_>>(), [3, 1]);
+}

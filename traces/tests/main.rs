@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod batch;
+mod fitted;
 mod generated;
 mod importers;
 mod measured;

@@ -9,7 +9,7 @@ use hw::refusal::HostError;
 use policy::event::{Command, EncodeAt, Event, EventKind, Platform};
 use policy::units::Bytes;
 use policy::{MoveId, TierId, Time};
-use world::{DISK, DRAM, HBM, World, cancel, chunk, drop_copy, form, form_of, whole};
+use world::{APART, DISK, DRAM, HBM, World, cancel, chunk, drop_copy, form, form_of, whole};
 
 #[test]
 fn a_block_comes_up_goes_down_and_comes_up_again_in_another_format() {
@@ -159,8 +159,8 @@ fn moves_that_cannot_be_are_refused_with_the_reason() {
     assert!(matches!(lossy, HostError::LossySource { id: 1, .. }), "{lossy}");
     let exists = refusal(whole(1, 0, form(DISK, "bf16"), form(DRAM, "int4_g32"), source));
     assert!(matches!(exists, HostError::Exists { id: 1, .. }), "{exists}");
-    let no_link = refusal(whole(1, 0, form(DISK, "bf16"), form(HBM, "bf16"), source));
-    assert!(matches!(no_link, HostError::NoLink { from: DISK, to: HBM }), "{no_link}");
+    let no_link = refusal(whole(1, 0, form(DISK, "bf16"), form(APART, "bf16"), source));
+    assert!(matches!(no_link, HostError::NoLink { from: DISK, to: APART }), "{no_link}");
     let nowhere = refusal(whole(1, 0, form(DISK, "bf16"), form(TierId(9), "bf16"), source));
     assert!(matches!(nowhere, HostError::Unknown { what: "tier", number: 9 }), "{nowhere}");
     let nobody = refusal(drop_copy(99, form(DISK, "bf16")));

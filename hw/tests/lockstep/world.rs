@@ -13,6 +13,8 @@ use std::convert::Infallible;
 pub(crate) const HBM: TierId = TierId(0);
 pub(crate) const DRAM: TierId = TierId(1);
 pub(crate) const DISK: TierId = TierId(2);
+/// No link leads there.
+pub(crate) const APART: TierId = TierId(3);
 pub(crate) const GRANULARITY: u64 = 256;
 pub(crate) const BLOCKS: u32 = 6;
 pub(crate) const LINKS: [(TierId, TierId); 4] = [(DRAM, HBM), (HBM, DRAM), (DISK, DRAM), (HBM, DISK)];
@@ -86,6 +88,7 @@ pub(crate) fn machine(hbm: u64) -> Machine {
             tier("hbm", hbm, Class::Fast, Backing::Device),
             tier("dram", 1 << 20, Class::Staged, Backing::Pinned),
             tier("disk", 1 << 20, Class::Cold, Backing::File),
+            tier("apart", 1 << 20, Class::Staged, Backing::Pinned),
         ],
         links: LINKS.map(|(from, to)| link(from, to)).to_vec(),
         accelerator: Accelerator { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos::ZERO },

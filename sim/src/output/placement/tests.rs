@@ -34,6 +34,7 @@ fn model(layers: &[u32]) -> Model {
             elements: 5,
             rows: 1,
             native,
+            mixed: None,
         }));
     }
     model

@@ -4,8 +4,9 @@
 //! (`requests: { poisson: ... }`) and of measured points another one replaces the whole. Every value keeps the place
 //! where it was written.
 
-use crate::catalogue::Kind;
+use crate::catalogue::{Kind, MODEL};
 use crate::diagnostics::{Report, Wrong};
+use crate::gguf;
 use crate::keys::{Type, language};
 use crate::load::open_after;
 use crate::reader::{Field, join};
@@ -73,6 +74,7 @@ pub(crate) fn on_base(
 /// that cannot be resolved stays a name, reported.
 pub(crate) fn resolve(report: &mut Report, kind: Kind, node: &mut Node) -> Option<()> {
     *node = match &node.value {
+        Value::Scalar(name) if kind == MODEL && gguf::is_gguf(name) => gguf::named(node),
         Value::Scalar(name) => open_after(report, kind, name, Some(&Field::root(node, kind.key)), &[])?,
         Value::Map(_) => {
             // Where the base cannot be had, nothing is left to check.

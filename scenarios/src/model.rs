@@ -47,8 +47,16 @@ pub(crate) struct Imported {
 
 /// Reads a `config.json`, or the GGUF file that the key `gguf` names; reports what is missing.
 pub(crate) fn import(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Imported> {
-    if let Some(path) = field.fields(report, "a config, or `gguf: model.gguf`")?.get(gguf::KEY) {
-        return gguf::import(report, &path);
+    let fields = field.fields(report, "a config, or `gguf: model.gguf`")?;
+    if let Some(path) = fields.get(gguf::KEY) {
+        let alone = fields.entries.len() == 1;
+        if !alone {
+            path.key_error(
+                report,
+                Wrong::new("a GGUF file says all there is to say", "leave out the other keys"),
+            );
+        }
+        return gguf::import(report, &path).filter(|_| alone);
     }
     let shape = shape(report, field)?;
     let blocks = shape.layers * shape.experts.as_ref().map_or(1, |experts| experts.count);

@@ -6,9 +6,10 @@ use crate::keys::{Key, Table};
 /// A model's config.
 pub(crate) static MODEL: Table = Table {
     name: "model",
-    about: "A model: the keys of its Hugging Face config.json",
+    about: "A model: the keys of its Hugging Face config.json, or `gguf` alone",
     open: true,
     keys: &[
+        Key::optional("gguf", Text, "model.gguf", "A GGUF file that is read instead of a config"),
         Key::required("model_type", Text, "mixtral", "The family, as the transformers library calls it"),
         Key::required("hidden_size", Whole(1, u32::MAX as u64), "4096", "Width of the residual stream"),
         Key::required("num_hidden_layers", Whole(1, u32::MAX as u64), "32", "Layers"),

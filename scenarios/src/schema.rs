@@ -2,6 +2,7 @@
 
 use crate::catalogue::{Kind, MACHINE, MODEL, SCENARIO, SENSITIVITY};
 use crate::diagnostics::Report;
+use crate::gguf;
 use crate::include::BASE;
 use crate::keys::{Choice, Key, Need, RowKey, Rows, Table, Type, language};
 use crate::tree::{self, Node};
@@ -83,7 +84,11 @@ impl Builder {
         }
         self.define(format!("{}_file", kind.key), |builder| {
             let whole = builder.of(language(kind), Extent::Whole);
-            json!({ "if": { "required": [BASE] }, "then": { "$ref": part }, "else": whole })
+            let mut stand_ins = vec![json!({ "required": [BASE] })];
+            if kind == MODEL {
+                stand_ins.push(json!({ "required": [gguf::KEY] }));
+            }
+            json!({ "if": { "anyOf": stand_ins }, "then": { "$ref": part }, "else": whole })
         })
     }
 

@@ -55,7 +55,14 @@ fn every_shipped_scenario_loads() {
     }
     assert_eq!(
         seen,
-        ["gpt-oss-20b-h100", "llama-3.1-70b-h100", "mixtral-8x7b-4090", "mixtral-8x7b-h100", "quickstart"]
+        [
+            "gpt-oss-20b-h100",
+            "llama-3.1-70b-h100",
+            "mer-qwen3-coder-30b",
+            "mixtral-8x7b-4090",
+            "mixtral-8x7b-h100",
+            "quickstart"
+        ]
     );
 }
 

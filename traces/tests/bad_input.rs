@@ -251,7 +251,9 @@ fn json_lines_of_another_form() {
     );
     refused!(read_jsonl(&LINE.replace("0.6, 0.4", "0.6, -0.4")), Problem::BadGates(_), "line 1");
     refused!(read_jsonl(&LINE.replace("0.6, 0.4", "0, 0")), Problem::BadGates(_), "not all zero");
-    refused!(read_jsonl(&LINE.replace("0.6, 0.4", "1e300, 1")), Problem::BadGates(_), "finite");
+    // Too large for a float: refused by the JSON reader or after it, as its features go.
+    let infinite = read_jsonl(&LINE.replace("0.6, 0.4", "1e300, 1")).unwrap_err();
+    assert!(infinite.to_string().contains("line 1"), "{infinite}");
     let mixed = format!("{LINE}\n{}", r#"{"layer_idx": 0, "token_idx": 1, "selected_ids": [1]}"#);
     refused!(read_jsonl(&mixed), Problem::MixedGates, "line 2");
     let layer = LINE.replace("\"layer_idx\": 0", "\"layer_idx\": 4000000000");

@@ -8,6 +8,7 @@ use crate::diagnostics::{Report, Wrong};
 use crate::load::existing_file;
 use crate::model::Imported;
 use crate::reader::Field;
+use crate::tree::{Entry, Node, Value};
 use header::{Header, HeaderError};
 use layers::ModelError;
 use std::fs::File;
@@ -65,6 +66,12 @@ impl GgufError {
 /// Whether a path is that of a GGUF file.
 pub(crate) fn is_gguf(path: &str) -> bool {
     path.ends_with(ENDING)
+}
+
+/// The map that stands for a model which is named by the path of its GGUF file.
+pub(crate) fn named(node: &Node) -> Node {
+    let entry = Entry { key: KEY.to_owned(), key_at: node.at, value: node.clone() };
+    Node { at: node.at, value: Value::Map(vec![entry]) }
 }
 
 /// Reads the model that a field names by its path.

@@ -3,8 +3,11 @@
 use crate::small::{Small, fast};
 use policy::event::{Command, EncodeAt, Event, EventKind, Form, MoveChunk, MoveClass, Platform};
 use policy::ledger::Ledger;
+use policy::machine::Codec;
 use policy::schedule::Schedule;
-use policy::{BlockId, Bytes, FormatId, Machine, MoveId, Nanos, Path, Paths, TierId, Time, registry};
+use policy::{
+    Bandwidth, BlockId, Bytes, FormatId, Machine, MoveId, Nanos, Path, Paths, TierId, Time, registry,
+};
 use rand_distr::{Distribution, Exp};
 use rand_pcg::Pcg64Mcg;
 use sim::fabric::{Fabric, Flow};
@@ -265,4 +268,33 @@ fn storage_has_a_queue_depth() {
     assert!(close(operations, 555e3), "{operations} a second");
     let rate = reads_a_second(&machine, 128, Bytes(144_000)) * 144_000.0;
     assert!(close(rate, 5.86 * f64::from(1 << 30)), "{rate} B/s");
+}
+
+/// A copy that the host encodes before it leaves pays the host's rate and then sends fewer bytes; two of them are
+/// encoded one after the other.
+#[test]
+fn encoding_on_the_host_comes_before_the_links() {
+    let mut case = Small { encoded: &["int8"], ..Small::default() }.case();
+    let (int8, native) = (FormatId::named("int8").unwrap(), case.model.blocks[0].native);
+    let rate = Bandwidth(1_000_000_000);
+    let mut machine = Machine::clone(&case.machine);
+    machine.host_codecs = vec![Codec { format: int8, encode: rate, decode: rate }];
+    case.machine = machine.into();
+    let mut world = case.world(false).unwrap();
+    let (from, to) =
+        (Form { tier: case.home, format: native }, Form { tier: fast(&case.machine), format: int8 });
+    let block = &case.model.blocks[0];
+    let encode = rate.time_for(block.bytes(native));
+    let transfer = upward(&case).transfer(block.bytes(int8));
+    let moves = [whole(&case, 0, from, to, int8), whole(&case, 1, from, to, int8)];
+    for (chunk, block) in moves.into_iter().zip([0, 1].map(BlockId)) {
+        let chunk = MoveChunk { block, ..chunk };
+        world.submit(Command::Move(MoveChunk { encode_at: EncodeAt::Source, ..chunk })).unwrap();
+    }
+    assert!(transfer < encode);
+    let mut done = Vec::new();
+    while let Some(event) = world.next_event().unwrap() {
+        done.extend(matches!(event.kind, EventKind::ChunkDone { .. }).then_some(event.at));
+    }
+    assert_eq!(done, [Time(0) + encode + transfer, Time(0) + encode + encode + transfer]);
 }

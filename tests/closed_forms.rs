@@ -298,3 +298,18 @@ fn encoding_on_the_host_comes_before_the_links() {
     }
     assert_eq!(done, [Time(0) + encode + transfer, Time(0) + encode + encode + transfer]);
 }
+
+#[test]
+fn a_format_is_made_on_the_cheaper_side_of_the_link() {
+    let side = |link| {
+        let case = Small { recode: &["int8"], drift_budget: 1.0, link, ..Small::default() }.case();
+        let entry = registry::lookup("lru").unwrap();
+        let orchestrator = case.orchestrator(entry, &[], false).unwrap();
+        let context = orchestrator.context();
+        let int8 = FormatId::named("int8").unwrap();
+        let route = context.costs.fetch(&context.ledger, BlockId(0), int8).unwrap();
+        assert_eq!(route.from.format, case.model.blocks[0].native);
+        route.encode_at
+    };
+    assert_eq!((side(0.5), side(50.0)), (EncodeAt::Source, EncodeAt::Destination));
+}

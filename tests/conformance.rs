@@ -85,6 +85,14 @@ fn a_drift_budget_in_bf16_int8_and_packed_bf16_is_spent_alike_in_both_worlds() {
 }
 
 #[test]
+fn formats_made_on_the_way_are_made_alike_in_both_worlds() {
+    // On a slow link the host encodes before it; on a fast one it would be done by the accelerator after it.
+    let on = |link| all_conform(&Small { recode: &["int8"], drift_budget: 1.0, link, ..Small::default() });
+    assert!(on(0.5).contains("int8"));
+    on(50.0);
+}
+
+#[test]
 fn an_mxfp4_model_is_served_alike_in_both_worlds() {
     let small =
         Small { family: "gpt_oss", experts: 16, selected: 4, slots: 24, link: 0.5, ..Small::default() };

@@ -22,6 +22,7 @@ pub(crate) struct Small {
     pub(crate) selected: u32,
     pub(crate) slots: u32,
     pub(crate) encoded: &'static [&'static str],
+    pub(crate) recode: &'static [&'static str],
     /// Percent.
     pub(crate) drift_budget: f64,
     pub(crate) tokens: u32,
@@ -48,6 +49,7 @@ impl Default for Small {
             selected: 2,
             slots: 10,
             encoded: &[],
+            recode: &[],
             drift_budget: 0.0,
             tokens: 60,
             traces: 3,
@@ -83,7 +85,7 @@ impl Small {
         let Small { family, hidden, width, layers, experts, selected, slots, drift_budget, .. } = self;
         let Small { tokens, traces, skew, stickiness, requests, link, engines, granularity, seed, .. } = self;
         let mxfp4 = if *family == "gpt_oss" { ", quantization_config: { quant_method: mxfp4 }" } else { "" };
-        let encoded = self.encoded.join(", ");
+        let (encoded, recode) = (self.encoded.join(", "), self.recode.join(", "));
         let slow = link / 2.0;
         format!(
             "name: small
@@ -102,12 +104,14 @@ machine:
   codecs:
     bf16_packed: {{ encode: 6 GB/s, decode: 5 GB/s }}
     int8: {{ encode: 30 GB/s, decode: 30 GB/s }}
+  host: {{ codecs: {{ int8: {{ encode: 8 GB/s, decode: 8 GB/s }} }} }}
 model: {{ model_type: {family}, hidden_size: {hidden}, intermediate_size: {width}, num_hidden_layers: {layers},
   num_local_experts: {experts}, num_experts_per_tok: {selected}, num_attention_heads: 2, num_key_value_heads: 1,
   head_dim: 16, vocab_size: 512, torch_dtype: bfloat16{mxfp4} }}
 memory: {{ hbm: {slots} slots }}
 kv: 1 KiB
 encoded: [{encoded}]
+recode: [{recode}]
 workload:
   routing: {{ zipf_markov: {{ tokens: {tokens}, traces: {traces}, skew: {skew}, stickiness: {stickiness}, coupling: 0.2 }} }}
   requests: {requests}

@@ -46,6 +46,7 @@ fn controller(case: &Case) -> Orchestrator {
         budgets: case.budgets.clone(),
         home: case.home,
         encoded: case.encoded.clone(),
+        recode: case.recode.clone(),
         guard: case.guard.clone(),
         max_batch: case.max_batch,
         prefill_chunk: case.prefill_chunk,

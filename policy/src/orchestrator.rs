@@ -56,6 +56,8 @@ pub struct Setup {
     pub home: TierId,
     /// Formats kept in the home tier beside the native one.
     pub encoded: Vec<FormatId>,
+    /// Formats that blocks may be coded into on their way, none of which is kept there.
+    pub recode: Vec<FormatId>,
     /// What the operator allows.
     pub guard: GuardSpec,
     /// Requests that run together, at most.
@@ -100,6 +102,7 @@ impl Orchestrator {
             budgets,
             home,
             encoded,
+            recode,
             guard,
             max_batch,
             prefill_chunk,
@@ -110,8 +113,14 @@ impl Orchestrator {
         let fast = machine.tiers_of(Class::Fast).next().ok_or(ControlError::NoFastTier)?;
         let mut formats: Vec<FormatId> = model.blocks.iter().map(|block| block.native).collect();
         formats.dedup();
-        formats
-            .extend(encoded.iter().copied().filter(|format| !formats.contains(format)).collect::<Vec<_>>());
+        formats.extend(
+            encoded
+                .iter()
+                .chain(&recode)
+                .copied()
+                .filter(|format| !formats.contains(format))
+                .collect::<Vec<_>>(),
+        );
         let ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, home, &encoded)?;
         let context = Context {
             ledger,

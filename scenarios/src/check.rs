@@ -52,6 +52,12 @@ pub(crate) static SCENARIO: Table = Table {
             "[int8, bf16_packed]",
             "Further formats in which the home tier holds every block",
         ),
+        Key::optional(
+            "recode",
+            List(&Name(format_names)),
+            "[int8]",
+            "Formats that blocks may be coded into on their way, with no copy kept below: by the host, or on arrival",
+        ),
         Key::optional("load", Map(&LOAD), "{ from: nvme }", "A cold start; left out, weights are in place"),
         Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
         Key::required("policy", Type::Policy, "predictive", "What decides which block lives where"),
@@ -122,6 +128,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         load,
         home: home.tier,
         encoded: home.encoded,
+        recode: home.recode,
         workload: workload?,
         policy: policy?,
         guard: guard?,
@@ -134,7 +141,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     report.is_clean().then_some(scenario)
 }
 
-/// Reads `home`, `encoded` and `load`.
+/// Reads `home`, `encoded`, `recode` and `load`.
 fn place(
     report: &mut Report,
     keys: &Keys<'_>,

@@ -4,6 +4,7 @@ use crate::diagnostics::{Report, Wrong};
 use crate::gguf;
 use crate::reader::Field;
 use crate::shape::shape;
+use crate::tree::Value;
 use policy::model::{Block, BlockKind, Layer};
 use policy::{BlockId, Bytes, FormatId, LayerId, Model};
 use serde::Serialize;
@@ -48,7 +49,8 @@ pub(crate) struct Imported {
 /// Reads a `config.json`, or the GGUF file that the key `gguf` names; reports what is missing.
 pub(crate) fn import(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Imported> {
     let fields = field.fields(report, "a config, or `gguf: model.gguf`")?;
-    if let Some(path) = fields.get(gguf::KEY) {
+    let given = |path: &Field<'_>| !matches!(path.node.value, Value::Null);
+    if let Some(path) = fields.get(gguf::KEY).filter(given) {
         let alone = fields.entries.len() == 1;
         if !alone {
             path.key_error(

@@ -1,4 +1,4 @@
-//! The keys of `memory`, `resident`, `kv`, `home`, `encoded` and `load`: what fits where, checked before a run starts.
+//! The keys of `memory`, `resident`, `kv`, `home`, `encoded`, `recode` and `load`: what fits where, checked before a run starts.
 
 use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::{AboveZero, Either, Fraction, Quantity, Slots, Text};
@@ -109,10 +109,11 @@ pub(crate) fn kv_reserve(
     Some(Bytes(request.saturating_mul(u64::from(batch))))
 }
 
-/// Where native copies live and which further formats are kept beside them.
+/// Where native copies live, which further formats are kept beside them, and into which blocks may be coded on their way.
 pub(crate) struct Home {
     pub(crate) tier: TierId,
     pub(crate) encoded: Vec<FormatId>,
+    pub(crate) recode: Vec<FormatId>,
 }
 
 /// What `home` and `encoded` are checked against.
@@ -123,9 +124,9 @@ pub(crate) struct Ground<'a> {
     pub(crate) sensitivity: Option<&'a Sensitivity>,
 }
 
-/// Reads `home`, `encoded` and `load` where there is nothing to check them against: only how they are written.
+/// Reads `home`, `encoded`, `recode` and `load` where there is nothing to check them against: only how they are written.
 pub(crate) fn unplaced(report: &mut Report, keys: &Keys<'_>) {
-    if let Some(field) = keys.get("encoded") {
+    for field in ["encoded", "recode"].into_iter().filter_map(|key| keys.get(key)) {
         for item in field.items() {
             item.read(report, format);
         }
@@ -138,7 +139,7 @@ pub(crate) fn unplaced(report: &mut Report, keys: &Keys<'_>) {
     }
 }
 
-/// Reads `home` and `encoded`.
+/// Reads `home`, `encoded` and `recode`.
 pub(crate) fn home(
     report: &mut Report,
     keys: &Keys<'_>,
@@ -148,7 +149,11 @@ pub(crate) fn home(
     let encoded_field = keys.get("encoded");
     let home_field = keys.get("home");
     let encoded = match &encoded_field {
-        Some(field) => encoded(report, field, ground)?,
+        Some(field) => formats(report, field, &[], ground)?,
+        None => vec![],
+    };
+    let recode = match keys.get("recode") {
+        Some(field) => formats(report, &field, &encoded, ground)?,
         None => vec![],
     };
     let blame = encoded_field.as_ref().or(home_field.as_ref()).unwrap_or(at);
@@ -169,7 +174,7 @@ pub(crate) fn home(
         }
         None => default_home(report, blame, &encoded, ground)?,
     };
-    let copies = ground.machine.tiers.len() * (1 + encoded.len());
+    let copies = ground.machine.tiers.len() * (1 + encoded.len() + recode.len());
     if copies > MAX_FORMS {
         let message = format!("{copies} kinds of copy: tiers times formats");
         blame.key_error(report, Wrong::new(message, format!("at most {MAX_FORMS}: fewer tiers, or formats")));
@@ -185,7 +190,7 @@ pub(crate) fn home(
         );
         return None;
     }
-    Some(Home { tier, encoded })
+    Some(Home { tier, encoded, recode })
 }
 
 /// Reads `load`: the tier that everything comes from.
@@ -241,11 +246,21 @@ fn default_home(
     found
 }
 
-fn encoded(report: &mut Report, field: &Field<'_>, ground: &Ground<'_>) -> Option<Vec<FormatId>> {
+/// Reads a list of formats that are of use, none of them among those `taken`.
+fn formats(
+    report: &mut Report,
+    field: &Field<'_>,
+    taken: &[FormatId],
+    ground: &Ground<'_>,
+) -> Option<Vec<FormatId>> {
     let mut formats = Vec::new();
     let mut whole = true;
     for item in field.items() {
         match item.read(report, format) {
+            Some(id) if taken.contains(&id) => {
+                item.error(report, Wrong::new("it is in `encoded`", "a format is kept, or made on the way"));
+                whole = false;
+            }
             Some(id) if formats.contains(&id) => {
                 item.error(report, Wrong::new("listed twice", "each format once"));
                 whole = false;

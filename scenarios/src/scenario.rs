@@ -29,6 +29,8 @@ pub struct Scenario {
     pub home: TierId,
     /// Further formats in which the home tier holds every block from the start.
     pub encoded: Vec<FormatId>,
+    /// Formats that blocks may be coded into on their way to the fast tier, with no copy kept below.
+    pub recode: Vec<FormatId>,
     /// The load.
     pub workload: Workload,
     /// The policy.

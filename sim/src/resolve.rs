@@ -56,6 +56,7 @@ impl Case {
             machine: Arc::new(scenario.machine.clone()),
             home: scenario.home,
             encoded: scenario.encoded.clone(),
+            recode: scenario.recode.clone(),
             guard: GuardSpec {
                 drift_budget: scenario.guard.drift_budget,
                 floors: scenario.guard.floors.clone(),

@@ -29,6 +29,8 @@ pub struct Case {
     pub home: TierId,
     /// Formats kept there beside the native one.
     pub encoded: Vec<FormatId>,
+    /// Formats that blocks may be coded into on their way.
+    pub recode: Vec<FormatId>,
     /// What the operator allows.
     pub guard: GuardSpec,
     /// Which blocks tokens need.
@@ -221,6 +223,7 @@ impl Case {
             budgets: self.budgets.clone(),
             home: self.home,
             encoded: self.encoded.clone(),
+            recode: self.recode.clone(),
             guard: self.guard.clone(),
             max_batch: self.max_batch,
             prefill_chunk: self.prefill_chunk,

@@ -10,7 +10,7 @@ use policy::registry::lookup;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Scenarios that between them have every key of the language.
-const EVERY_KEY: [&str; 3] = [
+const EVERY_KEY: [&str; 4] = [
     "
 name: every key
 machine:
@@ -59,6 +59,7 @@ resident: { activations: 1 GiB, fragmentation: 3 % }
 kv: 1 GiB
 home: dram
 encoded: [int8]
+recode: [int4_g32]
 load: { from: nvme }
 workload:
   routing: { zipf_markov: { tokens: 400, traces: 8, skew: 0.8, stickiness: 0.3, coupling: 0.3 } }
@@ -70,7 +71,9 @@ workload:
   prefill: { chunk: 256 }
 policy: { predictive: { ahead: 1 } }
 guard: { drift_budget: 1 %, window: 64, floors: { expert: int8, attention: bf16 } }
-sensitivity: { int8: { error: 0.01, upper: 2 %, source: a guess } }
+sensitivity:
+  int8: { error: 0.01, upper: 2 %, source: a guess }
+  int4_g32: { error: 0.1, upper: 0.2, source: a guess }
 slo: { ttft: 2 s, tpot: 50 ms, percentile: 99 }
 schedule: { chunk: 1 MiB, background_share: 50 %, spill_share: 0.1 }
 seed: 7
@@ -83,6 +86,13 @@ model: { model_type: llama, hidden_size: 4096, intermediate_size: 14336, num_hid
 workload:
   routing: { dense: { requests: 4, tokens: 256 } }
   requests: { closed: { batch: 2 } }
+policy: lru
+",
+    "
+name: a model from a GGUF file
+machine: h100-sxm
+model: { gguf: tests/gguf/qwen3moe-q4_k_m.gguf }
+workload: { routing: { zipf_markov: {} } }
 policy: lru
 ",
     "

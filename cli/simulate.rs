@@ -145,6 +145,12 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
             format!("{:.3} s, {} of step time", summary.stall_s(), percent(summary.stall_fraction)),
         ],
     ];
+    if summary.prompt_tokens > 0 {
+        rows.insert(2, ["prompt tokens".into(), format!("{} computed", summary.prompt_tokens)]);
+    }
+    if summary.load_s > 0.0 {
+        rows.insert(2, ["weights".into(), format!("loaded in {:.3} s", summary.load_s)]);
+    }
     let causes = summary.stall_ms_by_cause.iter().filter(|(_, ms)| **ms > 0.0);
     rows.extend(causes.map(|(cause, ms)| [format!("  {cause}"), format!("{:.3} s", ms / 1e3)]));
     let drift = format!(

@@ -87,16 +87,15 @@ impl Resources {
 
     /// How far all that grow can grow.
     fn level(&mut self) -> f64 {
-        // Slices of one length, and the least apart from the quotients: the divisions are done several at once.
-        let crossed = self.share.len();
-        let (left, growing) = (&self.left[..crossed], &self.growing[..crossed]);
-        for (place, share) in self.share.iter_mut().enumerate() {
+        let rooms = self.left.iter().zip(&self.growing);
+        let mut least = f64::INFINITY;
+        for (share, (&left, growing)) in self.share.iter_mut().zip(rooms) {
             // Without a branch: where nothing grows the share is infinite, even of nothing.
-            let left = if left[place] > f64::MIN_POSITIVE { left[place] } else { f64::MIN_POSITIVE };
-            *share = left / growing[place];
+            let left = if left > f64::MIN_POSITIVE { left } else { f64::MIN_POSITIVE };
+            *share = left / growing;
+            least = if *share < least { *share } else { least };
         }
-        let lesser = |least: f64, &share: &f64| if share < least { share } else { least };
-        self.share.iter().fold(f64::INFINITY, lesser)
+        least
     }
 
     /// Works out the rate where one class flows. The memories on its way are in its total, exactly; of the links, the

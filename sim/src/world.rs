@@ -350,7 +350,8 @@ impl Platform for World {
     fn next_event(&mut self) -> Result<Option<Event>, WorldError> {
         loop {
             // What leaves a link now only queues what follows from it, so it goes first.
-            let at = match (self.fabric.next_due(), self.queue.next_time()) {
+            let left = self.fabric.next_due();
+            let at = match (left, self.queue.next_time()) {
                 (None, None) => return Ok(None),
                 (Some(due), Some(next)) => due.min(next),
                 (due, next) => due.or(next).unwrap_or(LATEST),
@@ -361,7 +362,7 @@ impl Platform for World {
             self.now = at;
             self.memory.advance(at);
             self.ticks += 1;
-            if self.fabric.next_due() == Some(at) {
+            if left == Some(at) {
                 self.collect();
                 continue;
             }

@@ -30,13 +30,6 @@ pub(super) struct Use {
     pub(super) weight: f64,
 }
 
-impl Use {
-    /// What a number of flows take together, for each unit of rate.
-    pub(super) fn of(&self, flows: u64) -> f64 {
-        self.weight * flows as f64
-    }
-}
-
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Class {

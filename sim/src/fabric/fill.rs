@@ -12,11 +12,12 @@ const GROWS: u64 = 0;
 /// What flows share.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Resources {
+    /// First those that copies alone can fill.
     capacity: Vec<f64>,
     /// What the flows take of each, for each unit of rate.
     weight: Vec<f64>,
-    /// The memories that copies alone cannot fill.
-    ample: Vec<u16>,
+    /// How many copies alone can fill.
+    scarce: usize,
     /// The classes that cross each.
     crossing: Vec<Vec<u16>>,
     /// Of every class; as it last was where nothing flows.
@@ -30,17 +31,16 @@ pub(super) struct Resources {
 }
 
 impl Resources {
-    /// Resources that nothing crosses: what each can give, and whether copies alone can fill it.
-    pub(super) fn new(resources: impl Iterator<Item = (u64, bool)>) -> Resources {
-        let mut new = Resources::default();
-        for (index, (capacity, scarce)) in (0..).zip(resources) {
-            new.capacity.push(capacity as f64);
-            new.weight.push(0.0);
-            new.share.push(f64::INFINITY);
-            new.crossing.push(Vec::new());
-            new.ample.extend((!scarce).then_some(index));
+    /// Resources that nothing crosses, and what each can give: first those that copies alone can fill, `scarce` of them.
+    pub(super) fn new(capacity: Vec<u64>, scarce: usize) -> Resources {
+        Resources {
+            weight: vec![0.0; capacity.len()],
+            share: vec![f64::INFINITY; capacity.len()],
+            crossing: vec![Vec::new(); capacity.len()],
+            capacity: capacity.into_iter().map(|capacity| capacity as f64).collect(),
+            scarce,
+            ..Resources::default()
         }
-        new
     }
 
     /// Tells what a class crosses, in place of what it crossed before.
@@ -62,18 +62,19 @@ impl Resources {
 
     /// Flows go.
     pub(super) fn remove(&mut self, uses: &[Use], flows: u64) {
-        uses.iter().for_each(|used| self.weight[usize::from(used.resource)] -= used.of(flows));
+        uses.iter().for_each(|used| self.weight[usize::from(used.resource)] -= used.weight * flows as f64);
     }
 
     /// Works out the rate of a flow of each active class, in whole units, rounded down: no resource carries more than it
     /// can. Where no kernel reads, memories that copies alone cannot fill are left out, and so are caps: that of a path
     /// is what a resource on it gives, up to rounding.
     pub(super) fn fill(&mut self, classes: &[Class], active: &[u16], read: bool) {
-        self.left.clone_from(&self.capacity);
-        self.growing.clone_from(&self.weight);
-        if !read {
-            self.ample.iter().for_each(|&resource| self.growing[usize::from(resource)] = 0.0);
-        }
+        let crossed = if read { self.capacity.len() } else { self.scarce };
+        self.left.clear();
+        self.left.extend_from_slice(&self.capacity[..crossed]);
+        self.growing.clear();
+        self.growing.extend_from_slice(&self.weight[..crossed]);
+        self.share.resize(crossed, f64::INFINITY);
         active.iter().for_each(|&class| self.rates[usize::from(class)] = GROWS);
         let mut growing = active.len();
         while growing > 0 {
@@ -128,6 +129,7 @@ impl Resources {
     /// Stops the classes that cross a resource which is full at this level; how many.
     fn stop_full(&mut self, classes: &[Class], level: f64, read: bool) -> usize {
         let mut stopped = 0;
+        let whole = level as u64;
         for resource in 0..self.share.len() {
             if self.share[resource] != level {
                 continue;
@@ -136,7 +138,7 @@ impl Resources {
                 let index = self.crossing[resource][at];
                 if self.rates[usize::from(index)] == GROWS {
                     let class = &classes[usize::from(index)];
-                    self.stop(index, class, (level as u64).min(class.cap), read);
+                    self.stop(index, class, whole.min(class.cap), read);
                     stopped += 1;
                 }
             }
@@ -147,9 +149,10 @@ impl Resources {
     /// Gives the flows of a class their rate. Zero would never end: the least rate is the unit of the fixed point.
     fn stop(&mut self, index: u16, class: &Class, rate: u64, read: bool) {
         self.rates[usize::from(index)] = rate.max(GROWS + 1);
+        let (flows, rate) = (class.len() as f64, rate as f64);
         for used in class.uses(read) {
-            let (resource, weight) = (usize::from(used.resource), used.of(class.len()));
-            self.left[resource] -= weight * rate as f64;
+            let (resource, weight) = (usize::from(used.resource), used.weight * flows);
+            self.left[resource] -= weight * rate;
             self.growing[resource] -= weight;
         }
     }
@@ -181,7 +184,7 @@ mod tests {
             };
             let classes: Vec<Class> = asked.iter().map(class).collect();
             let active: Vec<u16> = (0..classes.len() as u16).collect();
-            let mut resources = Resources::new(capacity.iter().map(|&capacity| (capacity, true)));
+            let mut resources = Resources::new(capacity.clone(), capacity.len());
             for (index, class) in (0..).zip(&classes) {
                 resources.set_class(index, class.uses(true));
                 (0..class.len()).for_each(|_| resources.add(class.uses(true)));

@@ -11,6 +11,9 @@ use policy::{Bandwidth, Bytes, LinkId, Machine, Path, TierId, Time};
 struct Bus {
     capacity: u64,
     writing: f64,
+    /// Whether all links of the memory at once can fill it.
+    scarce: bool,
+    resource: u16,
 }
 
 /// What a read takes.
@@ -19,23 +22,32 @@ const READING: f64 = 1.0;
 const WEIGHT_STEPS: f64 = (1u64 << 30) as f64;
 
 impl Bus {
-    fn new(tier: &Tier) -> Bus {
-        let (read, write) = (fixed(tier.read), fixed(tier.write));
-        let writing = read as f64 / write as f64;
-        Bus { capacity: read, writing: libm::ceil(writing * WEIGHT_STEPS) / WEIGHT_STEPS }
+    /// The memories of a machine. As resources they come after its links, and the scarce ones first.
+    fn all(machine: &Machine) -> Vec<Bus> {
+        let tiers = (0..).map(TierId).zip(&machine.tiers);
+        let mut buses: Vec<Bus> = tiers.map(|(id, tier)| Bus::new(machine, id, tier)).collect();
+        let mut order: Vec<&mut Bus> = buses.iter_mut().collect();
+        order.sort_by_key(|bus| !bus.scarce);
+        for (place, bus) in order.into_iter().enumerate() {
+            bus.resource = (machine.links.len() + place) as u16;
+        }
+        buses
     }
 
-    /// Whether all links of the memory at once can fill it.
-    fn can_be_filled(&self, machine: &Machine, tier: TierId) -> bool {
+    fn new(machine: &Machine, id: TierId, tier: &Tier) -> Bus {
+        let (read, write) = (fixed(tier.read), fixed(tier.write));
+        let writing = read as f64 / write as f64;
+        let writing = libm::ceil(writing * WEIGHT_STEPS) / WEIGHT_STEPS;
         let demand = |link: &Link| {
-            let weight = match tier {
-                _ if link.from == tier => READING,
-                _ if link.to == tier => self.writing,
+            let weight = match id {
+                _ if link.from == id => READING,
+                _ if link.to == id => writing,
                 _ => 0.0,
             };
             fixed(link.rate.peak()) as f64 * weight
         };
-        machine.links.iter().map(demand).sum::<f64>() > self.capacity as f64
+        let scarce = machine.links.iter().map(demand).sum::<f64>() > read as f64;
+        Bus { capacity: read, writing, scarce, resource: 0 }
     }
 }
 
@@ -57,8 +69,8 @@ struct Reader {
 #[derive(Clone, Debug)]
 pub(super) struct Sharing {
     widths: Vec<Width>,
-    /// The read rates of memories.
-    reads: Vec<Bandwidth>,
+    /// The read rates of memories, and which resources they are.
+    memories: Vec<(Bandwidth, u16)>,
     /// Link directions, then memories.
     resources: Resources,
     /// One a path, then those of `readers`.
@@ -75,16 +87,17 @@ pub(super) struct Sharing {
 
 impl Sharing {
     pub(super) fn new(machine: &Machine, paths: &[Path]) -> Sharing {
-        let buses: Vec<Bus> = machine.tiers.iter().map(Bus::new).collect();
+        let buses = Bus::all(machine);
         let width = |link: &Link| {
             let alone = fixed(link.rate.peak());
             Width { alone, opposed: fixed(link.duplex).min(alone) }
         };
         let widths: Vec<Width> = machine.links.iter().map(width).collect();
-        let links = widths.iter().map(|width| (width.alone, true));
-        let memories = (0..).map(TierId).zip(&buses);
-        let memories = memories.map(|(tier, bus)| (bus.capacity, bus.can_be_filled(machine, tier)));
-        let mut resources = Resources::new(links.chain(memories));
+        let mut capacity: Vec<u64> = widths.iter().map(|width| width.alone).collect();
+        capacity.resize(widths.len() + buses.len(), 0);
+        buses.iter().for_each(|bus| capacity[usize::from(bus.resource)] = bus.capacity);
+        let scarce = widths.len() + buses.iter().filter(|bus| bus.scarce).count();
+        let mut resources = Resources::new(capacity, scarce);
         let classes: Vec<Class> = paths.iter().map(|path| class_of(machine, &buses, path)).collect();
         for (index, class) in (0..).zip(&classes) {
             resources.set_class(index, class.uses(true));
@@ -92,7 +105,7 @@ impl Sharing {
         Sharing {
             resources,
             widths,
-            reads: machine.tiers.iter().map(|tier| tier.read).collect(),
+            memories: machine.tiers.iter().zip(&buses).map(|(tier, bus)| (tier.read, bus.resource)).collect(),
             classes,
             readers: Vec::new(),
             paths: paths.len(),
@@ -110,8 +123,8 @@ impl Sharing {
         if let Some(place) = known {
             return (self.paths + place) as u16;
         }
-        let resource = (self.widths.len() + tier.index()) as u16;
-        let class = Class::new(most, self.reads[tier.index()], vec![Use { resource, weight: READING }], 1);
+        let (read, resource) = self.memories[tier.index()];
+        let class = Class::new(most, read, vec![Use { resource, weight: READING }], 1);
         let reader = Reader { tier, most };
         let place = idle().unwrap_or(self.readers.len());
         if place == self.readers.len() {
@@ -198,10 +211,8 @@ fn class_of(machine: &Machine, buses: &[Bus], path: &Path) -> Class {
     let through = path.links.iter().skip(1).map(|&link| machine.link(link).from);
     let passing = through.map(|tier| (tier, READING + bus(tier).writing));
     let ends = [(path.from, READING), (path.to, bus(path.to).writing)];
-    let memory =
-        |(tier, weight): (TierId, f64)| Use { resource: (machine.links.len() + tier.index()) as u16, weight };
-    let (scarce, ample): (Vec<_>, Vec<_>) =
-        passing.chain(ends).partition(|&(tier, _)| bus(tier).can_be_filled(machine, tier));
+    let memory = |(tier, weight): (TierId, f64)| Use { resource: bus(tier).resource, weight };
+    let (scarce, ample): (Vec<_>, Vec<_>) = passing.chain(ends).partition(|&(tier, _)| bus(tier).scarce);
     let mut uses: Vec<Use> = links.chain(scarce.into_iter().map(memory)).collect();
     let scarce = uses.len();
     uses.extend(ample.into_iter().map(memory));

@@ -67,12 +67,19 @@ impl Wheel {
 
     /// The first of the entries that are `live`.
     pub(super) fn first(&self, live: impl Fn(&Entry) -> bool) -> Option<&Entry> {
-        let order = (0..LEVELS * SLOTS).filter(|at| self.slots[at / SLOTS] >> (at % SLOTS) & 1 == 1);
-        order
-            .filter_map(|at| {
-                self.buckets[at].iter().filter(|entry| live(entry)).min_by_key(|entry| entry.key())
-            })
-            .next()
+        self.filled().find_map(|at| {
+            self.buckets[at].iter().filter(|entry| live(entry)).min_by_key(|entry| entry.key())
+        })
+    }
+
+    /// The slots that hold something, in order of time.
+    fn filled(&self) -> impl Iterator<Item = usize> {
+        let lowest = self.levels.trailing_zeros() as usize;
+        let levels = self.slots.iter().enumerate().skip(lowest);
+        levels.flat_map(|(level, &slots)| {
+            let left = std::iter::successors(Some(slots), |&left| Some(left & left.wrapping_sub(1)));
+            left.take_while(|&left| left != 0).map(move |left| level * SLOTS + left.trailing_zeros() as usize)
+        })
     }
 
     /// Keeps only the entries that are `live`.

@@ -57,6 +57,8 @@ pub struct Layer {
     pub resident: Bytes,
     /// Multiply-add operations times two for one token through those weights.
     pub flops_per_token: u64,
+    /// Multiply-add operations times two of attention for one token and one token that it looks at.
+    pub flops_per_pair: u64,
     /// Key-value cache bytes one token leaves in this layer.
     pub kv_per_token: Bytes,
     /// The attention window in tokens, if it is limited.

@@ -101,8 +101,8 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         Some(field) => caps(report, field, machine.as_ref()),
         None => Some(BTreeMap::new()),
     };
-    let batch = workload.as_ref().map(|workload| workload.requests.batch());
-    let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), batch);
+    let load = workload.as_ref().map(|load| (load.requests.batch(), load.prompt_tokens.unwrap_or(0)));
+    let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), load);
     let at = memory_field.as_ref().unwrap_or(&top);
     // Without the caps there is more room: what does not fit then never does.
     let uncapped = BTreeMap::new();

@@ -92,6 +92,8 @@ pub(crate) struct Weights {
 /// A layer that is put together.
 pub(crate) struct Part {
     pub(crate) resident: Resident,
+    /// Operations of attention for a token and one that it looks at.
+    pub(crate) flops_per_pair: u64,
     pub(crate) kv_per_token: Bytes,
     pub(crate) window: Option<u32>,
     pub(crate) blocks: Vec<(BlockKind, Weights)>,
@@ -132,6 +134,7 @@ impl Assembly {
         self.model.layers.push(Layer {
             resident: part.resident.bytes,
             flops_per_token: 2 * part.resident.multiplied,
+            flops_per_pair: part.flops_per_pair,
             kv_per_token: part.kv_per_token,
             window: part.window,
             first_block: BlockId(self.model.blocks.len() as u32),

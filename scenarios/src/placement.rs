@@ -93,18 +93,20 @@ fn cap(
     Some((name.to_owned(), cap))
 }
 
-/// Reads `kv`, or computes room for a batch of requests of [`CONTEXT_GUESS`] tokens.
+/// Reads `kv`, or computes room for a batch of requests of [`CONTEXT_GUESS`] tokens, or of their prompts if those are
+/// longer.
 pub(crate) fn kv_reserve(
     report: &mut Report,
     field: Option<Field<'_>>,
     model: Option<&Model>,
-    batch: Option<u32>,
+    load: Option<(u32, u32)>,
 ) -> Option<Bytes> {
     if let Some(field) = field {
         return field.read(report, size);
     }
-    let (model, batch) = (model?, batch?);
-    let tokens = |window: Option<u32>| u64::from(window.unwrap_or(CONTEXT_GUESS).min(CONTEXT_GUESS));
+    let (model, (batch, prompt)) = (model?, load?);
+    let context = prompt.max(CONTEXT_GUESS);
+    let tokens = |window: Option<u32>| u64::from(window.unwrap_or(context).min(context));
     let request: u64 = model.layers.iter().map(|layer| layer.kv_per_token.0 * tokens(layer.window)).sum();
     Some(Bytes(request.saturating_mul(u64::from(batch))))
 }

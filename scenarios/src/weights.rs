@@ -102,6 +102,7 @@ impl Shape {
         };
         Part {
             resident: kept.resident(self.linear, self.dtype),
+            flops_per_pair: self.flops_per_pair(),
             kv_per_token: self.kv_per_token(),
             window: self.windows[layer],
             blocks,
@@ -201,6 +202,14 @@ impl Shape {
                 bias + norm + if self.family.gpt_oss { self.heads } else { 0 }
             }
             Attention::Latent { query_rank, kv_rank, .. } => query_rank.unwrap_or(0) + kv_rank,
+        }
+    }
+
+    /// Queries times keys, and their weights times values.
+    fn flops_per_pair(&self) -> u64 {
+        match self.attention {
+            Attention::Grouped { head_dim, .. } => 4 * self.heads * head_dim,
+            Attention::Latent { nope, rope, value, .. } => 2 * self.heads * (nope + rope + value),
         }
     }
 

@@ -13,6 +13,10 @@ use std::path::PathBuf;
 
 /// What counts something: at least one, and 32 bits.
 pub(crate) const COUNT: Type = Whole(1, u32::MAX as u64);
+/// Requests to a model without a router: each is kept from the start.
+const MOST_REQUESTS: u64 = 10_000_000;
+/// Tokens of a prompt that is not recorded: more than any model's context.
+const MOST_PROMPT: u64 = 1 << 24;
 
 /// The keys of `workload`.
 pub(crate) static WORKLOAD: Table = Table {
@@ -37,7 +41,7 @@ pub(crate) static WORKLOAD: Table = Table {
         Key::optional("limit_tokens", Whole(1, u64::MAX), "1000", "Stop after so many decode steps"),
         Key::optional(
             "prompt_tokens",
-            COUNT,
+            Whole(1, MOST_PROMPT),
             "512",
             "The prompt's length, for requests whose trace does not say",
         ),
@@ -96,7 +100,7 @@ static DENSE: Table = Table {
     about: "Requests to a model without routed experts",
     open: false,
     keys: &[
-        Key::default("requests", COUNT, "4", "Requests in all"),
+        Key::default("requests", Whole(1, MOST_REQUESTS), "4", "Requests in all"),
         Key::default("tokens", COUNT, "256", "Output tokens of each"),
     ],
 };
@@ -136,7 +140,7 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
         0 => Err(Wrong::new("zero", "at least 1, or leave it out")),
         limit => Ok(limit),
     });
-    let prompt_tokens = keys.optional(report, "prompt_tokens", count);
+    let prompt_tokens = keys.optional(report, "prompt_tokens", at_most(MOST_PROMPT));
     let prefill = match keys.get("prefill") {
         Some(prefill) => read_prefill(report, &prefill).map(Some),
         None => Some(None),
@@ -213,9 +217,17 @@ fn zipf_markov(report: &mut Report, field: &Field<'_>) -> Option<ZipfMarkov> {
     Some(drawn)
 }
 
+/// A count that is bounded.
+fn at_most(most: u64) -> impl Fn(&str) -> Result<u32, Wrong> {
+    move |text| match count(text)? {
+        counted if u64::from(counted) <= most => Ok(counted),
+        _ => Err(Wrong::new(format!("{text} is too large"), format!("at most {most}"))),
+    }
+}
+
 fn dense(report: &mut Report, field: &Field<'_>) -> Option<Dense> {
     let keys = field.keys(report, &DENSE)?;
-    let requests = keys.or_default(report, "requests", count);
+    let requests = keys.or_default(report, "requests", at_most(MOST_REQUESTS));
     let tokens = keys.or_default(report, "tokens", count);
     let (requests, tokens) = (requests?, tokens?);
     if requests.checked_mul(tokens).is_none() {

@@ -104,6 +104,6 @@ fn routing_goes_with_the_model() {
     assert_eq!(routed.all()[0].hint.as_deref(), Some("write `{ dense: { requests: 4, tokens: 256 } }`"));
     let every = refused("", &[("workload.routing", "{ dense: {} }")]);
     assert!(every.starts_with("workload.routing.dense: the model routes tokens to experts"), "{every}");
-    let many = dense("{ dense: { requests: 4294967295, tokens: 2 } }").map(|_| ()).unwrap_err();
+    let many = dense("{ dense: { requests: 10000000, tokens: 4294967295 } }").map(|_| ()).unwrap_err();
     assert!(many.to_string().contains("at most 4294967295 tokens in all"), "{many}");
 }

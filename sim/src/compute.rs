@@ -30,15 +30,14 @@ impl Kernel {
         let (bytes, flops) = match part {
             Part::Mixer => {
                 let layer = model.layer(layer);
-                let seen = |slice: &Slice| {
-                    let context = u64::from(slice.cached) + u64::from(slice.tokens) - 1;
-                    layer.window.map_or(context, |window| {
-                        context.min(u64::from(window) + u64::from(slice.tokens) - 1)
-                    })
-                };
-                let cache = slices.iter().map(seen).sum::<u64>().saturating_mul(layer.kv_per_token.0);
+                let cache = slices.iter().map(|slice| seen(slice, layer.window)).sum::<u64>();
+                let pairs =
+                    slices.iter().map(|slice| looked_at(slice, layer.window)).fold(0, u64::saturating_add);
                 let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
-                (layer.resident + Bytes(cache), layer.flops_per_token.saturating_mul(tokens))
+                let flops = layer.flops_per_token.saturating_mul(tokens);
+                let attention = layer.flops_per_pair.saturating_mul(pairs);
+                let bytes = layer.resident + Bytes(cache.saturating_mul(layer.kv_per_token.0));
+                (bytes, flops.saturating_add(attention))
             }
             Part::Experts => {
                 let bytes = reads.iter().map(|read| sizes.bytes(read.block, read.form.format)).sum();
@@ -49,5 +48,40 @@ impl Kernel {
         };
         let flop_rate: FlopRate = machine.accelerator.flops;
         Kernel { bytes, operations: flop_rate.time_for(flops) }
+    }
+}
+
+/// Tokens of the cache that a slice reads: once, however many of its tokens look at them.
+fn seen(slice: &Slice, window: Option<u32>) -> u64 {
+    let (cached, tokens) = (u64::from(slice.cached), u64::from(slice.tokens));
+    let reach = window.map_or(u64::MAX, |window| u64::from(window) + tokens - 1);
+    (cached + tokens - 1).min(reach)
+}
+
+/// Pairs of a token and one it looks at: all before it and itself, or as many as its window has.
+fn looked_at(slice: &Slice, window: Option<u32>) -> u64 {
+    let (cached, tokens) = (u64::from(slice.cached), u64::from(slice.tokens));
+    let reach = window.map_or(u64::MAX, u64::from);
+    // Tokens whose window is not full yet see one more each.
+    let growing = reach.saturating_sub(cached).min(tokens);
+    let grown = growing.saturating_mul(2 * cached + growing + 1) / 2;
+    grown.saturating_add((tokens - growing).saturating_mul(reach))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::RequestId;
+
+    #[test]
+    fn a_token_looks_at_all_before_it_within_its_window() {
+        for window in [None, Some(1), Some(5), Some(8), Some(100)] {
+            for (cached, tokens) in [(0, 1), (0, 7), (3, 1), (3, 7), (20, 4)] {
+                let slice = Slice { request: RequestId(0), cached, tokens };
+                let one = |position: u32| u64::from((position + 1).min(window.unwrap_or(u32::MAX)));
+                let all: u64 = (cached..cached + tokens).map(one).sum();
+                assert_eq!(looked_at(&slice, window), all, "{window:?}, {slice:?}");
+            }
+        }
     }
 }

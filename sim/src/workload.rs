@@ -84,7 +84,11 @@ impl Workload {
                     (source.request(index).prompt_tokens.unwrap_or(prompt), source.tokens(index) as u32)
                 })
                 .collect(),
-            &Needs::Dense { requests, tokens } => vec![(prompt, tokens); requests as usize],
+            &Needs::Dense { requests, tokens } => {
+                // No more than the limit lets begin.
+                let most = limit.map_or(u64::MAX, |limit| limit.div_ceil(u64::from(tokens.max(1))));
+                vec![(prompt, tokens); u64::from(requests).min(most) as usize]
+            }
         };
         let rows_before = all.iter().scan(0, |sum, &(_, tokens)| {
             let before = *sum;

@@ -43,6 +43,7 @@ fn model() -> Model {
     let layer = Layer {
         resident: Bytes::ZERO,
         flops_per_token: 0,
+        flops_per_pair: 0,
         kv_per_token: Bytes::ZERO,
         window: None,
         first_block: BlockId(0),

@@ -267,6 +267,7 @@ impl Metadata<'_> {
         };
         Ok(Part {
             resident: tensors.resident(experts > 0),
+            flops_per_pair: self.flops_per_pair(layer)?,
             kv_per_token: self.kv_per_token(layer)?,
             window: self.window(layer)?,
             blocks,
@@ -274,13 +275,31 @@ impl Metadata<'_> {
         })
     }
 
+    fn heads(&self, layer: usize) -> Result<u64, ModelError> {
+        let heads = self.of_layer("attention.head_count", layer)?;
+        heads.ok_or_else(|| ModelError::Missing(self.key("attention.head_count")))
+    }
+
+    /// Queries times keys, and their weights times values. Latent attention has lengths of its own for that.
+    fn flops_per_pair(&self, layer: usize) -> Result<u64, ModelError> {
+        let heads = self.heads(layer)?;
+        let length = |latent, plain| match self.optional(latent, 1, WIDEST)? {
+            Some(length) => Ok(length),
+            None => match self.optional(plain, 1, WIDEST)? {
+                Some(length) => Ok(length),
+                None => Ok(self.required("embedding_length", 1, WIDEST)? / heads.max(1)),
+            },
+        };
+        let key = length("attention.key_length_mla", "attention.key_length")?;
+        Ok(2 * heads * (key + length("attention.value_length_mla", "attention.value_length")?))
+    }
+
     fn kv_per_token(&self, layer: usize) -> Result<Bytes, ModelError> {
         if let Some(rank) = self.optional("attention.kv_lora_rank", 1, WIDEST)? {
             let rope = self.required("rope.dimension_count", 0, WIDEST)?;
             return Ok(Bytes((rank + rope) * KV_BYTES));
         }
-        let heads = self.of_layer("attention.head_count", layer)?;
-        let heads = heads.ok_or_else(|| ModelError::Missing(self.key("attention.head_count")))?;
+        let heads = self.heads(layer)?;
         let kv_heads = self.of_layer("attention.head_count_kv", layer)?.unwrap_or(heads);
         let length = |suffix| match self.optional(suffix, 1, WIDEST)? {
             Some(length) => Ok(length),

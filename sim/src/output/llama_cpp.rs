@@ -9,9 +9,11 @@ use super::placement::{Placement, alternatives};
 use policy::model::BlockKind;
 use std::io::{self, Write};
 
-const TENSORS: [(BlockKind, &str); 2] = [
+const TENSORS: [(BlockKind, &str); 3] = [
     (BlockKind::Expert, r"ffn_(gate|up|down|gate_up)_exps\.weight"),
     (BlockKind::Dense, r"ffn_(gate|up|down)\.weight"),
+    // A layer that begins with attention's matrices is dense, and all of it is blocks.
+    (BlockKind::Attention, r"(attn_(q|k|v|qkv|output)|ffn_(gate|up|down))\.weight"),
 ];
 
 /// Comments, then the value of `-ot` on a line of its own; no such line where all layers fit.
@@ -38,6 +40,9 @@ pub(super) fn write(out: &mut dyn Write, placement: &Placement) -> io::Result<()
         .filter(|(layers, _)| !layers.is_empty())
         .map(|(layers, tensors)| format!(r"^blk\.({})\.{tensors}$=CPU", alternatives(&layers)))
         .collect();
+    if patterns.is_empty() && kept < placement.layers.len() {
+        return writeln!(out, "# Nothing here has a pattern: place whole layers with -ngl {kept}.");
+    }
     if patterns.is_empty() {
         return writeln!(out, "# Nothing is to be overridden: -ngl 999 is enough.");
     }

@@ -18,6 +18,7 @@ fn model(layers: &[u32]) -> Model {
         model.layers.push(Layer {
             resident: Bytes::ZERO,
             flops_per_token: 0,
+            flops_per_pair: 0,
             kv_per_token: Bytes::ZERO,
             window: None,
             first_block: BlockId(model.blocks.len() as u32),

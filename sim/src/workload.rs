@@ -102,7 +102,9 @@ impl Workload {
             let tokens = u64::from(tokens).min(left);
             if tokens > 0 {
                 left -= tokens;
-                requests.push(Request { at: None, context, tokens: tokens as u32 });
+                let tokens = tokens as u32;
+                // Positions are counted in 32 bits, whatever a trace says of its prompts.
+                requests.push(Request { at: None, context: context.min(u32::MAX - tokens), tokens });
             }
         }
         schedule(&mut requests, arrivals, seed);

@@ -32,6 +32,7 @@ impl Wheel {
     }
 
     /// Adds an entry, at `now` or later. No entry before `now` is held or will come.
+    #[inline]
     pub(super) fn push(&mut self, entry: Entry, now: u64) {
         if self.len == 0 {
             self.base = now;
@@ -94,11 +95,13 @@ impl Wheel {
         }
     }
 
+    #[inline]
     fn next(&self) -> (usize, usize) {
         let level = self.levels.trailing_zeros() as usize;
         (level, self.slots[level].trailing_zeros() as usize)
     }
 
+    #[inline]
     fn clear(&mut self, level: usize, slot: usize) {
         self.slots[level] &= !(1 << slot);
         if self.slots[level] == 0 {
@@ -106,6 +109,7 @@ impl Wheel {
         }
     }
 
+    #[inline]
     fn put(&mut self, entry: Entry) {
         let highest = 63 - (entry.time ^ self.base | 1).leading_zeros();
         let level = ((highest + 2) / 6) as usize;

@@ -1,9 +1,9 @@
 //! Reading the traces named on the command line.
 
 use crate::failure::Failure;
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
-use traces::{At, Format, Options, RoutingTrace, TraceError};
+use traces::{At, FORMATS, Format, Options, RoutingTrace, TraceError};
 
 /// Which traces to read, and how.
 #[derive(clap::Args)]
@@ -13,8 +13,8 @@ pub(crate) struct TraceFiles {
     paths: Vec<PathBuf>,
 
     /// The format of the traces [default: by content, then by extension]
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    input_format: Option<InputFormat>,
+    #[arg(long, value_name = "FORMAT", value_parser = formats())]
+    input_format: Option<Format>,
 
     /// Experts of each layer, where the file does not say [default: largest id + 1, as a power of two]
     #[arg(long, value_name = "N")]
@@ -33,25 +33,13 @@ pub(crate) struct TraceFiles {
     batch: Option<u32>,
 }
 
-/// [`Format`], as it is written.
-#[derive(Clone, Copy, ValueEnum)]
-enum InputFormat {
-    /// This project's binary format
-    Hrt,
-    /// NumPy arrays, experts.npy and offsets.npy
-    Npz,
-    /// token,layer,e0,e1,...
-    Csv,
-    /// One object for each (token, layer)
-    Jsonl,
-    /// Responses of vLLM or SGLang with routed experts, JSON or JSON lines
-    Responses,
-    /// layer_id,expert_ids, as forks of llama.cpp write it
-    ExpertCsv,
-    /// One object for each (batch, layer)
-    BatchJsonl,
-    /// Packed accesses of libCacheSim
-    OracleGeneral,
+/// Reads the name of a format; the table of formats says what each is.
+fn formats() -> impl TypedValueParser<Value = Format> {
+    let known = FORMATS.iter().map(|(name, _, about)| PossibleValue::new(*name).help(*about));
+    PossibleValuesParser::new(known).try_map(|written| {
+        let found = FORMATS.iter().find(|(name, ..)| *name == written);
+        found.map(|&(_, format, _)| format).ok_or("no such format")
+    })
 }
 
 impl TraceFiles {
@@ -66,7 +54,7 @@ impl TraceFiles {
             experts: self.experts,
             layers: self.layers,
             top_k: self.top_k,
-            format: self.input_format.map(Format::from),
+            format: self.input_format,
             ..Options::default()
         };
         let whole = read(paths, &options);
@@ -86,19 +74,4 @@ pub(crate) fn read(paths: &[PathBuf], options: &Options) -> Result<RoutingTrace,
         Some(At::Trace(index)) if index < paths.len() => error.in_file(&paths[index]),
         _ => error,
     })
-}
-
-impl From<InputFormat> for Format {
-    fn from(format: InputFormat) -> Format {
-        match format {
-            InputFormat::Hrt => Format::Hrt,
-            InputFormat::Npz => Format::Npz,
-            InputFormat::Csv => Format::Csv,
-            InputFormat::Jsonl => Format::Jsonl,
-            InputFormat::Responses => Format::Responses,
-            InputFormat::ExpertCsv => Format::ExpertCsv,
-            InputFormat::BatchJsonl => Format::BatchJsonl,
-            InputFormat::OracleGeneral => Format::OracleGeneral,
-        }
-    }
 }

@@ -98,7 +98,7 @@ pub struct Workload {
 /// Prompts are computed together with the requests that decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefill {
-    /// The most prompt tokens of one step.
+    /// The most tokens of one step, those of requests that decode included.
     pub chunk: u32,
 }
 

@@ -15,6 +15,8 @@ use std::path::PathBuf;
 pub(crate) const COUNT: Type = Whole(1, u32::MAX as u64);
 /// Requests to a model without a router: each is kept from the start.
 const MOST_REQUESTS: u64 = 10_000_000;
+/// Tokens of one step: each has a row of the routing at hand.
+const MOST_CHUNK: u64 = 1 << 20;
 /// Tokens of a prompt that is not recorded: more than any model's context.
 const MOST_PROMPT: u64 = 1 << 24;
 
@@ -58,7 +60,12 @@ static PREFILL: Table = Table {
     name: "prefill",
     about: "How prompts are computed, together with the requests that decode",
     open: false,
-    keys: &[Key::default("chunk", COUNT, "512", "The most prompt tokens of one step")],
+    keys: &[Key::default(
+        "chunk",
+        Whole(1, MOST_CHUNK),
+        "512",
+        "The most tokens of one step, those of requests that decode included",
+    )],
 };
 
 const ROUTINGS: &[Choice] = &[
@@ -157,7 +164,7 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
 }
 
 fn read_prefill(report: &mut Report, field: &Field<'_>) -> Option<Prefill> {
-    let chunk = field.keys(report, &PREFILL)?.or_default(report, "chunk", count)?;
+    let chunk = field.keys(report, &PREFILL)?.or_default(report, "chunk", at_most(MOST_CHUNK))?;
     Some(Prefill { chunk })
 }
 

@@ -53,6 +53,18 @@ pub enum Format {
     OracleGeneral,
 }
 
+/// Every format that can be read, by name, with what is in it.
+pub const FORMATS: [(&str, Format, &str); 8] = [
+    ("hrt", Format::Hrt, "This project's binary format"),
+    ("npz", Format::Npz, "NumPy arrays, experts.npy and offsets.npy"),
+    ("csv", Format::Csv, "token,layer,e0,e1,..."),
+    ("jsonl", Format::Jsonl, "One object for each (token, layer)"),
+    ("responses", Format::Responses, "Responses of vLLM or SGLang with routed experts, JSON or JSON lines"),
+    ("expert-csv", Format::ExpertCsv, "layer_id,expert_ids, as forks of llama.cpp write it"),
+    ("batch-jsonl", Format::BatchJsonl, "One object for each (batch, layer)"),
+    ("oracle-general", Format::OracleGeneral, "Packed accesses of libCacheSim"),
+];
+
 /// The bytes of a file and the name its only trace gets.
 pub(crate) struct Source<'a> {
     pub(crate) bytes: &'a [u8],

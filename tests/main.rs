@@ -2,6 +2,7 @@
 
 mod agreement;
 mod bad_input;
+mod beside_the_link;
 mod cli;
 mod closed_forms;
 mod conformance;

@@ -18,6 +18,10 @@ pub enum Action {
     Read,
     /// Expand a compressed fast copy the running step waits for.
     Expand,
+    /// Have the host compute a block where it is.
+    Host,
+    /// Leave a block out of the running step.
+    Skip,
     /// Replace a reduced fast copy by a better one before the step may use it.
     Upgrade,
     /// Fetch a block before it is asked for.

@@ -31,6 +31,8 @@ pub struct Scenario {
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way to the fast tier, with no copy kept below.
     pub recode: Vec<FormatId>,
+    /// Whether the host may compute blocks where they are; the machine can.
+    pub host_compute: bool,
     /// The load.
     pub workload: Workload,
     /// The policy.
@@ -91,6 +93,8 @@ pub struct Workload {
     pub limit_tokens: Option<u64>,
     /// The prompt's length, for requests whose trace does not say.
     pub prompt_tokens: Option<u32>,
+    /// How well routers are foreseen: for each number of layers ahead, the share of the blocks expected that are chosen.
+    pub lookahead: Vec<f64>,
     /// How prompts are computed; left out, they are in the cache already.
     pub prefill: Option<Prefill>,
 }

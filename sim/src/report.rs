@@ -50,6 +50,10 @@ pub struct Summary {
     pub speculations: u64,
     /// Those that a step asked for while they were under way.
     pub speculations_used: u64,
+    /// Demanded pairs that the host computed where they were.
+    pub hosted: u64,
+    /// Demanded pairs that were left out of their step.
+    pub skipped: u64,
     /// Waves beyond the first of a layer step.
     pub extra_waves: u64,
     /// Requests finished.
@@ -184,6 +188,8 @@ impl Summary {
             transitions: transitions(context.ledger.states().transitions()),
             speculations: tally.speculations,
             speculations_used: tally.speculations_used,
+            hosted: tally.hosted,
+            skipped: tally.skipped,
             extra_waves: tally.extra_waves,
             requests_completed: tally.requests.len() as u64,
             prompt_tokens: tally.prompt_tokens,

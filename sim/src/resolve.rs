@@ -57,6 +57,8 @@ impl Case {
             home: scenario.home,
             encoded: scenario.encoded.clone(),
             recode: scenario.recode.clone(),
+            host_compute: scenario.host_compute,
+            lookahead: workload.lookahead.clone(),
             guard: GuardSpec {
                 drift_budget: scenario.guard.drift_budget,
                 floors: scenario.guard.floors.clone(),

@@ -31,8 +31,12 @@ pub struct Case {
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way.
     pub recode: Vec<FormatId>,
+    /// Whether the host may compute blocks where they are.
+    pub host_compute: bool,
     /// What the operator allows.
     pub guard: GuardSpec,
+    /// How well routers are foreseen: for each number of layers ahead, the share of the blocks expected that are chosen.
+    pub lookahead: Vec<f64>,
     /// Which blocks tokens need.
     pub load: Load,
     /// Whether traces that repeat themselves are served too.
@@ -190,7 +194,8 @@ impl Case {
             self.arrivals,
             self.limit_tokens,
             self.seed,
-        );
+        )
+        .foreseen(&self.lookahead);
         let placement = Placement { home: self.home, encoded: &self.encoded, load_from: self.load_from };
         Ok(World::new(machine, model, placement, workload, timeline)?)
     }
@@ -224,6 +229,7 @@ impl Case {
             home: self.home,
             encoded: self.encoded.clone(),
             recode: self.recode.clone(),
+            host_compute: self.host_compute,
             guard: self.guard.clone(),
             max_batch: self.max_batch,
             prefill_chunk: self.prefill_chunk,

@@ -3,6 +3,7 @@
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::Routed;
 use crate::id::{BlockId, LayerId};
+use crate::record::Action;
 use crate::rule::{Keep, Rule};
 use crate::score::Terms;
 
@@ -42,8 +43,9 @@ impl<R: Rule + Send> Policy for Reactive<R> {
     /// Full precision only, by the quickest route.
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
         let native = context.model.block(proposal.block).native;
-        let moving = proposal.route.time.0 as f64;
-        (proposal.route.to.format == native).then(|| Terms { moving, ..Terms::default() }.sum())
+        let moving = proposal.wait().0 as f64;
+        let fetches = !matches!(proposal.action, Action::Host | Action::Skip);
+        (fetches && proposal.route.to.format == native).then(|| Terms { moving, ..Terms::default() }.sum())
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
@@ -63,8 +65,4 @@ impl<R: Rule + Send> Policy for Reactive<R> {
     fn lost(&mut self, _context: &Context, block: BlockId) {
         self.rule.remove(block.0);
     }
-
-    fn speculate(&mut self, _context: &Context, _proposals: &mut Vec<Proposal>) {}
-
-    fn step_done(&mut self, _context: &Context, _drift: f64) {}
 }

@@ -8,7 +8,7 @@ mod params;
 
 use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
-use crate::control::{Context, Policy, Proposal, Victim};
+use crate::control::{Context, Policy, Proposal, StepWork, Victim};
 use crate::event::{Form, MoveClass, Routed};
 use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
@@ -268,6 +268,8 @@ impl Predictive {
             action: Action::Speculate,
             route,
             class: MoveClass::Speculation,
+            work: StepWork::default(),
+            tokens: 0,
             gate_squared: 0.0,
             layer_drift: 0.0,
             observations,
@@ -304,6 +306,9 @@ impl Policy for Predictive {
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
         let block = proposal.block;
         let route = proposal.route;
+        if proposal.action == Action::Skip {
+            return None;
+        }
         let error = self.usable(context, block, route.to.format)?;
         let next = self.next_use(context, block);
         let inputs = self.settings.inputs;
@@ -314,14 +319,15 @@ impl Policy for Predictive {
         let saves = (self.refetch(context, block) - expand - later_drift).max(0.0);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
         let holding = next.holding(saves, self.memory_price, bytes, self.settings.horizon);
-        let kept = proposal.action != Action::Read && holding.worth() > 0.0;
+        let stays = matches!(proposal.action, Action::Read | Action::Host);
+        let kept = !stays && holding.worth() > 0.0;
         let (saved, memory) = if kept { (holding.saved, holding.rent) } else { (0.0, 0.0) };
         Some(
             Terms {
                 probability: next.p,
                 next_use: next.tokens(),
                 saved,
-                moving: if inputs.costs { route.time.0 as f64 } else { FLAT_COST },
+                moving: if inputs.costs { proposal.wait().0 as f64 } else { FLAT_COST },
                 decode: if inputs.costs { expand } else { 0.0 },
                 drift: price * proposal.gate_squared,
                 memory,

@@ -39,7 +39,9 @@ machine:
       duplex: { forward: 3 GB/s, backward: 3 GB/s }
   accelerator: { flops: 700 TFLOP/s, read: 2800 GB/s, launch: 3 us }
   codecs: { int8: { encode: 1 TB/s, decode: 1 TB/s }, bf16_packed: { encode: 400 GB/s, decode: 400 GB/s } }
-  host: { codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } } }
+  host:
+    codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } }
+    compute: { flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us }
 model:
   model_type: mixtral
   hidden_size: 4096
@@ -60,6 +62,7 @@ kv: 1 GiB
 home: dram
 encoded: [int8]
 recode: [int4_g32]
+host_compute: false
 load: { from: nvme }
 workload:
   routing: { zipf_markov: { tokens: 400, traces: 8, skew: 0.8, stickiness: 0.3, coupling: 0.3 } }
@@ -68,6 +71,7 @@ workload:
   include_repetition: true
   limit_tokens: 100
   prompt_tokens: 512
+  lookahead: [90 %, 80 %]
   prefill: { chunk: 256 }
 policy: { predictive: { ahead: 1 } }
 guard: { drift_budget: 1 %, window: 64, floors: { expert: int8, attention: bf16 } }

@@ -1,5 +1,6 @@
 //! How a command ends when it does not end well.
 
+use policy::orchestrator::ControlError;
 use scenarios::Diagnostics;
 use sim::RunFailure;
 use std::error::Error;
@@ -51,9 +52,10 @@ impl Failure {
 }
 
 impl From<RunFailure> for Failure {
-    /// What keeps a run from beginning is in the input.
+    /// What keeps a run from beginning is in the input, and so is a script that fails.
     fn from(failure: RunFailure) -> Failure {
         match failure {
+            RunFailure::Control(ControlError::Policy(_)) => Failure::refused(failure),
             RunFailure::Control(_) | RunFailure::World(_) => Failure::failed(failure),
             _ => Failure::refused(failure),
         }

@@ -15,6 +15,7 @@ mod promises;
 mod published;
 mod readme;
 mod reference;
+mod script;
 mod serving;
 mod small;
 mod starved;

@@ -126,6 +126,11 @@ pub trait Policy: Send {
     /// A token step is complete; `drift` is its drift at the upper bound.
     fn step_done(&mut self, _context: &Context, _drift: f64) {}
 
+    /// Why the policy cannot go on, if it cannot: the run ends.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
     /// A request has all its tokens.
     fn request_done(&mut self, _context: &Context, _request: RequestId) {}
 }

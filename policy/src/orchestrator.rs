@@ -38,6 +38,9 @@ pub enum ControlError {
     /// A change that the ledger refused.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The policy gave up.
+    #[error("{0}")]
+    Policy(String),
     /// An event that does not belong to what is being run.
     #[error("the platform reported {0}, which nothing was waiting for")]
     Unexpected(&'static str),
@@ -193,6 +196,9 @@ impl Orchestrator {
                 let whole = self.context.machine.tier(tier).capacity;
                 self.context.ledger.set_capacity(tier, whole.saturating_sub(reserved));
             }
+        }
+        if let Some(failure) = self.policy.failure() {
+            return Err(ControlError::Policy(failure));
         }
         self.schedule.dispatch(event.at, &mut self.context.ledger, &mut self.commands)?;
         commands.append(&mut self.commands);

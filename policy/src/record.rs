@@ -32,6 +32,23 @@ pub enum Action {
     Cancel,
 }
 
+impl Action {
+    /// The action's name in logs and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Fetch => "fetch",
+            Action::Read => "read",
+            Action::Expand => "expand",
+            Action::Host => "host",
+            Action::Skip => "skip",
+            Action::Upgrade => "upgrade",
+            Action::Speculate => "speculate",
+            Action::Evict => "evict",
+            Action::Cancel => "cancel",
+        }
+    }
+}
+
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {

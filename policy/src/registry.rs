@@ -3,13 +3,23 @@
 use crate::control::Policy;
 use crate::demand::Demands;
 use crate::model::Model;
-use crate::policies::{belady, lfru, lfu, lru, predictive, sieve, static_set};
+use crate::policies::script::Script;
+use crate::policies::{belady, lfru, lfu, lru, predictive, script, sieve, static_set};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The policies, in the order they are listed.
-static REGISTRY: &[Entry] =
-    &[lru::ENTRY, lfu::ENTRY, lfru::ENTRY, sieve::ENTRY, static_set::ENTRY, predictive::ENTRY, belady::ENTRY];
+static REGISTRY: &[Entry] = &[
+    lru::ENTRY,
+    lfu::ENTRY,
+    lfru::ENTRY,
+    sieve::ENTRY,
+    static_set::ENTRY,
+    predictive::ENTRY,
+    script::ENTRY,
+    belady::ENTRY,
+];
 
 /// Runs a policy over a trace without time.
 pub type Replay = fn(&ReplayInput) -> Result<ReplayResult, ReplayError>;
@@ -30,6 +40,8 @@ pub struct SimulateInput<'a> {
     pub fit: Option<&'a Demands>,
     /// Every demand of the run, for a policy that knows the future.
     pub future: Option<&'a Demands>,
+    /// What a scripted policy runs.
+    pub script: Option<&'a Arc<Script>>,
     /// The values of the policy's parameters, in the order of its registry entry.
     pub params: &'a [f64],
 }
@@ -54,6 +66,9 @@ pub enum SimulateError {
         "this policy knows the future, which only exists where requests do not depend on time; use `requests: {{ closed: {{ batch: ... }} }}`"
     )]
     NoFuture,
+    /// It runs a script, and has none.
+    #[error("this policy runs a script and has none; write `policy: {{ script: my.rhai }}`")]
+    NoScript,
     /// What replay would say of the same input.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -76,6 +91,8 @@ pub struct Entry {
     pub clairvoyant: bool,
     /// Whether it learns from another trace beforehand.
     pub fitted: bool,
+    /// Whether it runs a script.
+    pub scripted: bool,
 }
 
 /// A number that changes what a policy does.
@@ -235,7 +252,7 @@ mod tests {
         assert_eq!(lookup("clairvoyant").unwrap_err().meant, None);
         assert_eq!(
             lookup("seive").unwrap_err().to_string(),
-            "unknown policy `seive`, did you mean `sieve`?; there are lru, lfu, lfru, sieve, static, predictive, belady"
+            "unknown policy `seive`, did you mean `sieve`?; there are lru, lfu, lfru, sieve, static, predictive, script, belady"
         );
     }
 

@@ -35,7 +35,7 @@ pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
 pub use scenario::{
     Cap, Dense, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, Requests, Resident, Routing,
-    Scenario, Schedule, Slo, Workload, ZipfMarkov,
+    Scenario, Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

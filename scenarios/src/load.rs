@@ -6,7 +6,7 @@ use crate::diagnostics::{Diagnostics, Report, Wrong, one_of};
 use crate::include::{Chain, Origin, follow, on_base, resolve};
 use crate::overrides::set;
 use crate::reader::Field;
-use crate::scenario::{PolicyCheck, Scenario};
+use crate::scenario::{PolicyCheck, Scenario, ScriptFile};
 use crate::tree::{Node, Value, parse};
 use crate::variables::expand;
 use std::fs::File;
@@ -130,6 +130,18 @@ pub(crate) fn existing_file(report: &mut Report, field: &Field<'_>) -> Option<Pa
     };
     field.error(report, Wrong::new(format!("no file at {}", path.display()), hint));
     None
+}
+
+/// Reads a file of text that a field names.
+pub(crate) fn existing_text(report: &mut Report, field: &Field<'_>) -> Option<ScriptFile> {
+    let path = existing_file(report, field)?;
+    match read(&path) {
+        Ok(text) => Some(ScriptFile { path, text }),
+        Err(Unread { message, .. }) => {
+            field.error(report, Wrong::new(message, "a text file"));
+            None
+        }
+    }
 }
 
 /// A path starts at a variable of the environment, or at the folder of the file it is written in.

@@ -174,6 +174,17 @@ pub struct PolicyChoice {
     pub name: String,
     /// Its parameters; those left out have the registry's defaults.
     pub params: BTreeMap<String, f64>,
+    /// The script it runs, if one is named.
+    pub script: Option<ScriptFile>,
+}
+
+/// A script, as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptFile {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// What it says.
+    pub text: String,
 }
 
 /// What the policy registry has against a choice.
@@ -187,8 +198,8 @@ pub struct PolicyComplaint {
     pub hint: Option<String>,
 }
 
-/// Asks the policy registry whether it knows a name and its parameters.
-pub type PolicyCheck<'a> = &'a dyn Fn(&str, &BTreeMap<String, f64>) -> Result<(), PolicyComplaint>;
+/// Asks the policy registry whether it knows a policy, its parameters and its script.
+pub type PolicyCheck<'a> = &'a dyn Fn(&PolicyChoice) -> Result<(), PolicyComplaint>;
 
 /// The bound on the change of output.
 #[derive(Clone, Debug, PartialEq)]

@@ -18,7 +18,7 @@ const DENSE_MODEL: &str = "{ model_type: llama, hidden_size: 4096, intermediate_
 fn load(extra: &str, overrides: &[(&str, &str)]) -> Result<Scenario, Diagnostics> {
     let overrides: Vec<_> =
         overrides.iter().map(|(path, value)| (path.to_string(), value.to_string())).collect();
-    scenarios::load_text("keys.yaml", &format!("{MIXTURE}{extra}"), &overrides, &|_, _| Ok(()))
+    scenarios::load_text("keys.yaml", &format!("{MIXTURE}{extra}"), &overrides, &|_| Ok(()))
 }
 
 fn loaded(extra: &str, overrides: &[(&str, &str)]) -> Scenario {

@@ -3,10 +3,11 @@
 use crate::simulate::{Case, Load, RunFailure};
 use crate::workload::Arrivals;
 use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
+use policy::policies::script::{Script, ScriptError};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
 use policy::schedule::Pace;
 use policy::{Bytes, TierId};
-use scenarios::{Dense, PolicyComplaint, Requests, Routing, Scenario, ZipfMarkov};
+use scenarios::{Dense, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario, ScriptFile, ZipfMarkov};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ impl Case {
             Requests::Closed { batch } => (Arrivals::Closed { clients: batch }, batch),
             Requests::Poisson { rate, batch } => (Arrivals::Poisson { rate: rate.per_second() }, batch),
         };
+        let script = scenario.policy.script.as_ref().map(read_script).transpose()?;
         let tiers = (0..scenario.machine.tiers.len() as u8).map(TierId);
         let fast = scenario.fast();
         let floor = scenario.resident_floor();
@@ -67,6 +69,7 @@ impl Case {
             load,
             include_repetition: workload.include_repetition,
             fit: fit.map(Arc::new),
+            script: script.map(Arc::new),
             arrivals,
             max_batch: max_batch as usize,
             prompt_tokens: workload.prompt_tokens.unwrap_or(0),
@@ -111,12 +114,38 @@ fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<Routi
     .map_err(RunFailure::Generated)
 }
 
-/// The registry's word on a policy and its parameters, in the form the scenario language asks for.
+/// The registry's word on a policy, its parameters and its script, in the form the scenario language asks for.
 ///
 /// # Errors
 /// What is wrong, and what would be right.
-pub fn check_policy(name: &str, params: &BTreeMap<String, f64>) -> Result<(), PolicyComplaint> {
-    resolve_policy(name, params).map(drop)
+pub fn check_policy(choice: &PolicyChoice) -> Result<(), PolicyComplaint> {
+    let (entry, _) = resolve_policy(&choice.name, &choice.params)?;
+    let complaint =
+        |message: String, hint: &str| PolicyComplaint { key: None, message, hint: Some(hint.to_owned()) };
+    match &choice.script {
+        None if entry.scripted => {
+            let message = format!("`{}` runs a script, and none is named", entry.name);
+            Err(complaint(message, "write `policy: { script: my.rhai }`"))
+        }
+        Some(_) if !entry.scripted => {
+            let message = format!("`{}` runs no script", entry.name);
+            Err(complaint(
+                message,
+                "its parameters, such as `{ name: { parameter: 1 } }`, or `{ script: my.rhai }`",
+            ))
+        }
+        Some(script) => match read_script(script) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(complaint(error.to_string(), "see `hotset policies --script` for what a script defines"))
+            }
+        },
+        None => Ok(()),
+    }
+}
+
+fn read_script(file: &ScriptFile) -> Result<Script, ScriptError> {
+    Script::read(&file.path.display().to_string(), &file.text)
 }
 
 /// The entry and the parameter values of a policy.

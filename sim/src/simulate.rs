@@ -6,6 +6,7 @@ use policy::event::{Command, Event, EventKind, Platform};
 use policy::guard::GuardSpec;
 use policy::machine::Class;
 use policy::orchestrator::{ControlError, RunError, Setup};
+use policy::policies::script::{Script, ScriptError};
 use policy::record::Decision;
 use policy::registry::{Entry, SimulateError, SimulateInput, registry};
 use policy::schedule::Pace;
@@ -43,6 +44,8 @@ pub struct Case {
     pub include_repetition: bool,
     /// What fitted policies may learn from.
     pub fit: Option<Arc<RoutingTrace>>,
+    /// What a scripted policy runs.
+    pub script: Option<Arc<Script>>,
     /// When requests come in.
     pub arrivals: Arrivals,
     /// Requests that run together, at most.
@@ -127,6 +130,9 @@ pub enum RunFailure {
         /// Why.
         source: SimulateError,
     },
+    /// The policy's script cannot be read.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
     /// The controller could not go on.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -218,6 +224,7 @@ impl Case {
             largest_demand: self.largest_demand(),
             fit: fit.as_ref(),
             future: future.as_ref(),
+            script: self.script.as_ref(),
             params,
         };
         let failed = |source| RunFailure::Policy { policy: entry.name, source };

@@ -8,6 +8,7 @@ mod lists;
 pub mod lru;
 pub mod predictive;
 pub mod reactive;
+pub mod script;
 pub mod sieve;
 pub mod static_set;
 

@@ -26,6 +26,7 @@ pub const ENTRY: Entry = Entry {
     simulate: Some(simulate),
     clairvoyant: false,
     fitted: false,
+    scripted: false,
 };
 
 /// Layers ahead that are predicted apart from the whole token, speculated on or not. More cost time and gain nothing:

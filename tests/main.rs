@@ -2,6 +2,7 @@
 
 mod agreement;
 mod bad_input;
+mod bound;
 mod cli;
 mod closed_forms;
 mod conformance;

@@ -1,5 +1,6 @@
 //! The discrete-event world: links, memory and compute in virtual time, driven by the same controller as real hardware.
 
+pub mod bound;
 pub mod compare;
 pub mod compute;
 pub mod fabric;

@@ -4,6 +4,7 @@ pub mod bound;
 pub mod compare;
 pub mod compute;
 pub mod fabric;
+pub mod levers;
 pub mod memory;
 pub mod output;
 pub mod queue;

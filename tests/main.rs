@@ -3,6 +3,7 @@
 mod agreement;
 mod bad_input;
 mod beside_the_link;
+mod bound;
 mod cli;
 mod closed_forms;
 mod conformance;

@@ -1,6 +1,7 @@
 //! Policies side by side on one scenario: means over seeds with confidence intervals, ranks, regret, and the bound.
 
-use crate::report::{Summary, stall_bound_s};
+use crate::bound::stall_bound;
+use crate::report::Summary;
 use crate::simulate::{Case, Keep, Outcome, RunFailure};
 use indexmap::IndexMap;
 use policy::registry::Entry;
@@ -54,7 +55,7 @@ pub struct Compared {
     /// Each metric over the seeds.
     #[serde(flatten)]
     pub metrics: IndexMap<&'static str, Estimate>,
-    /// The least mean stall any policy could have, in seconds, with every block at full precision.
+    /// No policy has a smaller mean stall than this, in seconds.
     pub stall_bound_s: f64,
     /// Mean stall beyond the best policy's, as a share of it; null for a policy that knows the future.
     pub regret: Option<f64>,
@@ -93,15 +94,7 @@ pub fn compare(
     contenders: &[Contender],
     done: impl Fn() + Sync,
 ) -> Result<Vec<Compared>, RunFailure> {
-    let bound_of = |case: &Case| -> Result<f64, RunFailure> {
-        let belady =
-            policy::registry::registry().iter().find(|entry| entry.clairvoyant && entry.simulate.is_some());
-        let closed = matches!(case.arrivals, crate::workload::Arrivals::Closed { .. });
-        match belady.filter(|_| closed) {
-            Some(entry) => Ok(stall_bound_s(case, &case.run(entry, &[], Keep::default(), |_| {})?)),
-            None => Ok(0.0),
-        }
-    };
+    let bound_of = |case: &Case| stall_bound(case).map(|bound| bound.unwrap_or_default().stall_s);
     let jobs: Vec<(usize, usize)> =
         (0..=contenders.len()).flat_map(|c| (0..cases.len()).map(move |s| (c, s))).collect();
     let results: Vec<Result<Run, RunFailure>> = jobs

@@ -1,8 +1,10 @@
 //! The discrete-event world: links, memory and compute in virtual time, driven by the same controller as real hardware.
 
+pub mod bound;
 pub mod compare;
 pub mod compute;
 pub mod fabric;
+pub mod levers;
 pub mod memory;
 pub mod output;
 pub mod queue;

@@ -6,7 +6,7 @@ use policy::machine::Class;
 use policy::state::STATES;
 use policy::tally::{CAUSES, RequestTimes};
 use policy::veto::REASONS;
-use policy::{Nanos, Paths, TierId};
+use policy::{Nanos, TierId};
 use serde::Serialize;
 
 /// What a run gave. Times are in milliseconds, sizes in bytes; percentiles are linear between ranks.
@@ -212,24 +212,6 @@ impl Summary {
     pub fn stall_s(&self) -> f64 {
         self.stall_ms_by_cause.values().sum::<f64>() / 1e3
     }
-}
-
-/// The least stall any policy could have with every block at full precision: the fewest fetches (Belady's misses, each of
-/// the fewest bytes that lose nothing, over an idle link) less all the compute that could hide them. No order of moves
-/// does better, because fetching early never makes fewer fetches.
-pub fn stall_bound_s(case: &Case, clairvoyant: &Outcome) -> f64 {
-    let tally = clairvoyant.orchestrator.tally();
-    let fast = case.machine.tiers_of(Class::Fast).next();
-    let paths = Paths::new(&case.machine);
-    let path = fast.and_then(|fast| paths.between(case.home, fast));
-    let fewest = |block: &policy::model::Block| {
-        let lossless = case.encoded.iter().filter(|format| format.keeps(block.native));
-        lossless.map(|&format| block.bytes(format)).chain([block.bytes(block.native)]).min()
-    };
-    let bytes = case.model.blocks.iter().filter_map(fewest).min().unwrap_or_default();
-    let busy = path.map_or(0.0, |path| path.busy(bytes).as_secs_f64());
-    let misses = (tally.demanded - tally.hits()) as f64;
-    (misses * busy - clairvoyant.world.compute_time().as_secs_f64()).max(0.0)
 }
 
 pub(crate) fn ratio(part: f64, whole: f64) -> f64 {

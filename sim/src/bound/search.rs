@@ -1,0 +1,70 @@
+//! Good prices: whole ones for memory and link time, and by turns the price of drift that goes with them.
+
+use super::dual::Prices;
+use super::program::{Choice, NEVER, Program, Use};
+use super::whole::{self, Stretch};
+
+/// Turns in which the bound grows by less than this share of itself are the last.
+const WORTH_A_TURN: f64 = 1e-4;
+/// The most turns: each takes a second for four million uses.
+const TURNS: u32 = 8;
+
+/// The most stall that the prices found prove, in nanoseconds.
+pub(super) fn stall(program: &Program) -> f64 {
+    let ratio = |choice: &Choice| choice.load / choice.held;
+    let ratios = || program.kinds.iter().flatten().map(ratio);
+    let (least, most) = (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max));
+    let prices: &[f64] = if least < most { &[most, least] } else { &[most] };
+    prices.iter().map(|&price| with_points(program, price)).fold(0.0, f64::max)
+}
+
+/// The same, where a point costs so much.
+fn with_points(program: &Program, price: f64) -> f64 {
+    let mut prices = Prices::zero(program);
+    let mut best = 0f64;
+    for _ in 0..TURNS {
+        set_whole(program, &mut prices, price);
+        let proved = prices.prove(program);
+        let enough = proved <= best * (1.0 + WORTH_A_TURN);
+        best = best.max(proved);
+        if enough || !program.chooses() {
+            break;
+        }
+    }
+    best
+}
+
+/// The best whole prices for memory and link time at the present price of drift.
+fn set_whole(program: &Program, prices: &mut Prices, price: f64) {
+    let mut cost = vec![price; program.steps()];
+    let mut stretches = Vec::with_capacity(program.uses.len());
+    let mut begin = 0;
+    for (&end, &drift) in program.rounds.iter().zip(&prices.drift) {
+        for used in &program.uses[begin..end] {
+            let least = |of: &dyn Fn(&Choice) -> f64| {
+                let costs = program
+                    .choices(used)
+                    .iter()
+                    .map(|choice| of(choice) + drift * f64::from(used.weight) * choice.error);
+                costs.fold(f64::INFINITY, f64::min)
+            };
+            let loaded = least(&|choice| choice.load);
+            if program.whole[used.step as usize] {
+                cost[used.step as usize] -= least(&|choice| choice.load + price * choice.read) - loaded;
+            }
+            stretches.push(stretch(used, loaded - least(&|_| 0.0)));
+        }
+        begin = end;
+    }
+    let whole = whole::best(&stretches, &program.free, &cost);
+    prices.memory.fill(0.0);
+    prices.link.fill(0.0);
+    whole.points.iter().for_each(|&point| prices.memory[point] = price);
+    whole.spans.into_iter().for_each(|span| prices.link[span].fill(1.0));
+}
+
+fn stretch(used: &Use, worth: f64) -> Stretch {
+    let first = used.previous == NEVER;
+    let from = if first { 0 } else { used.previous + 1 };
+    Stretch { from, slot: used.step, worth, first }
+}

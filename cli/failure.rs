@@ -2,6 +2,7 @@
 
 use scenarios::Diagnostics;
 use sim::RunFailure;
+use sim::experiment::ExperimentError;
 use std::error::Error;
 use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
@@ -56,6 +57,18 @@ impl From<RunFailure> for Failure {
         match failure {
             RunFailure::Control(_) | RunFailure::World(_) => Failure::failed(failure),
             _ => Failure::refused(failure),
+        }
+    }
+}
+
+impl From<ExperimentError> for Failure {
+    fn from(error: ExperimentError) -> Failure {
+        match &error {
+            ExperimentError::Run { source: RunFailure::Control(_) | RunFailure::World(_), .. } => {
+                Failure::failed(error)
+            }
+            ExperimentError::Run { .. } => Failure::refused(error),
+            ExperimentError::Journal(_) => Failure::failed(error),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The arguments by which every command names a scenario, and what becomes of them.
 
 use crate::failure::Failure;
+use indexmap::IndexMap;
 use scenarios::Scenario;
 use sim::Case;
 use sim::resolve::check_policy;
@@ -29,6 +30,32 @@ pub(crate) fn sweep_values<'v>(path: &str, values: &'v str) -> Result<Vec<&'v st
         ))),
         None => Ok(found),
     }
+}
+
+/// The most points of a cross product of sweeps.
+const MOST_POINTS: usize = 10_000;
+
+/// Every point of the cross product of sweeps, the last of them running fastest; one point where there are none.
+pub(crate) fn sweep_points(sweeps: &[(String, String)]) -> Result<Vec<IndexMap<String, String>>, Failure> {
+    let mut points = vec![IndexMap::new()];
+    for (path, values) in sweeps {
+        if points.iter().any(|point: &IndexMap<_, _>| point.contains_key(path)) {
+            return Err(Failure::refused(format!(
+                "--sweep {path}= is given twice: put all its values into one"
+            )));
+        }
+        let values = sweep_values(path, values)?;
+        if points.len().saturating_mul(values.len()) > MOST_POINTS {
+            return Err(Failure::refused(format!("the sweeps have more than {MOST_POINTS} points together")));
+        }
+        let with = |point: &IndexMap<String, String>, value: &str| {
+            let mut point = point.clone();
+            point.insert(path.clone(), value.to_owned());
+            point
+        };
+        points = points.iter().flat_map(|point| values.iter().map(move |value| with(point, value))).collect();
+    }
+    Ok(points)
 }
 
 /// Loads a scenario; all its errors at once.

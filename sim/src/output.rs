@@ -3,7 +3,7 @@
 //! No file has its name before it is whole, and none gets it before all of them are.
 
 mod decisions;
-mod draft;
+pub(crate) mod draft;
 mod histogram;
 mod ktransformers;
 mod llama_cpp;

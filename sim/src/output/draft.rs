@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 /// See the module.
-pub(super) struct Draft {
+pub(crate) struct Draft {
     path: PathBuf,
     out: BufWriter<NamedTempFile>,
 }
 
 impl Draft {
     /// An empty draft of the file at `path`.
-    pub(super) fn create(path: PathBuf) -> Result<Draft, OutputError> {
+    pub(crate) fn create(path: PathBuf) -> Result<Draft, OutputError> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut builder = tempfile::Builder::new();
         builder.prefix(".hotset-").suffix(".tmp");
@@ -27,7 +27,7 @@ impl Draft {
     }
 
     /// Brings everything to the disk, given that `filled` says it was written.
-    pub(super) fn complete(mut self, filled: io::Result<()>) -> Result<Draft, OutputError> {
+    pub(crate) fn complete(mut self, filled: io::Result<()>) -> Result<Draft, OutputError> {
         let on_disk =
             filled.and_then(|()| self.out.flush()).and_then(|()| self.out.get_ref().as_file().sync_all());
         match on_disk {
@@ -37,7 +37,7 @@ impl Draft {
     }
 
     /// Gives a complete draft its name.
-    pub(super) fn publish(self) -> Result<PathBuf, OutputError> {
+    pub(crate) fn publish(self) -> Result<PathBuf, OutputError> {
         let Draft { path, out } = self;
         let named = out.into_inner().map_err(|error| error.into_error());
         match named.and_then(|file| file.persist(&path).map_err(|error| error.error)) {

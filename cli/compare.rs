@@ -5,11 +5,11 @@ mod report;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
-use crate::scenario_args::{Overrides, assignment, load, sweep_points};
+use crate::scenario_args::{Overrides, assignment, seeded_cases, sweep_points};
 use indexmap::IndexMap;
 use policy::registry::{Entry, registry};
 use rayon::ThreadPoolBuilder;
-use scenarios::{Routing, Scenario};
+use scenarios::Scenario;
 use sim::experiment::{self, Cell, Compared, Contender, Journal, Table, TableFile, decision_cost};
 use sim::resolve::{Library, check_policy, resolve_policy};
 use sim::workload::Arrivals;
@@ -121,22 +121,7 @@ fn cell(
 ) -> Result<Cell, Failure> {
     let mut set = args.overrides.set.clone();
     set.extend(point.iter().map(|(path, value)| (path.clone(), value.clone())));
-    let own = load(name, &set)?;
-    if args.seeds > 1 && own.workload.order.is_none() && matches!(own.workload.routing, Routing::Trace(_)) {
-        set.push(("workload.order".to_owned(), "shuffled".to_owned()));
-    }
-    let most = u64::MAX - args.seeds + 1;
-    if own.seed > most {
-        let (seed, seeds) = (own.seed, args.seeds);
-        return Err(Failure::refused(format!(
-            "seed {seed} leaves no room for {seeds} seeds: at most {most}"
-        )));
-    }
-    let mut cases = Vec::new();
-    for seed in own.seed..=own.seed + (args.seeds - 1) {
-        let seeded = [&set[..], &[("seed".to_owned(), seed.to_string())]].concat();
-        cases.push(library.case(&load(name, &seeded)?).map_err(Failure::refused)?);
-    }
+    let (own, cases) = seeded_cases(library, name, &set, args.seeds)?;
     let (fit, arrivals) = (cases[0].fit.is_some(), cases[0].arrivals);
     let closed = matches!(arrivals, Arrivals::Closed { .. });
     let usable = |entry: &Entry| (fit || !entry.fitted) && (closed || !entry.clairvoyant);

@@ -12,6 +12,7 @@ pub mod resolve;
 pub mod simulate;
 pub mod statistics;
 pub mod timeline;
+pub mod tune;
 pub mod workload;
 pub mod world;
 

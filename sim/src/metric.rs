@@ -1,6 +1,7 @@
 //! The figures by which runs are compared, searched and written out.
 
-use crate::report::Summary;
+use crate::report::{LATENCIES, PERCENTILES, Summary};
+use thiserror::Error;
 
 /// A figure of a run.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,69 @@ pub static METRICS: [Metric; 14] = [
     Metric { name: "compute_s", of: |s| s.compute_s },
     Metric { name: "simulated_s", of: |s| s.simulated_s },
 ];
+
+/// Figures that a search may ask for beside [`METRICS`] and the latencies.
+static OTHERS: [Metric; 5] = [
+    Metric { name: "goodput_rps", of: |s| s.goodput_rps },
+    Metric { name: "request_throughput_rps", of: |s| s.request_throughput_rps },
+    Metric { name: "speculations_used", of: |s| s.speculations_used as f64 },
+    Metric { name: "extra_waves", of: |s| s.extra_waves as f64 },
+    Metric { name: "load_s", of: |s| s.load_s },
+];
+
+/// A figure by its name: one of [`METRICS`] or of a few others, or any latency of a summary.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    name: String,
+    metric: Option<&'static Metric>,
+}
+
+impl Figure {
+    /// The figure called `name`; `stall` is `stall_s`.
+    ///
+    /// # Errors
+    /// Where there is none, with those that there are.
+    pub fn named(name: &str) -> Result<Figure, UnknownFigure> {
+        let name = if name == "stall" { METRICS[STALL].name } else { name };
+        let metric = METRICS.iter().chain(&OTHERS).find(|metric| metric.name == name);
+        let latencies = || {
+            LATENCIES
+                .iter()
+                .flat_map(|what| PERCENTILES.iter().map(move |point| format!("{point}_{what}_ms")))
+        };
+        if metric.is_none() && !latencies().any(|latency| latency == name) {
+            return Err(UnknownFigure { name: name.to_owned() });
+        }
+        Ok(Figure { name: name.to_owned(), metric })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its value in a summary; NaN where the run has no sample of it.
+    pub fn of(&self, summary: &Summary) -> f64 {
+        match self.metric {
+            Some(metric) => (metric.of)(summary),
+            None => latency(summary, &self.name),
+        }
+    }
+}
+
+/// A name that is no figure of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{name}` is no figure of a run; there are {}", known())]
+pub struct UnknownFigure {
+    /// What was asked for.
+    pub name: String,
+}
+
+fn known() -> String {
+    let names = METRICS.iter().chain(&OTHERS).map(|metric| metric.name).collect::<Vec<_>>().join(", ");
+    let (points, latencies) = (PERCENTILES.join(", "), LATENCIES.join(", "));
+    format!("{names}, and latencies such as p99_tpot_ms: {points} of {latencies}")
+}
 
 /// The values of [`METRICS`], in their order.
 pub type Values = [f64; METRICS.len()];

@@ -3,7 +3,7 @@
 //! No file has its name before it is whole, and none gets it before all of them are.
 
 mod decisions;
-pub(crate) mod draft;
+mod draft;
 mod histogram;
 mod ktransformers;
 mod llama_cpp;
@@ -14,7 +14,7 @@ mod requests;
 use crate::report::Summary;
 use crate::simulate::{Case, Keep, Outcome};
 use decisions::DecisionLog;
-use draft::Draft;
+pub use draft::Draft;
 use placement::Placement;
 use policy::record::Decision;
 use std::fs;

@@ -3,8 +3,7 @@
 use super::regime::Pressure;
 use super::{Cell, Measured};
 use crate::metric::METRICS;
-use crate::output::OutputError;
-use crate::output::draft::Draft;
+use crate::output::{Draft, OutputError};
 use parquet::basic::{LogicalType, Repetition, Type as Physical};
 use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
 use parquet::errors::ParquetError;

@@ -3,6 +3,7 @@
 use policy::orchestrator::ControlError;
 use scenarios::Diagnostics;
 use sim::RunFailure;
+use sim::experiment::ExperimentError;
 use std::error::Error;
 use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
@@ -58,6 +59,18 @@ impl From<RunFailure> for Failure {
             RunFailure::Control(ControlError::Policy(_)) => Failure::refused(failure),
             RunFailure::Control(_) | RunFailure::World(_) => Failure::failed(failure),
             _ => Failure::refused(failure),
+        }
+    }
+}
+
+impl From<ExperimentError> for Failure {
+    fn from(error: ExperimentError) -> Failure {
+        match &error {
+            ExperimentError::Run { source: RunFailure::Control(_) | RunFailure::World(_), .. } => {
+                Failure::failed(error)
+            }
+            ExperimentError::Run { .. } => Failure::refused(error),
+            ExperimentError::Journal(_) => Failure::failed(error),
         }
     }
 }

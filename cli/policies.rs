@@ -37,6 +37,7 @@ struct ListedParam {
     default: f64,
     min: f64,
     max: f64,
+    scale: &'static str,
 }
 
 impl From<&Entry> for Listed {
@@ -54,8 +55,8 @@ impl From<&Entry> for Listed {
 }
 
 impl From<&Param> for ListedParam {
-    fn from(&Param { name, about, default, min, max }: &Param) -> ListedParam {
-        ListedParam { name, about, default, min, max }
+    fn from(&Param { name, about, default, min, max, scale }: &Param) -> ListedParam {
+        ListedParam { name, about, default, min, max, scale: scale.name() }
     }
 }
 
@@ -105,10 +106,12 @@ fn tables(listed: &[Listed]) -> String {
         listed.iter().map(row),
     );
     let param = |policy: &Listed, param: &ListedParam| {
-        let ListedParam { name, about, default, min, max } = *param;
-        [format!("{}.{name}", policy.name), default.to_string(), format!("{min} to {max}"), about.into()]
+        let ListedParam { name, about, default, min, max, scale } = *param;
+        let range = format!("{min} to {max}");
+        [format!("{}.{name}", policy.name), default.to_string(), range, scale.into(), about.into()]
     };
     let params = listed.iter().flat_map(|policy| policy.params.iter().map(move |each| param(policy, each)));
-    let params = output::words(["parameter", "default", "range", "what it does"].map(String::from), params);
+    let params =
+        output::words(["parameter", "default", "range", "scale", "what it does"].map(String::from), params);
     format!("{policies}\n{params}")
 }

@@ -108,6 +108,33 @@ pub struct Param {
     pub min: f64,
     /// The greatest allowed value.
     pub max: f64,
+    /// How a search walks from the least to the greatest.
+    pub scale: Scale,
+}
+
+/// What lies between the least and the greatest value of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Any number; equal differences matter equally.
+    Linear,
+    /// Numbers from zero; equal ratios matter equally. ln(value) is walked, or ln(1 + value) where zero is allowed.
+    Log,
+    /// Whole numbers.
+    Integer,
+    /// On from one half. It is there to leave something out for comparison: no search touches it unasked.
+    Switch,
+}
+
+impl Scale {
+    /// Its name, as it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scale::Linear => "linear",
+            Scale::Log => "log",
+            Scale::Integer => "integer",
+            Scale::Switch => "switch",
+        }
+    }
 }
 
 impl Entry {
@@ -242,6 +269,10 @@ mod tests {
         for entry in registry() {
             assert!(std::ptr::eq(lookup(entry.name).unwrap(), entry));
             assert!(!entry.about.contains('\n'));
+            for param in entry.params {
+                assert!((param.min..=param.max).contains(&param.default), "{}.{}", entry.name, param.name);
+                assert!(param.scale != Scale::Log || param.min >= 0.0, "{}.{}", entry.name, param.name);
+            }
         }
     }
 
@@ -258,8 +289,14 @@ mod tests {
 
     #[test]
     fn parameters_are_checked() {
-        const PARAM: Param =
-            Param { name: "horizon", about: "steps ahead", default: 8.0, min: 1.0, max: 64.0 };
+        const PARAM: Param = Param {
+            name: "horizon",
+            about: "steps ahead",
+            default: 8.0,
+            min: 1.0,
+            max: 64.0,
+            scale: Scale::Log,
+        };
         let entry = Entry { params: &[PARAM], ..lru::ENTRY };
         let demands = Demands::new(1);
         assert!(entry.run(&input(&demands, &[1.0])).is_ok());

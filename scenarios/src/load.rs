@@ -112,6 +112,18 @@ pub(crate) fn open_after(
     on_base(report, kind, node, "", &chain)
 }
 
+/// The tree of a file that is named by its path and stands on no other.
+pub(crate) fn read_tree(report: &mut Report, path: &Path) -> Option<Node> {
+    let name = path.display().to_string();
+    let unread = |report: &mut Report, unread: Unread| {
+        let wrong = Wrong::new(unread.message, "give the path of a text file in UTF-8");
+        report.file_error(&name, unread.position, wrong);
+    };
+    let text = read(path).map_err(|wrong| unread(report, wrong)).ok()?;
+    let source = report.add_source(name.clone(), text, PathBuf::new());
+    parse(report, source, 0)
+}
+
 fn origin(path: &Path) -> Origin {
     let id = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     Origin { id, name: path.display().to_string() }

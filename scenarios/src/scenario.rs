@@ -89,6 +89,8 @@ pub struct Workload {
     pub fit: Vec<PathBuf>,
     /// When requests arrive.
     pub requests: Requests,
+    /// In which order they come; as recorded where nothing is said.
+    pub order: Option<RequestOrder>,
     /// Stop after so many decode steps.
     pub limit_tokens: Option<u64>,
     /// The prompt's length, for requests whose trace does not say.
@@ -97,6 +99,16 @@ pub struct Workload {
     pub lookahead: Vec<f64>,
     /// How prompts are computed; left out, they are in the cache already.
     pub prefill: Option<Prefill>,
+}
+
+/// In which order the requests of a routing trace come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestOrder {
+    /// As they stand in the trace.
+    #[default]
+    Recorded,
+    /// As the seed has it.
+    Shuffled,
 }
 
 /// Prompts are computed together with the requests that decode.

@@ -4,8 +4,8 @@ use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::{AboveZero, Choice as OneOf, Flag, Fraction, List, Map, Number, Text, Whole};
 use crate::keys::{Choice, Key, Table, Type};
 use crate::load::existing_file;
-use crate::reader::{Field, flag};
-use crate::scenario::{Dense, Prefill, Requests, Routing, Workload, ZipfMarkov};
+use crate::reader::{Field, flag, name_of, names};
+use crate::scenario::{Dense, Prefill, RequestOrder, Requests, Routing, Workload, ZipfMarkov};
 use crate::units::{ARRIVALS, arrivals, between, count, fraction, whole};
 use policy::Model;
 use policy::model::BlockKind;
@@ -40,6 +40,12 @@ pub(crate) static WORKLOAD: Table = Table {
             "{ closed: { batch: 1 } }",
             "When requests arrive, and how many are under way at once",
         ),
+        Key::optional(
+            "order",
+            Type::Name(|| names(ORDERS)),
+            "shuffled",
+            "In which order the requests of a routing trace come: as recorded, or drawn from the seed",
+        ),
         Key::optional("fit", List(&Text), "my-trace.npz", "Traces that policies may be fitted on beforehand"),
         Key::default("include_repetition", Flag, "false", "Keep traces marked as repeating themselves"),
         Key::optional("limit_tokens", Whole(1, u64::MAX), "1000", "Stop after so many decode steps"),
@@ -63,6 +69,9 @@ pub(crate) static WORKLOAD: Table = Table {
         ),
     ],
 };
+
+const ORDERS: &[(&str, RequestOrder)] =
+    &[("recorded", RequestOrder::Recorded), ("shuffled", RequestOrder::Shuffled)];
 
 static PREFILL: Table = Table {
     name: "prefill",
@@ -151,6 +160,7 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
         Some(requests) => read_requests(report, &requests),
         None => Some(Requests::Closed { batch: 1 }),
     };
+    let order = keys.optional(report, "order", name_of("order", ORDERS));
     let limit_tokens = keys.optional(report, "limit_tokens", |text| match whole(text)? {
         0 => Err(Wrong::new("zero", "at least 1, or leave it out")),
         limit => Ok(limit),
@@ -166,6 +176,7 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
         include_repetition: include_repetition?,
         fit: fit?,
         requests: requests?,
+        order: order?,
         limit_tokens: limit_tokens?,
         prompt_tokens: prompt_tokens?,
         lookahead: lookahead?,

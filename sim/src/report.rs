@@ -238,21 +238,29 @@ fn meets_slo(case: &Case, request: &RequestTimes) -> bool {
     })
 }
 
+/// What a summary holds latencies of.
+pub(crate) const LATENCIES: [&str; 5] = ["ttft", "tpot", "itl", "e2e", "queue"];
+/// The figures of each.
+pub(crate) const PERCENTILES: [&str; 5] = ["mean", "p50", "p90", "p95", "p99"];
+
 fn latencies(requests: &[RequestTimes], gaps: &[Nanos]) -> IndexMap<String, Option<f64>> {
-    let samples: [(&str, Vec<f64>); 5] = [
-        ("ttft", requests.iter().map(ttft).collect()),
-        ("tpot", requests.iter().filter_map(tpot).collect()),
-        ("itl", gaps.iter().map(|gap| gap.as_millis_f64()).collect()),
-        ("e2e", requests.iter().map(e2e).collect()),
-        ("queue", requests.iter().map(|r| r.admitted.since(r.arrived).as_millis_f64()).collect()),
+    let samples: [Vec<f64>; LATENCIES.len()] = [
+        requests.iter().map(ttft).collect(),
+        requests.iter().filter_map(tpot).collect(),
+        gaps.iter().map(|gap| gap.as_millis_f64()).collect(),
+        requests.iter().map(e2e).collect(),
+        requests.iter().map(|r| r.admitted.since(r.arrived).as_millis_f64()).collect(),
     ];
     let mut all = IndexMap::new();
-    for (name, mut sample) in samples {
+    for (name, mut sample) in LATENCIES.into_iter().zip(samples) {
         sample.sort_by(f64::total_cmp);
         let mean = (!sample.is_empty()).then(|| sample.iter().sum::<f64>() / sample.len() as f64);
-        all.insert(format!("mean_{name}_ms"), mean);
-        for percent in [50, 90, 95, 99] {
-            all.insert(format!("p{percent}_{name}_ms"), percentile(&sample, f64::from(percent)));
+        for point in PERCENTILES {
+            let value = match point.strip_prefix('p').and_then(|percent| percent.parse().ok()) {
+                Some(percent) => percentile(&sample, percent),
+                None => mean,
+            };
+            all.insert(format!("{point}_{name}_ms"), value);
         }
     }
     all

@@ -24,16 +24,34 @@ impl Case {
     /// # Errors
     /// A trace cannot be read, or does not belong to the model.
     pub fn from_scenario(scenario: &Scenario) -> Result<Case, RunFailure> {
+        Library::default().case(scenario)
+    }
+}
+
+/// Routing that was opened or generated, kept so that cases that serve the same share it.
+#[derive(Debug, Default)]
+pub struct Library {
+    opened: BTreeMap<(Vec<PathBuf>, Option<u32>), Arc<RoutingTrace>>,
+    /// By its parameters, written out: some of them are no keys.
+    generated: BTreeMap<String, Arc<RoutingTrace>>,
+}
+
+impl Library {
+    /// The case that a scenario describes.
+    ///
+    /// # Errors
+    /// A trace cannot be read, or does not belong to the model.
+    pub fn case(&mut self, scenario: &Scenario) -> Result<Case, RunFailure> {
         let workload = &scenario.workload;
         let load = match &workload.routing {
-            Routing::Trace(paths) => Load::Routed(Arc::new(open_all(paths, scenario)?)),
-            Routing::ZipfMarkov(zipf) => Load::Routed(Arc::new(generated(scenario, zipf, 0)?)),
+            Routing::Trace(paths) => Load::Routed(self.open(paths, scenario)?),
+            Routing::ZipfMarkov(zipf) => Load::Routed(self.generate(scenario, zipf, 0)?),
             &Routing::Dense(Dense { requests, tokens }) => Load::Dense { requests, tokens },
         };
         let fit = match (&workload.routing, workload.fit.as_slice()) {
-            (Routing::ZipfMarkov(zipf), []) => Some(generated(scenario, zipf, FIT_DRAWS)?),
+            (Routing::ZipfMarkov(zipf), []) => Some(self.generate(scenario, zipf, FIT_DRAWS)?),
             (_, []) => None,
-            (_, paths) => Some(open_all(paths, scenario)?),
+            (_, paths) => Some(self.open(paths, scenario)?),
         };
         let (arrivals, max_batch) = match workload.requests {
             Requests::Closed { batch } => (Arrivals::Closed { clients: batch }, batch),
@@ -68,7 +86,8 @@ impl Case {
             },
             load,
             include_repetition: workload.include_repetition,
-            fit: fit.map(Arc::new),
+            order: workload.order.unwrap_or_default(),
+            fit,
             script: script.map(Arc::new),
             arrivals,
             max_batch: max_batch as usize,
@@ -87,18 +106,40 @@ impl Case {
         case.check()?;
         Ok(case)
     }
+
+    fn open(&mut self, paths: &[PathBuf], scenario: &Scenario) -> Result<Arc<RoutingTrace>, TraceError> {
+        let experts = scenario.model.uniform_blocks();
+        let key = (paths.to_vec(), experts);
+        if let Some(opened) = self.opened.get(&key) {
+            return Ok(opened.clone());
+        }
+        let options = traces::Options { experts, ..traces::Options::default() };
+        let parts = paths.iter().map(|path| traces::open_with(path, &options)).collect::<Result<_, _>>()?;
+        let opened = Arc::new(RoutingTrace::concat(parts)?);
+        self.opened.insert(key, opened.clone());
+        Ok(opened)
+    }
+
+    fn generate(
+        &mut self,
+        scenario: &Scenario,
+        zipf: &ZipfMarkov,
+        draws: u32,
+    ) -> Result<Arc<RoutingTrace>, RunFailure> {
+        let params = generation(scenario, zipf, draws);
+        let key = format!("{params:?}");
+        if let Some(generated) = self.generated.get(&key) {
+            return Ok(generated.clone());
+        }
+        let generated = Arc::new(generate(&params).map_err(RunFailure::Generated)?);
+        self.generated.insert(key, generated.clone());
+        Ok(generated)
+    }
 }
 
-fn open_all(paths: &[PathBuf], scenario: &Scenario) -> Result<RoutingTrace, TraceError> {
-    let options = traces::Options { experts: scenario.model.uniform_blocks(), ..traces::Options::default() };
-    RoutingTrace::concat(
-        paths.iter().map(|path| traces::open_with(path, &options)).collect::<Result<_, _>>()?,
-    )
-}
-
-fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<RoutingTrace, RunFailure> {
+fn generation(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Params {
     let layer = scenario.model.routed_layers().next();
-    generate(&Params {
+    Params {
         layers: scenario.model.routed_layers().count() as u32,
         experts: layer.map_or(0, |layer| layer.blocks),
         top_k: layer.map_or(0, |layer| layer.selected),
@@ -110,8 +151,7 @@ fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<Routi
         gates: true,
         seed: scenario.seed,
         draws,
-    })
-    .map_err(RunFailure::Generated)
+    }
 }
 
 /// The registry's word on a policy, its parameters and its script, in the form the scenario language asks for.

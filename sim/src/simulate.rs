@@ -11,6 +11,7 @@ use policy::record::Decision;
 use policy::registry::{Entry, SimulateError, SimulateInput, registry};
 use policy::schedule::Pace;
 use policy::{Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, run};
+use scenarios::RequestOrder;
 use std::sync::Arc;
 use thiserror::Error;
 use traces::{BatchSource, RoutingTrace, TraceError};
@@ -42,6 +43,8 @@ pub struct Case {
     pub load: Load,
     /// Whether traces that repeat themselves are served too.
     pub include_repetition: bool,
+    /// In which order the requests of the routing come.
+    pub order: RequestOrder,
     /// What fitted policies may learn from.
     pub fit: Option<Arc<RoutingTrace>>,
     /// What a scripted policy runs.
@@ -188,7 +191,11 @@ impl Case {
         self.check()?;
         let needs = match &self.load {
             Load::Routed(routing) => {
-                Needs::Routed(BatchSource::new(routing.clone(), self.include_repetition, self.seed)?)
+                let source = BatchSource::new(routing.clone(), self.include_repetition, self.seed)?;
+                Needs::Routed(match self.order {
+                    RequestOrder::Recorded => source,
+                    RequestOrder::Shuffled => source.shuffled(),
+                })
             }
             &Load::Dense { requests, tokens } => Needs::Dense { requests, tokens },
         };

@@ -1,6 +1,6 @@
 //! What can be set about the policy, and which of its inputs can be left out.
 
-use crate::registry::Param;
+use crate::registry::{Param, Scale};
 
 pub(super) const PARAMS: &[Param] = &[
     Param {
@@ -9,6 +9,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 1.0,
         min: 0.0,
         max: 100_000.0,
+        scale: Scale::Log,
     },
     Param {
         name: "hysteresis",
@@ -16,6 +17,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 0.1,
         min: 0.0,
         max: 10.0,
+        scale: Scale::Log,
     },
     Param {
         name: "ahead",
@@ -23,6 +25,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 2.0,
         min: 0.0,
         max: 8.0,
+        scale: Scale::Integer,
     },
     Param {
         name: "confidence",
@@ -30,6 +33,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 1.0,
         min: 0.0,
         max: 5.0,
+        scale: Scale::Linear,
     },
     Param {
         name: "drift_gain",
@@ -37,6 +41,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 0.05,
         min: 0.0,
         max: 1.0,
+        scale: Scale::Linear,
     },
     input("next_use", "when each layer comes next"),
     input("router_history", "what the router chose before"),
@@ -47,7 +52,7 @@ pub(super) const PARAMS: &[Param] = &[
 
 /// A switch of one of the inputs.
 const fn input(name: &'static str, about: &'static str) -> Param {
-    Param { name, about, default: 1.0, min: 0.0, max: 1.0 }
+    Param { name, about, default: 1.0, min: 0.0, max: 1.0, scale: Scale::Switch }
 }
 
 /// The parameters of one run.

@@ -3,6 +3,7 @@
 use super::signals;
 use rhai::packages::{CorePackage, Package};
 use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, Position, Scope};
+use std::fmt;
 use thiserror::Error;
 
 /// Operations that one call may take: some thousand simple expressions.
@@ -25,9 +26,9 @@ pub struct ScriptError {
 }
 
 /// A script that has been read.
-#[derive(Debug)]
 pub struct Script {
     name: String,
+    source: String,
     engine: Engine,
     ast: AST,
     functions: Vec<String>,
@@ -45,6 +46,12 @@ pub const FUNCTIONS: [(&str, &str); 3] = [
         "prefetch(block): what fetching a block ahead is worth; above 0 it is proposed. Left out: nothing is",
     ),
 ];
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script").field("name", &self.name).field("source", &self.source).finish()
+    }
+}
 
 impl Script {
     /// Reads a script; `name` is what errors call it.
@@ -73,7 +80,7 @@ impl Script {
             let message = "it does not define `fn keep(block)`, what a fast copy is worth".to_owned();
             return Err(fail(message, Position::NONE));
         }
-        Ok(Script { name: name.to_owned(), engine, ast, functions })
+        Ok(Script { name: name.to_owned(), source: source.to_owned(), engine, ast, functions })
     }
 
     /// Whether the script defines a function.

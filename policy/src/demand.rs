@@ -5,15 +5,25 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demands {
     universe: u32,
+    layers: u32,
     ids: Vec<u32>,
     ends: Vec<usize>,
     starts: Vec<usize>,
 }
 
 impl Demands {
-    /// An empty sequence over ids `0..universe`.
+    /// An empty sequence over ids `0..universe` of which no layers are known.
     pub fn new(universe: u32) -> Demands {
-        Demands { universe, ..Demands::default() }
+        Demands { universe, layers: 1, ..Demands::default() }
+    }
+
+    /// An empty sequence over the ids `layer * blocks + index` of layers that all have `blocks` blocks.
+    ///
+    /// # Panics
+    /// If there are more than 2^32 - 1 ids.
+    pub fn of_layers(layers: u32, blocks: u32) -> Demands {
+        let universe = layers.checked_mul(blocks).expect("ids of 32 bits");
+        Demands { universe, layers, ..Demands::default() }
     }
 
     /// Marks the next step as the first of a new trace.
@@ -35,6 +45,17 @@ impl Demands {
     /// The number of distinct ids there can be.
     pub fn universe(&self) -> u32 {
         self.universe
+    }
+
+    /// The number of layers that the ids belong to, as many to each; 1 where layers are not known.
+    pub fn layers(&self) -> u32 {
+        self.layers
+    }
+
+    /// The layer of every id.
+    pub fn layer_of_each(&self) -> Box<[u32]> {
+        let blocks = self.universe / self.layers.max(1);
+        (0..self.universe).map(|id| id / blocks.max(1)).collect()
     }
 
     /// Every selection, in stored order.

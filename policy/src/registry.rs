@@ -3,13 +3,33 @@
 use crate::control::Policy;
 use crate::demand::Demands;
 use crate::model::Model;
-use crate::policies::{belady, lfru, lfu, lru, predictive, sieve, static_set};
+use crate::policies::{
+    arc, belady, fifo, gdsf, in_cache_lfu, least_stale, lfru, lfu, lfu_decayed, lru, lru_layer, predictive, s3_fifo,
+    sieve, static_set, w_tiny_lfu,
+};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
 
 /// The policies, in the order they are listed.
-static REGISTRY: &[Entry] =
-    &[lru::ENTRY, lfu::ENTRY, lfru::ENTRY, sieve::ENTRY, static_set::ENTRY, predictive::ENTRY, belady::ENTRY];
+#[rustfmt::skip] // One line each.
+static REGISTRY: &[Entry] = &[
+    fifo::ENTRY,
+    lru::ENTRY,
+    lru_layer::ENTRY,
+    lfu::ENTRY,
+    in_cache_lfu::ENTRY,
+    lfu_decayed::ENTRY,
+    lfru::ENTRY,
+    sieve::ENTRY,
+    s3_fifo::ENTRY,
+    arc::ENTRY,
+    w_tiny_lfu::ENTRY,
+    gdsf::ENTRY,
+    least_stale::ENTRY,
+    static_set::ENTRY,
+    predictive::ENTRY,
+    belady::ENTRY,
+];
 
 /// Runs a policy over a trace without time.
 pub type Replay = fn(&ReplayInput) -> Result<ReplayResult, ReplayError>;
@@ -235,7 +255,8 @@ mod tests {
         assert_eq!(lookup("clairvoyant").unwrap_err().meant, None);
         assert_eq!(
             lookup("seive").unwrap_err().to_string(),
-            "unknown policy `seive`, did you mean `sieve`?; there are lru, lfu, lfru, sieve, static, predictive, belady"
+            "unknown policy `seive`, did you mean `sieve`?; there are fifo, lru, lru_layer, lfu, in_cache_lfu, lfu_decayed, \
+             lfru, sieve, s3_fifo, arc, w_tiny_lfu, gdsf, least_stale, static, predictive, belady"
         );
     }
 

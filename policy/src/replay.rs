@@ -15,7 +15,7 @@ mod tests;
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// The distinct ids of one layer step are one demand: a hit was there before the step, and nothing of the step is
-    /// evicted while it runs. Misses come in in stored order. Where the step is larger than the cache, what finds no
+    /// evicted while it runs. Hits are told first, then misses come in in stored order. Where the step is larger than the cache, what finds no
     /// slot passes through uncached. Time is the layer step.
     #[default]
     Atomic,
@@ -174,8 +174,18 @@ fn run_steps<R: Rule>(
     let mut result = ReplayResult::default();
     for step in steps {
         step_ids.set(step, demands.step(step));
+        let now = step as u64;
+        // Hits first: what was there before the step stays through it, wherever it stands in the step.
         for &id in &step_ids.distinct {
-            result.hits += u64::from(rule.access(id, step as u64, step_ids, &mut free));
+            if rule.contains(id) {
+                rule.touch(id, now);
+                result.hits += 1;
+            }
+        }
+        for &id in &step_ids.distinct {
+            if !rule.contains(id) {
+                rule.access(id, now, step_ids, &mut free);
+            }
         }
         result.accesses += step_ids.distinct.len() as u64;
     }

@@ -93,15 +93,9 @@ impl Rule for Lru {
 
     #[inline(always)]
     fn evict<K: Keep>(&mut self, _now: u64, keep: &K) -> Option<u32> {
-        let mut id = self.list.newer(self.list.end(0));
-        while id != self.list.end(0) {
-            if !keep.keeps(id) {
-                self.remove(id);
-                return Some(id);
-            }
-            id = self.list.newer(id);
-        }
-        None
+        let id = self.list.oldest(0, keep)?;
+        self.remove(id);
+        Some(id)
     }
 
     #[inline(always)]

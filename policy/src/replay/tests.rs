@@ -14,6 +14,9 @@ impl<R: Rule> Rule for Recorded<'_, R> {
     fn contains(&self, id: u32) -> bool {
         self.rule.contains(id)
     }
+    fn incoming(&mut self, id: u32, now: u64) {
+        self.rule.incoming(id, now);
+    }
     fn touch(&mut self, id: u32, now: u64) {
         self.rule.touch(id, now);
     }

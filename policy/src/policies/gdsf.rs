@@ -3,7 +3,8 @@
 //!
 //! The paper leaves the cost open. Here it is size to the power `cost_exponent`: at 0 every miss costs the same, which
 //! is the paper's variant for the hit rate; at 1 a miss costs its bytes, and sizes no longer matter. Of equals, the one
-//! demanded longest ago leaves. In a replay all blocks have one size.
+//! demanded longest ago leaves. In a replay all blocks have one size. As in the paper, what comes in has the age from
+//! before it made room; but it always comes in, where the paper turns away what is worth less than all it would evict.
 
 use super::growing_queue::{GrowingQueue, Key};
 use crate::control::Policy;
@@ -76,13 +77,15 @@ pub struct Gdsf {
     records: Box<[Record]>,
     queue: GrowingQueue<Priority>,
     age: f64,
+    /// The id that asks for room, and the age when it came to ask.
+    arriving: Option<(u32, f64)>,
 }
 
 impl Gdsf {
     /// An empty cache of ids with these values: the cost of a miss over the size, positive, in any unit.
     pub fn new(values: Box<[f64]>) -> Gdsf {
         let records = vec![Record::default(); values.len()].into_boxed_slice();
-        Gdsf { values, records, queue: GrowingQueue::new(), age: 0.0 }
+        Gdsf { values, records, queue: GrowingQueue::new(), age: 0.0, arriving: None }
     }
 }
 
@@ -98,6 +101,13 @@ impl Rule for Gdsf {
     }
 
     #[inline(always)]
+    fn incoming(&mut self, id: u32, _now: u64) {
+        if self.arriving.is_none_or(|(other, _)| other != id) {
+            self.arriving = Some((id, self.age));
+        }
+    }
+
+    #[inline(always)]
     fn touch(&mut self, id: u32, now: u64) {
         let record = &mut self.records[id as usize];
         record.demands = record.demands.saturating_add(1);
@@ -107,8 +117,16 @@ impl Rule for Gdsf {
 
     #[inline(always)]
     fn insert(&mut self, id: u32, now: u64) {
-        self.touch(id, now);
+        self.incoming(id, now);
+        let age = self.arriving.take().map_or(self.age, |(_, age)| age);
+        let priority = age + self.values[id as usize];
+        self.records[id as usize] = Record { priority, last: now, demands: 1 };
         self.queue.push(key(id, &self.records[id as usize]));
+    }
+
+    #[inline(always)]
+    fn miss(&mut self, _id: u32, _now: u64) {
+        self.arriving = None;
     }
 
     #[inline(always)]
@@ -130,6 +148,6 @@ impl Rule for Gdsf {
     fn reset(&mut self) {
         self.records.fill(Record::default());
         self.queue.clear();
-        self.age = 0.0;
+        (self.age, self.arriving) = (0.0, None);
     }
 }

@@ -14,7 +14,7 @@ use crate::rule::{Keep, Rule};
 const HALF_LIFE: Param = Param {
     name: "half_life",
     about: "demands for each slot after which a demand counts half",
-    default: 4.0,
+    default: 8.0,
     min: 0.01,
     max: 10_000.0,
 };

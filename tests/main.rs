@@ -11,6 +11,7 @@ mod dense;
 mod determinism;
 mod golden;
 mod invariants;
+mod libcachesim;
 mod measured_links;
 mod promises;
 mod published;

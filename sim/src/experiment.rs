@@ -19,8 +19,8 @@ pub use regime::Regime;
 pub use rows::{Table, TableError, TableFile};
 pub use standing::{Standing, standings};
 
-use crate::metric::{METRICS, STALL, Values, values};
 use crate::bound::stall_bound;
+use crate::metric::{METRICS, STALL, Values, values};
 use crate::report::Summary;
 use crate::simulate::{Case, Keep, RunFailure};
 use indexmap::IndexMap;

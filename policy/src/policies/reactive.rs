@@ -12,12 +12,15 @@ use crate::score::Terms;
 pub struct Reactive<R> {
     rule: R,
     now: u64,
+    /// What the running step lacked, in the order it will come in, and how much of it has.
+    missing: Vec<u32>,
+    arrived: usize,
 }
 
 impl<R: Rule> Reactive<R> {
     /// The rule, with nothing resident but what it starts with.
     pub fn new(rule: R) -> Reactive<R> {
-        Reactive { rule, now: 0 }
+        Reactive { rule, now: 0, missing: Vec::new(), arrived: 0 }
     }
 }
 
@@ -35,8 +38,14 @@ impl Keep for InUse<'_> {
 impl<R: Rule + Send> Policy for Reactive<R> {
     fn observe(&mut self, context: &Context, _layer: LayerId, routed: &[Routed]) {
         self.now = context.signals.layer_step - 1;
-        for expert in routed.iter().filter(|expert| context.ledger.is_fast(expert.block)) {
-            self.rule.touch(expert.block.0, self.now);
+        self.missing.clear();
+        self.arrived = 0;
+        for expert in routed {
+            if context.ledger.is_fast(expert.block) {
+                self.rule.touch(expert.block.0, self.now);
+            } else {
+                self.missing.push(expert.block.0);
+            }
         }
     }
 
@@ -49,6 +58,13 @@ impl<R: Rule + Send> Policy for Reactive<R> {
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
+        while let Some(&id) = self.missing.get(self.arrived) {
+            if !self.rule.contains(id) {
+                self.rule.incoming(id, self.now);
+                break;
+            }
+            self.arrived += 1;
+        }
         let block = BlockId(self.rule.evict(self.now, &InUse(context))?);
         let form = context.ledger.fast_copies(block).next()?;
         Some(Victim { block, form, terms: None })

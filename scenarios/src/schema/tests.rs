@@ -3,7 +3,7 @@
 use super::*;
 use crate::check::check;
 use crate::include::resolve;
-use crate::scenario::PolicyComplaint;
+use crate::scenario::{PolicyChoice, PolicyComplaint};
 use crate::tree::Entry;
 use jsonschema::Validator;
 use policy::registry::lookup;
@@ -158,13 +158,16 @@ fn node(text: &str) -> Node {
     tree::parse(&mut report, source, 0).unwrap_or_else(|| panic!("{text}"))
 }
 
-fn known_policy(name: &str, params: &BTreeMap<String, f64>) -> Result<(), PolicyComplaint> {
+fn known_policy(choice: &PolicyChoice) -> Result<(), PolicyComplaint> {
     let complaint = |message: String| PolicyComplaint { key: None, message, hint: None };
-    let entry = lookup(name).map_err(|error| complaint(error.to_string()))?;
+    let entry = lookup(&choice.name).map_err(|error| complaint(error.to_string()))?;
     if entry.simulate.is_none() {
         return Err(complaint("replay only".to_owned()));
     }
-    entry.resolve(params).map(drop).map_err(|error| complaint(error.to_string()))
+    if entry.scripted != choice.script.is_some() {
+        return Err(complaint("a script, or none, is expected".to_owned()));
+    }
+    entry.resolve(&choice.params).map(drop).map_err(|error| complaint(error.to_string()))
 }
 
 /// What the reader has against a scenario.

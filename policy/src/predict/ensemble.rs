@@ -64,7 +64,7 @@ impl Ensemble {
             (one, other) => (f32::from(u8::from(one)), f32::from(u8::from(other))),
         };
         let next = Mixer::new(distances.len() * shape.layers, &[one, other], shape.width());
-        let later = Mixer::new(shape.layers, &[0.5 * one, 0.5 * other, 0.5], shape.width());
+        let later = Mixer::new(shape.layers, &[0.2 * one, 0.9 * other, 0.2], shape.width());
         let rows = |rows: usize, value: f32| vec![[value; LANES]; rows];
         Ensemble {
             popularity: Popularity::new(shape),
@@ -72,8 +72,8 @@ impl Ensemble {
             transitions: with_transitions.then(|| Transitions::new(shape, distances.len())),
             trajectories: with_trajectories.then(|| Trajectories::new(shape)),
             odds: rows(shape.layers * SCALES * shape.width(), 0.0),
-            next_rows: rows(distances.len() * shape.layers * next.rows(), shape.prior()),
-            later_rows: rows(LATER * shape.layers * later.rows(), shape.prior()),
+            next_rows: rows(distances.len() * shape.layers * next.lanes(), shape.prior()),
+            later_rows: rows(LATER * shape.layers * later.lanes(), shape.prior()),
             next,
             later,
             newest: vec![distances.len() - 1; shape.layers],
@@ -90,12 +90,12 @@ impl Ensemble {
     }
 
     fn next_rows(&self, mix: usize) -> Range<usize> {
-        mix * self.next.rows()..(mix + 1) * self.next.rows()
+        mix * self.next.lanes()..(mix + 1) * self.next.lanes()
     }
 
     fn later_rows(&self, visit: u64, layer: usize) -> Range<usize> {
         let cell = (visit % LATER as u64) as usize * self.shape.layers + layer;
-        cell * self.later.rows()..(cell + 1) * self.later.rows()
+        cell * self.later.lanes()..(cell + 1) * self.later.lanes()
     }
 
     /// Every model that has predicted what was chosen now learns from it.
@@ -111,12 +111,12 @@ impl Ensemble {
             }
             let mix = distance * self.shape.layers + layer;
             let rows = self.next_rows(mix);
-            self.next.learn(mix, &self.next_rows[rows], chosen, &mut self.errors);
+            self.next.learn(mix, &self.next_rows[rows], chosen, self.shape.experts, &mut self.errors);
         }
         let visit = self.popularity.observations(LayerId(layer as u16));
         if visit >= LATER as u64 {
             let rows = self.later_rows(visit, layer);
-            self.later.learn(layer, &self.later_rows[rows], chosen, &mut self.errors);
+            self.later.learn(layer, &self.later_rows[rows], chosen, self.shape.experts, &mut self.errors);
         }
     }
 

@@ -26,6 +26,22 @@ pub(super) fn add_scaled(sums: &mut Lanes, scale: f32, row: &Lanes) {
     }
 }
 
+/// The sum of `left * right` over a row, always in the same order.
+#[inline]
+pub(super) fn dot(left: &[Lanes], right: &[Lanes]) -> f32 {
+    let mut sums = [0.0; LANES];
+    for (left, right) in left.iter().zip(right) {
+        add_products(&mut sums, left, right);
+    }
+    let mut lanes = LANES;
+    while lanes > 1 {
+        lanes /= 2;
+        let (low, high) = sums.split_at_mut(lanes);
+        low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
+    }
+    sums[0]
+}
+
 /// `sums += left * right`, expert by expert.
 #[inline]
 pub(super) fn add_row_products(sums: &mut [Lanes], left: &[Lanes], right: &[Lanes]) {

@@ -3,11 +3,11 @@
 
 use crate::id::LayerId;
 use crate::model::Model;
-use crate::predict::{Predictor, Transitions};
+use crate::predict::{Predictor, Shape};
 
 /// See the module. Layers are those of the model.
 pub struct History {
-    learned: Option<Transitions>,
+    learned: Option<Box<dyn Predictor>>,
     /// The layers that have a router, in order: the learned predictor numbers them so.
     routed: Vec<LayerId>,
     /// For each layer its number among them.
@@ -17,10 +17,9 @@ pub struct History {
 }
 
 impl History {
-    /// A history that predicts layers a whole token ahead and anew when they are `near` layers away; one that is not to
-    /// `learn` knows only how many of a layer's blocks a token reads. `None` if routed layers have unlike numbers of
-    /// blocks.
-    pub fn new(model: &Model, near: usize, learn: bool) -> Option<History> {
+    /// A history whose routed layers are predicted by what `learn` makes; `None` for one that knows only how many of a
+    /// layer's blocks a token reads. `None` comes back if routed layers have unlike numbers of blocks.
+    pub fn new(model: &Model, learn: Option<impl FnOnce(Shape) -> Box<dyn Predictor>>) -> Option<History> {
         let layers = (0u16..).map(LayerId).zip(&model.layers);
         let routed: Vec<LayerId> =
             layers.filter(|(_, layer)| model.is_routed(layer)).map(|(id, _)| id).collect();
@@ -31,11 +30,12 @@ impl History {
             vec![share; layer.blocks as usize]
         };
         let learned = match routed.first() {
-            Some(&first) if learn => {
-                let (blocks, selected) = (model.uniform_blocks()?, model.layer(first).selected);
-                Some(Transitions::new(routed.len(), blocks as usize, selected as usize, near))
+            Some(&first) => {
+                let (experts, selected) =
+                    (model.uniform_blocks()? as usize, model.layer(first).selected as usize);
+                learn.map(|learn| learn(Shape { layers: routed.len(), experts, selected }))
             }
-            _ => None,
+            None => None,
         };
         Some(History { learned, routed, place, share: model.layers.iter().map(share).collect() })
     }
@@ -46,8 +46,8 @@ impl History {
     }
 
     #[inline]
-    fn learned(&self, layer: LayerId) -> Option<(&Transitions, LayerId)> {
-        self.learned.as_ref().zip(self.place[layer.index()])
+    fn learned(&self, layer: LayerId) -> Option<(&dyn Predictor, LayerId)> {
+        self.learned.as_deref().zip(self.place[layer.index()])
     }
 
     /// A layer was routed: see [`Predictor::observe`]. Returns the layers for which that changed an estimate.
@@ -74,11 +74,11 @@ impl History {
         }
     }
 
-    /// For each block of a layer, how often it is needed in the long run.
+    /// For each block of a layer, how often it is needed a visit, from the visit after the next on.
     #[inline]
-    pub fn popularity(&self, layer: LayerId) -> &[f32] {
+    pub fn later(&self, layer: LayerId) -> &[f32] {
         match self.learned(layer) {
-            Some((learned, place)) => learned.popularity(place),
+            Some((learned, place)) => learned.later(place),
             None => &self.share[layer.index()],
         }
     }

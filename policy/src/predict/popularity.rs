@@ -1,74 +1,84 @@
 //! Decayed popularity on three time scales: what was hot lately, in the last dozens of tokens, and on the whole.
 
-use super::Predictor;
+use super::lanes::{LANES, Lanes, add_scaled, log_odds};
+use super::{Predictor, Shape};
 use crate::id::LayerId;
 
-/// Weight of the newest token, for the fast, the middle and the slow scale (measured on gpt-oss-20b routing: the mix
-/// below is worth 0.9 points of hit rate over the best single scale at a quarter of the experts).
-pub const RATES: [f32; 3] = [0.2, 0.05, 0.004];
-/// How the scales are mixed.
-pub const MIX: [f32; 3] = [0.45, 0.35, 0.2];
+/// Weight of the newest token, for the fast, the middle and the slow scale.
+const RATES: [f32; SCALES] = [0.2, 0.05, 0.004];
+/// How the scales are mixed (measured on gpt-oss-20b routing: the mix is worth 0.9 points of hit rate over the best
+/// single scale at a quarter of the experts).
+const MIX: [f32; SCALES] = [0.45, 0.35, 0.2];
+/// Time scales there are.
+pub(super) const SCALES: usize = 3;
 
-/// See the module. Tables are `[layer][expert]`.
+/// See the module. A row is `shape.width()` lanes.
 #[derive(Clone, Debug)]
 pub struct Popularity {
-    experts: usize,
-    scales: [Vec<f32>; 3],
-    mixed: Vec<f32>,
+    shape: Shape,
+    /// `[layer][scale]`
+    scales: Vec<Lanes>,
+    /// `[layer]`
+    mixed: Vec<Lanes>,
     seen: Vec<u64>,
     newest: LayerId,
 }
 
 impl Popularity {
-    /// Every expert equally likely, `selected` of them a token.
-    pub fn new(layers: usize, experts: usize, selected: usize) -> Popularity {
-        let prior = selected as f32 / experts.max(1) as f32;
-        let table = || vec![prior; layers * experts];
+    /// Every expert equally likely.
+    pub fn new(shape: Shape) -> Popularity {
+        let rows = |rows: usize| vec![[shape.prior(); LANES]; rows * shape.width()];
         Popularity {
-            experts,
-            scales: [table(), table(), table()],
-            mixed: table(),
-            seen: vec![0; layers],
+            shape,
+            scales: rows(shape.layers * SCALES),
+            mixed: rows(shape.layers),
+            seen: vec![0; shape.layers],
             newest: LayerId(0),
         }
     }
 
-    /// One scale's estimates for a layer.
-    pub fn scale(&self, scale: usize, layer: LayerId) -> &[f32] {
-        let from = layer.index() * self.experts;
-        &self.scales[scale][from..from + self.experts]
+    /// Sets `odds` to the log-odds of a layer, scale by scale.
+    pub(super) fn log_odds(&self, layer: usize, odds: &mut [Lanes]) {
+        let from = layer * SCALES * self.shape.width();
+        for (odds, scale) in odds.iter_mut().zip(&self.scales[from..]) {
+            for (odds, &p) in odds.iter_mut().zip(scale) {
+                *odds = log_odds(p);
+            }
+        }
+    }
+
+    /// The estimates of a layer.
+    pub(super) fn mixed(&self, layer: usize) -> &[Lanes] {
+        let width = self.shape.width();
+        &self.mixed[layer * width..(layer + 1) * width]
     }
 }
 
 impl Predictor for Popularity {
     fn observe(&mut self, layer: LayerId, chosen: &[u32], _scale: f32) {
-        let range = layer.index() * self.experts..(layer.index() + 1) * self.experts;
-        for (scale, rate) in self.scales.iter_mut().zip(RATES) {
-            let row = &mut scale[range.clone()];
-            for value in row.iter_mut() {
+        let (width, at) = (self.shape.width(), layer.index());
+        let mixed = &mut self.mixed[at * width..(at + 1) * width];
+        mixed.fill([0.0; LANES]);
+        let scales = self.scales[at * SCALES * width..(at + 1) * SCALES * width].chunks_exact_mut(width);
+        for ((scale, rate), mix) in scales.zip(RATES).zip(MIX) {
+            for value in scale.as_flattened_mut() {
                 *value -= rate * *value;
             }
             for &expert in chosen {
-                row[expert as usize] += rate;
+                scale.as_flattened_mut()[expert as usize] += rate;
             }
-        }
-        let [fast, middle, slow] = self.scales.each_ref().map(|scale| &scale[range.clone()]);
-        for (((mixed, fast), middle), slow) in
-            self.mixed[range.clone()].iter_mut().zip(fast).zip(middle).zip(slow)
-        {
-            *mixed = MIX[0] * fast + MIX[1] * middle + MIX[2] * slow;
+            mixed.iter_mut().zip(scale).for_each(|(mixed, scale)| add_scaled(mixed, mix, scale));
         }
         self.newest = layer;
-        self.seen[layer.index()] += 1;
+        self.seen[at] += 1;
     }
 
     fn next_visit(&self, layer: LayerId) -> &[f32] {
-        self.popularity(layer)
+        self.later(layer)
     }
 
-    fn popularity(&self, layer: LayerId) -> &[f32] {
-        let from = layer.index() * self.experts;
-        &self.mixed[from..from + self.experts]
+    fn later(&self, layer: LayerId) -> &[f32] {
+        &self.mixed(layer.index()).as_flattened()[..self.shape.experts]
     }
 
     fn changed(&self) -> &[LayerId] {
@@ -86,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_is_always_chosen_becomes_certain_and_the_rest_fades() {
-        let mut popularity = Popularity::new(2, 4, 1);
+        let mut popularity = Popularity::new(Shape { layers: 2, experts: 4, selected: 1 });
         for _ in 0..3000 {
             popularity.observe(LayerId(1), &[2], 1.0);
         }

@@ -1,273 +1,170 @@
-//! Layer-to-layer transitions: for every layer and a few distances ahead, an online logistic model of each expert.
+//! Layer-to-layer transitions: the log-odds of every expert, refined in stages as its layer comes nearer.
 //!
-//! Its inputs are the experts chosen at the last two layers, those chosen at the target layer by the token before, and
-//! the log-odds of the decayed popularities; it starts as the slow popularity and learns how to correct it. A layer is
-//! predicted anew whenever it is one of the distances ahead, so that an estimate gets better as the layer comes near.
+//! A whole token ahead an expert starts from the log-odds of its decayed popularity, and each expert that its layer has
+//! just chosen says something for or against it. At every distance after that, what the layer at that distance chose
+//! is added to a share of what was known before. Each stage is an online logistic model of its own, which learns what
+//! the earlier stages left unexplained; so a stage has one layer's choices to weigh, and the whole token counts.
 //!
-//! A model changes only when its layer is routed, and then its last prediction is what it learns from: each prediction
-//! is made once and kept. Rows of experts are cut into [`Lanes`], so that a sum over rows stays in registers.
+//! A stage changes only when its layer is routed, and then its last prediction is what it learns from: each prediction
+//! is made once and kept.
 
-use super::Predictor;
-use super::popularity::{Popularity, RATES};
-use super::smooth::{log_odds, logistic};
-use crate::id::LayerId;
+use super::Shape;
+use super::lanes::{
+    LANES, Lanes, add_row_products, add_rows, add_scaled, errors_of, logistic, teach_row, teach_rows,
+};
+use super::popularity::SCALES;
 
-/// Learning rate of the one-hot inputs and the bias.
+/// Learning rate of what the choices say, and of the bias.
 const RATE: f32 = 0.02;
-/// Learning rate of the log-odds inputs, relative to `RATE`.
-const ODDS_RATE: f32 = 0.1;
-/// One-hot inputs: the last layer, the one before, the same layer one token ago.
-const HISTORIES: usize = 3;
+/// Learning rate of the popularity's log-odds.
+const ODDS_RATE: f32 = 0.002;
+/// Learning rate of the share of what was known before.
+const SHARE_RATE: f32 = 0.0005;
 /// What a choice one token ago starts out saying for the same expert now: that choices repeat is the commonest
 /// regularity, and learning it for each expert alone takes hundreds of tokens.
 const REPEATS: f32 = 1.0;
-/// Log-odds inputs: one for each time scale of the popularity.
-const SCALES: usize = RATES.len();
-/// Rows of a model after the one-hot ones: the log-odds and a bias.
-const EXTRA: usize = SCALES + 1;
-/// The slowest scale, which a model starts from.
+/// The slowest scale of the popularity, which the first stage starts from.
 const SLOW: usize = SCALES - 1;
-/// A predictor larger than this is not built; fewer distances are used instead.
-const MAX_WEIGHTS: usize = 1 << 24;
+/// Weights there may be at most; fewer distances are used instead.
+const MAX_WEIGHTS: usize = 12 << 20;
 
-/// Neighbouring experts of one row, worked on together.
-const LANES: usize = 32;
-type Lanes = [f32; LANES];
-
-/// See the module. A row holds a number for each expert, in `width` lanes; what is beyond the last expert means nothing.
+/// See the module. A row is `shape.width()` lanes.
 #[derive(Clone, Debug)]
-pub struct Transitions {
-    layers: usize,
-    experts: usize,
-    width: usize,
-    popularity: Popularity,
-    distances: Vec<usize>,
-    /// `[distance][layer][row]`
-    weights: Vec<Lanes>,
-    /// `[distance][layer]`: the last prediction of each model.
-    predicted: Vec<Lanes>,
-    /// The distance at which each layer was predicted last.
-    newest: Vec<usize>,
-    /// The layers predicted last.
-    changed: Vec<LayerId>,
-    /// `[layer][scale]`
+pub(super) struct Transitions {
+    shape: Shape,
+    distances: usize,
+    /// `[distance][layer][expert chosen at the distance]`
+    says: Vec<Lanes>,
+    /// `[distance][layer]`
+    bias: Vec<Lanes>,
+    /// `[distance][layer]`: how much of what the stage before came to is kept; of no use in the first.
+    share: Vec<Lanes>,
+    /// `[layer][scale]`: what the popularity's log-odds count for in the first stage.
     odds: Vec<Lanes>,
-    /// `[distance][layer]`: the one-hot rows that were set in the last prediction, and their values.
-    inputs: Vec<Vec<(usize, f32)>>,
-    /// Choices of the last `layers + 1` layer steps, and what each stands for; a step's slot is its number modulo them.
-    history: Vec<(Vec<u32>, f32)>,
-    /// The number of the coming step; the first is `history.len()`, so that every number looked back to is positive.
-    step: usize,
+    /// `[distance][layer]`: the log-odds that each stage came to last.
+    scores: Vec<Lanes>,
+    /// What the stage before had come to.
+    before: Vec<Lanes>,
+    predicted: Vec<Lanes>,
     errors: Vec<Lanes>,
 }
 
 impl Transitions {
-    /// A predictor that has seen nothing. It predicts a layer a whole token ahead, and anew when it is `near` layers away
-    /// or fewer.
-    pub fn new(layers: usize, experts: usize, selected: usize, near: usize) -> Transitions {
-        let width = experts.div_ceil(LANES);
-        let rows = HISTORIES * experts + EXTRA;
-        let most = (MAX_WEIGHTS / (layers * rows * width * LANES).max(1)).max(1);
-        let mut distances: Vec<usize> = (1..=near.min(layers.saturating_sub(1))).chain([layers]).collect();
-        while distances.len() > most && distances.len() > 1 {
-            distances.remove(distances.len() / 2);
-        }
-        let prior = selected as f32 / experts.max(1) as f32;
+    /// The most distances that there may be weights for.
+    pub(super) fn most_distances(shape: Shape) -> usize {
+        let stage =
+            [shape.experts, shape.width(), LANES].into_iter().fold(shape.layers, usize::saturating_mul);
+        MAX_WEIGHTS / stage.max(1)
+    }
+
+    /// Nothing learned yet, at `distances` distances.
+    pub(super) fn new(shape: Shape, distances: usize) -> Transitions {
+        let (stages, width) = (distances * shape.layers, shape.width());
+        let rows = |rows: usize, value: f32| vec![[value; LANES]; rows * width];
         let mut new = Transitions {
-            weights: vec![[0.0; LANES]; distances.len() * layers * rows * width],
-            predicted: vec![[prior; LANES]; distances.len() * layers * width],
-            newest: vec![0; layers],
-            changed: Vec::new(),
-            odds: vec![[0.0; LANES]; layers * SCALES * width],
-            inputs: vec![Vec::new(); distances.len() * layers],
-            history: vec![(Vec::new(), 0.0); layers + 1],
-            step: layers + 1,
-            errors: vec![[0.0; LANES]; width],
-            popularity: Popularity::new(layers, experts, selected),
-            layers,
-            experts,
-            width,
+            shape,
             distances,
+            says: rows(stages * shape.experts, 0.0),
+            bias: rows(stages, 0.0),
+            share: rows(stages, 1.0),
+            odds: rows(shape.layers * SCALES, 0.0),
+            scores: rows(stages, 0.0),
+            before: rows(stages, 0.0),
+            predicted: rows(1, 0.0),
+            errors: rows(1, 0.0),
         };
-        (0..layers).for_each(|layer| new.refresh_odds(layer));
-        for model in new.weights.chunks_exact_mut(rows * width) {
-            let (hot, extra) = model.split_at_mut(HISTORIES * experts * width);
-            let same_layer = hot[(HISTORIES - 1) * experts * width..].as_flattened_mut();
-            same_layer.iter_mut().step_by(width * LANES + 1).for_each(|weight| *weight = REPEATS);
-            extra[SLOW * width..(SLOW + 1) * width].fill([1.0; LANES]);
+        let first = new.says.len() / distances.max(1) * (distances - 1);
+        for layer in new.says[first..].chunks_exact_mut(shape.experts * width) {
+            layer.as_flattened_mut().iter_mut().step_by(width * LANES + 1).for_each(|says| *says = REPEATS);
+        }
+        for layer in new.odds.chunks_exact_mut(SCALES * width) {
+            layer[SLOW * width..].fill([1.0; LANES]);
         }
         new
     }
 
-    fn refresh_odds(&mut self, layer: usize) {
-        for scale in 0..SCALES {
-            let from = (layer * SCALES + scale) * self.width;
-            let odds = self.odds[from..from + self.width].as_flattened_mut();
-            for (odds, &p) in odds.iter_mut().zip(self.popularity.scale(scale, LayerId(layer as u16))) {
-                *odds = log_odds(p);
+    fn stage(&self, distance: usize, layer: usize) -> usize {
+        distance * self.shape.layers + layer
+    }
+
+    fn row(&self, stage: usize) -> std::ops::Range<usize> {
+        let width = self.shape.width();
+        stage * width..(stage + 1) * width
+    }
+
+    fn table(&self, stage: usize) -> std::ops::Range<usize> {
+        let size = self.shape.experts * self.shape.width();
+        stage * size..(stage + 1) * size
+    }
+
+    fn scales(&self, layer: usize) -> std::ops::Range<usize> {
+        let size = SCALES * self.shape.width();
+        layer * size..(layer + 1) * size
+    }
+
+    /// The log-odds that a stage came to last.
+    pub(super) fn scores(&self, distance: usize, layer: usize) -> &[Lanes] {
+        &self.scores[self.row(self.stage(distance, layer))]
+    }
+
+    /// The log-odds of a layer at one of the distances; `known` is what the layer at that distance has just chosen.
+    pub(super) fn predict(
+        &mut self,
+        distance: usize,
+        layer: usize,
+        odds: &[Lanes],
+        known: (&[u32], f32),
+    ) -> &[Lanes] {
+        let stage = self.stage(distance, layer);
+        let row = self.row(stage);
+        if distance + 1 == self.distances {
+            let weights = &self.odds[self.scales(layer)];
+            let scores = &mut self.scores[row.clone()];
+            scores.copy_from_slice(&self.bias[row.clone()]);
+            for (weights, odds) in weights.chunks_exact(row.len()).zip(odds.chunks_exact(row.len())) {
+                add_row_products(scores, weights, odds);
             }
+        } else {
+            let earlier = self.row(self.stage(distance + 1, layer));
+            self.before[row.clone()].copy_from_slice(&self.scores[earlier]);
+            let scores = &mut self.scores[row.clone()];
+            scores.copy_from_slice(&self.bias[row.clone()]);
+            add_row_products(scores, &self.share[row.clone()], &self.before[row.clone()]);
         }
+        let table = self.table(stage);
+        add_rows(&self.says[table], known, &mut self.scores[row.clone()]);
+        &self.scores[row]
     }
 
-    fn odds(&self, layer: usize) -> std::ops::Range<usize> {
-        layer * SCALES * self.width..(layer + 1) * SCALES * self.width
-    }
-
-    fn model(&self, distance: usize, layer: usize) -> std::ops::Range<usize> {
-        let size = (HISTORIES * self.experts + EXTRA) * self.width;
-        let from = (distance * self.layers + layer) * size;
-        from..from + size
-    }
-
-    fn prediction(&self, distance: usize, layer: usize) -> std::ops::Range<usize> {
-        let from = (distance * self.layers + layer) * self.width;
-        from..from + self.width
-    }
-
-    /// Predicts a layer that comes `ahead` steps after this one.
-    fn predict(&mut self, distance: usize, layer: usize, ahead: usize) {
-        let inputs = &mut self.inputs[distance * self.layers + layer];
-        inputs.clear();
-        let known = [self.step, self.step - 1, self.step + ahead - self.layers];
-        for (kind, step) in known.into_iter().enumerate() {
-            let (chosen, scale) = &self.history[step % self.history.len()];
-            inputs.extend(chosen.iter().map(|&expert| (kind * self.experts + expert as usize, *scale)));
+    /// Moves a stage from its last prediction towards what was chosen; `known` is what it was predicted from.
+    pub(super) fn learn(
+        &mut self,
+        distance: usize,
+        layer: usize,
+        odds: &[Lanes],
+        known: (&[u32], f32),
+        chosen: &[u32],
+    ) {
+        let stage = self.stage(distance, layer);
+        let row = self.row(stage);
+        let mut predicted = std::mem::take(&mut self.predicted);
+        predicted.copy_from_slice(&self.scores[row.clone()]);
+        predicted.iter_mut().for_each(logistic);
+        errors_of(&predicted, chosen, &mut self.errors);
+        self.predicted = predicted;
+        for (bias, error) in self.bias[row.clone()].iter_mut().zip(&self.errors) {
+            add_scaled(bias, RATE, error);
         }
-        let (model, prediction) = (self.model(distance, layer), self.prediction(distance, layer));
-        let (inputs, odds) = (&self.inputs[distance * self.layers + layer], &self.odds[self.odds(layer)]);
-        predict(&self.weights[model], odds, inputs, &mut self.predicted[prediction]);
-    }
-
-    /// Moves a model from its last prediction towards what was chosen.
-    fn learn(&mut self, distance: usize, layer: usize, chosen: &[u32]) {
-        let (model, prediction) = (self.model(distance, layer), self.prediction(distance, layer));
-        self.errors.fill([0.0; LANES]);
-        for (error, predicted) in self.errors.iter_mut().zip(&self.predicted[prediction]) {
-            add_scaled(error, -RATE, predicted);
-        }
-        for &expert in chosen {
-            self.errors.as_flattened_mut()[expert as usize] += RATE;
-        }
-        let (inputs, odds) = (&self.inputs[distance * self.layers + layer], &self.odds[self.odds(layer)]);
-        learn(&mut self.weights[model], odds, inputs, &self.errors);
-    }
-}
-
-/// The probabilities that a model gives, row by row of its log-odds and its set inputs.
-#[inline(never)] // As arguments, rows are known not to overlap: sums stay in vector registers.
-fn predict(model: &[Lanes], odds: &[Lanes], inputs: &[(usize, f32)], out: &mut [Lanes]) {
-    let width = out.len();
-    let (hot, extra) = model.split_at(model.len() - EXTRA * width);
-    for (lane, out) in out.iter_mut().enumerate() {
-        let mut sum = extra[SCALES * width + lane];
-        for scale in 0..SCALES {
-            add_products(&mut sum, &extra[scale * width + lane], &odds[scale * width + lane]);
-        }
-        for &(row, value) in inputs {
-            add_scaled(&mut sum, value, &hot[row * width + lane]);
-        }
-        logistic(&mut sum);
-        *out = sum;
-    }
-}
-
-/// Adds the errors to every row of a model that took part, by what its input was.
-#[inline(never)]
-fn learn(model: &mut [Lanes], odds: &[Lanes], inputs: &[(usize, f32)], errors: &[Lanes]) {
-    let width = errors.len();
-    let (hot, extra) = model.split_at_mut(model.len() - EXTRA * width);
-    for (lane, &error) in errors.iter().enumerate() {
-        let mut slowly = [0.0; LANES];
-        add_scaled(&mut slowly, ODDS_RATE, &error);
-        for scale in 0..SCALES {
-            add_products(&mut extra[scale * width + lane], &slowly, &odds[scale * width + lane]);
-        }
-        add_scaled(&mut extra[SCALES * width + lane], 1.0, &error);
-        for &(row, value) in inputs {
-            add_scaled(&mut hot[row * width + lane], value, &error);
-        }
-    }
-}
-
-#[inline(always)]
-fn add_products(sums: &mut Lanes, left: &Lanes, right: &Lanes) {
-    for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
-        *sum += left * right;
-    }
-}
-
-#[inline(always)]
-fn add_scaled(sums: &mut Lanes, scale: f32, row: &Lanes) {
-    for (sum, value) in sums.iter_mut().zip(row) {
-        *sum += scale * value;
-    }
-}
-
-impl Predictor for Transitions {
-    fn observe(&mut self, layer: LayerId, chosen: &[u32], scale: f32) {
-        let at = layer.index();
-        for distance in 0..self.distances.len() {
-            // Before the first prediction there is nothing to learn from.
-            if !self.inputs[distance * self.layers + at].is_empty() {
-                self.learn(distance, at, chosen);
+        if distance + 1 == self.distances {
+            let scales = self.scales(layer);
+            let weights = self.odds[scales].chunks_exact_mut(row.len());
+            for (weights, odds) in weights.zip(odds.chunks_exact(row.len())) {
+                teach_row(weights, ODDS_RATE, &self.errors, odds);
             }
+        } else {
+            teach_row(&mut self.share[row.clone()], SHARE_RATE, &self.errors, &self.before[row]);
         }
-        self.popularity.observe(layer, chosen, scale);
-        self.refresh_odds(at);
-        let slot = self.step % self.history.len();
-        self.history[slot].0.clear();
-        self.history[slot].0.extend_from_slice(chosen);
-        self.history[slot].1 = scale;
-        self.changed.clear();
-        for distance in 0..self.distances.len() {
-            let ahead = self.distances[distance];
-            let target = (at + ahead) % self.layers;
-            self.predict(distance, target, ahead);
-            self.newest[target] = distance;
-            self.changed.push(LayerId(target as u16));
-        }
-        self.step += 1;
-    }
-
-    fn next_visit(&self, layer: LayerId) -> &[f32] {
-        let newest = self.prediction(self.newest[layer.index()], layer.index());
-        &self.predicted[newest].as_flattened()[..self.experts]
-    }
-
-    fn popularity(&self, layer: LayerId) -> &[f32] {
-        self.popularity.popularity(layer)
-    }
-
-    fn observations(&self, layer: LayerId) -> u64 {
-        self.popularity.observations(layer)
-    }
-
-    fn changed(&self) -> &[LayerId] {
-        &self.changed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A router in which layer 1 always chooses the neighbour of layer 0's choice, and layer 0 walks round.
-    #[test]
-    fn it_learns_which_expert_follows_which() {
-        let (layers, experts) = (2, 8);
-        let mut model = Transitions::new(layers, experts, 1, 2);
-        let mut right = 0;
-        for token in 0..2000u32 {
-            let first = token * 5 % 8;
-            model.observe(LayerId(0), &[first], 1.0);
-            let next = model.next_visit(LayerId(1));
-            let best = (0..experts).max_by(|&a, &b| next[a].total_cmp(&next[b])).unwrap();
-            if token >= 1000 {
-                right += usize::from(best as u32 == (first + 1) % 8);
-            }
-            model.observe(LayerId(1), &[(first + 1) % 8], 1.0);
-        }
-        assert_eq!(right, 1000);
-        assert!(model.next_visit(LayerId(1)).iter().all(|p| (0.0..=1.0).contains(p)));
+        let table = self.table(stage);
+        teach_rows(&mut self.says[table], known, RATE, &self.errors);
     }
 }

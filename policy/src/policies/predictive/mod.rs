@@ -5,6 +5,7 @@
 
 mod holding;
 mod params;
+mod residency;
 
 use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
@@ -12,7 +13,7 @@ use crate::control::{Context, Policy, Proposal, StepWork, Victim};
 use crate::event::{Form, MoveClass, Routed};
 use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
-use crate::predict::History;
+use crate::predict::{History, Shape};
 use crate::record::Action;
 use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::score::Terms;
@@ -22,16 +23,13 @@ pub const ENTRY: Entry = Entry {
     name: "predictive",
     about: "places each block, in each format, by expected stall saved per byte; prefetches what is worth its price",
     params: PARAMS,
-    replay: None,
+    replay: Some(residency::replay),
     simulate: Some(simulate),
     clairvoyant: false,
     fitted: false,
     scripted: false,
 };
 
-/// Layers ahead that are predicted apart from the whole token, speculated on or not. More cost time and gain nothing:
-/// with 4, 8 and 16 too, the stall of gpt-oss-20b is 0.02 % higher at 192 slots and 0.4 % at 384.
-const PREDICTED_NEAR: usize = 2;
 /// Speculative moves under way at once.
 const MAX_SPECULATIONS: usize = 2;
 /// Blocks less likely than this to be asked for are not worth a look.
@@ -52,8 +50,8 @@ const ANY_TIME: f64 = 0.5;
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let settings = Settings::read(input.params).ok_or(SimulateError::Params)?;
     let model = input.model;
-    let near = PREDICTED_NEAR.max(settings.ahead as usize);
-    let history = History::new(model, near, settings.inputs.router_history);
+    let learned = |shape: Shape| settings.predictor.build(shape, settings.distances(shape.layers));
+    let history = History::new(model, settings.inputs.router_history.then_some(learned));
     let history = history.ok_or(SimulateError::UnevenLayers)?;
     let selected = model.routed_layers().next().map_or(1, |layer| layer.selected);
     Ok(Box::new(Predictive {
@@ -136,11 +134,11 @@ impl Predictive {
     #[inline]
     fn next_uses(&self, context: &Context, layer: LayerId, wait: f64) -> impl Fn(BlockId) -> NextUse {
         let first = context.model.layer(layer).first_block.0;
-        let popularity = self.history.popularity(layer);
-        let next = if self.settings.inputs.next_use { self.history.next_visit(layer) } else { popularity };
+        let later = self.history.later(layer);
+        let next = if self.settings.inputs.next_use { self.history.next_visit(layer) } else { later };
         move |block| {
             let expert = (block.0 - first) as usize;
-            NextUse { p: f64::from(next[expert]), wait, rate: f64::from(popularity[expert]) + RARE }
+            NextUse { p: f64::from(next[expert]), wait, rate: f64::from(later[expert]) + RARE }
         }
     }
 

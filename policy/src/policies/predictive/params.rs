@@ -1,6 +1,11 @@
 //! What can be set about the policy, and which of its inputs can be left out.
 
+use crate::predict::{Distances, Kind};
 use crate::registry::{Param, Scale};
+
+/// Layers ahead that are predicted apart from the whole token, speculated on or not. More cost time and gain nothing:
+/// with 4, 8 and 16 too, the stall of gpt-oss-20b is 0.02 % higher at 192 slots and 0.4 % at 384.
+const PREDICTED_NEAR: usize = 2;
 
 pub(super) const PARAMS: &[Param] = &[
     Param {
@@ -43,6 +48,14 @@ pub(super) const PARAMS: &[Param] = &[
         max: 1.0,
         scale: Scale::Linear,
     },
+    Param {
+        name: "predictor",
+        about: "0 popularity, 1 layer-to-layer transitions, 2 trajectory match, 3 the two mixed",
+        default: 3.0,
+        min: 0.0,
+        max: 3.0,
+        scale: Scale::Switch,
+    },
     input("next_use", "when each layer comes next"),
     input("router_history", "what the router chose before"),
     input("costs", "what each move and each change of format costs"),
@@ -63,6 +76,7 @@ pub(super) struct Settings {
     pub(super) ahead: u32,
     pub(super) confidence: f64,
     pub(super) drift_gain: f64,
+    pub(super) predictor: Kind,
     pub(super) inputs: Inputs,
 }
 
@@ -80,7 +94,8 @@ pub(super) struct Inputs {
 impl Settings {
     /// Reads the values of [`PARAMS`], in their order.
     pub(super) fn read(params: &[f64]) -> Option<Settings> {
-        let &[horizon, hysteresis, ahead, confidence, drift_gain, ref switches @ ..] = params else {
+        let &[horizon, hysteresis, ahead, confidence, drift_gain, predictor, ref switches @ ..] = params
+        else {
             return None;
         };
         let &[next_use, router_history, costs, pressure, sensitivity] = switches else { return None };
@@ -92,6 +107,11 @@ impl Settings {
             pressure: on(pressure),
             sensitivity: on(sensitivity),
         };
-        Some(Settings { horizon, hysteresis, ahead: ahead as u32, confidence, drift_gain, inputs })
+        let predictor = *Kind::ALL.get(predictor as usize)?;
+        Some(Settings { horizon, hysteresis, ahead: ahead as u32, confidence, drift_gain, predictor, inputs })
+    }
+    /// The distances at which layers are predicted.
+    pub(super) fn distances(&self, layers: usize) -> Distances {
+        Distances::near(PREDICTED_NEAR.max(self.ahead as usize), layers)
     }
 }

@@ -11,7 +11,7 @@ use self::signals::{BlockView, WayView};
 use crate::control::{Context, Policy, Proposal, StepWork, Victim};
 use crate::event::{MoveClass, Routed};
 use crate::id::{BlockId, LayerId};
-use crate::predict::History;
+use crate::predict::{Distances, History, Kind, Shape};
 use crate::record::Action;
 use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::score::Terms;
@@ -41,7 +41,8 @@ const RARE: f64 = 1e-3;
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let script = input.script.cloned().ok_or(SimulateError::NoScript)?;
-    let history = History::new(input.model, AHEAD as usize, true).ok_or(SimulateError::UnevenLayers)?;
+    let learned = |shape: Shape| Kind::Ensemble.build(shape, Distances::near(AHEAD as usize, shape.layers));
+    let history = History::new(input.model, Some(learned)).ok_or(SimulateError::UnevenLayers)?;
     Ok(Box::new(Scripted {
         script,
         history,
@@ -71,7 +72,7 @@ impl Scripted {
         let layers_ahead = f64::from(if ahead > layers { ahead - layers } else { ahead });
         let place = (block.0 - context.model.layer(data.layer).first_block.0) as usize;
         let probability = f64::from(self.history.next_visit(data.layer)[place]);
-        let popularity = f64::from(self.history.popularity(data.layer)[place]);
+        let popularity = f64::from(self.history.later(data.layer)[place]);
         let (uses, last) = self.used[block.index()];
         let held =
             context.ledger.fast_copies(block).map(|form| context.ledger.footprint(block, form).0).sum();

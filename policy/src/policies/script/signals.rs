@@ -48,7 +48,7 @@ const BLOCK: [Signal<BlockView>; 9] = [
     ("probability", "that it is needed when its layer comes next, from the router's history", |b| {
         b.probability
     }),
-    ("popularity", "visits a token, decayed", |b| b.popularity),
+    ("popularity", "visits a token after the next visit, from the router's history", |b| b.popularity),
     ("next_use", "tokens until its next use, expected", |b| b.next_use),
     ("layers_ahead", "layer steps until its layer comes", |b| b.layers_ahead),
     ("last_use", "layer steps since it was demanded; 1e18 if never", |b| b.last_use),

@@ -1,0 +1,90 @@
+//! Logistic mixing: the log-odds of several models, weighted online, expert by expert.
+//!
+//! This is how context-mixing compressors join their models (M. Mahoney, Adaptive Weighing of Context Models for
+//! Lossless Data Compression, 2005): a model that does well gets a greater say, one that is over-confident is toned
+//! down, and the result is a calibrated probability.
+
+use super::lanes::{Lanes, add_scaled, dot, errors_of, logistic};
+use std::ops::Range;
+
+/// Learning rate, for each expert that a weight is learned from.
+const RATE: f32 = 0.0003;
+
+/// The weights of several mixes, each shared by all experts of a row.
+#[derive(Clone, Debug)]
+pub(super) struct Mixer {
+    inputs: usize,
+    width: usize,
+    /// `[mix][input]`, the bias as the last.
+    weights: Vec<f32>,
+}
+
+impl Mixer {
+    /// `mixes` mixes in which every input starts with its weight in `initial`. A row is `width` lanes.
+    pub(super) fn new(mixes: usize, initial: &[f32], width: usize) -> Mixer {
+        let weights = [initial, &[0.0]].concat().repeat(mixes);
+        Mixer { inputs: initial.len(), width, weights }
+    }
+
+    /// Lanes that a mix reads and writes: rows of log-odds, one an input, then one of probabilities.
+    pub(super) fn lanes(&self) -> usize {
+        (self.inputs + 1) * self.width
+    }
+
+    fn weights(&self, mix: usize) -> Range<usize> {
+        mix * (self.inputs + 1)..(mix + 1) * (self.inputs + 1)
+    }
+
+    /// Mixes the inputs in `rows` into the probabilities that follow them.
+    pub(super) fn mix(&self, mix: usize, rows: &mut [Lanes]) {
+        let weights = &self.weights[self.weights(mix)];
+        let (inputs, out) = rows.split_at_mut(self.inputs * self.width);
+        out.fill([weights[self.inputs]; _]);
+        for (&weight, inputs) in weights.iter().zip(inputs.chunks_exact(self.width)) {
+            out.iter_mut().zip(inputs).for_each(|(out, input)| add_scaled(out, weight, input));
+        }
+        out.iter_mut().for_each(logistic);
+    }
+
+    /// Moves the weights of a mix from what the inputs in `rows` came to towards what was chosen of `experts`.
+    /// `errors` is room for a row.
+    pub(super) fn learn(
+        &mut self,
+        mix: usize,
+        rows: &[Lanes],
+        chosen: &[u32],
+        experts: usize,
+        errors: &mut [Lanes],
+    ) {
+        let (inputs, predicted) = rows.split_at(self.inputs * self.width);
+        errors_of(predicted, chosen, errors);
+        errors.as_flattened_mut()[experts..].fill(0.0);
+        let weights = self.weights(mix);
+        let (weights, bias) = self.weights[weights].split_at_mut(self.inputs);
+        for (weight, inputs) in weights.iter_mut().zip(inputs.chunks_exact(self.width)) {
+            *weight += RATE * dot(errors, inputs);
+        }
+        bias[0] += RATE * errors.as_flattened().iter().sum::<f32>();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lanes::LANES;
+    use super::*;
+
+    /// Of two models one is right and the other says the opposite.
+    #[test]
+    fn the_better_model_gets_the_say() {
+        let mut mixer = Mixer::new(1, &[0.5, 0.5], 1);
+        let (mut rows, mut errors) = ([[0.0; LANES]; 3], [[0.0; LANES]]);
+        for visit in 0..40_000 {
+            let (right, chosen): (f32, &[u32]) = if visit % 2 == 0 { (2.0, &[0]) } else { (-2.0, &[]) };
+            rows[0] = [right; LANES];
+            rows[1] = [-right; LANES];
+            mixer.mix(0, &mut rows);
+            mixer.learn(0, &rows, chosen, 1, &mut errors);
+        }
+        assert!(errors[0][0].abs() < 0.05, "{errors:?}");
+    }
+}

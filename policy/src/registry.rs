@@ -3,7 +3,10 @@
 use crate::control::Policy;
 use crate::demand::Demands;
 use crate::model::Model;
-use crate::policies::{belady, hobbit, lfru, lfu, lru, moe_infinity_released, predictive, sieve, static_set};
+use crate::policies::{
+    belady, fine_moe, hobbit, hybri_moe, lfru, lfu, lru, moe_infinity, moe_infinity_released, predictive,
+    pro_moe, sieve, static_set,
+};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
 
@@ -15,8 +18,12 @@ static REGISTRY: &[Entry] = &[
     sieve::ENTRY,
     static_set::ENTRY,
     predictive::ENTRY,
+    moe_infinity::ENTRY,
     moe_infinity_released::ENTRY,
+    fine_moe::ENTRY,
     hobbit::ENTRY,
+    pro_moe::ENTRY,
+    hybri_moe::ENTRY,
     belady::ENTRY,
 ];
 

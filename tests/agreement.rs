@@ -13,7 +13,7 @@ const AGREE: [&str; 14] = [
     "lru",
     "lru_layer",
     "lfu",
-    "in_cache_lfu",
+    "moe_infinity_released",
     "lfu_decayed",
     "lfru",
     "sieve",

@@ -15,7 +15,7 @@ except ImportError:
 RULES = {
     "fifo": lcs.FIFO,
     "lru": lcs.LRU,
-    "in_cache_lfu": lcs.LFU,
+    "moe_infinity_released": lcs.LFU,
     "arc": lcs.ARC,
     "s3_fifo": lcs.S3FIFO,
     "sieve": lcs.Sieve,

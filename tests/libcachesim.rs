@@ -6,7 +6,7 @@
 //! Every rule counts the same hits but one. W-TinyLFU differs because libCacheSim's (WTinyLFU.c) counts demands in a
 //! counting Bloom filter with collisions, not for hits in the window but once more for each id that falls out of it,
 //! and halves them every 32 demands a slot, while the paper and `w_tiny_lfu` count each demand once and halve every
-//! ten. Its LFU forgets what it evicts, so it is compared with `in_cache_lfu`.
+//! ten. Its LFU forgets what it evicts, so it is compared with `moe_infinity_released`.
 
 use crate::ROOT;
 use policy::registry::lookup;

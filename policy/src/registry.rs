@@ -5,8 +5,9 @@ use crate::demand::Demands;
 use crate::model::Model;
 use crate::policies::script::Script;
 use crate::policies::{
-    arc, belady, fifo, gdsf, in_cache_lfu, least_stale, lfru, lfu, lfu_decayed, lru, lru_layer, predictive,
-    s3_fifo, script, sieve, static_set, w_tiny_lfu,
+    arc, belady, fifo, fine_moe, gdsf, hobbit, hybri_moe, least_stale, lfru, lfu, lfu_decayed, lru,
+    lru_layer, moe_infinity, moe_infinity_released, predictive, pro_moe, s3_fifo, script, sieve, static_set,
+    w_tiny_lfu,
 };
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
@@ -19,7 +20,6 @@ static REGISTRY: &[Entry] = &[
     lru::ENTRY,
     lru_layer::ENTRY,
     lfu::ENTRY,
-    in_cache_lfu::ENTRY,
     lfu_decayed::ENTRY,
     lfru::ENTRY,
     sieve::ENTRY,
@@ -29,6 +29,12 @@ static REGISTRY: &[Entry] = &[
     gdsf::ENTRY,
     least_stale::ENTRY,
     static_set::ENTRY,
+    moe_infinity::ENTRY,
+    moe_infinity_released::ENTRY,
+    fine_moe::ENTRY,
+    hobbit::ENTRY,
+    pro_moe::ENTRY,
+    hybri_moe::ENTRY,
     predictive::ENTRY,
     script::ENTRY,
     belady::ENTRY,

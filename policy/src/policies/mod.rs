@@ -1,20 +1,28 @@
 //! The policies, one file each, and the structures the rules are built on.
 
+mod activation_maps;
 pub mod arc;
 pub mod belady;
 mod bit_tree;
 pub mod fifo;
+pub mod fine_moe;
 pub mod gdsf;
 mod growing_queue;
-pub mod in_cache_lfu;
+pub mod hobbit;
+pub mod hybri_moe;
 pub mod least_stale;
 pub mod lfru;
 pub mod lfu;
 pub mod lfu_decayed;
 mod lists;
+mod look_ahead;
 pub mod lru;
 pub mod lru_layer;
+pub mod moe_infinity;
+pub mod moe_infinity_released;
+mod per_layer;
 pub mod predictive;
+pub mod pro_moe;
 pub mod reactive;
 pub mod s3_fifo;
 pub mod script;

@@ -9,7 +9,19 @@ use std::collections::BTreeMap;
 /// Rules of which a replay in atomic order and the controller must agree to the hit. `static` keeps slots free for
 /// guests when it serves, because a step cannot run without its blocks; `predictive` cannot be replayed.
 const AGREE: [&str; 14] = [
-    "fifo", "lru", "lru_layer", "lfu", "in_cache_lfu", "lfu_decayed", "lfru", "sieve", "s3_fifo", "arc", "w_tiny_lfu", "gdsf", "least_stale",
+    "fifo",
+    "lru",
+    "lru_layer",
+    "lfu",
+    "in_cache_lfu",
+    "lfu_decayed",
+    "lfru",
+    "sieve",
+    "s3_fifo",
+    "arc",
+    "w_tiny_lfu",
+    "gdsf",
+    "least_stale",
     "belady",
 ];
 

@@ -70,7 +70,8 @@ fn replayed(trace: &RoutingTrace, rule: &str, capacity: usize) -> (u64, u64) {
     let demands = trace.demands(true);
     let params = entry.resolve(&BTreeMap::new()).unwrap();
     let (order, reset) = (Order::Access, Reset::Never);
-    let result = entry.run(&ReplayInput { demands: &demands, fit: None, capacity, order, reset, params: &params });
+    let result =
+        entry.run(&ReplayInput { demands: &demands, fit: None, capacity, order, reset, params: &params });
     let result = result.unwrap();
     (result.accesses, result.hits)
 }
@@ -121,7 +122,8 @@ fn rules_count_the_hits_that_libcachesim_counts() {
 fn the_golden_counts_are_those_of_libcachesim() {
     let Some(counts) = counted_by_libcachesim() else { return };
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        let line = |Count { trace, rule, capacity, hits }: &Count| format!("{trace},{rule},{capacity},{hits}\n");
+        let line =
+            |Count { trace, rule, capacity, hits }: &Count| format!("{trace},{rule},{capacity},{hits}\n");
         let lines: String = counts.iter().map(line).collect();
         std::fs::write(golden_file(), format!("trace,rule,capacity_slots,hits\n{lines}")).unwrap();
     }

@@ -4,8 +4,8 @@ use crate::control::Policy;
 use crate::demand::Demands;
 use crate::model::Model;
 use crate::policies::{
-    arc, belady, fifo, gdsf, in_cache_lfu, least_stale, lfru, lfu, lfu_decayed, lru, lru_layer, predictive, s3_fifo,
-    sieve, static_set, w_tiny_lfu,
+    arc, belady, fifo, gdsf, in_cache_lfu, least_stale, lfru, lfu, lfu_decayed, lru, lru_layer, predictive,
+    s3_fifo, sieve, static_set, w_tiny_lfu,
 };
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;

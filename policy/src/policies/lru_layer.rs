@@ -88,7 +88,8 @@ impl Rule for LruLayer {
         let own = Some(self.asking).filter(|&layer| self.excess(layer) >= 0);
         let of_own = own.and_then(|layer| self.residents.oldest(layer, keep));
         let of_others = || {
-            let oldest = |layer| Some((self.excess(layer), Reverse(layer), self.residents.oldest(layer, keep)?));
+            let oldest =
+                |layer| Some((self.excess(layer), Reverse(layer), self.residents.oldest(layer, keep)?));
             (0..self.shares.len() as u32).filter_map(oldest).max().map(|(_, _, id)| id)
         };
         let id = of_own.or_else(of_others)?;

@@ -21,13 +21,7 @@ const PARAMS: &[Param] = &[
         min: 0.0,
         max: 1.0,
     },
-    Param {
-        name: "ghost_size_ratio",
-        about: "ghosts for each slot",
-        default: 0.9,
-        min: 0.0,
-        max: 10.0,
-    },
+    Param { name: "ghost_size_ratio", about: "ghosts for each slot", default: 0.9, min: 0.0, max: 10.0 },
     Param {
         name: "move_to_main_threshold",
         about: "demands in the small queue that make a block move to the main one",

@@ -171,7 +171,8 @@ impl Rule for WTinyLfu {
         self.counts.demanded(id);
         self.segments.push(id, WINDOW);
         // While the main part has room, what falls out of the window needs no comparison.
-        let room = self.sizes.main.saturating_sub(self.segments.len(PROBATION) + self.segments.len(PROTECTED));
+        let room =
+            self.sizes.main.saturating_sub(self.segments.len(PROBATION) + self.segments.len(PROTECTED));
         let least = self.segments.len(WINDOW).saturating_sub(room);
         self.spill(WINDOW, self.sizes.window.max(least), PROBATION);
     }
@@ -184,7 +185,8 @@ impl Rule for WTinyLfu {
     #[inline(always)]
     fn evict<K: Keep>(&mut self, _now: u64, keep: &K) -> Option<u32> {
         let candidate = self.segments.oldest(WINDOW, keep);
-        let main = || [PROBATION, PROTECTED].into_iter().find_map(|segment| self.segments.oldest(segment, keep));
+        let main =
+            || [PROBATION, PROTECTED].into_iter().find_map(|segment| self.segments.oldest(segment, keep));
         let id = match (candidate, main()) {
             (Some(candidate), Some(victim)) if self.counts.get(candidate) > self.counts.get(victim) => {
                 self.segments.push(candidate, PROBATION);

@@ -1,8 +1,8 @@
 use super::oracle::{self, Definition};
 use super::*;
 use crate::policies::{
-    Arc, Belady, Fifo, Gdsf, LeastStale, Lfru, Lfu, LfuDecayed, Lru, LruLayer, S3Fifo, Sieve, Static, WTinyLfu, s3_fifo,
-    w_tiny_lfu,
+    Arc, Belady, Fifo, Gdsf, LeastStale, Lfru, Lfu, LfuDecayed, Lru, LruLayer, S3Fifo, Sieve, Static,
+    WTinyLfu, s3_fifo, w_tiny_lfu,
 };
 use crate::rule::KeepNone;
 use proptest::prelude::*;

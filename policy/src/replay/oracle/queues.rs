@@ -31,7 +31,9 @@ impl ArcLists {
         let ghosts = (0..2).find(|&list| self.b[list].contains(&id));
         let [b1, b2] = [self.b[0].len() as f64, self.b[1].len() as f64];
         match ghosts {
-            Some(0) => self.target = (self.target + if b1 >= b2 { 1.0 } else { b2 / b1 }).min(self.capacity as f64),
+            Some(0) => {
+                self.target = (self.target + if b1 >= b2 { 1.0 } else { b2 / b1 }).min(self.capacity as f64)
+            }
             Some(_) => self.target = (self.target - if b2 >= b1 { 1.0 } else { b1 / b2 }).max(0.0),
             None => {}
         }

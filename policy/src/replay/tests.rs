@@ -84,11 +84,11 @@ fn run<O: Run>(how: O, definition: Definition, input: &ReplayInput) -> O::Output
         Definition::Lfru => how.run(input, Lfru::new(universe)),
         Definition::Sieve => how.run(input, Sieve::new(universe)),
         Definition::S3Fifo => {
-            how.run(input, S3Fifo::new(universe, s3_fifo::Sizes::new(&oracle::S3_FIFO, capacity).unwrap()))
+            how.run(input, S3Fifo::new(universe, s3_fifo::Sizes::new(oracle::S3_FIFO, capacity)))
         }
         Definition::Arc => how.run(input, Arc::new(universe, capacity)),
         Definition::WTinyLfu => {
-            let sizes = w_tiny_lfu::Sizes::new(&oracle::W_TINY_LFU, capacity).unwrap();
+            let sizes = w_tiny_lfu::Sizes::new(oracle::W_TINY_LFU, capacity);
             how.run(input, WTinyLfu::new(universe, sizes))
         }
         Definition::Gdsf => how.run(input, Gdsf::new(vec![1.0; universe as usize].into_boxed_slice())),
@@ -216,9 +216,9 @@ fn removed_ids_are_gone() {
     check(Fifo::new(4));
     check(LruLayer::new([0; 4].into(), 4));
     check(LfuDecayed::new(4, 4.0));
-    check(S3Fifo::new(4, s3_fifo::Sizes::new(&oracle::S3_FIFO, 4).unwrap()));
+    check(S3Fifo::new(4, s3_fifo::Sizes::new(oracle::S3_FIFO, 4)));
     check(Arc::new(4, 4));
-    check(WTinyLfu::new(4, w_tiny_lfu::Sizes::new(&oracle::W_TINY_LFU, 4).unwrap()));
+    check(WTinyLfu::new(4, w_tiny_lfu::Sizes::new(oracle::W_TINY_LFU, 4)));
     check(Gdsf::new([1.0; 4].into()));
     check(LeastStale::new([0; 4].into()));
     check(Belady::of_accesses(&demands).unwrap());

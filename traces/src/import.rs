@@ -3,7 +3,7 @@
 use crate::error::{Problem, TraceError};
 use crate::routing::RoutingTrace;
 use crate::{batch_jsonl, csv, expert_csv, hrt, jsonl, npz, oracle_general, responses};
-use memmap2::{Mmap, MmapOptions};
+use memmap2::Mmap;
 use policy::Demands;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -235,5 +235,5 @@ pub(crate) fn experts_for(asked: Option<u32>, largest_id: u16) -> u32 {
 fn map(file: &File) -> Result<Mmap, TraceError> {
     // SAFETY: the map is read-only and private to this module, and everything read from it is checked and copied
     // before use. What no program can rule out is another one truncating the file meanwhile: that ends this process.
-    unsafe { MmapOptions::new().populate().map(file) }.map_err(|error| Problem::Io(error).into())
+    unsafe { Mmap::map(file) }.map_err(|error| Problem::Io(error).into())
 }

@@ -105,21 +105,24 @@ fn fast(definition: Definition, input: &ReplayInput) -> (ReplayResult, Vec<u32>)
     run(Recording, definition, input)
 }
 
-/// Steps of a few ids, repeated ids and empty steps among them; some begin a trace.
+/// Steps of a few ids, repeated ids and empty steps among them, or of one id each; some begin a trace.
 fn demands(layers: u32, blocks: u32) -> impl Strategy<Value = Demands> {
     let universe = layers * blocks;
-    // Two draws, the lesser taken: some ids are demanded more than others.
-    let id = (0..universe, 0..universe).prop_map(|(a, b)| a.min(b));
-    let step = (prop::bool::weighted(0.1), prop::collection::vec(id, 0..7));
-    prop::collection::vec(step, 0..120).prop_map(move |steps| {
-        let mut demands = Demands::of_layers(layers, blocks);
-        for (begins, ids) in steps {
-            if begins {
-                demands.begin_trace();
+    prop::bool::weighted(0.3).prop_flat_map(move |single| {
+        // Two draws, the lesser taken: some ids are demanded more than others.
+        let id = (0..universe, 0..universe).prop_map(|(a, b)| a.min(b));
+        let (widths, most) = if single { (1..2, 300) } else { (0..7, 120) };
+        let step = (prop::bool::weighted(0.1), prop::collection::vec(id, widths));
+        prop::collection::vec(step, 0..most).prop_map(move |steps| {
+            let mut demands = Demands::of_layers(layers, blocks);
+            for (begins, ids) in steps {
+                if begins {
+                    demands.begin_trace();
+                }
+                demands.push_step(ids);
             }
-            demands.push_step(ids);
-        }
-        demands
+            demands
+        })
     })
 }
 

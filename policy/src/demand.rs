@@ -30,12 +30,10 @@ impl Demands {
         Demands { universe, layers, ..Demands::default() }
     }
 
-    /// One trace of which each step demands one id.
-    ///
-    /// # Panics
-    /// If an id is outside the universe: the caller has checked its input.
+    /// One trace of which each step demands one id. The caller has checked that all are within the universe; a rule
+    /// panics at one that is not.
     pub fn of_singles(universe: u32, ids: Vec<u32>) -> Demands {
-        assert!(ids.iter().max().is_none_or(|&largest| largest < universe), "an id outside 0..{universe}");
+        debug_assert!(ids.iter().all(|&id| id < universe), "an id outside 0..{universe}");
         Demands { len: ids.len(), width: 1, ids, starts: vec![0], ..Demands::new(universe) }
     }
 
@@ -117,5 +115,47 @@ impl Demands {
     /// The index of the first step of each trace.
     pub fn trace_starts(&self) -> &[usize] {
         &self.starts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Steps of one length are told apart without their ends, others by them: what is read is what was written.
+        #[test]
+        fn steps_come_back_as_they_were_pushed(
+            even in 0usize..4, len in 0usize..6, others in prop::collection::vec(0usize..4, 0..6),
+        ) {
+            let widths: Vec<usize> = std::iter::repeat_n(even, len).chain(others).collect();
+            let (mut demands, mut next, mut steps) = (Demands::new(64), 0, Vec::new());
+            for width in widths {
+                let step: Vec<u32> = (0..width).map(|_| { next += 1; next }).collect();
+                demands.push_step(step.clone());
+                steps.push(step);
+            }
+            prop_assert_eq!(demands.len(), steps.len());
+            for (index, step) in steps.iter().enumerate() {
+                prop_assert_eq!(demands.step(index), step.as_slice());
+                prop_assert_eq!(demands.offset(index + 1), demands.offset(index) + step.len());
+            }
+            let single = !steps.is_empty() && steps.iter().all(|step| step.len() == 1);
+            prop_assert_eq!(demands.all_single(), single);
+            if single {
+                let mut same = Demands::of_singles(64, steps.concat());
+                same.starts.clear();
+                prop_assert_eq!(demands, same);
+            }
+        }
+    }
+
+    #[test]
+    fn ids_belong_to_layers_of_equally_many() {
+        let demands = Demands::of_layers(3, 2);
+        assert_eq!((demands.universe(), demands.layers()), (6, 3));
+        assert_eq!(*demands.layer_of_each(), [0, 0, 1, 1, 2, 2]);
+        assert_eq!(*Demands::new(2).layer_of_each(), [0, 0]);
     }
 }

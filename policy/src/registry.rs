@@ -65,6 +65,13 @@ pub struct SimulateInput<'a> {
     pub params: &'a [f64],
 }
 
+impl SimulateInput<'_> {
+    /// The parameters of a policy that has `N` of them.
+    pub(crate) fn params_of<const N: usize>(&self) -> Result<[f64; N], SimulateError> {
+        self.params.try_into().map_err(|_| SimulateError::Params)
+    }
+}
+
 /// Why a policy cannot be built.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SimulateError {

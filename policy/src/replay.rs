@@ -131,6 +131,12 @@ pub enum ReplayError {
 }
 
 impl ReplayInput<'_> {
+    /// The parameters of a rule that has `N` of them.
+    pub(crate) fn params_of<const N: usize>(&self, policy: &'static str) -> Result<[f64; N], ReplayError> {
+        let given = self.params.len();
+        self.params.try_into().map_err(|_| ReplayError::ParamCount { policy, expected: N, given })
+    }
+
     /// Runs `rule`, built for the universe of the demands, through them.
     pub fn run<R: Rule>(&self, mut rule: R) -> ReplayResult {
         let mut result = ReplayResult::default();

@@ -35,7 +35,7 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
-    let &[cost_exponent] = input.params else { return Err(SimulateError::Params) };
+    let [cost_exponent] = input.params_of()?;
     let largest = input.model.largest_block().0.max(1) as f64;
     let value = |block: &crate::model::Block| {
         let size = block.bytes(block.native).0.max(1) as f64 / largest;

@@ -33,13 +33,13 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
-    let &[half_life] = input.params else { return Err(SimulateError::Params) };
+    let [half_life] = input.params_of()?;
     let (universe, capacity) = (input.model.blocks.len() as u32, input.capacity);
     Ok(Box::new(Reactive::new(LfuDecayed::new(universe, half_life * capacity.max(1) as f64))))
 }
 
 fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
-    let half_life = input.params.first().map_or(HALF_LIFE.default, |&given| given);
+    let [half_life] = input.params_of(ENTRY.name)?;
     let universe = input.demands.universe();
     Ok(input.run(LfuDecayed::new(universe, half_life * input.capacity.max(1) as f64)))
 }

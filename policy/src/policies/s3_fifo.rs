@@ -53,17 +53,17 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
-    let sizes = Sizes::new(input.params, input.capacity).ok_or(SimulateError::Params)?;
+    let sizes = Sizes::new(input.params_of()?, input.capacity);
     Ok(Box::new(Reactive::new(S3Fifo::new(input.model.blocks.len() as u32, sizes))))
 }
 
 fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
-    let sizes = Sizes::new(input.params, input.capacity).unwrap_or_default();
+    let sizes = Sizes::new(input.params_of(ENTRY.name)?, input.capacity);
     Ok(input.run(S3Fifo::new(input.demands.universe(), sizes)))
 }
 
 /// How long the queues are.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Slots of the small queue, as a target.
     pub small: usize,
@@ -74,11 +74,10 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// By the parameters of the registry entry; the small queue has at least one slot. `None` if their number is wrong.
-    pub fn new(params: &[f64], capacity: usize) -> Option<Sizes> {
-        let &[small, ghosts, promote_at] = params else { return None };
+    /// By the parameters of the registry entry; the small queue has at least one slot.
+    pub fn new([small, ghosts, promote_at]: [f64; 3], capacity: usize) -> Sizes {
         let share = |ratio: f64| (capacity as f64 * ratio) as usize;
-        Some(Sizes { small: share(small).max(1), ghosts: share(ghosts), promote_at: promote_at as u8 })
+        Sizes { small: share(small).max(1), ghosts: share(ghosts), promote_at: promote_at as u8 }
     }
 }
 

@@ -54,17 +54,17 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
-    let sizes = Sizes::new(input.params, input.capacity).ok_or(SimulateError::Params)?;
+    let sizes = Sizes::new(input.params_of()?, input.capacity);
     Ok(Box::new(Reactive::new(WTinyLfu::new(input.model.blocks.len() as u32, sizes))))
 }
 
 fn replay(input: &ReplayInput) -> Result<ReplayResult, ReplayError> {
-    let sizes = Sizes::new(input.params, input.capacity).unwrap_or_default();
+    let sizes = Sizes::new(input.params_of(ENTRY.name)?, input.capacity);
     Ok(input.run(WTinyLfu::new(input.demands.universe(), sizes)))
 }
 
 /// Slots of each segment, and the demands between two halvings of the counts.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Slots of the window.
     pub window: usize,
@@ -77,14 +77,13 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// By the parameters of the registry entry. `None` if their number is wrong.
-    pub fn new(params: &[f64], capacity: usize) -> Option<Sizes> {
-        let &[window, protected, sample] = params else { return None };
+    /// By the parameters of the registry entry.
+    pub fn new([window, protected, sample]: [f64; 3], capacity: usize) -> Sizes {
         let share = |slots: usize, ratio: f64| (slots as f64 * ratio) as usize;
         let window = share(capacity, window).max(1);
         let main = capacity.saturating_sub(window);
         let sample = (sample * capacity as f64) as u64;
-        Some(Sizes { window, main, protected: share(main, protected), sample: sample.max(1) })
+        Sizes { window, main, protected: share(main, protected), sample: sample.max(1) }
     }
 }
 

@@ -84,11 +84,11 @@ fn run<O: Run>(how: O, definition: Definition, input: &ReplayInput) -> O::Output
         Definition::Lfru => how.run(input, Lfru::new(universe)),
         Definition::Sieve => how.run(input, Sieve::new(universe)),
         Definition::S3Fifo => {
-            how.run(input, S3Fifo::new(universe, s3_fifo::Sizes::new(&oracle::S3_FIFO, capacity).unwrap()))
+            how.run(input, S3Fifo::new(universe, s3_fifo::Sizes::new(oracle::S3_FIFO, capacity)))
         }
         Definition::Arc => how.run(input, Arc::new(universe, capacity)),
         Definition::WTinyLfu => {
-            let sizes = w_tiny_lfu::Sizes::new(&oracle::W_TINY_LFU, capacity).unwrap();
+            let sizes = w_tiny_lfu::Sizes::new(oracle::W_TINY_LFU, capacity);
             how.run(input, WTinyLfu::new(universe, sizes))
         }
         Definition::Gdsf => how.run(input, Gdsf::new(vec![1.0; universe as usize].into_boxed_slice())),
@@ -105,21 +105,24 @@ fn fast(definition: Definition, input: &ReplayInput) -> (ReplayResult, Vec<u32>)
     run(Recording, definition, input)
 }
 
-/// Steps of a few ids, repeated ids and empty steps among them; some begin a trace.
+/// Steps of a few ids, repeated ids and empty steps among them, or of one id each; some begin a trace.
 fn demands(layers: u32, blocks: u32) -> impl Strategy<Value = Demands> {
     let universe = layers * blocks;
-    // Two draws, the lesser taken: some ids are demanded more than others.
-    let id = (0..universe, 0..universe).prop_map(|(a, b)| a.min(b));
-    let step = (prop::bool::weighted(0.1), prop::collection::vec(id, 0..7));
-    prop::collection::vec(step, 0..120).prop_map(move |steps| {
-        let mut demands = Demands::of_layers(layers, blocks);
-        for (begins, ids) in steps {
-            if begins {
-                demands.begin_trace();
+    prop::bool::weighted(0.3).prop_flat_map(move |single| {
+        // Two draws, the lesser taken: some ids are demanded more than others.
+        let id = (0..universe, 0..universe).prop_map(|(a, b)| a.min(b));
+        let (widths, most) = if single { (1..2, 300) } else { (0..7, 120) };
+        let step = (prop::bool::weighted(0.1), prop::collection::vec(id, widths));
+        prop::collection::vec(step, 0..most).prop_map(move |steps| {
+            let mut demands = Demands::of_layers(layers, blocks);
+            for (begins, ids) in steps {
+                if begins {
+                    demands.begin_trace();
+                }
+                demands.push_step(ids);
             }
-            demands.push_step(ids);
-        }
-        demands
+            demands
+        })
     })
 }
 
@@ -216,9 +219,9 @@ fn removed_ids_are_gone() {
     check(Fifo::new(4));
     check(LruLayer::new([0; 4].into(), 4));
     check(LfuDecayed::new(4, 4.0));
-    check(S3Fifo::new(4, s3_fifo::Sizes::new(&oracle::S3_FIFO, 4).unwrap()));
+    check(S3Fifo::new(4, s3_fifo::Sizes::new(oracle::S3_FIFO, 4)));
     check(Arc::new(4, 4));
-    check(WTinyLfu::new(4, w_tiny_lfu::Sizes::new(&oracle::W_TINY_LFU, 4).unwrap()));
+    check(WTinyLfu::new(4, w_tiny_lfu::Sizes::new(oracle::W_TINY_LFU, 4)));
     check(Gdsf::new([1.0; 4].into()));
     check(LeastStale::new([0; 4].into()));
     check(Belady::of_accesses(&demands).unwrap());

@@ -119,7 +119,7 @@ impl S3Queues {
         }
     }
 
-    fn from_small(&mut self, open: &[u32]) -> Option<u32> {
+    fn leave_small(&mut self, open: &[u32]) -> Option<u32> {
         loop {
             let place = self.small.iter().position(|(id, _)| open.contains(id))?;
             let (id, demands) = self.small.remove(place);
@@ -131,7 +131,7 @@ impl S3Queues {
         }
     }
 
-    fn from_main(&mut self, open: &[u32]) -> Option<u32> {
+    fn leave_main(&mut self, open: &[u32]) -> Option<u32> {
         loop {
             let place = self.main.iter().position(|(id, _)| open.contains(id))?;
             let (id, demands) = self.main.remove(place);
@@ -154,9 +154,9 @@ impl Model for S3Queues {
         self.was_ghost = take(&mut self.ghosts, id);
         self.evicted = true;
         if self.small.len() >= self.small_size {
-            self.from_small(open).or_else(|| self.from_main(open))
+            self.leave_small(open).or_else(|| self.leave_main(open))
         } else {
-            self.from_main(open).or_else(|| self.from_small(open))
+            self.leave_main(open).or_else(|| self.leave_small(open))
         }
     }
 

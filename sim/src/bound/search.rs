@@ -1,11 +1,14 @@
 //! Good prices: whole ones for memory and link time, and by turns the price of drift that goes with them.
 
+use super::chain;
 use super::dual::Prices;
 use super::program::{Choice, NEVER, Program, Use};
 use super::whole::{self, Stretch};
 
 /// Turns in which the bound grows by less than this share of itself are the last.
 const WORTH_A_TURN: f64 = 1e-4;
+/// Prices of drift that are tried: what is won after the first few is little.
+const DRIFT_TURNS: u32 = 6;
 /// The most turns: each takes a second for four million uses.
 const TURNS: u32 = 8;
 
@@ -29,6 +32,21 @@ fn with_points(program: &Program, price: f64) -> f64 {
         best = best.max(proved);
         if enough || !program.chooses() {
             break;
+        }
+    }
+    if program.chooses() { best.max(with_drift(program, &mut prices)) } else { best }
+}
+
+/// The same at these prices of memory and link time, each block on its way through all of its uses. The price of drift
+/// follows what is spent.
+fn with_drift(program: &Program, prices: &mut Prices) -> f64 {
+    let mut best = 0f64;
+    for turn in 0..DRIFT_TURNS {
+        let (proved, spent) = chain::prove(program, prices);
+        best = best.max(proved);
+        for (price, spent) in prices.drift.iter_mut().zip(spent) {
+            let over = (spent / program.drift.max(f64::MIN_POSITIVE)).clamp(0.5, 2.0);
+            *price *= libm::pow(over, 1.0 / (1.0 + 0.25 * f64::from(turn)));
         }
     }
     best

@@ -3,6 +3,7 @@
 mod exact;
 mod exhaustive;
 
+use super::chain;
 use super::dual::Prices;
 use super::program::{Choice, NEVER, Program, Use};
 use super::search;
@@ -103,14 +104,21 @@ proptest! {
         tiny in tiny(),
         memory in prop::collection::vec(0f64..8.0, 6),
         link in prop::collection::vec(0f64..=1.0, 6),
+        drift in prop::collection::vec(0f64..4.0, 6),
         waves in prop::collection::vec(any::<bool>(), 6),
     ) {
         let mut program = tiny.program();
         let steps = program.steps();
         program.whole.copy_from_slice(&waves[..steps]);
-        let prices = Prices { memory: memory[..steps].to_vec(), link: link[..steps].to_vec(), ..Prices::zero(&program) };
-        let (proved, optimum) = (prices.clone().prove(&program), exact::stall(&program));
+        let mut prices = Prices { memory: memory[..steps].to_vec(), link: link[..steps].to_vec(), ..Prices::zero(&program) };
+        let (proved, optimum) = (prices.prove(&program), exact::stall(&program));
         prop_assert!(proved <= optimum + ROUNDING, "{proved} > {optimum}");
+        // By way of each block no less is proved, and still no more than is true; at other prices of drift as well.
+        let (chained, _) = chain::prove(&program, &prices);
+        prop_assert!(proved <= chained + ROUNDING && chained <= optimum + ROUNDING, "{proved}, {chained}, {optimum}");
+        prices.drift.iter_mut().zip(drift).for_each(|(price, other)| *price = other);
+        let (chained, _) = chain::prove(&program, &prices);
+        prop_assert!(chained <= optimum + ROUNDING, "{chained} > {optimum}");
         prop_assert!(search::stall(&program) <= optimum + ROUNDING);
         prop_assert!(program.cold_stall() <= optimum + ROUNDING);
     }

@@ -10,6 +10,7 @@ mod dense;
 mod determinism;
 mod golden;
 mod invariants;
+mod levers;
 mod measured_links;
 mod promises;
 mod published;

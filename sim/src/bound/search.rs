@@ -5,20 +5,25 @@ use super::dual::Prices;
 use super::program::{Choice, NEVER, Program, Use};
 use super::whole::{self, Stretch};
 
+/// A point costs as much as makes a load of any block worth it. Where that differs from block to block by more than this,
+/// the least is tried too.
+const ALIKE: f64 = 0.9;
 /// Turns in which the bound grows by less than this share of itself are the last.
-const WORTH_A_TURN: f64 = 1e-4;
+const WORTH_A_TURN: f64 = 1e-3;
 /// Prices of drift that are tried: what is won after the first few is little.
 const DRIFT_TURNS: u32 = 6;
 /// The most turns: each takes a second for four million uses.
-const TURNS: u32 = 8;
+const TURNS: u32 = 6;
 
 /// The most stall that the prices found prove, in nanoseconds.
 pub(super) fn stall(program: &Program) -> f64 {
-    let ratio = |choice: &Choice| choice.load / choice.held;
-    let ratios = || program.kinds.iter().flatten().map(ratio);
-    let (least, most) = (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max));
-    let prices: &[f64] = if least < most { &[most, least] } else { &[most] };
-    prices.iter().map(|&price| with_points(program, price)).fold(0.0, f64::max)
+    let ratios = program.kinds.iter().flatten().map(|choice| choice.load / choice.held);
+    let (mut least, mut most) = (f64::INFINITY, 0f64);
+    for ratio in ratios.filter(|ratio| ratio.is_finite()) {
+        (least, most) = (least.min(ratio), most.max(ratio));
+    }
+    let dear = with_points(program, most);
+    if least < ALIKE * most { dear.max(with_points(program, least)) } else { dear }
 }
 
 /// The same, where a point costs so much.

@@ -73,12 +73,17 @@ pub(super) fn best(stretches: &[Stretch], free: &[f64], cost: &[f64]) -> Whole {
         }
         let (most, place) = tree.most();
         let going = Fresh { total: most - spent, begin: Back::Point(place) };
-        let with_gain = if cold.total > going.total { cold } else { going };
-        if with_gain.total > outside {
-            outside = with_gain.total;
-            ended.push((slot, with_gain.begin));
+        let going = if cold.total > going.total { cold } else { going };
+        if going.total > outside {
+            outside = going.total;
+            ended.push((slot, going.begin));
         }
-        let before = if fresh.total > with_gain.total { fresh } else { with_gain };
+        // What is loaded in the slot before a span is in memory when the span begins: a point may be there too.
+        let next =
+            Fresh { total: outside, begin: Back::Begin(slot + 1, (ended.len() as u32).checked_sub(1)) };
+        let before = [fresh, next]
+            .into_iter()
+            .fold(going, |best, other| if other.total > best.total { other } else { best });
         back.push(before.begin);
         tree.set(slot as usize, before.total - cost + spent);
     }

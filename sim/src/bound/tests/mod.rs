@@ -122,4 +122,20 @@ proptest! {
         prop_assert!(search::stall(&program) <= optimum + ROUNDING);
         prop_assert!(program.cold_stall() <= optimum + ROUNDING);
     }
+
+    #[test]
+    fn no_whole_prices_prove_more_than_those_found(tiny in tiny(), load in 1u32..4) {
+        let blocks = tiny.blocks.iter().map(|copies| vec![(copies[0].0, copies[0].0 * load)]).collect();
+        let program = Tiny { blocks, ..tiny }.program();
+        let point = program.kinds.iter().flatten().map(|choice| choice.load / choice.held).fold(0.0, f64::max);
+        let steps = program.steps();
+        let bits = |bits: u32, price: f64| (0..steps).map(|bit| price * f64::from(bits >> bit & 1)).collect();
+        let all = (0..1 << steps).flat_map(|points| (0..1 << steps).map(move |spans| (points, spans)));
+        let best = all.map(|(points, spans)| {
+            let (memory, link) = (bits(points, point), bits(spans, 1.0));
+            Prices { memory, link, ..Prices::zero(&program) }.prove(&program)
+        });
+        let best = best.fold(0.0, f64::max);
+        prop_assert!((search::stall(&program) - best).abs() < ROUNDING, "{} of {best}", search::stall(&program));
+    }
 }

@@ -65,3 +65,23 @@ fn a_format_below_which_no_error_is_known_has_no_fewer_bits() {
     let none = Stuck { lever: "fewer bits", reason: "no format with fewer bits has a known error" };
     assert_eq!(report.stuck, [none]);
 }
+
+#[test]
+fn the_command_prints_every_row() {
+    let run = |more: &[&str]| {
+        let output =
+            crate::hotset().args(["simulate", "quickstart", "--levers"]).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let json: serde_json::Value = serde_json::from_str(&run(&["--format", "json"])).unwrap();
+    let rows = json["rows"].as_array().unwrap();
+    assert_eq!((rows.len(), rows[0]["lever"].is_null()), (2, true));
+    let table = run(&[]);
+    for row in rows {
+        let (stall, bound) = (row["stall_s"].as_f64().unwrap(), row["stall_bound_s"].as_f64().unwrap());
+        assert!(0.0 < bound && bound < stall);
+        assert!(table.contains(&format!("{stall:.3}")) && table.contains(&format!("{bound:.3}")), "{table}");
+    }
+    assert!(table.contains("A better policy can win at most"), "{table}");
+}

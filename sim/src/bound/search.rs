@@ -64,11 +64,9 @@ fn set_whole(program: &Program, prices: &mut Prices, price: f64) {
     let mut begin = 0;
     for (&end, &drift) in program.rounds.iter().zip(&prices.drift) {
         for used in &program.uses[begin..end] {
+            let drifts = |choice: &Choice| drift * f64::from(used.weight) * choice.error;
             let least = |of: &dyn Fn(&Choice) -> f64| {
-                let costs = program
-                    .choices(used)
-                    .iter()
-                    .map(|choice| of(choice) + drift * f64::from(used.weight) * choice.error);
+                let costs = program.choices(used).iter().map(|choice| of(choice) + drifts(choice));
                 costs.fold(f64::INFINITY, f64::min)
             };
             let loaded = least(&|choice| choice.load);

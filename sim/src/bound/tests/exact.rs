@@ -47,14 +47,16 @@ pub(super) fn stall(program: &Program) -> f64 {
         latest[used.block as usize] = after;
     }
     let total: Expression = stalls.iter().sum();
-    let mut model = variables.minimise(&total).using(microlp);
-    flows.into_iter().for_each(|(come, gone)| drop(model.add_constraint(constraint!(come == gone))));
     let Taken { memory, link, drift } = taken;
-    memory.into_iter().for_each(|used| drop(model.add_constraint(constraint!(used <= 1.0))));
-    for ((used, free), stall) in link.into_iter().zip(&program.free).zip(stalls) {
-        model.add_constraint(constraint!(used <= *free + stall));
+    let flows = flows.into_iter().map(|(come, gone)| constraint!(come == gone));
+    let memory = memory.into_iter().map(|used| constraint!(used <= 1.0));
+    let slots = link.into_iter().zip(&program.free).zip(stalls);
+    let link = slots.map(|((used, free), stall)| constraint!(used <= *free + stall));
+    let drift = drift.into_iter().map(|spent| constraint!(spent <= program.drift));
+    let mut model = variables.minimise(&total).using(microlp);
+    for constraint in flows.chain(memory).chain(link).chain(drift) {
+        model.add_constraint(constraint);
     }
-    drift.into_iter().for_each(|spent| drop(model.add_constraint(constraint!(spent <= program.drift))));
     model.solve().unwrap().eval(&total)
 }
 

@@ -30,7 +30,7 @@ RULES = [
     ("fifo", "FIFO"),
     ("lru", "LRU"),
     ("arc", "ARC"),
-    ("in_cache_lfu", "LFU"),
+    ("moe_infinity_released", "LFU"),
     ("lfu", "LFU"),
     ("s3_fifo", "S3FIFO"),
     ("belady", "Belady"),

@@ -66,7 +66,7 @@ fn access_order(criterion: &mut Criterion) {
         "sieve",
         "s3_fifo",
         "lfu",
-        "in_cache_lfu",
+        "moe_infinity_released",
         "lfu_decayed",
         "arc",
         "w_tiny_lfu",

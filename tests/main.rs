@@ -11,6 +11,7 @@ mod dense;
 mod determinism;
 mod golden;
 mod invariants;
+mod levers;
 mod libcachesim;
 mod measured_links;
 mod promises;

@@ -20,15 +20,19 @@ pub(super) struct Prices {
 }
 
 /// For one size of copy and each slot, the least cost of a load in any slot up to it, less that of the room before then.
-type Early = Vec<f64>;
+pub(super) type Early = Vec<f64>;
 
-/// One way to serve a use, at some prices.
+/// What a choice costs a use.
 #[derive(Clone, Copy, Debug)]
-struct Way {
-    /// The cheaper of keeping and loading, and the memory that is read; drift apart.
-    cost: f64,
+pub(super) struct Priced {
+    /// To keep the copy since the previous use; endless where there was none.
+    pub(super) keep: f64,
+    /// To load it at the best time.
+    pub(super) load: f64,
+    /// The memory of the copy that is read; drift apart.
+    pub(super) read: f64,
     /// Squared drift it adds.
-    drift: f64,
+    pub(super) drift: f64,
 }
 
 impl Prices {
@@ -42,45 +46,60 @@ impl Prices {
     pub(super) fn prove(&mut self, program: &Program) -> f64 {
         let level = sums(&self.memory);
         let early = self.early(program, &level);
-        let (mut total, mut begin, mut ways) = (0.0, 0, Vec::new());
+        let (mut total, mut begin, mut priced) = (self.spare(program), 0, Vec::new());
         for (round, &end) in program.rounds.iter().enumerate() {
             let uses = &program.uses[begin..end];
-            ways.clear();
+            priced.clear();
             for used in uses {
-                self.ways(program, used, &level, &early, &mut ways);
+                let kind = usize::from(program.kind[used.block as usize]);
+                let choices = program.kinds[kind].iter().zip(&early[kind]);
+                priced
+                    .extend(choices.map(|(choice, early)| self.priced(program, used, choice, &level, early)));
             }
-            self.drift[round] = best_drift_price(program, uses, &ways, self.drift[round]);
+            self.drift[round] = best_drift_price(program, uses, &priced, self.drift[round]);
             let price = self.drift[round];
             total -= price * program.drift;
-            let served = each_use(program, uses, &ways).filter_map(|ways| cheapest(ways, price));
-            total += served.map(|way| way.cost + price * way.drift).sum::<f64>();
+            let served = each_use(program, uses, &priced).filter_map(|choices| cheapest(choices, price));
+            total += served.map(|choice| choice.cost(price)).sum::<f64>();
             begin = end;
         }
-        let worth = |(price, free): (&f64, &f64)| price * free;
-        total - self.memory.iter().sum::<f64>() - self.link.iter().zip(&program.free).map(worth).sum::<f64>()
+        total
     }
 
-    /// Adds every way to serve a use.
-    fn ways(&self, program: &Program, used: &Use, level: &[f64], early: &[Vec<Early>], ways: &mut Vec<Way>) {
+    /// What memory and free link time are worth, taken off.
+    pub(super) fn spare(&self, program: &Program) -> f64 {
+        let worth = |(price, free): (&f64, &f64)| price * free;
+        -self.memory.iter().sum::<f64>() - self.link.iter().zip(&program.free).map(worth).sum::<f64>()
+    }
+
+    /// What a choice costs a use. `level` are the sums of the prices of memory.
+    #[inline]
+    pub(super) fn priced(
+        &self,
+        program: &Program,
+        used: &Use,
+        choice: &Choice,
+        level: &[f64],
+        early: &Early,
+    ) -> Priced {
         let step = used.step as usize;
-        let kind = usize::from(program.kind[used.block as usize]);
         let whole = program.whole[step];
-        let late =
-            if whole { f64::INFINITY } else { self.link.get(step + 1).copied().unwrap_or(f64::INFINITY) };
-        for (choice, early) in program.kinds[kind].iter().zip(&early[kind]) {
-            let keep = match used.previous {
-                NEVER => f64::INFINITY,
-                previous => choice.held * (level[step] - level[previous as usize + 1]),
-            };
-            let load = (early[step] + choice.held * level[step]).min(late * choice.load);
-            let own = if whole { choice.read * self.memory[step] } else { 0.0 };
-            let drift = f64::from(used.weight) * choice.error;
-            ways.push(Way { cost: keep.min(load) + own, drift });
+        let late = if whole { None } else { self.link.get(step + 1) };
+        let keep = match used.previous {
+            NEVER => f64::INFINITY,
+            previous => choice.held * (level[step] - level[previous as usize + 1]),
+        };
+        let load = early[step] + choice.held * level[step];
+        Priced {
+            keep,
+            load: late.map_or(load, |price| load.min(price * choice.load)),
+            read: if whole { choice.read * self.memory[step] } else { 0.0 },
+            drift: f64::from(used.weight) * choice.error,
         }
     }
 
     /// For every kind and choice.
-    fn early(&self, program: &Program, level: &[f64]) -> Vec<Vec<Early>> {
+    pub(super) fn early(&self, program: &Program, level: &[f64]) -> Vec<Vec<Early>> {
         let of = |choice: &Choice| {
             let mut best = f64::INFINITY;
             let upto = |(price, level): (&f64, &f64)| {
@@ -93,33 +112,39 @@ impl Prices {
     }
 }
 
-/// The ways of each use.
+impl Priced {
+    /// The cheapest way to it, drift included.
+    fn cost(&self, price: f64) -> f64 {
+        self.keep.min(self.load) + self.read + price * self.drift
+    }
+}
+
+/// The choices of each use.
 fn each_use<'a>(
     program: &'a Program,
     uses: &'a [Use],
-    mut ways: &'a [Way],
-) -> impl Iterator<Item = &'a [Way]> {
+    mut priced: &'a [Priced],
+) -> impl Iterator<Item = &'a [Priced]> {
     uses.iter().map(move |used| {
-        let (own, rest) = ways.split_at(program.choices(used).len());
-        ways = rest;
+        let (own, rest) = priced.split_at(program.choices(used).len());
+        priced = rest;
         own
     })
 }
 
-fn cheapest(ways: &[Way], price: f64) -> Option<&Way> {
-    let cost = |way: &Way| way.cost + price * way.drift;
-    ways.iter().reduce(|best, way| if cost(way) < cost(best) { way } else { best })
+fn cheapest(choices: &[Priced], price: f64) -> Option<&Priced> {
+    choices.iter().reduce(|best, choice| if choice.cost(price) < best.cost(price) { choice } else { best })
 }
 
 /// The price of squared drift that proves most for one round, near enough: the budget is spent there. `guess` is where to
 /// look first.
-fn best_drift_price(program: &Program, uses: &[Use], ways: &[Way], guess: f64) -> f64 {
-    if ways.len() == uses.len() {
+fn best_drift_price(program: &Program, uses: &[Use], priced: &[Priced], guess: f64) -> f64 {
+    if priced.len() == uses.len() {
         return 0.0;
     }
     let overspent = |price: f64| {
-        let spent = each_use(program, uses, ways).filter_map(|ways| cheapest(ways, price));
-        spent.map(|way| way.drift).sum::<f64>() > program.drift
+        let spent = each_use(program, uses, priced).filter_map(|choices| cheapest(choices, price));
+        spent.map(|choice| choice.drift).sum::<f64>() > program.drift
     };
     if !overspent(0.0) {
         return 0.0;
@@ -150,7 +175,7 @@ const MANY_DOUBLINGS: u32 = 100;
 const HALVINGS: u32 = 14;
 
 /// The sums before each place, and the whole.
-fn sums(values: &[f64]) -> Vec<f64> {
+pub(super) fn sums(values: &[f64]) -> Vec<f64> {
     let mut sum = 0.0;
     let before = values.iter().map(|value| {
         let before = sum;

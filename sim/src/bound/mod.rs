@@ -4,6 +4,7 @@
 //! `sequence` writes the demands of the run down, `terms` says what machine, model and guard make of them, and the result is
 //! a linear program (`program`). Any prices for its constraints prove a bound (`dual`); `search` finds good ones.
 
+mod chain;
 mod dual;
 mod program;
 mod search;

@@ -6,7 +6,8 @@
 //! are those ends. A use at step t is served by a copy that was kept since the block's previous use, and so was in memory
 //! at every instant between, or by one loaded in a slot between the two, and in memory from the end of that slot on. What
 //! is in memory at an instant fits. Each use is served in one of several choices (formats); what the choices of one round
-//! (a pass through all layers) drift has a budget.
+//! (a pass through all layers) drift has a budget. The first choice has every bit, and the others can be made of it; a lossy
+//! copy serves nothing but its own choice.
 //!
 //! Every schedule of every policy, with any prefetching, is a feasible point, so that the program's optimum and whatever
 //! lies below it is no more than the policy's stall. Left out, because it could only add: latency, the time to change
@@ -53,7 +54,7 @@ pub(super) struct Program {
     pub(super) uses: Vec<Use>,
     /// The kind of each block, as an index of `kinds`.
     pub(super) kind: Vec<u16>,
-    /// The choices of each kind of block.
+    /// The choices of each kind of block, the native format first.
     pub(super) kinds: Vec<Vec<Choice>>,
     /// One past the last use of each round.
     pub(super) rounds: Vec<usize>,
@@ -75,18 +76,18 @@ impl Program {
     /// The least stall, in nanoseconds, where everything fits: the first loads, each of the fewest bytes, less all compute
     /// that could hide them. A use in waves may be loaded a slot later.
     pub(super) fn cold_stall(&self) -> f64 {
-        let (mut spent, mut most, mut late) = (0.0, 0f64, 0.0);
+        let (mut over, mut most, mut late) = (0.0, 0f64, 0.0);
         let mut uses = self.uses.iter().peekable();
         for (slot, free) in self.free.iter().enumerate() {
-            spent -= free - std::mem::take(&mut late);
+            over += std::mem::take(&mut late) - free;
             while let Some(used) = uses.next_if(|used| used.step as usize == slot) {
                 if used.previous == NEVER {
                     let load =
                         self.choices(used).iter().map(|choice| choice.load).fold(f64::INFINITY, f64::min);
-                    *if self.whole[slot] { &mut spent } else { &mut late } += load;
+                    *if self.whole[slot] { &mut over } else { &mut late } += load;
                 }
             }
-            most = most.max(spent);
+            most = most.max(over);
         }
         most
     }

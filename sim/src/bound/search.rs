@@ -1,21 +1,29 @@
 //! Good prices: whole ones for memory and link time, and by turns the price of drift that goes with them.
 
+use super::chain;
 use super::dual::Prices;
 use super::program::{Choice, NEVER, Program, Use};
 use super::whole::{self, Stretch};
 
+/// A point costs as much as makes a load of any block worth it. Where that differs from block to block by more than this,
+/// the least is tried too.
+const ALIKE: f64 = 0.9;
 /// Turns in which the bound grows by less than this share of itself are the last.
-const WORTH_A_TURN: f64 = 1e-4;
+const WORTH_A_TURN: f64 = 1e-3;
+/// Prices of drift that are tried: what is won after the first few is little.
+const DRIFT_TURNS: u32 = 6;
 /// The most turns: each takes a second for four million uses.
-const TURNS: u32 = 8;
+const TURNS: u32 = 6;
 
 /// The most stall that the prices found prove, in nanoseconds.
 pub(super) fn stall(program: &Program) -> f64 {
-    let ratio = |choice: &Choice| choice.load / choice.held;
-    let ratios = || program.kinds.iter().flatten().map(ratio);
-    let (least, most) = (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max));
-    let prices: &[f64] = if least < most { &[most, least] } else { &[most] };
-    prices.iter().map(|&price| with_points(program, price)).fold(0.0, f64::max)
+    let ratios = program.kinds.iter().flatten().map(|choice| choice.load / choice.held);
+    let (mut least, mut most) = (f64::INFINITY, 0f64);
+    for ratio in ratios.filter(|ratio| ratio.is_finite()) {
+        (least, most) = (least.min(ratio), most.max(ratio));
+    }
+    let dear = with_points(program, most);
+    if least < ALIKE * most { dear.max(with_points(program, least)) } else { dear }
 }
 
 /// The same, where a point costs so much.
@@ -31,6 +39,21 @@ fn with_points(program: &Program, price: f64) -> f64 {
             break;
         }
     }
+    if program.chooses() { best.max(with_drift(program, &mut prices)) } else { best }
+}
+
+/// The same at these prices of memory and link time, each block on its way through all of its uses. The price of drift
+/// follows what is spent.
+fn with_drift(program: &Program, prices: &mut Prices) -> f64 {
+    let mut best = 0f64;
+    for turn in 0..DRIFT_TURNS {
+        let (proved, spent) = chain::prove(program, prices);
+        best = best.max(proved);
+        for (price, spent) in prices.drift.iter_mut().zip(spent) {
+            let over = (spent / program.drift.max(f64::MIN_POSITIVE)).clamp(0.5, 2.0);
+            *price *= libm::pow(over, 1.0 / (1.0 + 0.25 * f64::from(turn)));
+        }
+    }
     best
 }
 
@@ -41,11 +64,9 @@ fn set_whole(program: &Program, prices: &mut Prices, price: f64) {
     let mut begin = 0;
     for (&end, &drift) in program.rounds.iter().zip(&prices.drift) {
         for used in &program.uses[begin..end] {
+            let drifts = |choice: &Choice| drift * f64::from(used.weight) * choice.error;
             let least = |of: &dyn Fn(&Choice) -> f64| {
-                let costs = program
-                    .choices(used)
-                    .iter()
-                    .map(|choice| of(choice) + drift * f64::from(used.weight) * choice.error);
+                let costs = program.choices(used).iter().map(|choice| of(choice) + drifts(choice));
                 costs.fold(f64::INFINITY, f64::min)
             };
             let loaded = least(&|choice| choice.load);

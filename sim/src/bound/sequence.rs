@@ -89,6 +89,9 @@ impl Scout<'_> {
 
     fn finish(mut self) -> Program {
         self.program.rounds.push(self.program.uses.len());
+        // What follows the last layer step: its later waves may wait there.
+        self.program.free.push(self.computed);
+        self.program.whole.push(true);
         if let Some(first) = self.program.free.first_mut() {
             *first += self.world.loaded().0 as f64;
         }

@@ -5,7 +5,7 @@ use crate::compute::Kernel;
 use crate::simulate::Case;
 use policy::event::{Form, Part, Read, Routed, Slice};
 use policy::guard::Guard;
-use policy::machine::Class;
+use policy::machine::{Class, Link};
 use policy::model::Block;
 use policy::sizes::Sizes;
 use policy::{BlockId, Bytes, FormatId, LayerId, Machine, Path, Paths, TierId};
@@ -124,6 +124,7 @@ impl Terms {
 }
 
 impl Kind {
+    /// Whatever serves a block without a copy in fast memory would be one more choice here, that holds and reads nothing.
     fn new(case: &Case, path: &Path, guard: &Guard, id: BlockId, block: &Block) -> Option<Kind> {
         let granularity = case.machine.tier(path.to).granularity;
         let capacity = case.budgets[path.to.index()].0.max(1) as f64;
@@ -134,10 +135,8 @@ impl Kind {
         let on_host = !case.machine.host_codecs.is_empty();
         let crosses = |format: FormatId| on_host || format == block.native || case.encoded.contains(&format);
         let choice = |format: FormatId| {
+            // Without a budget too: what has no weight at a gate drifts nothing.
             let error = guard.error(id, format).filter(|_| format.get().direct)?;
-            if error.upper > 0.0 && guard.budget() == 0.0 {
-                return None;
-            }
             // It may be made of any copy that has every bit.
             let made_of =
                 || formats.iter().copied().filter(|&other| other == format || other.keeps(block.native));
@@ -185,19 +184,16 @@ const MANY_CHUNKS: u64 = 10_000;
 /// its share, and links cannot take more than they carry.
 fn slowest_read(machine: &Machine, fast: TierId) -> f64 {
     let tier = machine.tier(fast);
-    let part = |link: &policy::machine::Link| {
-        let peak = link.rate.peak().0 as f64;
-        let into = if link.to == fast { peak / tier.write.0.max(1) as f64 } else { 0.0 };
-        into + if link.from == fast { peak / tier.read.0.max(1) as f64 } else { 0.0 }
+    let read = tier.read.0 as f64;
+    // What a unit of a link's rate takes of the memory's.
+    let weight = |link: &Link| {
+        let into = if link.to == fast { read / tier.write.0.max(1) as f64 } else { 0.0 };
+        into + if link.from == fast { 1.0 } else { 0.0 }
     };
-    let left = tier.read.0 as f64 * (1.0 - machine.links.iter().map(part).sum::<f64>());
-    // Where links alone could fill the memory, the kernel has its share among the flows: at least a part of so many.
-    let engines: u32 = machine
-        .links
-        .iter()
-        .filter(|link| link.to == fast || link.from == fast)
-        .map(|link| link.engines)
-        .sum();
-    let share = tier.read.0 as f64 / (1.0 + f64::from(engines));
+    let taken: f64 = machine.links.iter().map(|link| weight(link) * link.rate.peak().0 as f64).sum();
+    let left = read - taken;
+    // Where links alone could fill the memory, the kernel has a flow's share among those of all engines.
+    let flows: f64 = machine.links.iter().map(|link| weight(link) * f64::from(link.engines)).sum();
+    let share = read / (1.0 + flows);
     left.max(share).min(machine.accelerator.read.0 as f64).max(1.0)
 }

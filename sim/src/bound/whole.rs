@@ -1,11 +1,11 @@
 //! The best prices among those that are whole: link time costs all or nothing, and so does memory.
 //!
-//! Let a *span* be a stretch of slots in which link time costs its full price, and a *point* an instant in a span whose
-//! memory is so dear that what would be kept over it is loaded instead. A use in a span adds its load to the bound if a point
-//! lies between it and the block's previous use, or before it in the span where there was none; a point costs what the memory is worth, and a span the
-//! compute in it. Spans keep bursts apart that slack stretches would hide. With blocks of one size and a link that is always waited for the best points are the
-//! dual of Belady's rule (IBM Systems Journal 1966), whose solutions are whole numbers: then there is nothing better. Otherwise it is a good
-//! start.
+//! Let a *span* be a stretch of slots in which link time costs its full price, and a *point* an instant, in a span or
+//! where it begins, whose memory is so dear that what would be kept over it is loaded instead. A use in a span adds its load
+//! to the bound if a point lies between it and the block's previous use. A point costs what the memory is worth, a span the
+//! compute in it. Spans keep bursts apart that slack stretches would hide. With blocks of one size and a link that is always
+//! waited for, the best points are the dual of Belady's rule (IBM Systems Journal 1966), whose solutions are whole numbers:
+//! then there is nothing better. Otherwise it is a good start.
 //!
 //! The best of them are found slot by slot. What the bound is worth with the last point at a, for every a, are the leaves of
 //! a tree: a use adds its load to all leaves since its previous use, and a new point goes on from the best leaf.
@@ -32,7 +32,7 @@ pub(super) struct Whole {
     pub(super) spans: Vec<std::ops::Range<usize>>,
 }
 
-/// What is best where a span has begun.
+/// How the best that ends in a place came about.
 #[derive(Clone, Copy, Debug)]
 enum Back {
     /// The last point before, in the same span.
@@ -41,11 +41,11 @@ enum Back {
     Begin(u32, Option<u32>),
 }
 
-/// A span that has not met a point.
+/// What prices inside a span are worth so far.
 #[derive(Clone, Copy, Debug)]
-struct Fresh {
+struct Within {
     total: f64,
-    begin: Back,
+    back: Back,
 }
 
 /// The best whole prices. The stretches are in order of their slots; `free` is the cost of a slot, `cost` of a point.
@@ -56,13 +56,14 @@ pub(super) fn best(stretches: &[Stretch], free: &[f64], cost: &[f64]) -> Whole {
     // Spans that were worth more, once they ended, than all before: the last slot, and how they came about.
     let mut ended: Vec<(u32, Back)> = Vec::new();
     let mut outside = 0.0;
-    let mut fresh = Fresh { total: f64::NEG_INFINITY, begin: Back::Begin(0, None) };
-    // From the first slot on, first uses cannot have been loaded earlier.
-    let mut cold = Fresh { total: 0.0, ..fresh };
+    // A span without a point.
+    let mut fresh = Within { total: f64::NEG_INFINITY, back: Back::Begin(0, None) };
+    // The same from the first slot on: first uses cannot have been loaded earlier.
+    let mut cold = Within { total: 0.0, ..fresh };
     let mut uses = stretches.iter().peekable();
     for (slot, (&free, &cost)) in (0u32..).zip(free.iter().zip(cost)) {
         if outside > fresh.total {
-            fresh = Fresh { total: outside, begin: Back::Begin(slot, (ended.len() as u32).checked_sub(1)) };
+            fresh = Within { total: outside, back: Back::Begin(slot, (ended.len() as u32).checked_sub(1)) };
         }
         spent += free;
         fresh.total -= free;
@@ -72,14 +73,19 @@ pub(super) fn best(stretches: &[Stretch], free: &[f64], cost: &[f64]) -> Whole {
             cold.total += if used.first { used.worth } else { 0.0 };
         }
         let (most, place) = tree.most();
-        let going = Fresh { total: most - spent, begin: Back::Point(place) };
-        let with_gain = if cold.total > going.total { cold } else { going };
-        if with_gain.total > outside {
-            outside = with_gain.total;
-            ended.push((slot, with_gain.begin));
+        let going = Within { total: most - spent, back: Back::Point(place) };
+        let going = if cold.total > going.total { cold } else { going };
+        if going.total > outside {
+            outside = going.total;
+            ended.push((slot, going.back));
         }
-        let before = if fresh.total > with_gain.total { fresh } else { with_gain };
-        back.push(before.begin);
+        // What is loaded in the slot before a span is in memory when the span begins: a point may be there too.
+        let next =
+            Within { total: outside, back: Back::Begin(slot + 1, (ended.len() as u32).checked_sub(1)) };
+        let before = [fresh, next]
+            .into_iter()
+            .fold(going, |best, other| if other.total > best.total { other } else { best });
+        back.push(before.back);
         tree.set(slot as usize, before.total - cost + spent);
     }
     trace_back(&back, &ended)

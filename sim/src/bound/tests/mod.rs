@@ -3,6 +3,7 @@
 mod exact;
 mod exhaustive;
 
+use super::chain;
 use super::dual::Prices;
 use super::program::{Choice, NEVER, Program, Use};
 use super::search;
@@ -103,15 +104,38 @@ proptest! {
         tiny in tiny(),
         memory in prop::collection::vec(0f64..8.0, 6),
         link in prop::collection::vec(0f64..=1.0, 6),
+        drift in prop::collection::vec(0f64..4.0, 6),
         waves in prop::collection::vec(any::<bool>(), 6),
     ) {
         let mut program = tiny.program();
         let steps = program.steps();
         program.whole.copy_from_slice(&waves[..steps]);
-        let prices = Prices { memory: memory[..steps].to_vec(), link: link[..steps].to_vec(), ..Prices::zero(&program) };
-        let (proved, optimum) = (prices.clone().prove(&program), exact::stall(&program));
+        let mut prices = Prices { memory: memory[..steps].to_vec(), link: link[..steps].to_vec(), ..Prices::zero(&program) };
+        let (proved, optimum) = (prices.prove(&program), exact::stall(&program));
         prop_assert!(proved <= optimum + ROUNDING, "{proved} > {optimum}");
+        // By way of each block no less is proved, and still no more than is true; at other prices of drift as well.
+        let (chained, _) = chain::prove(&program, &prices);
+        prop_assert!(proved <= chained + ROUNDING && chained <= optimum + ROUNDING, "{proved}, {chained}, {optimum}");
+        prices.drift.iter_mut().zip(drift).for_each(|(price, other)| *price = other);
+        let (chained, _) = chain::prove(&program, &prices);
+        prop_assert!(chained <= optimum + ROUNDING, "{chained} > {optimum}");
         prop_assert!(search::stall(&program) <= optimum + ROUNDING);
         prop_assert!(program.cold_stall() <= optimum + ROUNDING);
+    }
+
+    #[test]
+    fn no_whole_prices_prove_more_than_those_found(tiny in tiny(), load in 1u32..4) {
+        let blocks = tiny.blocks.iter().map(|copies| vec![(copies[0].0, copies[0].0 * load)]).collect();
+        let program = Tiny { blocks, ..tiny }.program();
+        let point = program.kinds.iter().flatten().map(|choice| choice.load / choice.held).fold(0.0, f64::max);
+        let steps = program.steps();
+        let bits = |bits: u32, price: f64| (0..steps).map(|bit| price * f64::from(bits >> bit & 1)).collect();
+        let all = (0..1 << steps).flat_map(|points| (0..1 << steps).map(move |spans| (points, spans)));
+        let best = all.map(|(points, spans)| {
+            let (memory, link) = (bits(points, point), bits(spans, 1.0));
+            Prices { memory, link, ..Prices::zero(&program) }.prove(&program)
+        });
+        let best = best.fold(0.0, f64::max);
+        prop_assert!((search::stall(&program) - best).abs() < ROUNDING, "{} of {best}", search::stall(&program));
     }
 }

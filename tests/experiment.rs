@@ -1,7 +1,10 @@
 //! `compare` and `tune` as experiments: the same however many runs are done at once, and wherever they were cut off.
 
 use crate::hotset;
+use crate::small::{Small, policies, run as run_small};
+use scenarios::RequestOrder;
 use serde_json::{Map, Value};
+use sim::Case;
 use snapbox::{assert_data_eq, file};
 use std::path::Path;
 use std::process::Output;
@@ -128,6 +131,18 @@ fn seeds_of_a_recording_are_different_runs_on_the_same_requests() {
 }
 
 #[test]
+fn every_policy_is_asked_the_same() {
+    for order in [RequestOrder::Recorded, RequestOrder::Shuffled] {
+        let requests = "{ closed: { batch: 2 } }".to_owned();
+        let case = Case { order, ..Small { traces: 6, requests, ..Small::default() }.case() };
+        let asked = |entry| run_small(&case, entry, case.world(false).unwrap()).unwrap().witness.asked;
+        let mut all = policies(true).map(asked);
+        let first = all.next().unwrap();
+        assert!(first.len() > 100 && all.all(|other| other == first));
+    }
+}
+
+#[test]
 fn the_number_of_jobs_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let outputs = |jobs: &str| {
@@ -199,6 +214,10 @@ fn an_experiment_that_makes_no_sense_is_refused() {
     let many = format!("kv={}", vec!["1 GiB"; 200].join(","));
     let other = format!("load={}", vec!["x"; 200].join(","));
     refused(&quick("compare", &["--sweep", &many, "--sweep", &other]), &["more than 10000 points"]);
+    refused(
+        &quick("compare", &["--sweep", &many, "--seeds", "1000"]),
+        &["200000 combinations", "at most 100000"],
+    );
     refused(&quick("compare", &["--policies", "lru,lru"]), &["names `lru` twice"]);
     refused(&quick("compare", &["--out", "runs.xlsx"]), &["runs.xlsx", ".csv, .json or .parquet"]);
     refused(&quick("compare", &["--out", "absent/runs.csv"]), &["absent/runs.csv", "cannot be written"]);

@@ -194,6 +194,8 @@ pub(crate) struct Witness<P> {
     /// Copies that the running step needed, but could not read, dropped to make room.
     pub(crate) gave_way: u64,
     pub(crate) demanded: u64,
+    /// What each layer step demanded, in order.
+    pub(crate) asked: Vec<Vec<BlockId>>,
     pub(crate) hits: u64,
     /// Blocks of the running demand that have not been computed.
     needed: BTreeSet<BlockId>,
@@ -210,6 +212,7 @@ impl<P> Witness<P> {
             moves: BTreeMap::new(),
             gave_way: 0,
             demanded: 0,
+            asked: Vec::new(),
             hits: 0,
             needed: BTreeSet::new(),
             computing: VecDeque::new(),
@@ -311,6 +314,7 @@ impl<P> Witness<P> {
                     self.hits += u64::from(copies.any(|copy| copy.1.tier == fast));
                 }
                 self.demanded += routed.len() as u64;
+                self.asked.push(routed.iter().map(|expert| expert.block).collect());
             }
             EventKind::LayerDone { .. } => {
                 for read in self.computing.pop_front().unwrap() {

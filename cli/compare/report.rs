@@ -119,11 +119,11 @@ fn verdict(compared: &[Compared]) -> String {
     let mut text = match best.regime {
         Regime::Slack => "Slack: the link or the stall is too small for the policy to matter.".to_owned(),
         Regime::Hopeless => {
-            "Hopeless: with any policy most of the time is stall; fewer bytes or more memory help most."
+            "Hopeless: no policy takes a fifth off the stall of lru; fewer bytes or more memory would."
                 .to_owned()
         }
         Regime::Tight => "Tight: the link is full and stall is large; the policy decides.".to_owned(),
-        Regime::Contended => "Contended: between slack and tight.".to_owned(),
+        Regime::Contended => "Contended: between slack and tight; the policy matters.".to_owned(),
     };
     if let (Some(bound), Some(beyond)) = (best.stall_bound_s, best.stall_over_bound_s) {
         let stall = best.metrics["stall_s"].mean;

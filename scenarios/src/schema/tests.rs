@@ -67,6 +67,7 @@ workload:
   fit: [Cargo.toml]
   include_repetition: true
   limit_tokens: 100
+  order: shuffled
   prompt_tokens: 512
   prefill: { chunk: 256 }
 policy: { predictive: { ahead: 1 } }

@@ -9,6 +9,7 @@ use crate::scenario_args::{Overrides, assignment, seeded_cases, sweep_points};
 use indexmap::IndexMap;
 use policy::registry::{Entry, registry};
 use rayon::ThreadPoolBuilder;
+use rayon::prelude::*;
 use scenarios::Scenario;
 use sim::experiment::{self, Cell, Compared, Contender, Journal, Table, TableFile, decision_cost};
 use sim::resolve::{Library, check_policy, resolve_policy};
@@ -60,6 +61,9 @@ pub(crate) struct Args {
     format: Format,
 }
 
+/// Cases of an experiment: each is kept while it runs.
+const MOST_CASES: u64 = 100_000;
+
 /// What stands under the long help.
 const STATISTICS: &str = "\
 A cell is a scenario at one point of the sweeps. Its policies run on the same requests with the same seeds and are ranked \
@@ -71,7 +75,7 @@ with `workload.limit_tokens`, also which of them are served. Whole recordings in
 that holds there is one for these requests.
 
 Regimes, under `lru`: slack, the busiest link is busy under 50 % of the time or stall is under 1 %; hopeless, the least possible stall is \
-over half of the time it would leave; tight, the link is busy at least 80 % and stall is at least 20 %; contended otherwise.";
+at least half of the time it would leave and 80 % of the stall; tight, the link is busy at least 80 % and stall is at least 20 %; contended otherwise.";
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let pool = ThreadPoolBuilder::new().num_threads(args.jobs.into()).build().map_err(Failure::failed)?;
@@ -85,7 +89,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         file.write(&Table::new(&cells, &measured)).map_err(Failure::failed)?;
     }
     let compare = |(cell, measured)| experiment::compare(cell, measured);
-    let compared: Vec<Vec<Compared>> = cells.iter().zip(&measured).map(compare).collect();
+    let compared: Vec<Vec<Compared>> =
+        pool.install(|| cells.par_iter().zip(&measured).map(compare).collect());
     let costs = args.cost.then(|| costs(&cells)).transpose()?;
     match args.format {
         Format::Json => output::print_json(&report::records(&compared, costs.as_deref())),
@@ -101,6 +106,12 @@ fn cells(args: &Args) -> Result<Vec<Cell>, Failure> {
         }
     }
     let points = sweep_points(&args.sweeps)?;
+    let cases = (args.scenarios.len() * points.len()) as u64 * args.seeds;
+    if cases > MOST_CASES {
+        let message =
+            format!("{cases} combinations of scenario, sweep and seed: at most {MOST_CASES} at a time");
+        return Err(Failure::refused(message));
+    }
     let files = policy_files(&args.policies)?;
     let mut library = Library::default();
     let mut cells = Vec::new();

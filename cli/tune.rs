@@ -12,7 +12,7 @@ use report::Report;
 use sim::metric::Figure;
 use sim::output::Draft;
 use sim::resolve::{Library, resolve_policy};
-use sim::tune::{Constraint, Objective, Search, Space, TuneError, evaluate, search, shared};
+use sim::tune::{Constraint, Objective, Search, Space, TuneError, evaluate, shared};
 use sim::{Case, RunFailure};
 use std::io::Write;
 use std::path::PathBuf;
@@ -100,21 +100,23 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let space = Space::new(entry, &args.params).map_err(Failure::refused)?;
     let draft = args.out.clone().map(Draft::create).transpose().map_err(Failure::refused)?;
     let progress = Progress::new(u64::from(args.evaluations), "tuning");
-    let wanted = Search {
+    let search = Search {
         space: &space,
         start: &start,
-        objective: &objective,
-        train: &train,
         evaluations: args.evaluations as usize,
         seed: args.search_seed,
     };
-    let found = pool.install(|| search(&wanted, || progress.step()))?;
+    let found = pool.install(|| search.on(&train, &objective, || progress.step()))?;
     drop(progress);
     if found.score.violation > 0.0 {
         return Err(Failure::failed(format!(
             "none of {} points keeps to the constraints ({objective}); the nearest misses by {:.3} of a limit",
             args.evaluations, found.score.violation
         )));
+    }
+    if found.score.value.is_nan() {
+        let figure = objective.figure.name();
+        return Err(Failure::refused(format!("the runs have no sample of {figure}; choose another figure")));
     }
     let runs = |params: &[f64], cases: &[Case]| pool.install(|| evaluate(entry, params, cases));
     let report = Report {
@@ -173,7 +175,7 @@ impl From<TuneError> for Failure {
             TuneError::Run(RunFailure::Control(_) | RunFailure::World(_)) | TuneError::Optimiser(_) => {
                 Failure::failed(error)
             }
-            TuneError::Run(_) | TuneError::NoSample(_) => Failure::refused(error),
+            TuneError::Run(_) => Failure::refused(error),
         }
     }
 }

@@ -9,6 +9,7 @@ mod closed_forms;
 mod conformance;
 mod dense;
 mod determinism;
+mod experiment;
 mod golden;
 mod invariants;
 mod levers;

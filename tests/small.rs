@@ -206,6 +206,8 @@ pub(crate) struct Witness<P> {
     /// Copies that the running step needed, but could not read, dropped to make room.
     pub(crate) gave_way: u64,
     pub(crate) demanded: u64,
+    /// What each layer step demanded, in order.
+    pub(crate) asked: Vec<Vec<BlockId>>,
     pub(crate) hits: u64,
     /// Blocks of the running demand that have not been computed.
     pub(crate) needed: BTreeSet<BlockId>,
@@ -225,6 +227,7 @@ impl<P> Witness<P> {
             moves: BTreeMap::new(),
             gave_way: 0,
             demanded: 0,
+            asked: Vec::new(),
             hits: 0,
             needed: BTreeSet::new(),
             left_out: 0,
@@ -336,6 +339,7 @@ impl<P> Witness<P> {
                     self.hits += u64::from(copies.any(|copy| copy.1.tier == fast));
                 }
                 self.demanded += routed.len() as u64;
+                self.asked.push(routed.iter().map(|expert| expert.block).collect());
             }
             EventKind::LayerDone { .. } => self.computed(0),
             EventKind::HostDone { .. } => self.computed(1),

@@ -6,6 +6,7 @@ use serde::Serialize;
 use sim::experiment::{Cell, Compared, Regime, Standing, standings};
 use std::fmt::Write;
 
+const RANK: &str = "rank";
 const GIB: f64 = (1_u64 << 30) as f64;
 
 /// A record of the JSON form.
@@ -38,7 +39,10 @@ pub(super) fn tables(cells: &[Cell], compared: &[Vec<Compared>], costs: Option<&
         if index > 0 {
             text.push('\n');
         }
-        text += &table(&cell.title(), compared, costs.map(|costs| costs[index].as_slice()));
+        if let Some(point) = cell.point() {
+            text += &format!("{point}\n");
+        }
+        text += &table(&cell.scenario, compared, costs.map(|costs| costs[index].as_slice()));
     }
     if compared.len() > 1 {
         text += &overall(compared);
@@ -48,8 +52,9 @@ pub(super) fn tables(cells: &[Cell], compared: &[Vec<Compared>], costs: Option<&
 
 fn table(title: &str, compared: &[Compared], costs: Option<&[f64]>) -> String {
     let Some(first) = compared.first() else { return String::new() };
-    let mut header = vec![title, "stall s", "stall share", "hit rate", "tok/s", "TPOT p50 ms", "GiB moved"];
-    header.extend(["drift max", "vs best", "rank"]);
+    let mut header =
+        vec![title, "stall s", "over bound s", "stall share", "hit rate", "tok/s", "TPOT p50 ms"];
+    header.extend(["GiB moved", "drift mean, max", "vs best", RANK]);
     if first.tested {
         header.extend(["p (Holm)", "effect"]);
     }
@@ -61,12 +66,13 @@ fn table(title: &str, compared: &[Compared], costs: Option<&[f64]>) -> String {
         rows.iter_mut().zip(costs).for_each(|(row, ns)| row.push(format!("{ns:.0}")));
     }
     if let Some(bound) = first.stall_bound_s {
-        let mut row = vec![String::new(); header.len()];
-        for (column, cell) in
-            [(0, "least possible".to_owned()), (1, format!("{bound:.3}")), (9, "bound".to_owned())]
-        {
-            row[column] = cell;
-        }
+        let cell = |column: &&str| match *column {
+            "stall s" => format!("{bound:.3}"),
+            RANK => "bound".to_owned(),
+            _ => String::new(),
+        };
+        let mut row: Vec<String> = header.iter().map(cell).collect();
+        row[0] = "least possible".to_owned();
         rows.push(row);
     }
     let header: Vec<String> = header.into_iter().map(String::from).collect();
@@ -90,12 +96,13 @@ fn row(each: &Compared) -> Vec<String> {
     let mut row = vec![
         each.policy.clone(),
         format!("{:.3}{interval}", stall.mean),
+        each.stall_over_bound_s.map_or("-".to_owned(), |beyond| format!("{beyond:.3}")),
         percent(metric("stall_fraction")),
         percent(metric("hit_rate")),
         format!("{:.2}", metric("output_throughput_tok_s")),
         number(tpot, format!("{tpot:.3}")),
         format!("{:.2}", metric("link_bytes") / GIB),
-        percent(metric("drift_max")),
+        format!("{}, {}", percent(metric("drift_mean")), percent(metric("drift_max"))),
         each.regret.map_or("-".to_owned(), |regret| format!("{:+.1} %", regret * 100.0)),
         rank,
     ];
@@ -112,17 +119,17 @@ fn verdict(compared: &[Compared]) -> String {
     let mut text = match best.regime {
         Regime::Slack => "Slack: the link or the stall is too small for the policy to matter.".to_owned(),
         Regime::Hopeless => {
-            "Hopeless: with any policy most of the time is stall; fewer bytes or more memory help most."
+            "Hopeless: no policy takes a fifth off the stall of lru; fewer bytes or more memory would."
                 .to_owned()
         }
         Regime::Tight => "Tight: the link is full and stall is large; the policy decides.".to_owned(),
-        Regime::Contended => "Contended: between slack and tight.".to_owned(),
+        Regime::Contended => "Contended: between slack and tight; the policy matters.".to_owned(),
     };
     if let (Some(bound), Some(beyond)) = (best.stall_bound_s, best.stall_over_bound_s) {
         let stall = best.metrics["stall_s"].mean;
         let _ = write!(
             text,
-            " Of {stall:.3} s stall under {}, {bound:.3} s is the working set's (no policy avoids it) and at most {:.3} s the policy's.",
+            "\nOf {stall:.3} s stall under {}, {bound:.3} s is the working set's, which no policy avoids, and at most {:.3} s the policy's.",
             best.policy,
             beyond.max(0.0)
         );

@@ -1,7 +1,7 @@
 //! What a key says is what the scenario holds, and what contradicts the model or the machine is refused.
 
 use policy::Bytes;
-use scenarios::{Dense, Diagnostics, Prefill, Resident, Routing, Scenario, Schedule};
+use scenarios::{Dense, Diagnostics, Prefill, RequestOrder, Resident, Routing, Scenario, Schedule};
 
 const MIXTURE: &str = "\
 name: a mixture on a machine
@@ -92,6 +92,15 @@ fn prompts_have_a_length_and_a_chunk() {
     assert_eq!((given.prefill, given.prompt_tokens), (Some(Prefill { chunk: 256 }), Some(1000)));
     assert!(refused("", &[("workload.prefill.chunk", "0")]).starts_with("workload.prefill.chunk: zero"));
     assert!(refused("", &[("workload.prompt_tokens", "-1")]).contains("-1 is negative"));
+}
+
+#[test]
+fn requests_come_in_an_order() {
+    assert_eq!(loaded("", &[]).workload.order, None);
+    let shuffled = loaded("", &[("workload.order", "shuffled")]).workload.order;
+    assert_eq!(shuffled, Some(RequestOrder::Shuffled));
+    let wrong = refused("", &[("workload.order", "shufled")]);
+    assert_eq!(wrong, "workload.order: `shufled` is no order (did you mean `shuffled`?)");
 }
 
 #[test]

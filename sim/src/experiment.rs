@@ -54,10 +54,10 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// The scenario and what the sweeps set, for a heading.
-    pub fn title(&self) -> String {
+    /// What the sweeps set, for a heading; `None` where there are none.
+    pub fn point(&self) -> Option<String> {
         let set = self.sweep.iter().map(|(path, value)| format!("{path}={value}"));
-        std::iter::once(self.scenario.clone()).chain(set).collect::<Vec<_>>().join(", ")
+        (!self.sweep.is_empty()).then(|| set.collect::<Vec<_>>().join(", "))
     }
 
     /// The seeds, in the order of the cases.
@@ -185,7 +185,9 @@ impl Cell {
             None => stall_bound(case).map(|bound| bound.map(|bound| only_stall(bound.stall_s))),
         };
         result.map_err(|source| {
-            let run = format!("{}, {label}, seed {}", self.title(), case.seed);
+            let place =
+                self.scenario.clone() + &self.point().map_or(String::new(), |point| format!(", {point}"));
+            let run = format!("{place}, {label}, seed {}", case.seed);
             ExperimentError::Run { run, source }
         })
     }

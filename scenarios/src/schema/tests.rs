@@ -70,6 +70,7 @@ workload:
   fit: [Cargo.toml]
   include_repetition: true
   limit_tokens: 100
+  order: shuffled
   prompt_tokens: 512
   lookahead: [90 %, 80 %]
   prefill: { chunk: 256 }

@@ -17,6 +17,8 @@ pub struct Compared {
     pub sweep: IndexMap<String, String>,
     /// The policy, and where its parameters are from if they have a name.
     pub policy: String,
+    /// Its parameters.
+    pub params: IndexMap<&'static str, f64>,
     /// The seeds.
     pub seeds: Vec<u64>,
     /// The cell's regime.
@@ -82,6 +84,13 @@ pub fn compare(cell: &Cell, measured: &Measured) -> Vec<Compared> {
             scenario: cell.scenario.clone(),
             sweep: cell.sweep.clone(),
             policy: contender.label.clone(),
+            params: contender
+                .entry
+                .params
+                .iter()
+                .map(|param| param.name)
+                .zip(contender.params.clone())
+                .collect(),
             seeds: cell.seeds(),
             regime: pressure.regime(),
             pressure,
@@ -138,7 +147,7 @@ fn tests(runs: &[Vec<Values>], ranked: &[usize], best: usize) -> IndexMap<usize,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Contender;
+    use crate::experiment::{Contender, Standing, standings};
     use crate::metric::place;
     use policy::registry::lookup;
 
@@ -203,6 +212,25 @@ mod tests {
         assert_eq!(compared[0].regime, Regime::Tight);
         let ratio = compared[1].ratio_to_best.unwrap();
         assert!(ratio.ci95_low > 1.3 && ratio.ci95_low < ratio.mean && ratio.mean < ratio.ci95_high);
+    }
+
+    #[test]
+    fn standings_count_what_was_tested() {
+        let base: Vec<f64> = (0..8).map(|i| 10.0 + f64::from(i)).collect();
+        let worse: Vec<f64> = base.iter().map(|b| 2.0 * b).collect();
+        // Four up, four down: no difference.
+        let level: Vec<f64> = base.iter().zip([1.0, -1.0].into_iter().cycle()).map(|(b, d)| b + d).collect();
+        let names = cell(&["lru", "lfu"], 8);
+        let cells = [[&base, &worse], [&base, &level], [&worse, &base]];
+        let cells = cells.map(|stalls| compare(&names, &measured(&stalls.map(Vec::as_slice), 0.0)));
+        let few = compare(&cell(&["lru", "lfu"], 1), &measured(&[&[1.0], &[3.0]], 0.0));
+        let all = standings(&[&cells[..], &[few]].concat(), None);
+        let of = |each: &Standing| (each.cells, each.first, each.wins, each.ties, each.losses);
+        assert_eq!((of(&all[0]), of(&all[1])), ((4, 3, 1, 1, 1), (4, 2, 1, 1, 1)));
+        assert_eq!((all[0].mean_rank, all[1].mean_rank), (1.25, 1.5));
+        // Over the best: 1, 1, 2, 1; and 2, 1, 1, 3.
+        assert_eq!((all[0].median_ratio, all[1].median_ratio), (Some(1.0), Some(1.5)));
+        assert!(standings(&cells, Some(Regime::Slack)).is_empty());
     }
 
     #[test]

@@ -251,9 +251,9 @@ mod tests {
     fn a_torn_last_line_is_dropped_and_a_foreign_one_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("runs.jsonl");
-        (1..4).for_each(|key| {
+        for key in 1..4 {
             ask(&Journal::open(&path, PROGRAM).unwrap(), key);
-        });
+        }
         let whole = std::fs::read(&path).unwrap();
         let line = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
         let last = whole.split_inclusive(|&byte| byte == b'\n').next_back().unwrap();

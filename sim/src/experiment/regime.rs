@@ -12,8 +12,8 @@ use std::fmt;
 pub enum Regime {
     /// The busiest link is busy less than 50 % of the time, or less than 1 % of the time is stall: any policy will do.
     Slack,
-    /// Even the least stall that any policy could have is more than half of the step time it would leave: the working
-    /// set is the problem.
+    /// The least stall that any policy could have is at least half of the step time it would leave, and at least 80 %
+    /// of the reference rule's stall: the working set is the problem, and no policy solves it.
     Hopeless,
     /// The link is busy at least 80 % of the time and at least 20 % of the time is stall: the policy decides.
     Tight,
@@ -41,28 +41,32 @@ pub struct Pressure {
     pub lru_stall_fraction: f64,
     /// The least possible stall as a share of itself and the compute time; null where there is no bound.
     pub bound_stall_fraction: Option<f64>,
+    /// The least possible stall as a share of the reference rule's; null where there is no bound.
+    pub bound_share_of_lru_stall: Option<f64>,
 }
 
 impl Pressure {
     /// The pressure of a cell.
     pub fn new(measured: &Measured) -> Pressure {
         let of = |name: &str| place(name).map_or(f64::NAN, |place| mean(&measured.reference, place));
+        let (compute, stall) = (of("compute_s"), of("stall_s"));
+        let share = |of: f64, all: f64| if of > 0.0 { of / all } else { 0.0 };
         let bound = bound_s(measured);
-        let compute = of("compute_s");
         Pressure {
             lru_link_utilization: of("link_utilization"),
             lru_stall_fraction: of("stall_fraction"),
-            bound_stall_fraction: bound.map(|s| if s > 0.0 { s / (s + compute) } else { 0.0 }),
+            bound_stall_fraction: bound.map(|bound| share(bound, bound + compute)),
+            bound_share_of_lru_stall: bound.map(|bound| share(bound, stall)),
         }
     }
 
     /// The regime that it means.
     pub fn regime(&self) -> Regime {
-        let Pressure { lru_link_utilization: busy, lru_stall_fraction: stalled, bound_stall_fraction } =
-            *self;
+        let Pressure { lru_link_utilization: busy, lru_stall_fraction: stalled, .. } = *self;
+        let more = |share: Option<f64>, than: f64| share.is_some_and(|share| share >= than);
         if busy < 0.5 || stalled < 0.01 {
             Regime::Slack
-        } else if bound_stall_fraction.is_some_and(|share| share > 0.5) {
+        } else if more(self.bound_stall_fraction, 0.5) && more(self.bound_share_of_lru_stall, 0.8) {
             Regime::Hopeless
         } else if busy >= 0.8 && stalled >= 0.2 {
             Regime::Tight
@@ -94,14 +98,23 @@ mod tests {
 
     #[test]
     fn the_edges_are_where_they_are_said_to_be() {
-        let regime = |lru_link_utilization, lru_stall_fraction, bound_stall_fraction| {
-            Pressure { lru_link_utilization, lru_stall_fraction, bound_stall_fraction }.regime()
+        let regime = |busy, stalled, [bound_stall_fraction, bound_share_of_lru_stall]: [Option<f64>; 2]| {
+            let (lru_link_utilization, lru_stall_fraction) = (busy, stalled);
+            let pressure = Pressure {
+                lru_link_utilization,
+                lru_stall_fraction,
+                bound_stall_fraction,
+                bound_share_of_lru_stall,
+            };
+            pressure.regime()
         };
-        assert_eq!(regime(0.49, 0.9, Some(0.9)), Regime::Slack);
-        assert_eq!(regime(0.9, 0.009, None), Regime::Slack);
-        assert_eq!(regime(0.5, 0.01, Some(0.51)), Regime::Hopeless);
-        assert_eq!(regime(0.8, 0.2, Some(0.5)), Regime::Tight);
-        assert_eq!(regime(0.79, 0.9, None), Regime::Contended);
-        assert_eq!(regime(0.9, 0.19, Some(0.0)), Regime::Contended);
+        let (unknown, high) = ([None; 2], [Some(0.5), Some(0.8)]);
+        assert_eq!(regime(0.49, 0.9, high), Regime::Slack);
+        assert_eq!(regime(0.9, 0.009, unknown), Regime::Slack);
+        assert_eq!(regime(0.5, 0.01, high), Regime::Hopeless);
+        assert_eq!(regime(0.8, 0.2, [Some(0.49), Some(0.9)]), Regime::Tight);
+        assert_eq!(regime(0.8, 0.2, [Some(0.9), Some(0.79)]), Regime::Tight);
+        assert_eq!(regime(0.79, 0.9, unknown), Regime::Contended);
+        assert_eq!(regime(0.9, 0.19, [Some(0.0); 2]), Regime::Contended);
     }
 }

@@ -1,11 +1,11 @@
 //! Several models of the routing, mixed by how well each has done.
 
-use super::lanes::{LANES, Lanes};
+use super::lanes::{LANES, Lanes, log_odds_of};
 use super::mixer::Mixer;
 use super::popularity::{Popularity, SCALES};
 use super::recent::Recent;
 use super::trajectories::Trajectories;
-use super::transitions::Transitions;
+use super::transitions::{Known, Transitions};
 use super::{Distances, Predictor, Shape};
 use crate::id::LayerId;
 use std::ops::Range;
@@ -48,7 +48,10 @@ pub struct Ensemble {
     /// The distance at which each layer was predicted last.
     newest: Vec<usize>,
     changed: Vec<LayerId>,
-    errors: Vec<Lanes>,
+    /// A row with 1 for each expert that was chosen now.
+    chosen: Vec<Lanes>,
+    /// A row with 1 for each expert.
+    one: Vec<Lanes>,
 }
 
 impl Ensemble {
@@ -66,6 +69,8 @@ impl Ensemble {
         let next = Mixer::new(distances.len() * shape.layers, &[one, other], shape.width());
         let later = Mixer::new(shape.layers, &[0.2 * one, 0.9 * other, 0.2], shape.width());
         let rows = |rows: usize, value: f32| vec![[value; LANES]; rows];
+        let mut one = rows(shape.width(), 0.0);
+        one.as_flattened_mut()[..shape.experts].fill(1.0);
         Ensemble {
             popularity: Popularity::new(shape),
             recent: Recent::new(shape.layers, shape.experts),
@@ -78,7 +83,8 @@ impl Ensemble {
             later,
             newest: vec![distances.len() - 1; shape.layers],
             changed: Vec::with_capacity(distances.len()),
-            errors: rows(shape.width(), 0.0),
+            chosen: rows(shape.width(), 0.0),
+            one,
             distances,
             shape,
         }
@@ -98,61 +104,91 @@ impl Ensemble {
         cell * self.later.lanes()..(cell + 1) * self.later.lanes()
     }
 
+    /// What a stage of the transitions starts from, beside the choices, and the rows of its mix. `of` are the rows of
+    /// all mixes.
+    fn stage<'a>(
+        &self,
+        of: &'a mut [Lanes],
+        odds: &'a [Lanes],
+        distance: usize,
+        layer: usize,
+    ) -> (&'a [Lanes], &'a mut [Lanes]) {
+        let rows = self.next_rows(distance * self.shape.layers + layer);
+        if distance + 1 == self.distances.len() {
+            return (&odds[self.odds(layer)], &mut of[rows]);
+        }
+        let earlier = self.next_rows((distance + 1) * self.shape.layers + layer).start;
+        let (of, later) = of.split_at_mut(earlier);
+        (&later[..self.shape.width()], &mut of[rows])
+    }
+
     /// Every model that has predicted what was chosen now learns from it.
-    fn learn(&mut self, layer: usize, chosen: &[u32]) {
-        let odds = self.odds(layer);
+    fn learn(&mut self, layer: usize) {
+        let width = self.shape.width();
+        let mut rows = std::mem::take(&mut self.next_rows);
         for (distance, &ahead) in self.distances.as_slice().iter().enumerate() {
             if self.recent.observed() < ahead {
                 break;
             }
-            let known = self.recent.back(ahead - 1);
+            let (before, rows) = self.stage(&mut rows, &self.odds, distance, layer);
             if let Some(transitions) = &mut self.transitions {
-                transitions.learn(distance, layer, &self.odds[odds.clone()], known, chosen);
+                let known = Known { chosen: self.recent.back(ahead - 1), before };
+                transitions.learn(distance, layer, known, &rows[..width], &self.chosen);
             }
-            let mix = distance * self.shape.layers + layer;
-            let rows = self.next_rows(mix);
-            self.next.learn(mix, &self.next_rows[rows], chosen, self.shape.experts, &mut self.errors);
+            self.next.learn(distance * self.shape.layers + layer, rows, &self.chosen, &self.one);
         }
+        self.next_rows = rows;
         let visit = self.popularity.observations(LayerId(layer as u16));
         if visit >= LATER as u64 {
             let rows = self.later_rows(visit, layer);
-            self.later.learn(layer, &self.later_rows[rows], chosen, self.shape.experts, &mut self.errors);
+            self.later.learn(layer, &self.later_rows[rows], &self.chosen, &self.one);
         }
     }
 
-    /// Predicts a layer that comes after the newest, at one of the distances.
-    fn predict(&mut self, distance: usize, newest: usize) {
-        let (ahead, width) = (self.distances.as_slice()[distance], self.shape.width());
-        let target = (newest + ahead) % self.shape.layers;
-        let mix = distance * self.shape.layers + target;
-        let (odds, rows) = (self.odds(target), self.next_rows(mix));
-        let rows = &mut self.next_rows[rows];
-        if let Some(transitions) = &mut self.transitions {
-            let scores = transitions.predict(distance, target, &self.odds[odds], self.recent.back(0));
-            rows[..width].copy_from_slice(scores);
-        }
+    /// Predicts the layers that come after the newest, at each distance.
+    fn predict(&mut self, newest: usize) {
+        let (layers, width) = (self.shape.layers, self.shape.width());
+        let target = |ahead: usize| (newest + ahead) % layers;
+        let mut all = std::mem::take(&mut self.next_rows);
         if let Some(trajectories) = &self.trajectories {
-            let popularity = self.popularity.mixed(target);
-            trajectories.predict(newest, ahead, popularity, &mut rows[width..2 * width]);
+            for (distance, &ahead) in self.distances.as_slice().iter().enumerate() {
+                let rows = self.next_rows(distance * layers + target(ahead));
+                let popularity = self.popularity.mixed(target(ahead));
+                trajectories.vote(newest, ahead, popularity, &mut all[rows][width..2 * width]);
+            }
         }
-        self.next.mix(mix, rows);
-        self.newest[target] = distance;
-        self.changed.push(LayerId(target as u16));
+        self.changed.clear();
+        // The farthest first: what is said of a layer starts from what was said of it earlier.
+        for (distance, &ahead) in self.distances.as_slice().iter().enumerate().rev() {
+            let layer = target(ahead);
+            let (before, rows) = self.stage(&mut all, &self.odds, distance, layer);
+            if let Some(transitions) = &mut self.transitions {
+                let known = Known { chosen: self.recent.back(0), before };
+                transitions.predict(distance, layer, known, &mut rows[..width]);
+            }
+            if self.trajectories.is_some() {
+                rows[width..2 * width].iter_mut().for_each(log_odds_of);
+            }
+            self.next.mix(distance * layers + layer, rows);
+            self.newest[layer] = distance;
+            self.changed.push(LayerId(layer as u16));
+        }
+        self.next_rows = all;
     }
 
     /// Predicts the visits after the next of the newest layer.
     fn predict_later(&mut self, newest: usize) {
-        let width = self.shape.width();
+        let (width, layers) = (self.shape.width(), self.shape.layers);
         let visit = self.popularity.observations(LayerId(newest as u16)) - 1;
-        let (token, middle) = (self.distances.len() - 1, self.odds(newest).start + LATER_SCALE * width);
+        let token = self.next_rows((self.distances.len() - 1) * layers + newest).start;
+        let middle = self.odds(newest).start + LATER_SCALE * width;
         let rows = self.later_rows(visit, newest);
         let rows = &mut self.later_rows[rows];
-        if let Some(transitions) = &self.transitions {
-            rows[..width].copy_from_slice(transitions.scores(token, newest));
-        }
+        rows[..width].copy_from_slice(&self.next_rows[token..token + width]);
         if let Some(trajectories) = &self.trajectories {
-            let (popularity, ahead) = (self.popularity.mixed(newest), LATER * self.shape.layers);
-            trajectories.predict(newest, ahead, popularity, &mut rows[width..2 * width]);
+            let said = &mut rows[width..2 * width];
+            trajectories.vote(newest, LATER * layers, self.popularity.mixed(newest), said);
+            said.iter_mut().for_each(log_odds_of);
         }
         rows[2 * width..3 * width].copy_from_slice(&self.odds[middle..middle + width]);
         self.later.mix(newest, rows);
@@ -162,7 +198,10 @@ impl Ensemble {
 impl Predictor for Ensemble {
     fn observe(&mut self, layer: LayerId, chosen: &[u32], scale: f32) {
         let at = layer.index();
-        self.learn(at, chosen);
+        let row = self.chosen.as_flattened_mut();
+        row.fill(0.0);
+        chosen.iter().for_each(|&expert| row[expert as usize] = 1.0);
+        self.learn(at);
         self.popularity.observe(layer, chosen, scale);
         let odds = self.odds(at);
         self.popularity.log_odds(at, &mut self.odds[odds]);
@@ -170,9 +209,7 @@ impl Predictor for Ensemble {
         if let Some(trajectories) = &mut self.trajectories {
             trajectories.observe(at, chosen, scale);
         }
-        self.changed.clear();
-        // The farthest first: what is said of a layer starts from what was said of it earlier.
-        (0..self.distances.len()).rev().for_each(|distance| self.predict(distance, at));
+        self.predict(at);
         self.predict_later(at);
     }
 

@@ -82,13 +82,13 @@ pub(super) fn teach_rows(table: &mut [Lanes], (chosen, scale): (&[u32], f32), ra
     }
 }
 
-/// What was chosen, 1 or 0, less the probabilities that were predicted.
-pub(super) fn errors_of(predicted: &[Lanes], chosen: &[u32], errors: &mut [Lanes]) {
-    for (error, predicted) in errors.iter_mut().zip(predicted) {
-        *error = predicted.map(|p| -p);
-    }
-    for &expert in chosen {
-        errors.as_flattened_mut()[expert as usize] += 1.0;
+/// `errors = chosen - predicted`.
+#[inline]
+pub(super) fn set_errors(errors: &mut [Lanes], chosen: &[Lanes], predicted: &[Lanes]) {
+    for ((errors, chosen), predicted) in errors.iter_mut().zip(chosen).zip(predicted) {
+        for ((error, chosen), predicted) in errors.iter_mut().zip(chosen).zip(predicted) {
+            *error = chosen - predicted;
+        }
     }
 }
 
@@ -114,6 +114,13 @@ pub(super) fn exp(x: f32) -> f32 {
         + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f * (1.0 / 720.0))))));
     // The lowest bits of `rounded` are the integer: with the bias, and moved to the exponent's place, a power of two.
     series * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
+}
+
+/// [`log_odds`] of every lane.
+pub(super) fn log_odds_of(row: &mut Lanes) {
+    for value in row {
+        *value = log_odds(*value);
+    }
 }
 
 /// `ln(p / (1 - p))` of a probability, kept a thousandth away from 0 and 1.

@@ -4,7 +4,7 @@
 //! Lossless Data Compression, 2005): a model that does well gets a greater say, one that is over-confident is toned
 //! down, and the result is a calibrated probability.
 
-use super::lanes::{Lanes, add_scaled, dot, errors_of, logistic};
+use super::lanes::{Lanes, add_scaled, dot, logistic, set_errors};
 use std::ops::Range;
 
 /// Learning rate, for each expert that a weight is learned from.
@@ -17,13 +17,15 @@ pub(super) struct Mixer {
     width: usize,
     /// `[mix][input]`, the bias as the last.
     weights: Vec<f32>,
+    /// Room for a row.
+    errors: Vec<Lanes>,
 }
 
 impl Mixer {
     /// `mixes` mixes in which every input starts with its weight in `initial`. A row is `width` lanes.
     pub(super) fn new(mixes: usize, initial: &[f32], width: usize) -> Mixer {
         let weights = [initial, &[0.0]].concat().repeat(mixes);
-        Mixer { inputs: initial.len(), width, weights }
+        Mixer { inputs: initial.len(), width, weights, errors: vec![[0.0; _]; width] }
     }
 
     /// Lanes that a mix reads and writes: rows of log-odds, one an input, then one of probabilities.
@@ -46,25 +48,19 @@ impl Mixer {
         out.iter_mut().for_each(logistic);
     }
 
-    /// Moves the weights of a mix from what the inputs in `rows` came to towards what was chosen of `experts`.
-    /// `errors` is room for a row.
-    pub(super) fn learn(
-        &mut self,
-        mix: usize,
-        rows: &[Lanes],
-        chosen: &[u32],
-        experts: usize,
-        errors: &mut [Lanes],
-    ) {
+    /// Moves the weights of a mix from what the inputs in `rows` came to towards what was chosen; `one` is a row with 1
+    /// for each expert.
+    pub(super) fn learn(&mut self, mix: usize, rows: &[Lanes], chosen: &[Lanes], one: &[Lanes]) {
         let (inputs, predicted) = rows.split_at(self.inputs * self.width);
-        errors_of(predicted, chosen, errors);
-        errors.as_flattened_mut()[experts..].fill(0.0);
-        let weights = self.weights(mix);
-        let (weights, bias) = self.weights[weights].split_at_mut(self.inputs);
-        for (weight, inputs) in weights.iter_mut().zip(inputs.chunks_exact(self.width)) {
-            *weight += RATE * dot(errors, inputs);
+        set_errors(&mut self.errors, chosen, predicted);
+        for (error, one) in self.errors.as_flattened_mut().iter_mut().zip(one.as_flattened()) {
+            *error *= RATE * one;
         }
-        bias[0] += RATE * errors.as_flattened().iter().sum::<f32>();
+        let weights = self.weights(mix);
+        let inputs = inputs.chunks_exact(self.width).chain([one]);
+        for (weight, inputs) in self.weights[weights].iter_mut().zip(inputs) {
+            *weight += dot(&self.errors, inputs);
+        }
     }
 }
 
@@ -77,14 +73,15 @@ mod tests {
     #[test]
     fn the_better_model_gets_the_say() {
         let mut mixer = Mixer::new(1, &[0.5, 0.5], 1);
-        let (mut rows, mut errors) = ([[0.0; LANES]; 3], [[0.0; LANES]]);
+        let (mut rows, mut one) = ([[0.0; LANES]; 3], [[0.0; LANES]]);
+        one[0][0] = 1.0;
         for visit in 0..40_000 {
-            let (right, chosen): (f32, &[u32]) = if visit % 2 == 0 { (2.0, &[0]) } else { (-2.0, &[]) };
+            let (right, chosen) = if visit % 2 == 0 { (2.0, one) } else { (-2.0, [[0.0; LANES]]) };
             rows[0] = [right; LANES];
             rows[1] = [-right; LANES];
             mixer.mix(0, &mut rows);
-            mixer.learn(0, &rows, chosen, 1, &mut errors);
+            mixer.learn(0, &rows, &chosen, &one);
         }
-        assert!(errors[0][0].abs() < 0.05, "{errors:?}");
+        assert!((1.0 - rows[2][0]) * rows[2][0] < 0.05, "{}", rows[2][0]);
     }
 }

@@ -1,6 +1,6 @@
 //! Decayed popularity on three time scales: what was hot lately, in the last dozens of tokens, and on the whole.
 
-use super::lanes::{LANES, Lanes, add_scaled, log_odds};
+use super::lanes::{LANES, Lanes, add_scaled, log_odds_of};
 use super::{Predictor, Shape};
 use crate::id::LayerId;
 
@@ -40,11 +40,8 @@ impl Popularity {
     /// Sets `odds` to the log-odds of a layer, scale by scale.
     pub(super) fn log_odds(&self, layer: usize, odds: &mut [Lanes]) {
         let from = layer * SCALES * self.shape.width();
-        for (odds, scale) in odds.iter_mut().zip(&self.scales[from..]) {
-            for (odds, &p) in odds.iter_mut().zip(scale) {
-                *odds = log_odds(p);
-            }
-        }
+        odds.copy_from_slice(&self.scales[from..from + odds.len()]);
+        odds.iter_mut().for_each(log_odds_of);
     }
 
     /// The estimates of a layer.

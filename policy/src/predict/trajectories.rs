@@ -6,7 +6,7 @@
 //! touched only where a choice is shared: for each expert there is a bitset of the tokens that chose it.
 
 use super::Shape;
-use super::lanes::{LANES, Lanes, exp, log_odds};
+use super::lanes::{LANES, Lanes, exp};
 
 /// Tokens that are remembered.
 const TOKENS: usize = 1024;
@@ -17,7 +17,7 @@ const FADE: f32 = 0.9;
 /// A score that is higher by this much is e times the votes.
 const SHARPNESS: f32 = 0.65;
 /// Tokens that vote.
-const VOTERS: usize = 16;
+const VOTERS: usize = 8;
 /// How many of the best token's votes the popularity has.
 const PRIOR: f32 = 0.25;
 /// Scores are in units that grow instead of fading; beyond this they are scaled back.
@@ -149,29 +149,26 @@ impl Trajectories {
         }
     }
 
-    /// Sets `out` to the log-odds of each expert at the layer that comes `ahead` layer steps after `layer`, the last
-    /// observed: at most two tokens. Where few tokens vote, `popularity` speaks.
-    pub(super) fn predict(&self, layer: usize, ahead: usize, popularity: &[Lanes], out: &mut [Lanes]) {
+    /// Sets `out` to the share of the votes for each expert at the layer that comes `ahead` layer steps after `layer`, the
+    /// last observed: at most two tokens. Where few tokens vote, `popularity` speaks.
+    pub(super) fn vote(&self, layer: usize, ahead: usize, popularity: &[Lanes], out: &mut [Lanes]) {
         let (later, target) = ((layer + ahead) / self.shape.layers, (layer + ahead) % self.shape.layers);
+        // The newest tokens have not come that far.
+        let votes = |voter: &&Voter| (self.running + TOKENS - voter.token) % TOKENS >= later;
+        let voters = || self.voters.iter().filter(votes);
+        let share = 1.0 / voters().fold(PRIOR, |total, voter| total + voter.votes);
         for (out, popularity) in out.iter_mut().zip(popularity) {
-            *out = popularity.map(|p| PRIOR * p);
+            *out = popularity.map(|p| PRIOR * share * p);
         }
-        let votes = out.as_flattened_mut();
-        let mut total = PRIOR;
-        for &Voter { token, votes: weight } in &self.voters {
-            let age = (self.running + TOKENS - token) % TOKENS;
-            if age < later {
-                continue;
-            }
-            total += weight;
-            for (word, &set) in self.chosen[self.set((token + later) % TOKENS, target)].iter().enumerate() {
+        let out = out.as_flattened_mut();
+        for voter in voters() {
+            for (word, &set) in
+                self.chosen[self.set((voter.token + later) % TOKENS, target)].iter().enumerate()
+            {
                 for expert in ones(set) {
-                    votes[word * WORD + expert] += weight;
+                    out[word * WORD + expert] += share * voter.votes;
                 }
             }
-        }
-        for value in votes {
-            *value = log_odds(*value / total);
         }
     }
 }

@@ -5,12 +5,12 @@
 //! is added to a share of what was known before. Each stage is an online logistic model of its own, which learns what
 //! the earlier stages left unexplained; so a stage has one layer's choices to weigh, and the whole token counts.
 //!
-//! A stage changes only when its layer is routed, and then its last prediction is what it learns from: each prediction
-//! is made once and kept.
+//! A stage changes only when its layer is routed, and then its last prediction is what it learns from: whoever drives
+//! the stages keeps what each came to.
 
 use super::Shape;
 use super::lanes::{
-    LANES, Lanes, add_row_products, add_rows, add_scaled, errors_of, logistic, teach_row, teach_rows,
+    LANES, Lanes, add_row_products, add_rows, add_scaled, logistic, set_errors, teach_row, teach_rows,
 };
 use super::popularity::SCALES;
 
@@ -41,12 +41,19 @@ pub(super) struct Transitions {
     share: Vec<Lanes>,
     /// `[layer][scale]`: what the popularity's log-odds count for in the first stage.
     odds: Vec<Lanes>,
-    /// `[distance][layer]`: the log-odds that each stage came to last.
-    scores: Vec<Lanes>,
-    /// What the stage before had come to.
-    before: Vec<Lanes>,
+    /// Room for a row.
     predicted: Vec<Lanes>,
+    /// Room for a row.
     errors: Vec<Lanes>,
+}
+
+/// What a stage knows beside what it has learned.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// The experts that the layer at its distance chose, and how much of one token's choice each stands for.
+    pub(super) chosen: (&'a [u32], f32),
+    /// The row that the stage before came to, or for the first stage a row for each scale of the popularity.
+    pub(super) before: &'a [Lanes],
 }
 
 impl Transitions {
@@ -68,8 +75,6 @@ impl Transitions {
             bias: rows(stages, 0.0),
             share: rows(stages, 1.0),
             odds: rows(shape.layers * SCALES, 0.0),
-            scores: rows(stages, 0.0),
-            before: rows(stages, 0.0),
             predicted: rows(1, 0.0),
             errors: rows(1, 0.0),
         };
@@ -97,74 +102,51 @@ impl Transitions {
         stage * size..(stage + 1) * size
     }
 
-    fn scales(&self, layer: usize) -> std::ops::Range<usize> {
-        let size = SCALES * self.shape.width();
-        layer * size..(layer + 1) * size
-    }
-
-    /// The log-odds that a stage came to last.
-    pub(super) fn scores(&self, distance: usize, layer: usize) -> &[Lanes] {
-        &self.scores[self.row(self.stage(distance, layer))]
-    }
-
-    /// The log-odds of a layer at one of the distances; `known` is what the layer at that distance has just chosen.
-    pub(super) fn predict(
-        &mut self,
-        distance: usize,
-        layer: usize,
-        odds: &[Lanes],
-        known: (&[u32], f32),
-    ) -> &[Lanes] {
-        let stage = self.stage(distance, layer);
-        let row = self.row(stage);
+    /// The weights of what was known before: a row for each of its rows.
+    fn before(&mut self, distance: usize, layer: usize) -> &mut [Lanes] {
+        let width = self.shape.width();
         if distance + 1 == self.distances {
-            let weights = &self.odds[self.scales(layer)];
-            let scores = &mut self.scores[row.clone()];
-            scores.copy_from_slice(&self.bias[row.clone()]);
-            for (weights, odds) in weights.chunks_exact(row.len()).zip(odds.chunks_exact(row.len())) {
-                add_row_products(scores, weights, odds);
-            }
-        } else {
-            let earlier = self.row(self.stage(distance + 1, layer));
-            self.before[row.clone()].copy_from_slice(&self.scores[earlier]);
-            let scores = &mut self.scores[row.clone()];
-            scores.copy_from_slice(&self.bias[row.clone()]);
-            add_row_products(scores, &self.share[row.clone()], &self.before[row.clone()]);
+            return &mut self.odds[layer * SCALES * width..(layer + 1) * SCALES * width];
         }
-        let table = self.table(stage);
-        add_rows(&self.says[table], known, &mut self.scores[row.clone()]);
-        &self.scores[row]
+        let row = self.row(self.stage(distance, layer));
+        &mut self.share[row]
     }
 
-    /// Moves a stage from its last prediction towards what was chosen; `known` is what it was predicted from.
+    /// Sets `scores` to the log-odds of a layer at one of the distances.
+    pub(super) fn predict(&mut self, distance: usize, layer: usize, known: Known, scores: &mut [Lanes]) {
+        let stage = self.stage(distance, layer);
+        scores.copy_from_slice(&self.bias[self.row(stage)]);
+        let weights = self.before(distance, layer).chunks_exact(scores.len());
+        for (weights, before) in weights.zip(known.before.chunks_exact(scores.len())) {
+            add_row_products(scores, weights, before);
+        }
+        add_rows(&self.says[self.table(stage)], known.chosen, scores);
+    }
+
+    /// Moves a stage from the `scores` it came to, from what was `known`, towards what was chosen.
     pub(super) fn learn(
         &mut self,
         distance: usize,
         layer: usize,
-        odds: &[Lanes],
-        known: (&[u32], f32),
-        chosen: &[u32],
+        known: Known,
+        scores: &[Lanes],
+        chosen: &[Lanes],
     ) {
         let stage = self.stage(distance, layer);
-        let row = self.row(stage);
-        let mut predicted = std::mem::take(&mut self.predicted);
-        predicted.copy_from_slice(&self.scores[row.clone()]);
+        let (mut predicted, mut errors) =
+            (std::mem::take(&mut self.predicted), std::mem::take(&mut self.errors));
+        predicted.copy_from_slice(scores);
         predicted.iter_mut().for_each(logistic);
-        errors_of(&predicted, chosen, &mut self.errors);
-        self.predicted = predicted;
-        for (bias, error) in self.bias[row.clone()].iter_mut().zip(&self.errors) {
-            add_scaled(bias, RATE, error);
-        }
-        if distance + 1 == self.distances {
-            let scales = self.scales(layer);
-            let weights = self.odds[scales].chunks_exact_mut(row.len());
-            for (weights, odds) in weights.zip(odds.chunks_exact(row.len())) {
-                teach_row(weights, ODDS_RATE, &self.errors, odds);
-            }
-        } else {
-            teach_row(&mut self.share[row.clone()], SHARE_RATE, &self.errors, &self.before[row]);
+        set_errors(&mut errors, chosen, &predicted);
+        let row = self.row(stage);
+        self.bias[row].iter_mut().zip(&errors).for_each(|(bias, error)| add_scaled(bias, RATE, error));
+        let rate = if distance + 1 == self.distances { ODDS_RATE } else { SHARE_RATE };
+        let weights = self.before(distance, layer).chunks_exact_mut(scores.len());
+        for (weights, before) in weights.zip(known.before.chunks_exact(scores.len())) {
+            teach_row(weights, rate, &errors, before);
         }
         let table = self.table(stage);
-        teach_rows(&mut self.says[table], known, RATE, &self.errors);
+        teach_rows(&mut self.says[table], known.chosen, RATE, &errors);
+        (self.predicted, self.errors) = (predicted, errors);
     }
 }

@@ -3,13 +3,21 @@
 use crate::control::Policy;
 use crate::demand::Demands;
 use crate::model::Model;
-use crate::policies::{belady, lfru, lfu, lru, predictive, sieve, static_set};
+use crate::policies::{belady, lfru, lfu, lru, predictive, sieve, static_joint, static_set};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
 
 /// The policies, in the order they are listed.
-static REGISTRY: &[Entry] =
-    &[lru::ENTRY, lfu::ENTRY, lfru::ENTRY, sieve::ENTRY, static_set::ENTRY, predictive::ENTRY, belady::ENTRY];
+static REGISTRY: &[Entry] = &[
+    lru::ENTRY,
+    lfu::ENTRY,
+    lfru::ENTRY,
+    sieve::ENTRY,
+    static_set::ENTRY,
+    predictive::ENTRY,
+    static_joint::ENTRY,
+    belady::ENTRY,
+];
 
 /// Runs a policy over a trace without time.
 pub type Replay = fn(&ReplayInput) -> Result<ReplayResult, ReplayError>;
@@ -235,7 +243,7 @@ mod tests {
         assert_eq!(lookup("clairvoyant").unwrap_err().meant, None);
         assert_eq!(
             lookup("seive").unwrap_err().to_string(),
-            "unknown policy `seive`, did you mean `sieve`?; there are lru, lfu, lfru, sieve, static, predictive, belady"
+            "unknown policy `seive`, did you mean `sieve`?; there are lru, lfu, lfru, sieve, static, predictive, static_joint, belady"
         );
     }
 

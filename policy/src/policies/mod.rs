@@ -2,6 +2,8 @@
 
 pub mod belady;
 mod bit_tree;
+mod fixed_set;
+mod idle;
 pub mod lfru;
 pub mod lfu;
 mod lists;
@@ -9,6 +11,7 @@ pub mod lru;
 pub mod predictive;
 pub mod reactive;
 pub mod sieve;
+pub mod static_joint;
 pub mod static_set;
 
 pub use belady::Belady;

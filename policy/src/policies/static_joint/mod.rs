@@ -1,0 +1,176 @@
+//! Tuned static-joint: the precision and the place of every block, fitted together on a trace and never changed.
+//!
+//! Source: the nemesis in DynaByte's own replay (an unpublished draft in kexinchu/DynaQuant), where online exchange did not
+//! clearly beat a tuned static joint plan (121.1 against 125.4 ms). The draft does not say how the plan is made. Here each block
+//! takes one of these choices: to stay in one of the formats there are, or to be absent and fetched in one of them. A
+//! multiple-choice knapsack (`knapsack.rs`) takes the set with the least expected stall that fits fast memory and, by the
+//! errors the guard decides on, a share of the drift budget: the budget binds every step, and a plan is an average.
+//!
+//! The trace says how popular each block is. How a token's squared gate weights add up is measured in the first token
+//! step, after which the plan is made and kept; blocks move as they are asked for. Slots for the largest demand are left free
+//! for those that are absent, the least recently used of which leaves first. Of larger batches the plan knows the
+//! number of requests running then: a block is taken to be needed where any of so many independent tokens needs it.
+
+mod knapsack;
+
+use self::knapsack::{Choice, solve};
+use super::fixed_set::{FixedSet, popularity, training};
+use crate::control::{Context, Policy, Proposal, Victim};
+use crate::event::{Form, Routed};
+use crate::format::FormatId;
+use crate::id::{BlockId, LayerId};
+use crate::record::Action;
+use crate::registry::{Entry, Param, SimulateError, SimulateInput};
+use crate::score::Terms;
+
+/// Its registry entry.
+pub const ENTRY: Entry = Entry {
+    name: "static_joint",
+    about: "keeps the blocks and formats that a knapsack over the fitted trace chose under the drift budget",
+    params: PARAMS,
+    replay: None,
+    simulate: Some(simulate),
+    clairvoyant: false,
+    fitted: true,
+};
+
+const PARAMS: &[Param] = &[
+    Param {
+        name: "drift_share",
+        about: "share of the drift budget that the plan may use on average",
+        default: 0.8,
+        min: 0.0,
+        max: 1.0,
+    },
+    Param {
+        name: "free",
+        about: "room left free for blocks that are absent, in demands of the largest layer step",
+        default: 1.0,
+        min: 0.0,
+        max: 16.0,
+    },
+];
+
+/// What a copy that the plan does not name costs beside its time: more nanoseconds than any wait, so that it is the
+/// last resort.
+const UNPLANNED: f64 = 1e15;
+
+fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
+    let &[drift_share, free] = input.params else { return Err(SimulateError::Params) };
+    let fit = training(input)?;
+    Ok(Box::new(StaticJoint {
+        popularity: popularity(input, fit),
+        drift_share,
+        free_slots: (free * input.largest_demand as f64) as u64,
+        gates: (0.0, 0),
+        set: FixedSet::new(input.model.blocks.len()),
+        formats: None,
+    }))
+}
+
+struct StaticJoint {
+    popularity: Vec<f64>,
+    drift_share: f64,
+    free_slots: u64,
+    /// Sum of a token's squared gate weights over the layer steps seen, and their number.
+    gates: (f64, u32),
+    set: FixedSet,
+    /// The format that each block is held or fetched in, once the plan is made.
+    formats: Option<Vec<FormatId>>,
+}
+
+/// A choice and what it stands for.
+struct Meaning {
+    choice: Choice,
+    format: FormatId,
+    stays: bool,
+}
+
+impl StaticJoint {
+    /// The ways to hold a block. `gates` is the sum of a token's squared gate weights.
+    fn choices(&self, context: &Context, block: BlockId, gates: f64) -> Vec<Meaning> {
+        let Context { costs, ledger, guard, model, .. } = context;
+        let data = model.block(block);
+        let popularity = self.popularity[block.index()];
+        let selected = f64::from(model.layer(data.layer).selected.max(1));
+        let tokens = f64::from(context.signals.concurrency.max(1));
+        let needed = 1.0 - libm::pow(1.0 - popularity, tokens);
+        let of_format = |&format: &FormatId| {
+            let error = guard.error(block, format)?.upper;
+            let usable = format.keeps(data.native) || (format.get().direct && guard.budget() > 0.0);
+            let route = costs.fetch(ledger, block, format).filter(|_| usable)?;
+            let expand = costs.expand(block, format).0 as f64;
+            let drift = popularity * gates / selected * error * error;
+            let bytes = ledger.footprint(block, Form { tier: costs.fast, format }).0;
+            let stays = Choice { bytes, stall: needed * expand, drift };
+            let fetched = Choice { bytes: 0, stall: needed * (expand + route.time.0 as f64), drift };
+            Some([(stays, true), (fetched, false)].map(|(choice, stays)| Meaning { choice, format, stays }))
+        };
+        costs.formats.iter().filter_map(of_format).flatten().collect()
+    }
+
+    /// Fits the plan to the machine and the budget.
+    fn plan(&mut self, context: &Context) {
+        let Context { model, ledger, guard, costs, .. } = context;
+        // Place after place within the layers, so that what drift there is comes to all layers alike.
+        let mut blocks: Vec<BlockId> = (0..model.blocks.len() as u32).map(BlockId).collect();
+        blocks.sort_by_key(|&block| model.block(block).index);
+        let gates = self.gates.0 / f64::from(self.gates.1.max(1));
+        let meanings: Vec<_> = blocks.iter().map(|&block| self.choices(context, block, gates)).collect();
+        let choices: Vec<Vec<Choice>> =
+            meanings.iter().map(|of| of.iter().map(|meaning| meaning.choice).collect()).collect();
+        let slot = model.largest_block().round_up(context.machine.tier(costs.fast).granularity);
+        let capacity = ledger.usage(costs.fast).capacity.0;
+        let room = capacity.saturating_sub(self.free_slots.saturating_mul(slot.0));
+        let budget = self.drift_share * guard.budget();
+        let taken = solve(&choices, room, model.layers.len() as f64 * budget * budget);
+        let mut formats: Vec<FormatId> = model.blocks.iter().map(|block| block.native).collect();
+        for ((&block, of), place) in blocks.iter().zip(&meanings).zip(taken.into_iter().flatten()) {
+            let Meaning { choice, format, stays } = &of[place];
+            formats[block.index()] = *format;
+            if *stays {
+                let absent = of.iter().filter(|other| !other.stays).map(|other| other.choice.stall);
+                let saved = absent.fold(f64::INFINITY, f64::min) - choice.stall;
+                self.set.join(block, *format, saved / choice.bytes.max(1) as f64);
+            }
+        }
+        self.formats = Some(formats);
+    }
+}
+
+impl Policy for StaticJoint {
+    fn observe(&mut self, context: &Context, _layer: LayerId, routed: &[Routed]) {
+        self.set.observe(context, routed);
+        if self.formats.is_none() {
+            let sum: f64 = routed.iter().map(|expert| f64::from(expert.gate_squared)).sum();
+            self.gates.0 += sum / f64::from(context.signals.step_tokens.max(1));
+            self.gates.1 += 1;
+        }
+    }
+
+    /// By the quickest route to the planned format; anything else of full precision where the guard refuses that.
+    fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
+        if matches!(proposal.action, Action::Host | Action::Skip) {
+            return None;
+        }
+        let (block, format) = (proposal.block, proposal.route.to.format);
+        let native = context.model.block(block).native;
+        let planned = self.formats.as_ref().map_or(native, |formats| formats[block.index()]);
+        let named = format == planned || proposal.action == Action::Expand;
+        (named || format.keeps(native)).then(|| {
+            let decode = context.costs.expand(block, format).0 as f64;
+            let memory = if named { 0.0 } else { UNPLANNED };
+            Terms { moving: proposal.wait().0 as f64, decode, memory, ..Terms::default() }.sum()
+        })
+    }
+
+    fn victim(&mut self, context: &Context) -> Option<Victim> {
+        self.set.victim(context)
+    }
+
+    fn step_done(&mut self, context: &Context, _drift: f64) {
+        if self.formats.is_none() {
+            self.plan(context);
+        }
+    }
+}

@@ -66,6 +66,12 @@ impl Lfu {
         }
     }
 
+    /// Counts the demands of an id that is not resident from nothing again.
+    #[inline(always)]
+    pub(super) fn forget(&mut self, id: u32) {
+        self.records[id as usize].count = 0;
+    }
+
     #[inline(always)]
     fn count(&mut self, id: u32, now: u64) {
         let record = &mut self.records[id as usize];

@@ -3,11 +3,14 @@
 pub mod belady;
 mod bit_tree;
 mod fixed_set;
-mod idle;
+pub mod hobbit;
 pub mod lfru;
 pub mod lfu;
 mod lists;
+mod look_ahead;
 pub mod lru;
+pub mod moe_infinity_released;
+mod per_layer;
 pub mod predictive;
 pub mod reactive;
 pub mod sieve;

@@ -38,7 +38,7 @@ const PARAMS: &[Param] = &[
     Param {
         name: "drift_share",
         about: "share of the drift budget that the plan may use on average",
-        default: 0.8,
+        default: 0.9,
         min: 0.0,
         max: 1.0,
     },
@@ -63,7 +63,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         drift_share,
         free_slots: (free * input.largest_demand as f64) as u64,
         gates: (0.0, 0),
-        set: FixedSet::new(input.model.blocks.len()),
+        set: FixedSet::new(input.model.blocks.len(), input.model.layers.len()),
         formats: None,
     }))
 }
@@ -125,15 +125,17 @@ impl StaticJoint {
         let budget = self.drift_share * guard.budget();
         let taken = solve(&choices, room, model.layers.len() as f64 * budget * budget);
         let mut formats: Vec<FormatId> = model.blocks.iter().map(|block| block.native).collect();
+        let mut members = vec![None; model.blocks.len()];
         for ((&block, of), place) in blocks.iter().zip(&meanings).zip(taken.into_iter().flatten()) {
             let Meaning { choice, format, stays } = &of[place];
             formats[block.index()] = *format;
             if *stays {
                 let absent = of.iter().filter(|other| !other.stays).map(|other| other.choice.stall);
                 let saved = absent.fold(f64::INFINITY, f64::min) - choice.stall;
-                self.set.join(block, *format, saved / choice.bytes.max(1) as f64);
+                members[block.index()] = Some((*format, saved / choice.bytes.max(1) as f64));
             }
         }
+        self.set.choose(members);
         self.formats = Some(formats);
     }
 }

@@ -1,6 +1,6 @@
 //! A set of blocks that is chosen once and stays in fast memory, and guests that pass through the room beside it.
 
-use super::idle;
+use super::per_layer::Ranking;
 use crate::control::{Context, Victim};
 use crate::demand::Demands;
 use crate::event::{Form, Routed};
@@ -12,26 +12,30 @@ use crate::replay::ReplayError;
 /// What stays and when each block was last needed.
 #[derive(Clone, Debug)]
 pub(super) struct FixedSet {
-    /// The format in which a member stays, and what its bytes there are worth, each.
+    /// The format in which a member stays, and what a byte of it is worth.
     members: Vec<Option<(FormatId, f64)>>,
     /// The layer step in which a block was last needed.
     needed: Vec<u64>,
+    guests: Ranking,
+    last: Ranking,
 }
 
 impl FixedSet {
-    /// A set without members, of so many blocks.
-    pub(super) fn new(blocks: usize) -> FixedSet {
-        FixedSet { members: vec![None; blocks], needed: vec![0; blocks] }
+    /// A set without members, of so many blocks in so many layers.
+    pub(super) fn new(blocks: usize, layers: usize) -> FixedSet {
+        FixedSet {
+            members: vec![None; blocks],
+            needed: vec![0; blocks],
+            guests: Ranking::new(layers),
+            last: Ranking::new(layers),
+        }
     }
 
-    /// Makes a block a member, in one format, with what a byte of it is worth.
-    pub(super) fn join(&mut self, block: BlockId, format: FormatId, worth: f64) {
-        self.members[block.index()] = Some((format, worth));
-    }
-
-    /// No block is a member any more.
-    pub(super) fn clear(&mut self) {
-        self.members.fill(None);
+    /// Chooses the members: for each block the format in which it stays, with what a byte of it is worth.
+    pub(super) fn choose(&mut self, members: Vec<Option<(FormatId, f64)>>) {
+        self.members = members;
+        self.guests.forget_all();
+        self.last.forget_all();
     }
 
     /// Whether a block is a member.
@@ -48,26 +52,24 @@ impl FixedSet {
 
     /// The guest that was needed longest ago. Without guests, as where memory has shrunk, the member that is worth
     /// least.
-    pub(super) fn victim(&self, context: &Context) -> Option<Victim> {
-        let block = idle::least(context, |block| {
-            let (_, guest) = self.copy_to_give(context, block)?;
-            let (worth, needed) = match self.members[block.index()] {
-                Some((_, worth)) if !guest => (worth, 0),
-                _ => (f64::NEG_INFINITY, self.needed[block.index()]),
-            };
-            Some((worth, needed))
-        })?;
-        let (form, _) = self.copy_to_give(context, block)?;
+    pub(super) fn victim(&mut self, context: &Context) -> Option<Victim> {
+        let FixedSet { members, needed, guests, last } = self;
+        let guest = |block: BlockId| guest_copy(context, members, block);
+        let age = |block: BlockId| guest(block).map(|_| needed[block.index()] as f64);
+        if let Some(block) = guests.least(context, age, |_, age| age) {
+            return guest(block).map(|form| Victim { block, form, terms: None });
+        }
+        let worth = |block: BlockId| members[block.index()].map(|(_, worth)| worth);
+        let block = last.least(context, worth, |_, worth| worth)?;
+        let form = context.ledger.fast_copies(block).next()?;
         Some(Victim { block, form, terms: None })
     }
+}
 
-    /// The copy of an idle block that goes first, and whether it is a guest's: a member's in its format goes last.
-    fn copy_to_give(&self, context: &Context, block: BlockId) -> Option<(Form, bool)> {
-        let kept = self.members[block.index()].map(|(format, _)| format);
-        let guest = context.ledger.fast_copies(block).find(|form| Some(form.format) != kept);
-        let own = || context.ledger.fast_copies(block).next().map(|form| (form, false));
-        guest.map(|form| (form, true)).or_else(own)
-    }
+/// A fast copy that is not the one a member stays in.
+fn guest_copy(context: &Context, members: &[Option<(FormatId, f64)>], block: BlockId) -> Option<Form> {
+    let kept = members[block.index()].map(|(format, _)| format);
+    context.ledger.fast_copies(block).find(|form| Some(form.format) != kept)
 }
 
 /// The trace that a fitted policy learns from.

@@ -11,6 +11,7 @@ mod determinism;
 mod golden;
 mod invariants;
 mod measured_links;
+mod moe_baselines;
 mod promises;
 mod published;
 mod readme;

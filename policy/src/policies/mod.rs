@@ -1,4 +1,4 @@
-//! The policies, one file each, and the two structures the rules are built on.
+//! The policies, one file each, and the structures that several are built on.
 
 mod activation_maps;
 pub mod belady;

@@ -5,9 +5,9 @@ use crate::demand::Demands;
 use crate::model::Model;
 use crate::policies::script::Script;
 use crate::policies::{
-    arc, belady, fifo, fine_moe, gdsf, hobbit, hybri_moe, least_stale, lfru, lfu, lfu_decayed, lru,
-    lru_layer, moe_infinity, moe_infinity_released, predictive, pro_moe, s3_fifo, script, sieve, static_set,
-    w_tiny_lfu,
+    adap_moe, arc, belady, dyna_byte, dyna_exq, fiddler, fifo, fine_moe, free_token, gdsf, hobbit, hybri_moe,
+    ktransformers, least_stale, lfru, lfu, lfu_decayed, lru, lru_layer, mixtral_offloading, moe_infinity,
+    moe_infinity_released, predictive, pro_moe, s3_fifo, script, sieve, static_joint, static_set, w_tiny_lfu,
 };
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
@@ -35,6 +35,14 @@ static REGISTRY: &[Entry] = &[
     hobbit::ENTRY,
     pro_moe::ENTRY,
     hybri_moe::ENTRY,
+    static_joint::ENTRY,
+    dyna_exq::ENTRY,
+    dyna_byte::ENTRY,
+    fiddler::ENTRY,
+    ktransformers::ENTRY,
+    free_token::ENTRY,
+    adap_moe::ENTRY,
+    mixtral_offloading::ENTRY,
     predictive::ENTRY,
     script::ENTRY,
     belady::ENTRY,

@@ -1,15 +1,24 @@
-//! The policies, one file each, and the structures the rules are built on.
+//! The policies, one file each, and the structures that several are built on.
 
 mod activation_maps;
+pub mod adap_moe;
 pub mod arc;
 pub mod belady;
 mod bit_tree;
+pub mod dyna_byte;
+pub mod dyna_exq;
+pub mod fiddler;
 pub mod fifo;
 pub mod fine_moe;
+pub mod free_token;
+mod full_precision;
 pub mod gdsf;
 mod growing_queue;
 pub mod hobbit;
 pub mod hybri_moe;
+mod knapsack;
+pub mod ktransformers;
+mod layer_caches;
 pub mod least_stale;
 pub mod lfru;
 pub mod lfu;
@@ -18,9 +27,11 @@ mod lists;
 mod look_ahead;
 pub mod lru;
 pub mod lru_layer;
+pub mod mixtral_offloading;
 pub mod moe_infinity;
 pub mod moe_infinity_released;
 mod per_layer;
+mod placement;
 pub mod predictive;
 pub mod pro_moe;
 pub mod reactive;
@@ -28,7 +39,9 @@ pub mod s3_fifo;
 pub mod script;
 mod segments;
 pub mod sieve;
+pub mod static_joint;
 pub mod static_set;
+mod two_precisions;
 pub mod w_tiny_lfu;
 
 pub use arc::Arc;

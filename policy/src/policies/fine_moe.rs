@@ -1,6 +1,7 @@
 //! FineMoE: a token is matched with past ones by the path that its gates have taken so far.
 //!
-//! Source: "FineMoE", EuroSys 2026: fine-grained expert offloading with expert maps.
+//! Source: Yu et al., "Taming Latency-Memory Trade-Off in MoE-Based LLM Serving via Fine-Grained Expert Offloading",
+//! EuroSys 2026, arXiv 2502.05370.
 //!
 //! - An expert map holds the gate probabilities of every layer of one token step; 1000 are stored. The map nearest to the
 //!   running step, by the cosine of the layers run so far, says what the layer `d` ahead will choose (d = 3 for Mixtral).
@@ -30,7 +31,7 @@ use crate::score::Terms;
 /// Its registry entry.
 pub const ENTRY: Entry = Entry {
     name: "fine_moe",
-    about: "prefetches and keeps what the past token with the most similar path chose (EuroSys 2026)",
+    about: "prefetches and keeps what the past token with the most similar path chose (arXiv 2502.05370)",
     params: &[
         Param {
             name: "maps",

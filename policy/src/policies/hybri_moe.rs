@@ -1,11 +1,11 @@
-//! HybriMoE: a layer's experts are split over accelerator, host and link by a greedy timeline, and kept by mean recent
-//! score.
+//! HybriMoE: a layer's experts are split over accelerator, host and link by a greedy timeline, and kept by their recent
+//! scores.
 //!
 //! Source: Zhong et al., "HybriMoE: Hybrid CPU-GPU Scheduling and Cache Management for Efficient MoE Inference", arXiv
 //! 2504.05897.
 //!
-//! - *Eviction* (MRS). At every choice of a layer, `S <- a TopP(scores) + (1 - a) S` for all of its experts, `a` = 0.5; the
-//!   least S is evicted.
+//! - *Eviction* (MRS, minus recent score). At every choice of a layer, `S <- a TopP(scores) + (1 - a) S` for all of its
+//!   experts, `a` = 0.5; the least S is evicted.
 //! - *Split*. What is resident is computed by the accelerator. Of what is missing, the expert with the largest load may
 //!   cross the link, and the one with the smallest may be computed by the host: whichever would be done first is
 //!   assigned, until none is left. Where the scenario lets the host compute nothing, everything crosses the link.
@@ -33,7 +33,7 @@ use crate::score::Terms;
 /// Its registry entry.
 pub const ENTRY: Entry = Entry {
     name: "hybri_moe",
-    about: "splits misses over link and host by a greedy timeline, keeps by mean recent score (arXiv 2504.05897)",
+    about: "splits misses over link and host by a greedy timeline, keeps by recent gate weight (arXiv 2504.05897)",
     params: &[
         Param {
             name: "newest",
@@ -73,7 +73,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     }))
 }
 
-/// The mean recent score of every block.
+/// The recent score of every block: a running mean.
 #[derive(Clone, Debug)]
 struct Scores {
     newest: f64,

@@ -4,6 +4,7 @@ use crate::control::Policy;
 use crate::demand::Demands;
 use crate::model::Model;
 use crate::policies::{belady, hobbit, lfru, lfu, lru, moe_infinity_released, predictive, sieve};
+use crate::policies::{adap_moe, dyna_byte, dyna_exq, fiddler, free_token, ktransformers, mixtral_offloading};
 use crate::policies::{static_joint, static_set};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
@@ -19,6 +20,13 @@ static REGISTRY: &[Entry] = &[
     moe_infinity_released::ENTRY,
     hobbit::ENTRY,
     static_joint::ENTRY,
+    dyna_exq::ENTRY,
+    dyna_byte::ENTRY,
+    fiddler::ENTRY,
+    ktransformers::ENTRY,
+    free_token::ENTRY,
+    adap_moe::ENTRY,
+    mixtral_offloading::ENTRY,
     belady::ENTRY,
 ];
 

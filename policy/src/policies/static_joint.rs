@@ -11,10 +11,9 @@
 //! for those that are absent, the least recently used of which leaves first. Of larger batches the plan knows the
 //! number of requests running then: a block is taken to be needed where any of so many independent tokens needs it.
 
-mod knapsack;
-
-use self::knapsack::{Choice, solve};
-use super::fixed_set::{FixedSet, popularity, training};
+use super::full_precision::LAST_RESORT;
+use super::knapsack::{Choice, solve};
+use super::placement::{Member, Placement, popularity, training};
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::{Form, Routed};
 use crate::format::FormatId;
@@ -51,19 +50,15 @@ const PARAMS: &[Param] = &[
     },
 ];
 
-/// What a copy that the plan does not name costs beside its time: more nanoseconds than any wait, so that it is the
-/// last resort.
-const UNPLANNED: f64 = 1e15;
-
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let &[drift_share, free] = input.params else { return Err(SimulateError::Params) };
     let fit = training(input)?;
     Ok(Box::new(StaticJoint {
-        popularity: popularity(input, fit),
+        popularity: popularity(input.model, fit),
         drift_share,
         free_slots: (free * input.largest_demand as f64) as u64,
         gates: (0.0, 0),
-        set: FixedSet::new(input.model.blocks.len(), input.model.layers.len()),
+        set: Placement::new(input.model),
         formats: None,
     }))
 }
@@ -74,7 +69,7 @@ struct StaticJoint {
     free_slots: u64,
     /// Sum of a token's squared gate weights over the layer steps seen, and their number.
     gates: (f64, u32),
-    set: FixedSet,
+    set: Placement,
     /// The format that each block is held or fetched in, once the plan is made.
     formats: Option<Vec<FormatId>>,
 }
@@ -132,7 +127,8 @@ impl StaticJoint {
             if *stays {
                 let absent = of.iter().filter(|other| !other.stays).map(|other| other.choice.stall);
                 let saved = absent.fold(f64::INFINITY, f64::min) - choice.stall;
-                members[block.index()] = Some((*format, saved / choice.bytes.max(1) as f64));
+                let worth = saved / choice.bytes.max(1) as f64;
+                members[block.index()] = Some(Member { format: *format, worth });
             }
         }
         self.set.choose(members);
@@ -161,7 +157,7 @@ impl Policy for StaticJoint {
         let named = format == planned || proposal.action == Action::Expand;
         (named || format.keeps(native)).then(|| {
             let decode = context.costs.expand(block, format).0 as f64;
-            let memory = if named { 0.0 } else { UNPLANNED };
+            let memory = if named { 0.0 } else { LAST_RESORT };
             Terms { moving: proposal.wait().0 as f64, decode, memory, ..Terms::default() }.sum()
         })
     }

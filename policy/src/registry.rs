@@ -3,9 +3,11 @@
 use crate::control::Policy;
 use crate::demand::Demands;
 use crate::model::Model;
-use crate::policies::{belady, hobbit, lfru, lfu, lru, moe_infinity_released, predictive, sieve};
-use crate::policies::{adap_moe, dyna_byte, dyna_exq, fiddler, free_token, ktransformers, mixtral_offloading};
-use crate::policies::{static_joint, static_set};
+use crate::policies::{
+    adap_moe, belady, dyna_byte, dyna_exq, fiddler, fine_moe, free_token, hobbit, hybri_moe, ktransformers,
+    lfru, lfu, lru, mixtral_offloading, moe_infinity, moe_infinity_released, predictive, pro_moe, sieve,
+    static_joint, static_set,
+};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
 
@@ -17,8 +19,12 @@ static REGISTRY: &[Entry] = &[
     sieve::ENTRY,
     static_set::ENTRY,
     predictive::ENTRY,
+    moe_infinity::ENTRY,
     moe_infinity_released::ENTRY,
+    fine_moe::ENTRY,
     hobbit::ENTRY,
+    pro_moe::ENTRY,
+    hybri_moe::ENTRY,
     static_joint::ENTRY,
     dyna_exq::ENTRY,
     dyna_byte::ENTRY,

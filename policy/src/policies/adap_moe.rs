@@ -42,7 +42,13 @@ pub const ENTRY: Entry = Entry {
             min: 1e-6,
             max: 1e6,
         },
-        Param { name: "ahead", about: "layers that prefetches look ahead", default: 3.0, min: 0.0, max: 64.0 },
+        Param {
+            name: "ahead",
+            about: "layers that prefetches look ahead",
+            default: 3.0,
+            min: 0.0,
+            max: 64.0,
+        },
         PREFETCHES,
     ],
     replay: None,
@@ -94,10 +100,13 @@ fn shares(model: &Model, capacity: usize) -> Vec<u32> {
     let mut taken = Vec::new();
     for (index, layer) in model.layers.iter().enumerate() {
         let costs: Vec<f64> = (0..=layer.blocks)
-            .map(|cached| waits(cached, layer.blocks.max(1), layer.selected, accuracy(index, model.layers.len())))
+            .map(|cached| {
+                waits(cached, layer.blocks.max(1), layer.selected, accuracy(index, model.layers.len()))
+            })
             .collect();
         let least = |room: usize| {
-            let options = costs.iter().take(room + 1).enumerate().map(|(own, cost)| (fewest[room - own] + cost, own));
+            let options =
+                costs.iter().take(room + 1).enumerate().map(|(own, cost)| (fewest[room - own] + cost, own));
             options.reduce(|a, b| if b.0 < a.0 { b } else { a }).unwrap_or_default()
         };
         let (costs, own): (Vec<f64>, Vec<u32>) =

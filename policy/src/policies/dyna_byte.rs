@@ -35,7 +35,13 @@ pub const ENTRY: Entry = Entry {
     name: "dyna_byte",
     about: "exchanges bytes between precision, residency and look-ahead by what each would have saved (draft, DynaQuant)",
     params: &[
-        Param { name: "interval", about: "token steps between exchanges", default: 16.0, min: 1.0, max: 100_000.0 },
+        Param {
+            name: "interval",
+            about: "token steps between exchanges",
+            default: 16.0,
+            min: 1.0,
+            max: 100_000.0,
+        },
         Param { name: "newest", about: "weight of the newest interval", default: 0.2, min: 0.001, max: 1.0 },
         Param {
             name: "margin",
@@ -54,7 +60,9 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
-    let &[interval, newest, margin, ahead, prefetches] = input.params else { return Err(SimulateError::Params) };
+    let &[interval, newest, margin, ahead, prefetches] = input.params else {
+        return Err(SimulateError::Params);
+    };
     let blocks = input.model.blocks.len();
     Ok(Box::new(DynaByte {
         interval: interval as u32,
@@ -162,11 +170,18 @@ impl DynaByte {
     /// Whether the guard would refuse a low copy of a block with so much of the gates.
     fn refuses(context: &Context, expert: &Routed, low: Option<FormatId>) -> bool {
         let error = low.and_then(|low| context.guard.error(expert.block, low));
-        error.is_none_or(|error| gate_squared(context, expert) * error.upper * error.upper > context.guard.allowance())
+        error.is_none_or(|error| {
+            gate_squared(context, expert) * error.upper * error.upper > context.guard.allowance()
+        })
     }
 
     /// The ways to hold a block: absent, low where that is allowed, and high, with their stall a token.
-    fn choices(&self, context: &Context, block: BlockId, low: Option<FormatId>) -> Vec<(Choice, Option<FormatId>)> {
+    fn choices(
+        &self,
+        context: &Context,
+        block: BlockId,
+        low: Option<FormatId>,
+    ) -> Vec<(Choice, Option<FormatId>)> {
         let Context { costs, ledger, model, .. } = context;
         let native = model.block(block).native;
         let Uses { all, refused } = self.means[block.index()];
@@ -176,8 +191,11 @@ impl DynaByte {
         let held = |format, stall: f64| {
             let form = Form { tier: costs.fast, format };
             let moved = if ledger.has(block, form) { 0.0 } else { (1.0 + self.margin) * fetch(format) };
-            let choice =
-                Choice { bytes: ledger.footprint(block, form).0, stall: stall + moved / tokens_spread, drift: 0.0 };
+            let choice = Choice {
+                bytes: ledger.footprint(block, form).0,
+                stall: stall + moved / tokens_spread,
+                drift: 0.0,
+            };
             (choice, Some(format))
         };
         let miss = low.map_or(high, fetch);
@@ -189,7 +207,8 @@ impl DynaByte {
     /// Shares the bytes out anew.
     fn exchange(&mut self, context: &Context) {
         for (mean, counted) in self.means.iter_mut().zip(&mut self.counted) {
-            let blend = |mean: f64, count: f64| mean + self.newest * (count / f64::from(self.interval) - mean);
+            let blend =
+                |mean: f64, count: f64| mean + self.newest * (count / f64::from(self.interval) - mean);
             *mean = Uses { all: blend(mean.all, counted.all), refused: blend(mean.refused, counted.refused) };
             *counted = Uses::default();
         }
@@ -204,7 +223,8 @@ impl DynaByte {
         let ahead = low.map_or(slot, |low| ledger.footprint(BlockId(0), Form { tier: fast, format: low }).0);
         let selected = model.layers.iter().map(|layer| u64::from(layer.selected)).max().unwrap_or(0);
         let reach = if self.foresees { u64::from(self.horizon.layers) } else { 0 };
-        let taken = self.free_slots.saturating_mul(slot).saturating_add(reach.saturating_mul(selected * ahead));
+        let taken =
+            self.free_slots.saturating_mul(slot).saturating_add(reach.saturating_mul(selected * ahead));
         let room = ledger.usage(fast).capacity.0.saturating_sub(taken);
         let Some(taken) = solve(&choices, room, 0.0) else { return };
         let member = |(of, place): (&Vec<(Choice, Option<FormatId>)>, usize)| {
@@ -292,12 +312,14 @@ mod tests {
     fn look_ahead_changes_by_one_layer_where_two_intervals_agree() {
         let mut horizon = Horizon::new(3);
         assert_eq!(horizon.layers, 1);
-        let reach = [(9, 9, 9), (9, 9, 9), (9, 9, 9), (9, 9, 9)].map(|(c, u, l)| interval(&mut horizon, c, u, l));
+        let reach =
+            [(9, 9, 9), (9, 9, 9), (9, 9, 9), (9, 9, 9)].map(|(c, u, l)| interval(&mut horizon, c, u, l));
         assert_eq!(reach, [1, 2, 3, 3]);
         // One bad interval between good ones changes nothing; two in a row do.
-        assert_eq!([(9, 1, 0), (9, 9, 0), (9, 1, 0), (9, 1, 0)].map(|(c, u, l)| interval(&mut horizon, c, u, l)), [
-            3, 3, 3, 2
-        ]);
+        assert_eq!(
+            [(9, 1, 0), (9, 9, 0), (9, 1, 0), (9, 1, 0)].map(|(c, u, l)| interval(&mut horizon, c, u, l)),
+            [3, 3, 3, 2]
+        );
         assert_eq!(interval(&mut Horizon::new(0), 0, 0, 0), 0);
     }
 }

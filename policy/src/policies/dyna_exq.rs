@@ -40,7 +40,13 @@ pub const ENTRY: Entry = Entry {
             min: 0.0,
             max: 0.9999,
         },
-        Param { name: "interval", about: "token steps between updates", default: 16.0, min: 1.0, max: 100_000.0 },
+        Param {
+            name: "interval",
+            about: "token steps between updates",
+            default: 16.0,
+            min: 1.0,
+            max: 100_000.0,
+        },
         Param {
             name: "margin",
             about: "router mass by which a block must be hotter than the one whose place it takes",
@@ -154,7 +160,8 @@ impl DynaExq {
         let capacity = context.ledger.usage(fast).capacity.0;
         let mut left = capacity.saturating_sub(self.free_slots.saturating_mul(slot));
         let all_low: u64 = blocks.clone().map(low_bytes).sum();
-        let upgrade = blocks.clone().map(|block| bytes(block, native(block)).saturating_sub(low_bytes(block))).max();
+        let upgrade =
+            blocks.clone().map(|block| bytes(block, native(block)).saturating_sub(low_bytes(block))).max();
         let layers = model.layers.len() as u64;
         let most = left.saturating_sub(all_low) / layers.saturating_mul(upgrade.unwrap_or(0)).max(1);
         let mut members = vec![None; model.blocks.len()];
@@ -241,7 +248,8 @@ mod tests {
     #[test]
     fn hotness_is_the_running_mean_of_router_mass() {
         let routed = |gate: f32| [Routed { block: BlockId(1), tokens: 1, gate_squared: gate * gate }];
-        let mut hotness = Hotness { alpha: 0.9, mass: vec![0.0; 2], tokens: 0, scores: vec![0.0; 2], updates: 0 };
+        let mut hotness =
+            Hotness { alpha: 0.9, mass: vec![0.0; 2], tokens: 0, scores: vec![0.0; 2], updates: 0 };
         let mut interval = |gate: f32, hotness: &mut Hotness| {
             hotness.observe(&routed(gate));
             hotness.tokens = 2;

@@ -96,7 +96,10 @@ mod tests {
     #[test]
     fn both_ends_of_a_split_come_together() {
         // The published machine: 26.1 GB/s over PCIe, 119.5 GB/s of link and host together.
-        assert_eq!([0, 1, 2, 3, 4, 8, 9].map(|misses| share_of_link(misses, 26.1, 119.5)), [0, 0, 0, 1, 1, 2, 2]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 8, 9].map(|misses| share_of_link(misses, 26.1, 119.5)),
+            [0, 0, 0, 1, 1, 2, 2]
+        );
         // The link takes q / B_P, the host (m - q) / (B_H - B_P): apart by at most half a block on each.
         for misses in 1..100 {
             let q = share_of_link(misses, 26.1, 119.5) as f64;

@@ -130,7 +130,8 @@ impl Policy for KTransformers {
     fn observe(&mut self, context: &Context, _layer: LayerId, routed: &[Routed]) {
         self.placement.observe(context, routed);
         let signals = &context.signals;
-        self.on_accelerator = signals.step_tokens >= self.threshold && signals.step_tokens > signals.concurrency;
+        self.on_accelerator =
+            signals.step_tokens >= self.threshold && signals.step_tokens > signals.concurrency;
         if self.on_accelerator {
             routed.iter().for_each(|expert| self.prompt_tokens[expert.block.index()] += expert.tokens);
         }

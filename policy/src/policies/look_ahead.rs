@@ -6,6 +6,7 @@ use crate::event::{Form, MoveClass, Routed};
 use crate::format::FormatId;
 use crate::id::{BlockId, LayerId};
 use crate::record::Action;
+use crate::registry::Param;
 use crate::score::Terms;
 
 /// The latest expectation of each coming layer of the running step.
@@ -77,6 +78,10 @@ pub(super) fn prefetch(
         terms: Terms { probability, saved: 1.0, ..Terms::default() }.sum(),
     })
 }
+
+/// The parameter of policies whose sources do not say how many prefetches may be under way.
+pub(super) const PREFETCHES: Param =
+    Param { name: "prefetches", about: "prefetches under way at most", default: 4.0, min: 0.0, max: 64.0 };
 
 /// How many more prefetches may begin where `most` may be under way.
 pub(super) fn room_for(context: &Context, most: usize) -> usize {

@@ -1,14 +1,17 @@
 //! The policies, one file each, and the two structures the rules are built on.
 
+mod activation_maps;
 pub mod adap_moe;
 pub mod belady;
 mod bit_tree;
 pub mod dyna_byte;
 pub mod dyna_exq;
 pub mod fiddler;
+pub mod fine_moe;
 pub mod free_token;
 mod full_precision;
 pub mod hobbit;
+pub mod hybri_moe;
 mod knapsack;
 pub mod ktransformers;
 mod layer_caches;
@@ -18,10 +21,12 @@ mod lists;
 mod look_ahead;
 pub mod lru;
 pub mod mixtral_offloading;
+pub mod moe_infinity;
 pub mod moe_infinity_released;
 mod per_layer;
 mod placement;
 pub mod predictive;
+pub mod pro_moe;
 pub mod reactive;
 pub mod sieve;
 pub mod static_joint;

@@ -155,9 +155,8 @@ pub(super) fn popularity(model: &Model, fit: &Demands) -> Vec<f64> {
             visits[layer_of(id)] += 1;
         }
     }
-    let share = |(id, &count): (usize, &u64)| {
-        (count as f64 + 0.5) / (visits[layer_of(id as u32)] as f64 + 1.0)
-    };
+    let share =
+        |(id, &count): (usize, &u64)| (count as f64 + 0.5) / (visits[layer_of(id as u32)] as f64 + 1.0);
     counts.iter().enumerate().map(share).collect()
 }
 

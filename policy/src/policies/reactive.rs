@@ -32,6 +32,14 @@ impl Keep for InUse<'_> {
     }
 }
 
+/// What a policy says that loads whatever is missing in full precision, by the quickest route.
+pub(super) fn at_full_precision(context: &Context, proposal: &Proposal) -> Option<Terms> {
+    let native = context.model.block(proposal.block).native;
+    let moving = proposal.wait().0 as f64;
+    let fetches = !matches!(proposal.action, Action::Host | Action::Skip);
+    (fetches && proposal.route.to.format == native).then(|| Terms { moving, ..Terms::default() }.sum())
+}
+
 impl<R: Rule + Send> Policy for Reactive<R> {
     fn observe(&mut self, context: &Context, _layer: LayerId, routed: &[Routed]) {
         self.now = context.signals.layer_step - 1;
@@ -40,12 +48,8 @@ impl<R: Rule + Send> Policy for Reactive<R> {
         }
     }
 
-    /// Full precision only, by the quickest route.
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
-        let native = context.model.block(proposal.block).native;
-        let moving = proposal.wait().0 as f64;
-        let fetches = !matches!(proposal.action, Action::Host | Action::Skip);
-        (fetches && proposal.route.to.format == native).then(|| Terms { moving, ..Terms::default() }.sum())
+        at_full_precision(context, proposal)
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {

@@ -1,0 +1,312 @@
+//! HybriMoE: a layer's experts are split over accelerator, host and link by a greedy timeline, and kept by mean recent
+//! score.
+//!
+//! Source: Zhong et al., "HybriMoE: Hybrid CPU-GPU Scheduling and Cache Management for Efficient MoE Inference", arXiv
+//! 2504.05897.
+//!
+//! - *Eviction* (MRS). At every choice of a layer, `S <- a TopP(scores) + (1 - a) S` for all of its experts, `a` = 0.5; the
+//!   least S is evicted.
+//! - *Split*. What is resident is computed by the accelerator. Of what is missing, the expert with the largest load may
+//!   cross the link, and the one with the smallest may be computed by the host: whichever would be done first is
+//!   assigned, until none is left. Where the scenario lets the host compute nothing, everything crosses the link.
+//! - *Prefetch* by impact. For the experts that look-ahead expects of coming layers (three at most), the timeline is laid
+//!   out with and without each; those that shorten it most are prefetched. Without look-ahead there is no prefetch.
+//!
+//! Unspecified and chosen: P is the number of chosen experts, as a routing trace has no scores of the others; a score is
+//! the root of the squared gate weight per token. Load is tokens. Times are those of an idle machine. Of equal impacts the
+//! nearest layer comes first. Four prefetches may be under way.
+//!
+//! Differences: the paper lets an idle host compute resident experts too; here a resident block is always computed by the
+//! accelerator. In a batch the scores are those of the whole batch, per token.
+
+use super::look_ahead::{Expected, PREFETCHES, gate_squared, prefetch, room_for};
+use super::per_layer::Ranking;
+use super::reactive::at_full_precision;
+use crate::control::{Context, Policy, Proposal, Victim};
+use crate::event::{Form, Routed};
+use crate::id::{BlockId, LayerId};
+use crate::record::Action;
+use crate::registry::{Entry, Param, SimulateError, SimulateInput};
+use crate::score::Terms;
+
+/// Its registry entry.
+pub const ENTRY: Entry = Entry {
+    name: "hybri_moe",
+    about: "splits misses over link and host by a greedy timeline, keeps by mean recent score (arXiv 2504.05897)",
+    params: &[
+        Param {
+            name: "newest",
+            about: "weight of the newest score in the running mean",
+            default: 0.5,
+            min: 0.0,
+            max: 1.0,
+        },
+        Param {
+            name: "ahead",
+            about: "layers that prefetches look ahead",
+            default: 3.0,
+            min: 0.0,
+            max: 64.0,
+        },
+        PREFETCHES,
+    ],
+    replay: None,
+    simulate: Some(simulate),
+    clairvoyant: false,
+    fitted: false,
+};
+
+fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
+    let &[newest, ahead, prefetches] = input.params else { return Err(SimulateError::Params) };
+    Ok(Box::new(HybriMoe {
+        scores: Scores { newest, means: vec![0.0; input.model.blocks.len()] },
+        plan: Plan::default(),
+        expected: Expected::new(input.model.layers.len()),
+        ranking: Ranking::new(input.model.layers.len()),
+        ahead: ahead as u32,
+        prefetches: prefetches as usize,
+    }))
+}
+
+/// The mean recent score of every block.
+#[derive(Clone, Debug)]
+struct Scores {
+    newest: f64,
+    means: Vec<f64>,
+}
+
+impl Scores {
+    /// The blocks of a layer from `first` on, `blocks` of them, were chosen with these scores, or not.
+    fn observe(&mut self, first: BlockId, blocks: u32, chosen: impl Iterator<Item = (BlockId, f64)>) {
+        let layer = &mut self.means[first.index()..first.index() + blocks as usize];
+        layer.iter_mut().for_each(|mean| *mean *= 1.0 - self.newest);
+        for (block, score) in chosen {
+            self.means[block.index()] += self.newest * score;
+        }
+    }
+}
+
+/// A block to be computed, and the ways to do it, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Job {
+    block: BlockId,
+    /// Tokens that go through it.
+    load: u32,
+    /// Time of the accelerator.
+    compute: u64,
+    /// Time of the link before, where a copy is missing.
+    fetch: u64,
+    /// Time of the host instead, if it may.
+    host: Option<u64>,
+}
+
+impl Job {
+    fn new(context: &Context, expert: &Routed) -> Option<Job> {
+        let (ledger, block) = (&context.ledger, expert.block);
+        let data = context.model.block(block);
+        let accelerator = &context.machine.accelerator;
+        let operations = data.elements.saturating_mul(2 * u64::from(expert.tokens));
+        let read = accelerator.read.time_for(data.bytes(data.native));
+        Some(Job {
+            block,
+            load: expert.tokens,
+            compute: read.max(accelerator.flops.time_for(operations)).0,
+            fetch: context.costs.fetch(ledger, block, data.native)?.time.0,
+            host: context.costs.in_place(ledger, block, expert.tokens).map(|route| route.time.0).min(),
+        })
+    }
+}
+
+/// Who does what of a layer's missing blocks.
+#[derive(Clone, Debug, Default)]
+struct Plan {
+    /// Missing blocks, the largest load first; the first `crossing` of them cross the link, the others are the host's.
+    missing: Vec<Job>,
+    crossing: usize,
+    /// When all is done, from the layer's choice on, in nanoseconds.
+    end: u64,
+}
+
+impl Plan {
+    /// Lays out a layer of which `resident` nanoseconds of the accelerator's work need nothing fetched.
+    fn lay_out(&mut self, resident: u64) {
+        self.missing.sort_by(|a, b| b.load.cmp(&a.load).then(a.block.cmp(&b.block)));
+        let (mut accelerator, mut link, mut host) = (resident, 0, 0);
+        let (mut front, mut back) = (0, self.missing.len());
+        while front < back {
+            let (large, small) = (self.missing[front], self.missing[back - 1]);
+            let crossed = accelerator.max(link + large.fetch) + large.compute;
+            match small.host.map(|time| host + time).filter(|&hosted| hosted <= crossed) {
+                Some(hosted) => {
+                    host = hosted;
+                    back -= 1;
+                }
+                None => {
+                    link += large.fetch;
+                    accelerator = crossed;
+                    front += 1;
+                }
+            }
+        }
+        self.crossing = front;
+        self.end = accelerator.max(host).max(link);
+    }
+
+    /// Takes a layer's choice: what is missing is planned. Returns the accelerator's time for what is resident or coming.
+    fn sort_out(&mut self, context: &Context, routed: &[Routed]) -> u64 {
+        self.missing.clear();
+        let mut resident = 0;
+        for expert in routed {
+            let Some(job) = Job::new(context, expert) else { continue };
+            if context.ledger.is_fast(expert.block) || context.ledger.is_moving(expert.block) {
+                resident += job.compute;
+            } else {
+                self.missing.push(job);
+            }
+        }
+        resident
+    }
+
+    fn is_hosted(&self, block: BlockId) -> bool {
+        self.missing[self.crossing..].iter().any(|job| job.block == block)
+    }
+
+    /// How much sooner the layer would be done if the block at that place were resident.
+    fn impact(&self, place: usize, resident: u64) -> u64 {
+        let mut without = self.clone();
+        let job = without.missing.remove(place);
+        without.lay_out(resident + job.compute);
+        self.end.saturating_sub(without.end)
+    }
+}
+
+#[derive(Debug)]
+struct HybriMoe {
+    scores: Scores,
+    /// The running layer's.
+    plan: Plan,
+    expected: Expected,
+    ranking: Ranking,
+    ahead: u32,
+    prefetches: usize,
+}
+
+/// Prefetches of what a coming layer is expected to miss, each saving its impact.
+fn prefetches(context: &Context, routed: &[Routed], proposals: &mut Vec<Proposal>) {
+    let mut plan = Plan::default();
+    let resident = plan.sort_out(context, routed);
+    plan.lay_out(resident);
+    for (place, job) in plan.missing.iter().enumerate() {
+        let gate = routed.iter().find(|expert| expert.block == job.block);
+        let gate = gate.map_or(0.0, |expert| gate_squared(context, expert));
+        let native = context.model.block(job.block).native;
+        let Some(mut proposal) = prefetch(context, job.block, native, gate, 1.0) else { continue };
+        let saved = plan.impact(place, resident) as f64;
+        proposal.terms = Terms { saved, ..proposal.terms }.sum();
+        proposals.push(proposal);
+    }
+}
+
+impl Policy for HybriMoe {
+    fn foresee(&mut self, _context: &Context, layer: LayerId, routed: &[Routed]) {
+        self.expected.foresee(layer, routed);
+    }
+
+    fn observe(&mut self, context: &Context, layer: LayerId, routed: &[Routed]) {
+        self.expected.passed(layer);
+        let data = context.model.layer(layer);
+        let chosen = routed.iter().map(|expert| (expert.block, gate_squared(context, expert).sqrt()));
+        self.scores.observe(data.first_block, data.blocks, chosen);
+        self.ranking.forget(layer);
+        let resident = self.plan.sort_out(context, routed);
+        self.plan.lay_out(resident);
+    }
+
+    /// As planned; what is not planned comes after all that is, and serves only where the plan cannot.
+    fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
+        let hosted = proposal.action == Action::Host;
+        let terms = match proposal.action {
+            Action::Host => {
+                let native = context.model.block(proposal.block).native;
+                let whole = Form { tier: proposal.route.to.tier, format: native };
+                let moving = proposal.wait().0 as f64;
+                (proposal.route.to == whole).then(|| Terms { moving, ..Terms::default() }.sum())?
+            }
+            _ => at_full_precision(context, proposal)?,
+        };
+        let planned = self.plan.is_hosted(proposal.block) == hosted;
+        let after = if planned { 0.0 } else { self.plan.end as f64 };
+        Some(Terms { moving: terms.moving + after, ..terms }.sum())
+    }
+
+    fn victim(&mut self, context: &Context) -> Option<Victim> {
+        let means = &self.scores.means;
+        let block = self.ranking.least(context, |block| Some(means[block.index()]), |_, mean| mean)?;
+        let form = context.ledger.fast_copies(block).next()?;
+        Some(Victim { block, form, terms: None })
+    }
+
+    fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
+        let most = room_for(context, self.prefetches);
+        if most == 0 {
+            return;
+        }
+        for (_, routed) in self.expected.coming(context.signals.layer, self.ahead) {
+            prefetches(context, routed, proposals);
+        }
+        // Stable: of equal impacts the nearest layer's stays first.
+        proposals.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total));
+        proposals.truncate(most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(fetch: u64, host: Option<u64>, loads: &[u32], resident: u64) -> Plan {
+        let job = |(block, &load): (u32, &u32)| Job {
+            block: BlockId(block),
+            load,
+            compute: 1,
+            fetch,
+            host: host.map(|time| time * u64::from(load)),
+        };
+        let mut plan = Plan { missing: (0..).zip(loads).map(job).collect(), ..Plan::default() };
+        plan.lay_out(resident);
+        plan
+    }
+
+    #[test]
+    fn large_loads_cross_the_link_and_small_ones_stay_with_the_host() {
+        let plan = plan(100, Some(40), &[1, 5, 2, 1], 10);
+        let crossing: Vec<_> = plan.missing[..plan.crossing].iter().map(|job| job.load).collect();
+        // The host takes 40, 80 and 160; the large one is there after 101.
+        assert_eq!((crossing, plan.end), (vec![5], 160));
+        assert!(plan.is_hosted(BlockId(3)) && !plan.is_hosted(BlockId(1)));
+    }
+
+    #[test]
+    fn a_slow_host_is_left_alone_and_a_fast_one_does_everything() {
+        assert_eq!(plan(100, Some(1000), &[1, 1, 1], 0).crossing, 3);
+        assert_eq!(plan(100, Some(1), &[1, 1, 1], 0).crossing, 0);
+        assert_eq!(plan(100, None, &[1, 1, 1], 0).end, 301);
+    }
+
+    #[test]
+    fn the_impact_of_a_block_is_what_the_layer_gains_by_it() {
+        let alone = plan(100, None, &[1, 1], 0);
+        assert_eq!(alone.impact(0, 0), 100);
+        // With a host beside the link that has nothing else to do, one block more or less costs nothing on the link.
+        let split = plan(100, Some(90), &[1, 1], 0);
+        assert_eq!((split.end, split.impact(0, 0)), (101, 11));
+    }
+
+    #[test]
+    fn scores_are_means_of_the_recent_past() {
+        let mut scores = Scores { newest: 0.5, means: vec![0.0; 4] };
+        scores.observe(BlockId(1), 2, [(BlockId(1), 0.8)].into_iter());
+        scores.observe(BlockId(1), 2, [(BlockId(2), 1.0)].into_iter());
+        assert_eq!(scores.means, [0.0, 0.2, 0.5, 0.0]);
+    }
+}

@@ -21,7 +21,7 @@
 
 use super::knapsack::{Choice, solve};
 use super::look_ahead::{Expected, PREFETCHES, gate_squared, prefetch, room_for};
-use super::placement::{Member, Placement};
+use super::placement::Placement;
 use super::two_precisions::{by_wait, low_format};
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::{Form, Routed};
@@ -227,12 +227,14 @@ impl DynaByte {
             self.free_slots.saturating_mul(slot).saturating_add(reach.saturating_mul(selected * ahead));
         let room = ledger.usage(fast).capacity.0.saturating_sub(taken);
         let Some(taken) = solve(&choices, room, 0.0) else { return };
-        let member = |(of, place): (&Vec<(Choice, Option<FormatId>)>, usize)| {
-            let (choice, format) = of[place];
-            let worth = (of[0].0.stall - choice.stall) / choice.bytes.max(1) as f64;
-            format.map(|format| Member { format, worth })
+        let worth = |(of, &place): (&Vec<(Choice, Option<FormatId>)>, &usize)| {
+            // A guest is taken to be in full precision, the last of the choices.
+            let (choice, _) = if place == 0 { of[of.len() - 1] } else { of[place] };
+            (of[0].0.stall - choice.stall) / choice.bytes.max(1) as f64
         };
-        self.placement.choose(meanings.iter().zip(taken).map(member).collect());
+        let worth = meanings.iter().zip(&taken).map(worth).collect();
+        let kept = meanings.iter().zip(&taken).map(|(of, &place)| of[place].1).collect();
+        self.placement.choose(kept, worth);
     }
 
     /// Appends what look-ahead expects and fast memory lacks, nearest layers first, as far as bytes can be had.
@@ -264,7 +266,6 @@ impl Policy for DynaByte {
 
     fn observe(&mut self, context: &Context, layer: LayerId, routed: &[Routed]) {
         self.expected.passed(layer);
-        self.placement.observe(context, routed);
         self.horizon.observe(context, layer, routed);
         let low = self.low(context);
         for expert in routed {

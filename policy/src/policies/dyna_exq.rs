@@ -19,7 +19,7 @@
 //! without asking for it; the paper's steps never wait, and its changes always end.
 
 use super::look_ahead::room_for;
-use super::placement::{Member, Placement};
+use super::placement::Placement;
 use super::two_precisions::{by_wait, low_format};
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::{Form, Routed};
@@ -164,7 +164,8 @@ impl DynaExq {
             blocks.clone().map(|block| bytes(block, native(block)).saturating_sub(low_bytes(block))).max();
         let layers = model.layers.len() as u64;
         let most = left.saturating_sub(all_low) / layers.saturating_mul(upgrade.unwrap_or(0)).max(1);
-        let mut members = vec![None; model.blocks.len()];
+        let mut kept = vec![None; model.blocks.len()];
+        let mut worth = self.hotness.scores.clone();
         for (layer, high) in model.layers.iter().zip(&mut self.high) {
             let first = layer.first_block.0;
             let blocks: Vec<BlockId> = (first..first + layer.blocks).map(BlockId).collect();
@@ -172,26 +173,27 @@ impl DynaExq {
             reselect(high, &blocks, &self.hotness.scores, most, self.margin);
             for &block in high.iter() {
                 left = left.saturating_sub(bytes(block, native(block)));
-                let worth = 1.0 + self.hotness.scores[block.index()];
-                members[block.index()] = Some(Member { format: native(block), worth });
+                // A place in high precision is worth more than any in low.
+                worth[block.index()] += 1.0;
+                kept[block.index()] = Some(native(block));
             }
         }
-        let Some(low) = low else { return self.placement.choose(members) };
-        let mut others: Vec<BlockId> = blocks.filter(|block| members[block.index()].is_none()).collect();
-        others.sort_by(|a, b| self.hotness.scores[b.index()].total_cmp(&self.hotness.scores[a.index()]));
-        for block in others {
-            let Some(rest) = left.checked_sub(bytes(block, low)) else { break };
+        let mut others: Vec<BlockId> = blocks.filter(|block| kept[block.index()].is_none()).collect();
+        others.sort_by(|a, b| worth[b.index()].total_cmp(&worth[a.index()]));
+        for (block, low) in others.into_iter().zip(std::iter::repeat(low)) {
+            let Some((low, rest)) = low.and_then(|low| Some((low, left.checked_sub(bytes(block, low))?)))
+            else {
+                break;
+            };
             left = rest;
-            let worth = self.hotness.scores[block.index()];
-            members[block.index()] = Some(Member { format: low, worth });
+            kept[block.index()] = Some(low);
         }
-        self.placement.choose(members);
+        self.placement.choose(kept, worth);
     }
 }
 
 impl Policy for DynaExq {
-    fn observe(&mut self, context: &Context, _layer: LayerId, routed: &[Routed]) {
-        self.placement.observe(context, routed);
+    fn observe(&mut self, _context: &Context, _layer: LayerId, routed: &[Routed]) {
         self.hotness.observe(routed);
     }
 
@@ -250,7 +252,7 @@ mod tests {
         let routed = |gate: f32| [Routed { block: BlockId(1), tokens: 1, gate_squared: gate * gate }];
         let mut hotness =
             Hotness { alpha: 0.9, mass: vec![0.0; 2], tokens: 0, scores: vec![0.0; 2], updates: 0 };
-        let mut interval = |gate: f32, hotness: &mut Hotness| {
+        let interval = |gate: f32, hotness: &mut Hotness| {
             hotness.observe(&routed(gate));
             hotness.tokens = 2;
             hotness.update();

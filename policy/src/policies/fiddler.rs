@@ -7,15 +7,15 @@
 //! - *A miss* is computed by the host, or its weights are copied and it is computed by the accelerator, whichever is
 //!   quicker for its number of tokens by a model of both times: the host's grows with tokens, the copy's does not.
 //!
-//! Unspecified and chosen: slots for the largest demand are left free for what is copied, and what was copied longest ago
-//! leaves first; the paper's copies are used once. Times are those of an idle machine, as in the paper: each expert is
+//! Unspecified and chosen: slots for the largest demand are left free for what is copied, and of that the
+//! least popular leaves first; the paper's copies are used once. Times are those of an idle machine, as in the paper: each expert is
 //! decided alone, though several may share the link or the host.
 //!
 //! Differences: fast memory is empty when a run begins, so members are copied at their first demand. Where the scenario does
 //! not let the host compute, every miss is copied.
 
 use super::full_precision::by_own_time;
-use super::placement::{Placement, by_popularity, first_of, popularity, training};
+use super::placement::{Placement, by_popularity, popularity, training};
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::Routed;
 use crate::id::LayerId;
@@ -38,7 +38,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let order = by_popularity(&popularity(input.model, training(input)?));
     let mut placement = Placement::new(input.model);
     let members = input.capacity.saturating_sub(input.largest_demand);
-    placement.choose(first_of(input.model, &order, members));
+    placement.choose_first(input.model, &order, members);
     Ok(Box::new(Fiddler { placement }))
 }
 
@@ -47,9 +47,7 @@ struct Fiddler {
 }
 
 impl Policy for Fiddler {
-    fn observe(&mut self, context: &Context, _layer: LayerId, routed: &[Routed]) {
-        self.placement.observe(context, routed);
-    }
+    fn observe(&mut self, _context: &Context, _layer: LayerId, _routed: &[Routed]) {}
 
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
         let by_host = proposal.action == Action::Host;

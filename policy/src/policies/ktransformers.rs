@@ -17,7 +17,7 @@
 //! copied; where it simulates no prompts, nothing is updated.
 
 use super::full_precision::by_own_time;
-use super::placement::{Placement, by_popularity, first_of, popularity, training};
+use super::placement::{Placement, by_popularity, popularity, training};
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::Routed;
 use crate::id::{BlockId, LayerId};
@@ -25,6 +25,7 @@ use crate::model::Model;
 use crate::record::Action;
 use crate::registry::{Entry, Param, SimulateError, SimulateInput};
 use crate::score::Terms;
+use std::cmp::Reverse;
 
 /// Its registry entry.
 pub const ENTRY: Entry = Entry {
@@ -75,7 +76,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     }
     let members = input.capacity.saturating_sub(input.largest_demand).min(order.len());
     let mut placement = Placement::new(model);
-    placement.choose(first_of(model, &order, members));
+    placement.choose_first(model, &order, members);
     let mut kept = vec![0; model.layers.len()];
     order[..members].iter().for_each(|&block| kept[model.block(block).layer.index()] += 1);
     Ok(Box::new(KTransformers {
@@ -112,23 +113,27 @@ impl KTransformers {
     /// The members after a large prompt step.
     fn update(&mut self, model: &Model) {
         let placement = &self.placement;
-        let tokens = |block: &BlockId| (self.prompt_tokens[block.index()], placement.is_member(*block));
-        let mut order = Vec::new();
+        let tokens =
+            |block: &BlockId| Reverse((self.prompt_tokens[block.index()], placement.is_member(*block)));
+        let (mut order, mut others) = (Vec::new(), Vec::new());
         for (layer, &kept) in model.layers.iter().zip(&self.kept) {
             let first = layer.first_block.0;
             let mut blocks: Vec<BlockId> = (first..first + layer.blocks).map(BlockId).collect();
-            blocks.sort_by_key(|block| std::cmp::Reverse(tokens(block)));
-            order.extend_from_slice(&blocks[..kept]);
+            blocks.sort_by_key(tokens);
+            others.extend(blocks.drain(kept..));
+            order.append(&mut blocks);
         }
-        order.sort_by_key(|block| std::cmp::Reverse(tokens(block)));
-        self.placement.choose(first_of(model, &order, order.len()));
+        let members = order.len();
+        order.sort_by_key(tokens);
+        others.sort_by_key(tokens);
+        order.append(&mut others);
+        self.placement.choose_first(model, &order, members);
         self.prompt_tokens.fill(0);
     }
 }
 
 impl Policy for KTransformers {
     fn observe(&mut self, context: &Context, _layer: LayerId, routed: &[Routed]) {
-        self.placement.observe(context, routed);
         let signals = &context.signals;
         self.on_accelerator =
             signals.step_tokens >= self.threshold && signals.step_tokens > signals.concurrency;

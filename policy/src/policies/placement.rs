@@ -5,127 +5,106 @@ use super::look_ahead::prefetch;
 use super::per_layer::Ranking;
 use crate::control::{Context, Proposal, Victim};
 use crate::demand::Demands;
-use crate::event::{Form, Routed};
+use crate::event::Form;
 use crate::format::FormatId;
 use crate::id::BlockId;
 use crate::model::Model;
 use crate::registry::{SimulateError, SimulateInput};
 use crate::replay::ReplayError;
 
-/// A block that stays.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Member {
-    /// The format it stays in.
-    pub(super) format: FormatId,
-    /// What it is worth: where even members have to leave, the least leaves first.
-    pub(super) worth: f64,
-}
-
-/// What stays, and when each block was last needed.
+/// What stays, and in which order copies leave.
 #[derive(Clone, Debug)]
 pub(super) struct Placement {
-    members: Vec<Option<Member>>,
+    /// The format that each block stays in; `None` for a guest.
+    kept: Vec<Option<FormatId>>,
+    /// What each block is worth: of guests, and then of members, the least leaves first.
+    worth: Vec<f64>,
     /// Members whose copies may be missing, the greatest worth last.
     wanted: Vec<BlockId>,
-    /// The layer step in which a block was last needed.
-    needed: Vec<u64>,
     guests: Ranking,
-    last: Ranking,
+    members: Ranking,
 }
 
 impl Placement {
-    /// A placement without members.
+    /// A placement without members, all blocks being worth the same.
     pub(super) fn new(model: &Model) -> Placement {
         Placement {
-            members: vec![None; model.blocks.len()],
+            kept: vec![None; model.blocks.len()],
+            worth: vec![0.0; model.blocks.len()],
             wanted: Vec::new(),
-            needed: vec![0; model.blocks.len()],
             guests: Ranking::new(model.layers.len()),
-            last: Ranking::new(model.layers.len()),
+            members: Ranking::new(model.layers.len()),
         }
     }
 
-    /// Chooses the members anew.
-    pub(super) fn choose(&mut self, members: Vec<Option<Member>>) {
-        self.members = members;
+    /// Chooses anew: the format that each member stays in, and what each block is worth.
+    pub(super) fn choose(&mut self, kept: Vec<Option<FormatId>>, worth: Vec<f64>) {
         self.guests.forget_all();
-        self.last.forget_all();
-        let worth = |block: &BlockId| self.members[block.index()].map_or(0.0, |member| member.worth);
-        let blocks = (0..self.members.len() as u32).map(BlockId);
-        self.wanted = blocks.filter(|block| self.members[block.index()].is_some()).collect();
-        self.wanted.sort_by(|a, b| worth(a).total_cmp(&worth(b)).then(b.cmp(a)));
+        self.members.forget_all();
+        self.wanted.clear();
+        self.wanted.extend((0..kept.len() as u32).map(BlockId).filter(|block| kept[block.index()].is_some()));
+        self.wanted.sort_by(|a, b| worth[a.index()].total_cmp(&worth[b.index()]).then(b.cmp(a)));
+        (self.kept, self.worth) = (kept, worth);
+    }
+
+    /// The first `members` blocks of an order, in full precision; each block is worth more than those after it.
+    pub(super) fn choose_first(&mut self, model: &Model, order: &[BlockId], members: usize) {
+        let (mut kept, mut worth) = (vec![None; model.blocks.len()], vec![0.0; model.blocks.len()]);
+        for (place, &block) in order.iter().enumerate() {
+            worth[block.index()] = (order.len() - place) as f64;
+            kept[block.index()] = (place < members).then_some(model.block(block).native);
+        }
+        self.choose(kept, worth);
     }
 
     /// Whether a block is a member.
     pub(super) fn is_member(&self, block: BlockId) -> bool {
-        self.members[block.index()].is_some()
-    }
-
-    /// Notes what the running layer step needs.
-    pub(super) fn observe(&mut self, context: &Context, routed: &[Routed]) {
-        for expert in routed {
-            self.needed[expert.block.index()] = context.signals.layer_step;
-        }
+        self.kept[block.index()].is_some()
     }
 
     /// Whether a guest could give its room up now.
     pub(super) fn has_guest(&mut self, context: &Context) -> bool {
-        self.oldest_guest(context).is_some()
+        self.least_guest(context).is_some()
     }
 
-    fn oldest_guest(&mut self, context: &Context) -> Option<(BlockId, Form)> {
-        let Placement { members, needed, guests, .. } = self;
-        let guest = |block: BlockId| guest_copy(context, members[block.index()], block);
-        let age = |block: BlockId| guest(block).map(|_| needed[block.index()] as f64);
-        let block = guests.least(context, age, |_, age| age)?;
-        guest(block).map(|form| (block, form))
-    }
-
-    /// The guest that was needed longest ago. Without guests, as where memory has shrunk, the member that is worth
-    /// least.
+    /// The guest that is worth least. Without guests, as where memory has shrunk, the member that is worth least.
     pub(super) fn victim(&mut self, context: &Context) -> Option<Victim> {
-        if let Some((block, form)) = self.oldest_guest(context) {
+        if let Some((block, form)) = self.least_guest(context) {
             return Some(Victim { block, form, terms: None });
         }
-        let Placement { members, last, .. } = self;
-        let worth = |block: BlockId| members[block.index()].map(|member| member.worth);
-        let block = last.least(context, worth, |_, worth| worth)?;
+        let Placement { worth, members, .. } = self;
+        let block = members.least(context, |block| Some(worth[block.index()]), |_, worth| worth)?;
         let form = context.ledger.fast_copies(block).next()?;
         Some(Victim { block, form, terms: None })
     }
 
+    fn least_guest(&mut self, context: &Context) -> Option<(BlockId, Form)> {
+        let Placement { kept, worth, guests, .. } = self;
+        // A copy in another format than a member stays in is a guest too.
+        let guest = |block: BlockId| {
+            let kept = kept[block.index()];
+            context.ledger.fast_copies(block).find(|form| Some(form.format) != kept)
+        };
+        let worth = |block: BlockId| guest(block).map(|_| worth[block.index()]);
+        let block = guests.least(context, worth, |_, worth| worth)?;
+        guest(block).map(|form| (block, form))
+    }
+
     /// Appends moves of members to where they are to stay, the greatest worth first, at most so many.
     pub(super) fn moves(&mut self, context: &Context, most: usize, proposals: &mut Vec<Proposal>) {
-        let Placement { members, wanted, .. } = self;
-        let format = |block: BlockId| members[block.index()].map(|member| member.format);
+        let Placement { kept, wanted, .. } = self;
         let there = |block: BlockId| {
             let form = |format| Form { tier: context.costs.fast, format };
-            format(block).is_none_or(|format| context.ledger.has(block, form(format)))
+            kept[block.index()].is_none_or(|format| context.ledger.has(block, form(format)))
         };
         while wanted.last().is_some_and(|&block| there(block)) {
             wanted.pop();
         }
-        let missing = wanted.iter().rev().filter(|&&block| !there(block));
         // What a copy adds to the drift is judged when a step reads it.
-        let moves = missing.filter_map(|&block| prefetch(context, block, format(block)?, 0.0, 1.0));
+        let moves =
+            wanted.iter().rev().filter_map(|&block| prefetch(context, block, kept[block.index()]?, 0.0, 1.0));
         proposals.extend(moves.take(most));
     }
-}
-
-/// A fast copy that is not the one a member stays in.
-fn guest_copy(context: &Context, member: Option<Member>, block: BlockId) -> Option<Form> {
-    let kept = member.map(|member| member.format);
-    context.ledger.fast_copies(block).find(|form| Some(form.format) != kept)
-}
-
-/// The first `members` blocks of an order, in full precision, the first being worth most.
-pub(super) fn first_of(model: &Model, order: &[BlockId], members: usize) -> Vec<Option<Member>> {
-    let mut chosen = vec![None; model.blocks.len()];
-    for (place, &block) in order.iter().take(members).enumerate() {
-        let worth = (members - place) as f64;
-        chosen[block.index()] = Some(Member { format: model.block(block).native, worth });
-    }
-    chosen
 }
 
 /// The trace that a fitted policy learns from.

@@ -8,12 +8,12 @@
 //!
 //! The trace says how popular each block is. How a token's squared gate weights add up is measured in the first token
 //! step, after which the plan is made and kept; blocks move as they are asked for. Slots for the largest demand are left free
-//! for those that are absent, the least recently used of which leaves first. Of larger batches the plan knows the
+//! for those that are absent, of which the one worth least by the same measure leaves first. Of larger batches the plan knows the
 //! number of requests running then: a block is taken to be needed where any of so many independent tokens needs it.
 
 use super::full_precision::LAST_RESORT;
 use super::knapsack::{Choice, solve};
-use super::placement::{Member, Placement, popularity, training};
+use super::placement::{Placement, popularity, training};
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::{Form, Routed};
 use crate::format::FormatId;
@@ -58,7 +58,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         drift_share,
         free_slots: (free * input.largest_demand as f64) as u64,
         gates: (0.0, 0),
-        set: Placement::new(input.model),
+        placement: Placement::new(input.model),
         formats: None,
     }))
 }
@@ -69,7 +69,7 @@ struct StaticJoint {
     free_slots: u64,
     /// Sum of a token's squared gate weights over the layer steps seen, and their number.
     gates: (f64, u32),
-    set: Placement,
+    placement: Placement,
     /// The format that each block is held or fetched in, once the plan is made.
     formats: Option<Vec<FormatId>>,
 }
@@ -120,25 +120,23 @@ impl StaticJoint {
         let budget = self.drift_share * guard.budget();
         let taken = solve(&choices, room, model.layers.len() as f64 * budget * budget);
         let mut formats: Vec<FormatId> = model.blocks.iter().map(|block| block.native).collect();
-        let mut members = vec![None; model.blocks.len()];
+        let (mut kept, mut worth) = (vec![None; formats.len()], self.popularity.clone());
         for ((&block, of), place) in blocks.iter().zip(&meanings).zip(taken.into_iter().flatten()) {
             let Meaning { choice, format, stays } = &of[place];
             formats[block.index()] = *format;
-            if *stays {
-                let absent = of.iter().filter(|other| !other.stays).map(|other| other.choice.stall);
-                let saved = absent.fold(f64::INFINITY, f64::min) - choice.stall;
-                let worth = saved / choice.bytes.max(1) as f64;
-                members[block.index()] = Some(Member { format: *format, worth });
-            }
+            let absent = of.iter().filter(|other| !other.stays).map(|other| other.choice.stall);
+            let bytes = ledger.footprint(block, Form { tier: costs.fast, format: *format }).0.max(1);
+            let stays_at = if *stays { choice.stall } else { 0.0 };
+            worth[block.index()] = (absent.fold(f64::INFINITY, f64::min) - stays_at) / bytes as f64;
+            kept[block.index()] = stays.then_some(*format);
         }
-        self.set.choose(members);
+        self.placement.choose(kept, worth);
         self.formats = Some(formats);
     }
 }
 
 impl Policy for StaticJoint {
     fn observe(&mut self, context: &Context, _layer: LayerId, routed: &[Routed]) {
-        self.set.observe(context, routed);
         if self.formats.is_none() {
             let sum: f64 = routed.iter().map(|expert| f64::from(expert.gate_squared)).sum();
             self.gates.0 += sum / f64::from(context.signals.step_tokens.max(1));
@@ -163,7 +161,7 @@ impl Policy for StaticJoint {
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
-        self.set.victim(context)
+        self.placement.victim(context)
     }
 
     fn step_done(&mut self, context: &Context, _drift: f64) {

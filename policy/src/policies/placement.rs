@@ -100,10 +100,16 @@ impl Placement {
         while wanted.last().is_some_and(|&block| there(block)) {
             wanted.pop();
         }
-        // What a copy adds to the drift is judged when a step reads it.
-        let moves =
-            wanted.iter().rev().filter_map(|&block| prefetch(context, block, kept[block.index()]?, 0.0, 1.0));
-        proposals.extend(moves.take(most));
+        let most = proposals.len() + most;
+        for &block in wanted.iter().rev() {
+            if proposals.len() == most {
+                break;
+            }
+            let proposed = proposals.iter().any(|other| other.block == block);
+            let format = kept[block.index()].filter(|_| !proposed);
+            // What a copy adds to the drift is judged when a step reads it.
+            proposals.extend(format.and_then(|format| prefetch(context, block, format, 0.0, 1.0)));
+        }
     }
 }
 

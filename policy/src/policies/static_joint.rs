@@ -50,6 +50,10 @@ const PARAMS: &[Param] = &[
     },
 ];
 
+/// The most squared drift that a planned use may add on average, in budgets of a layer: the guard lets a layer have its own and
+/// what those before it left over, and would refuse most uses that want more.
+const MOST_OF_A_USE: f64 = 4.0;
+
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let &[drift_share, free] = input.params else { return Err(SimulateError::Params) };
     let fit = training(input)?;
@@ -92,10 +96,12 @@ impl StaticJoint {
         let needed = 1.0 - libm::pow(1.0 - popularity, tokens);
         let of_format = |&format: &FormatId| {
             let error = guard.error(block, format)?.upper;
-            let usable = format.keeps(data.native) || (format.get().direct && guard.budget() > 0.0);
+            let of_a_use = gates / selected * error * error;
+            let admitted = format.get().direct && of_a_use < MOST_OF_A_USE * guard.budget() * guard.budget();
+            let usable = format.keeps(data.native) || admitted;
             let route = costs.fetch(ledger, block, format).filter(|_| usable)?;
             let expand = costs.expand(block, format).0 as f64;
-            let drift = popularity * gates / selected * error * error;
+            let drift = popularity * of_a_use;
             let bytes = ledger.footprint(block, Form { tier: costs.fast, format }).0;
             let stays = Choice { bytes, stall: needed * expand, drift };
             let fetched = Choice { bytes: 0, stall: needed * (expand + route.time.0 as f64), drift };

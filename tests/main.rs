@@ -10,6 +10,7 @@ mod dense;
 mod determinism;
 mod golden;
 mod invariants;
+mod joint_baselines;
 mod measured_links;
 mod promises;
 mod published;

@@ -88,7 +88,7 @@ fn accuracy(layer: usize, layers: usize) -> f64 {
 fn waits(cached: u32, blocks: u32, selected: u32, accuracy: f64) -> f64 {
     let missing = f64::from(selected) * (1.0 - f64::from(cached) / f64::from(blocks));
     let factor = |place: u32| f64::from(cached.saturating_sub(place)) / f64::from(blocks - place);
-    let none: f64 = (0..selected).map(factor).product();
+    let none: f64 = (0..selected.min(blocks)).map(factor).product();
     missing - accuracy * (1.0 - none)
 }
 

@@ -1,4 +1,4 @@
-//! The policies, one file each, and the two structures the rules are built on.
+//! The policies, one file each, and the structures that several of them share.
 
 mod activation_maps;
 pub mod adap_moe;

@@ -148,45 +148,51 @@ impl DynaExq {
         *self.low.get_or_insert_with(|| low_format(context, BlockId(0)))
     }
 
+    /// The bytes for members, and how many blocks of each layer may be in high precision beside low copies of all others.
+    fn room(&self, context: &Context, low: Option<FormatId>) -> (u64, usize) {
+        let (model, fast) = (&context.model, context.costs.fast);
+        let sizes = (0..model.blocks.len() as u32).map(BlockId).map(|block| {
+            let bytes = |format| context.ledger.footprint(block, Form { tier: fast, format }).0;
+            (bytes(model.block(block).native), low.map_or(0, bytes))
+        });
+        let slot = sizes.clone().map(|(high, _)| high).max().unwrap_or(0);
+        let upgrade = sizes.clone().map(|(high, low)| high.saturating_sub(low)).max().unwrap_or(0);
+        let all_low: u64 = sizes.map(|(_, low)| low).sum();
+        let capacity = context.ledger.usage(fast).capacity.0;
+        let room = capacity.saturating_sub(self.free_slots.saturating_mul(slot));
+        let of_all_layers = upgrade.saturating_mul(model.layers.len() as u64).max(1);
+        (room, (room.saturating_sub(all_low) / of_all_layers) as usize)
+    }
+
     /// Chooses what is to be where.
     fn select(&mut self, context: &Context) {
         let low = self.low(context);
+        let (mut room, most) = self.room(context, low);
         let (model, fast) = (&context.model, context.costs.fast);
         let bytes = |block, format| context.ledger.footprint(block, Form { tier: fast, format }).0;
-        let native = |block: BlockId| model.block(block).native;
-        let low_bytes = |block| low.map_or(0, |low| bytes(block, low));
-        let blocks = (0..model.blocks.len() as u32).map(BlockId);
-        let slot = blocks.clone().map(|block| bytes(block, native(block))).max().unwrap_or(0);
-        let capacity = context.ledger.usage(fast).capacity.0;
-        let mut left = capacity.saturating_sub(self.free_slots.saturating_mul(slot));
-        let all_low: u64 = blocks.clone().map(low_bytes).sum();
-        let upgrade =
-            blocks.clone().map(|block| bytes(block, native(block)).saturating_sub(low_bytes(block))).max();
-        let layers = model.layers.len() as u64;
-        let most = left.saturating_sub(all_low) / layers.saturating_mul(upgrade.unwrap_or(0)).max(1);
         let mut kept = vec![None; model.blocks.len()];
         let mut worth = self.hotness.scores.clone();
         for (layer, high) in model.layers.iter().zip(&mut self.high) {
             let first = layer.first_block.0;
             let blocks: Vec<BlockId> = (first..first + layer.blocks).map(BlockId).collect();
-            let most = (most as usize).min(blocks.len());
-            reselect(high, &blocks, &self.hotness.scores, most, self.margin);
+            reselect(high, &blocks, &self.hotness.scores, most.min(blocks.len()), self.margin);
             for &block in high.iter() {
-                left = left.saturating_sub(bytes(block, native(block)));
+                let native = model.block(block).native;
+                room = room.saturating_sub(bytes(block, native));
                 // A place in high precision is worth more than any in low.
                 worth[block.index()] += 1.0;
-                kept[block.index()] = Some(native(block));
+                kept[block.index()] = Some(native);
             }
         }
-        let mut others: Vec<BlockId> = blocks.filter(|block| kept[block.index()].is_none()).collect();
-        others.sort_by(|a, b| worth[b.index()].total_cmp(&worth[a.index()]));
-        for (block, low) in others.into_iter().zip(std::iter::repeat(low)) {
-            let Some((low, rest)) = low.and_then(|low| Some((low, left.checked_sub(bytes(block, low))?)))
-            else {
-                break;
-            };
-            left = rest;
-            kept[block.index()] = Some(low);
+        if let Some(low) = low {
+            let blocks = (0..kept.len() as u32).map(BlockId);
+            let mut others: Vec<BlockId> = blocks.filter(|block| kept[block.index()].is_none()).collect();
+            others.sort_by(|a, b| worth[b.index()].total_cmp(&worth[a.index()]));
+            for block in others {
+                let Some(rest) = room.checked_sub(bytes(block, low)) else { break };
+                room = rest;
+                kept[block.index()] = Some(low);
+            }
         }
         self.placement.choose(kept, worth);
     }

@@ -12,6 +12,7 @@ mod golden;
 mod invariants;
 mod joint_baselines;
 mod measured_links;
+mod moe_baselines;
 mod promises;
 mod published;
 mod readme;

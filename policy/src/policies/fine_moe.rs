@@ -194,7 +194,7 @@ impl Policy for FineMoe {
         let FineMoe { p, visits, .. } = self;
         let within =
             |block: BlockId| Some((f64::from(p[block.index()]) + FLOOR) * f64::from(visits[block.index()]));
-        let block = self.ranking.least(context, within, |_, worth| worth)?;
+        let (_, block) = self.ranking.least(context, within, |_, worth| worth)?;
         let form = context.ledger.fast_copies(block).next()?;
         Some(Victim { block, form, terms: None })
     }

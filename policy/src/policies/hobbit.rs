@@ -15,8 +15,9 @@
 //!   comes, of L.
 //!
 //! Unspecified and chosen: the four weights are equal. High and low copies have caches of their own, whose sizes the
-//! paper sets by hand; here low copies give way once they take a tenth of fast memory, which is about their share of the
-//! bytes asked for at T1 and T2. An expert that deserves high precision and has a low copy is loaded again.
+//! paper sets by hand; here low copies give way once they take a twentieth of fast memory: a high copy serves whoever
+//! asks for a low one, so more costs more than it brings. An expert that deserves high precision and has a low copy is
+//! loaded again.
 //!
 //! Differences: the paper's copies cannot be stopped once begun; here prefetches are cut into chunks, and demands go
 //! between. The paper serves one sequence: in a batch the ranks are of the gate weights summed over it, and the counts
@@ -51,7 +52,7 @@ const PARAMS: &[Param] = &[
     share("frequency", "weight of the uses in what is kept", 0.25),
     share("high_use", "weight of the uses in high precision in what is kept", 0.25),
     share("nearness", "weight of the nearness of the layer in what is kept", 0.25),
-    share("low_share", "share of fast memory beyond which low copies give way first", 0.1),
+    share("low_share", "share of fast memory beyond which low copies give way first", 0.05),
 ];
 
 const fn share(name: &'static str, about: &'static str, default: f64) -> Param {
@@ -204,7 +205,7 @@ impl Hobbit {
             counted / tokens + weights.nearness * (1.0 - f64::from(ahead) / f64::from(layers))
         };
         let ranking = if cache == Precision::High { &mut self.high } else { &mut self.low };
-        let block = ranking.least(context, within, across)?;
+        let (_, block) = ranking.least(context, within, across)?;
         Some(Victim { block, form: copy(block)?, terms: None })
     }
 

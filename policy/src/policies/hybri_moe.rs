@@ -10,11 +10,12 @@
 //!   cross the link, and the one with the smallest may be computed by the host: whichever would be done first is
 //!   assigned, until none is left. Where the scenario lets the host compute nothing, everything crosses the link.
 //! - *Prefetch* by impact. For the experts that look-ahead expects of coming layers (three at most), the timeline is laid
-//!   out with and without each; those that shorten it most are prefetched. Without look-ahead there is no prefetch.
+//!   out with and without each; the one that shortens it most is prefetched. Without look-ahead there is no prefetch.
 //!
 //! Unspecified and chosen: P is the number of chosen experts, as a routing trace has no scores of the others; a score is
-//! the root of the squared gate weight per token. Load is tokens. Times are those of an idle machine. Of equal impacts the
-//! nearest layer comes first. Four prefetches may be under way.
+//! the root of the squared gate weight per token. Load is tokens. Times are those of an idle machine. A prefetch is
+//! expected to be as far as the mean idle time of the link until then takes it. The nearest layer comes first, and is
+//! planned anew after each prefetch; four may be under way.
 //!
 //! Differences: the paper lets an idle host compute resident experts too; here a resident block is always computed by the
 //! accelerator. In a batch the scores are those of the whole batch, per token.
@@ -61,6 +62,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     Ok(Box::new(HybriMoe {
         scores: Scores { newest, means: vec![0.0; input.model.blocks.len()] },
         plan: Plan::default(),
+        coming: Plan::default(),
         expected: Expected::new(input.model.layers.len()),
         ranking: Ranking::new(input.model.layers.len()),
         ahead: ahead as u32,
@@ -117,66 +119,113 @@ impl Job {
     }
 }
 
+/// Until when each of the three is busy, in nanoseconds from the layer's choice on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Timeline {
+    accelerator: u64,
+    link: u64,
+    host: u64,
+}
+
+impl Timeline {
+    /// A block takes so long of the link, and then of the accelerator.
+    fn crossed(self, job: &Job, fetch: u64) -> Timeline {
+        let link = self.link + fetch;
+        Timeline { link, accelerator: self.accelerator.max(link) + job.compute, ..self }
+    }
+
+    fn end(self) -> u64 {
+        self.accelerator.max(self.link).max(self.host)
+    }
+}
+
 /// Who does what of a layer's missing blocks.
 #[derive(Clone, Debug, Default)]
 struct Plan {
     /// Missing blocks, the largest load first; the first `crossing` of them cross the link, the others are the host's.
     missing: Vec<Job>,
     crossing: usize,
-    /// When all is done, from the layer's choice on, in nanoseconds.
+    /// What comes before them: the blocks that are resident, or under way.
+    begin: Timeline,
+    /// When all is done.
     end: u64,
 }
 
 impl Plan {
-    /// Lays out a layer of which `resident` nanoseconds of the accelerator's work need nothing fetched.
-    fn lay_out(&mut self, resident: u64) {
-        self.missing.sort_by(|a, b| b.load.cmp(&a.load).then(a.block.cmp(&b.block)));
-        let (mut accelerator, mut link, mut host) = (resident, 0, 0);
-        let (mut front, mut back) = (0, self.missing.len());
-        while front < back {
-            let (large, small) = (self.missing[front], self.missing[back - 1]);
-            let crossed = accelerator.max(link + large.fetch) + large.compute;
-            match small.host.map(|time| host + time).filter(|&hosted| hosted <= crossed) {
-                Some(hosted) => {
-                    host = hosted;
-                    back -= 1;
-                }
-                None => {
-                    link += large.fetch;
-                    accelerator = crossed;
-                    front += 1;
-                }
-            }
-        }
-        self.crossing = front;
-        self.end = accelerator.max(host).max(link);
-    }
-
-    /// Takes a layer's choice: what is missing is planned. Returns the accelerator's time for what is resident or coming.
-    fn sort_out(&mut self, context: &Context, routed: &[Routed]) -> u64 {
+    /// Plans a layer's choice.
+    fn lay_out(&mut self, context: &Context, routed: &[Routed]) {
+        let ledger = &context.ledger;
         self.missing.clear();
-        let mut resident = 0;
-        for expert in routed {
-            let Some(job) = Job::new(context, expert) else { continue };
-            if context.ledger.is_fast(expert.block) || context.ledger.is_moving(expert.block) {
-                resident += job.compute;
-            } else {
+        self.begin = Timeline::default();
+        for job in routed.iter().filter_map(|expert| Job::new(context, expert)) {
+            if ledger.is_fast(job.block) {
+                self.begin.accelerator += job.compute;
+            } else if !ledger.is_moving(job.block) {
                 self.missing.push(job);
             }
         }
-        resident
+        for job in routed.iter().filter_map(|expert| Job::new(context, expert)) {
+            if let Some((_, flight)) = ledger.flight_of(job.block) {
+                let left =
+                    flight.total.saturating_sub(flight.arrived).0 as f64 / flight.total.0.max(1) as f64;
+                self.begin = self.begin.crossed(&job, (job.fetch as f64 * left) as u64);
+            }
+        }
+        self.missing.sort_by(|a, b| b.load.cmp(&a.load).then(a.block.cmp(&b.block)));
+        self.split();
+    }
+
+    fn split(&mut self) {
+        let (crossing, timeline) = self.timeline(self.begin, None);
+        self.crossing = crossing;
+        self.end = timeline.end();
+    }
+
+    /// Splits the missing blocks, but for the one at `done`: how many cross the link, and until when all are busy.
+    fn timeline(&self, begin: Timeline, done: Option<usize>) -> (usize, Timeline) {
+        let (mut crossing, mut timeline) = (0, begin);
+        let others = self.missing.iter().enumerate().filter(|&(place, _)| Some(place) != done);
+        let mut jobs = others.map(|(_, job)| job);
+        while let (Some(large), Some(small)) = (jobs.clone().next(), jobs.clone().next_back()) {
+            let crossed = timeline.crossed(large, large.fetch);
+            match small.host.map(|time| timeline.host + time) {
+                Some(hosted) if hosted <= crossed.accelerator => {
+                    timeline.host = hosted;
+                    jobs.next_back();
+                }
+                _ => {
+                    timeline = crossed;
+                    crossing += 1;
+                    jobs.next();
+                }
+            }
+        }
+        (crossing, timeline)
     }
 
     fn is_hosted(&self, block: BlockId) -> bool {
         self.missing[self.crossing..].iter().any(|job| job.block == block)
     }
 
-    /// How much sooner the layer would be done if the block at that place were resident.
-    fn impact(&self, place: usize, resident: u64) -> u64 {
-        let mut without = self.clone();
-        let job = without.missing.remove(place);
-        without.lay_out(resident + job.compute);
-        self.end.saturating_sub(without.end)
+    /// How much sooner the layer would be done with the block at that place under way and `ahead` nanoseconds of the way
+    /// behind it when the layer chooses.
+    fn impact(&self, place: usize, ahead: u64) -> u64 {
+        let job = &self.missing[place];
+        let begin = self.begin.crossed(job, job.fetch.saturating_sub(ahead));
+        self.end.saturating_sub(self.timeline(begin, Some(place)).1.end())
+    }
+
+    /// Takes the missing block of the greatest impact out, if there is one of any: it will be under way.
+    fn take_best(&mut self, ahead: u64) -> Option<(Job, u64)> {
+        let impacts = (0..self.missing.len()).map(|place| (self.impact(place, ahead), place));
+        let (impact, place) = impacts.max_by_key(|&(impact, place)| (impact, std::cmp::Reverse(place)))?;
+        if impact == 0 {
+            return None;
+        }
+        let job = self.missing.remove(place);
+        self.begin = self.begin.crossed(&job, job.fetch.saturating_sub(ahead));
+        self.split();
+        Some((job, impact))
     }
 }
 
@@ -185,26 +234,12 @@ struct HybriMoe {
     scores: Scores,
     /// The running layer's.
     plan: Plan,
+    /// A coming layer's; kept for its memory.
+    coming: Plan,
     expected: Expected,
     ranking: Ranking,
     ahead: u32,
     prefetches: usize,
-}
-
-/// Prefetches of what a coming layer is expected to miss, each saving its impact.
-fn prefetches(context: &Context, routed: &[Routed], proposals: &mut Vec<Proposal>) {
-    let mut plan = Plan::default();
-    let resident = plan.sort_out(context, routed);
-    plan.lay_out(resident);
-    for (place, job) in plan.missing.iter().enumerate() {
-        let gate = routed.iter().find(|expert| expert.block == job.block);
-        let gate = gate.map_or(0.0, |expert| gate_squared(context, expert));
-        let native = context.model.block(job.block).native;
-        let Some(mut proposal) = prefetch(context, job.block, native, gate, 1.0) else { continue };
-        let saved = plan.impact(place, resident) as f64;
-        proposal.terms = Terms { saved, ..proposal.terms }.sum();
-        proposals.push(proposal);
-    }
 }
 
 impl Policy for HybriMoe {
@@ -218,8 +253,7 @@ impl Policy for HybriMoe {
         let chosen = routed.iter().map(|expert| (expert.block, gate_squared(context, expert).sqrt()));
         self.scores.observe(data.first_block, data.blocks, chosen);
         self.ranking.forget(layer);
-        let resident = self.plan.sort_out(context, routed);
-        self.plan.lay_out(resident);
+        self.plan.lay_out(context, routed);
     }
 
     /// As planned; what is not planned comes after all that is, and serves only where the plan cannot.
@@ -241,22 +275,28 @@ impl Policy for HybriMoe {
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
         let means = &self.scores.means;
-        let block = self.ranking.least(context, |block| Some(means[block.index()]), |_, mean| mean)?;
+        let (_, block) = self.ranking.least(context, |block| Some(means[block.index()]), |_, mean| mean)?;
         let form = context.ledger.fast_copies(block).next()?;
         Some(Victim { block, form, terms: None })
     }
 
     fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
         let most = room_for(context, self.prefetches);
-        if most == 0 {
-            return;
+        let under_way = self.prefetches - most;
+        for (ahead, routed) in self.expected.coming(context.signals.layer, self.ahead) {
+            self.coming.lay_out(context, routed);
+            while proposals.len() < most {
+                // Each prefetch has the idle link to itself once those before it are there.
+                let idle = context.signals.idle_window.0.saturating_mul(u64::from(ahead));
+                let link = self.coming.missing.first().map_or(0, |job| job.fetch);
+                let before = link.saturating_mul((under_way + proposals.len()) as u64);
+                let Some((job, impact)) = self.coming.take_best(idle.saturating_sub(before)) else { break };
+                let native = context.model.block(job.block).native;
+                let Some(proposal) = prefetch(context, job.block, native, 0.0, 1.0) else { continue };
+                let terms = Terms { saved: impact as f64, ..proposal.terms }.sum();
+                proposals.push(Proposal { terms, ..proposal });
+            }
         }
-        for (_, routed) in self.expected.coming(context.signals.layer, self.ahead) {
-            prefetches(context, routed, proposals);
-        }
-        // Stable: of equal impacts the nearest layer's stays first.
-        proposals.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total));
-        proposals.truncate(most);
     }
 }
 
@@ -272,8 +312,11 @@ mod tests {
             fetch,
             host: host.map(|time| time * u64::from(load)),
         };
-        let mut plan = Plan { missing: (0..).zip(loads).map(job).collect(), ..Plan::default() };
-        plan.lay_out(resident);
+        let mut missing: Vec<Job> = (0..).zip(loads).map(job).collect();
+        missing.sort_by_key(|job| std::cmp::Reverse(job.load));
+        let begin = Timeline { accelerator: resident, ..Timeline::default() };
+        let mut plan = Plan { missing, begin, ..Plan::default() };
+        plan.split();
         plan
     }
 
@@ -294,12 +337,15 @@ mod tests {
     }
 
     #[test]
-    fn the_impact_of_a_block_is_what_the_layer_gains_by_it() {
+    fn the_impact_of_a_prefetch_is_what_the_layer_gains_by_it() {
         let alone = plan(100, None, &[1, 1], 0);
-        assert_eq!(alone.impact(0, 0), 100);
-        // With a host beside the link that has nothing else to do, one block more or less costs nothing on the link.
-        let split = plan(100, Some(90), &[1, 1], 0);
-        assert_eq!((split.end, split.impact(0, 0)), (101, 11));
+        assert_eq!((alone.end, alone.impact(0, 100), alone.impact(0, 30)), (201, 100, 30));
+        // Beside a host the step ends with the slower of the two, and a prefetch that is late is worse than the host.
+        let mut split = plan(100, Some(90), &[1, 1], 0);
+        assert_eq!((split.end, split.impact(0, 100), split.impact(0, 5)), (101, 11, 5));
+        assert_eq!(plan(100, Some(20), &[1], 0).impact(0, 60), 0);
+        assert_eq!(split.take_best(100).map(|(job, impact)| (job.block, impact)), Some((BlockId(0), 11)));
+        assert_eq!((split.end, split.missing.len()), (90, 1));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The policies, one file each, and the structures that several of them share.
+//! The policies, one file each, and the structures that several are built on.
 
 mod activation_maps;
 pub mod adap_moe;

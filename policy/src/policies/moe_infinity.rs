@@ -12,7 +12,8 @@
 //! Unspecified and chosen: matching is done once a token. A full library gives up the matrix that is nearest to the new
 //! one. As long as it is empty, the running sequence's own counts are what is expected. Prefetch ends with the running
 //! token, as the formula does; for eviction, layers that were run come again in the next token. A share has a small
-//! constant added, so that of experts never asked for those of far layers leave first. Four prefetches may be under way.
+//! constant added, so that of experts never asked for those of far layers leave first. A prefetch is made only where its
+//! priority is above that of the block that would leave for it; four may be under way.
 //!
 //! Differences: the paper builds its library beforehand, here it grows with the run. In a batch the counts are those of
 //! the batch; they are kept as a matrix, and begin anew, whenever a request ends.
@@ -27,6 +28,7 @@ use crate::id::{BlockId, LayerId, RequestId};
 use crate::model::Model;
 use crate::registry::{Entry, Param, SimulateError, SimulateInput};
 use crate::score::Terms;
+use crate::units::Bytes;
 use std::ops::Range;
 
 /// Its registry entry.
@@ -59,6 +61,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         nearness: Vec::with_capacity(library as usize),
         ranking: Ranking::new(layers),
         prefetches: prefetches as usize,
+        largest: input.model.largest_block(),
     }))
 }
 
@@ -81,6 +84,8 @@ struct MoeInfinity {
     nearness: Vec<f32>,
     ranking: Ranking,
     prefetches: usize,
+    /// Bytes of the largest block: where so many are free, nothing has to leave.
+    largest: Bytes,
 }
 
 /// The factor that gives a row unit length; nothing for a row of nothing.
@@ -122,6 +127,17 @@ impl MoeInfinity {
         self.ranking.forget_all();
     }
 
+    /// The idle block of least priority, and that.
+    fn least(&mut self, context: &Context) -> Option<(f64, BlockId)> {
+        let (running, layers) = (u32::from(context.signals.layer.0), context.signals.layers);
+        let expected = &self.expected;
+        let within = |block: BlockId| Some(expected[block.index()]);
+        let across = |layer: LayerId, share: f64| {
+            priority(share, (u32::from(layer.0) + layers - running) % layers, layers)
+        };
+        self.ranking.least(context, within, across)
+    }
+
     /// Of requests that end together only the first finds anything counted.
     fn keep_sequence(&mut self) {
         if self.counts.iter().all(|&count| count == 0) {
@@ -153,26 +169,22 @@ impl Policy for MoeInfinity {
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
-        let (running, layers) = (u32::from(context.signals.layer.0), context.signals.layers);
-        let expected = &self.expected;
-        let within = |block: BlockId| Some(expected[block.index()]);
-        let across = |layer: LayerId, share: f64| {
-            priority(share, (u32::from(layer.0) + layers - running) % layers, layers)
-        };
-        let block = self.ranking.least(context, within, across)?;
+        let (_, block) = self.least(context)?;
         let form = context.ledger.fast_copies(block).next()?;
         Some(Victim { block, form, terms: None })
     }
 
     fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
         let most = room_for(context, self.prefetches);
+        let free = context.ledger.free(context.costs.fast) >= self.largest;
+        let least = if free { 0.0 } else { self.least(context).map_or(f64::INFINITY, |(least, _)| least) };
         let (running, layers) = (context.signals.layer.index(), context.signals.layers);
         for (ahead, row) in (1..).zip(self.layers.iter().skip(running + 1)) {
             for block in row.clone().filter(|&block| self.expected[block] > 0.0) {
                 let share = self.expected[block];
                 let priority = priority(share, ahead, layers);
                 let place = proposals.partition_point(|known| known.terms.saved >= priority);
-                if place < most {
+                if place < most && priority > least {
                     let block = BlockId(block as u32);
                     let native = context.model.block(block).native;
                     let Some(mut proposal) = prefetch(context, block, native, 0.0, share) else { continue };
@@ -209,6 +221,7 @@ mod tests {
             nearness: Vec::new(),
             ranking: Ranking::new(2),
             prefetches: 4,
+            largest: Bytes::ZERO,
         }
     }
 

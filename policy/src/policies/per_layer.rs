@@ -56,7 +56,7 @@ impl PerLayer<u64> {
 pub(super) type Ranking = PerLayer<Option<(f64, BlockId)>>;
 
 impl Ranking {
-    /// The idle block of least worth, ties to the lowest id. `within` is what orders the blocks of a layer, `None` for
+    /// The idle block of least worth, and its worth; ties to the lowest id. `within` is what orders the blocks of a layer, `None` for
     /// one that may not leave; `across` makes of the least of a layer what orders the layers. A layer whose `within`
     /// changes while its copies do not has to be [forgotten](PerLayer::forget).
     pub(super) fn least(
@@ -64,7 +64,7 @@ impl Ranking {
         context: &Context,
         within: impl Fn(BlockId) -> Option<f64>,
         across: impl Fn(LayerId, f64) -> f64,
-    ) -> Option<BlockId> {
+    ) -> Option<(f64, BlockId)> {
         let least = |a: (f64, BlockId), b: (f64, BlockId)| {
             if b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).is_lt() { b } else { a }
         };
@@ -76,6 +76,6 @@ impl Ranking {
             let (worth, block) = self.get(context, layer, || of_layer(layer))?;
             Some((across(layer, worth), block))
         });
-        layers.reduce(least).map(|(_, block)| block)
+        layers.reduce(least)
     }
 }

@@ -185,8 +185,11 @@ impl Cell {
             None => stall_bound(case).map(|bound| bound.map(|bound| only_stall(bound.stall_s))),
         };
         result.map_err(|source| {
-            let place =
-                self.scenario.clone() + &self.point().map_or(String::new(), |point| format!(", {point}"));
+            let place = format!(
+                "{}{}",
+                self.scenario,
+                self.point().map_or(String::new(), |point| format!(", {point}"))
+            );
             let run = format!("{place}, {label}, seed {}", case.seed);
             ExperimentError::Run { run, source }
         })

@@ -44,7 +44,7 @@ impl LayerCaches {
             f64::from(held[layer.index()]) - f64::from(shares[layer.index()]) + running
         };
         let age = |block: BlockId| Some(used[block.index()] as f64);
-        let block = oldest.least(context, age, |layer, _| -excess(layer))?;
+        let (_, block) = oldest.least(context, age, |layer, _| -excess(layer))?;
         let form = context.ledger.fast_copies(block).next()?;
         self.lost(context, block);
         Some(Victim { block, form, terms: None })

@@ -73,7 +73,7 @@ impl Placement {
             return Some(Victim { block, form, terms: None });
         }
         let Placement { worth, members, .. } = self;
-        let block = members.least(context, |block| Some(worth[block.index()]), |_, worth| worth)?;
+        let (_, block) = members.least(context, |block| Some(worth[block.index()]), |_, worth| worth)?;
         let form = context.ledger.fast_copies(block).next()?;
         Some(Victim { block, form, terms: None })
     }
@@ -86,7 +86,7 @@ impl Placement {
             context.ledger.fast_copies(block).find(|form| Some(form.format) != kept)
         };
         let worth = |block: BlockId| guest(block).map(|_| worth[block.index()]);
-        let block = guests.least(context, worth, |_, worth| worth)?;
+        let (_, block) = guests.least(context, worth, |_, worth| worth)?;
         guest(block).map(|form| (block, form))
     }
 

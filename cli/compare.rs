@@ -135,7 +135,10 @@ fn cell(
     let (own, cases) = seeded_cases(library, name, &set, args.seeds)?;
     let (fit, arrivals) = (cases[0].fit.is_some(), cases[0].arrivals);
     let closed = matches!(arrivals, Arrivals::Closed { .. });
-    let usable = |entry: &Entry| (fit || !entry.fitted) && (closed || !entry.clairvoyant);
+    let script = cases[0].script.is_some();
+    let usable = |entry: &Entry| {
+        (fit || !entry.fitted) && (closed || !entry.clairvoyant) && (script || !entry.scripted)
+    };
     let contenders = contenders(&args.policies, &own, usable, files)?;
     Ok(Cell { scenario: own.name, sweep: point.clone(), cases, contenders })
 }

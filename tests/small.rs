@@ -5,10 +5,12 @@ use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part,
 use policy::machine::Class;
 use policy::orchestrator::RunError;
 use policy::record::Decision;
+use policy::policies::script::Script;
 use policy::registry::Entry;
 use policy::{BlockId, Bytes, FormatId, Machine, MoveId, Orchestrator, TierId};
 use sim::Case;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// A case by its numbers.
 #[derive(Clone, Debug)]
@@ -84,6 +86,8 @@ impl Small {
         machine.tiers[fast.index()].capacity = case.budgets[fast.index()];
         case.machine = machine.into();
         case.pace.chunk = Bytes(self.chunk);
+        let script = Script::read("next-use.rhai", include_str!("../scenarios/scripts/next-use.rhai"));
+        case.script = Some(Arc::new(script.unwrap()));
         case
     }
 

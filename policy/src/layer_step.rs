@@ -120,7 +120,10 @@ impl Orchestrator {
                 flight.class != MoveClass::Demand && model.block(flight.block).layer == layer
             })
             .filter(|(id, flight)| {
-                !self.context.ledger.is_pinned(flight.block) && !self.abandoned.contains(id)
+                let ledger = &self.context.ledger;
+                // A better copy for a block that has one is as welcome at its next visit.
+                let wanted = ledger.is_pinned(flight.block) || ledger.is_fast(flight.block);
+                !wanted && !self.abandoned.contains(id)
             })
             .map(|(id, _)| id)
             .collect();
@@ -187,8 +190,13 @@ impl Orchestrator {
             step.members[index].drift = (0.0, 0.0);
             return Ok(());
         }
-        if let Some((id, _)) = self.context.ledger.flight_of(block) {
-            step.members[index].standing = Standing::Waiting(self.hasten(id)?);
+        if let Some((id, flight)) = self.context.ledger.flight_of(block) {
+            let left = flight.total.saturating_sub(flight.arrived).0 as f64 / flight.total.0.max(1) as f64;
+            let wait = self.context.costs.fetch(&self.context.ledger, block, flight.to.format);
+            let wait = wait.map_or(0.0, |route| route.time.0 as f64 * left);
+            if !self.read_meanwhile(step, index, wait) {
+                step.members[index].standing = Standing::Waiting(self.hasten(id)?);
+            }
             return Ok(());
         }
         step.members[index].drift = (0.0, 0.0);
@@ -207,6 +215,23 @@ impl Orchestrator {
         step.members[index].standing = standing;
         step.members[index].drift = drift;
         Ok(())
+    }
+
+    /// Reads a copy that is there while a better one is under way, if the guard lets it and that costs less than `wait`
+    /// nanoseconds.
+    fn read_meanwhile(&mut self, step: &mut LayerStep, index: usize, wait: f64) -> bool {
+        let mut options = std::mem::take(&mut self.proposals);
+        self.options(step, index, &mut options);
+        options.retain(|proposal| proposal.action == Action::Read && proposal.terms.total <= wait);
+        options.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.route.to.cmp(&b.route.to)));
+        let read = options.iter().find(|proposal| self.vetted(proposal)).copied();
+        options.clear();
+        self.proposals = options;
+        if let Some(proposal) = read {
+            step.members[index].standing = Standing::Ready(proposal.route.to);
+            step.members[index].drift = self.drift_of(&proposal);
+        }
+        read.is_some()
     }
 
     /// Carries out the first way to serve a block that the guard allows and that there is room for; returns where the

@@ -4,8 +4,8 @@
 use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::machine::Class;
 use policy::orchestrator::RunError;
-use policy::record::Decision;
 use policy::policies::script::Script;
+use policy::record::Decision;
 use policy::registry::Entry;
 use policy::{BlockId, Bytes, FormatId, Machine, MoveId, Orchestrator, TierId};
 use sim::Case;

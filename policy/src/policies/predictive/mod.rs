@@ -11,6 +11,7 @@ use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
 use crate::control::{Context, Policy, Proposal, StepWork, Victim};
 use crate::event::{Form, MoveClass, Routed};
+use crate::format::FormatId;
 use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
 use crate::predict::{History, Shape};
@@ -34,8 +35,16 @@ pub const ENTRY: Entry = Entry {
 const MAX_SPECULATIONS: usize = 2;
 /// Blocks less likely than this to be asked for are not worth a look.
 const LIKELY: f32 = 0.05;
-/// The share of the drift budget that the price steers for; the guard stops at the whole of it.
+/// The share of the drift budget that the price steers for at first.
 const DRIFT_TARGET: f64 = 0.9;
+/// A step that used this share of the budget has run into it.
+const FULL: f64 = 0.97;
+/// The share of steps that may, and how fast the share steered for follows from it (mixtral-8x7b, budgets 0.5 to 9 %: with 0.05
+/// and 0.3 of the steps the stall is up to 10 % higher at one budget or another).
+const FULL_STEPS: f64 = 0.2;
+const TARGET_GAIN: f64 = 0.003;
+/// A step that spends its drift budget unevenly pays at most so many times the price, or so small a part of it.
+const MOST_HASTE: f64 = 10.0;
 /// Prices of memory that differ by less than this share rank blocks alike.
 const NEAR: f64 = 0.1;
 /// Weight of the newest victim in the price of memory.
@@ -66,6 +75,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         chosen: Vec::new(),
         memory_price: 0.0,
         drift_price: None,
+        drift_target: DRIFT_TARGET,
     }))
 }
 
@@ -104,6 +114,8 @@ struct Predictive {
     memory_price: f64,
     /// Nanoseconds of stall worth one unit of squared layer drift.
     drift_price: Option<f64>,
+    /// The share of the drift budget that the price steers for; the guard stops at the whole of it.
+    drift_target: f64,
 }
 
 /// Layer steps until a layer comes; a whole token's for the layer being run.
@@ -147,17 +159,16 @@ impl Predictive {
         if !self.settings.inputs.costs {
             return FLAT_COST;
         }
-        let formats = context.costs.formats.iter();
-        let routes =
-            formats.filter(|&&format| self.usable(context, block, format).is_some()).filter_map(|&format| {
-                let route = context.costs.fetch(&context.ledger, block, format)?;
-                Some(route.time.0 + context.costs.expand(block, format).0)
-            });
-        routes.min().unwrap_or(0) as f64
+        let ways = context.costs.formats.iter().filter_map(|&format| {
+            let drift = self.drift_price_of(context, block, format)? * self.gates[block.index()];
+            let route = context.costs.fetch(&context.ledger, block, format)?;
+            Some((route.time.0 + context.costs.expand(block, format).0) as f64 + drift)
+        });
+        ways.min_by(f64::total_cmp).unwrap_or(0.0)
     }
 
     /// The error of a format, if the guard and the budget leave it any use.
-    fn usable(&self, context: &Context, block: BlockId, format: crate::FormatId) -> Option<ErrorBound> {
+    fn usable(&self, context: &Context, block: BlockId, format: FormatId) -> Option<ErrorBound> {
         let error = context.guard.error(block, format)?;
         let lossy = self.settings.inputs.sensitivity && context.guard.budget() > 0.0;
         (error.upper == 0.0 || lossy).then_some(error)
@@ -180,7 +191,11 @@ impl Predictive {
             (Some(full), Some(packed)) => (full, context.costs.expand(block, packed.format).0 as f64),
             _ => {
                 let form = full.or(packed).or_else(|| ledger.fast_copies(block).next())?;
-                (form, self.refetch(context, block) - context.costs.expand(block, form.format).0 as f64)
+                let drift = self.drift_price_of(context, block, form.format)? * self.gates[block.index()];
+                (
+                    form,
+                    self.refetch(context, block) - context.costs.expand(block, form.format).0 as f64 - drift,
+                )
             }
         };
         Some(Stake { copies, form, saves: saves.max(1.0), bytes: ledger.footprint(block, form).0 as f64 })
@@ -240,7 +255,8 @@ impl Predictive {
         }
     }
 
-    /// A move of a block whose layer is `ahead` layers away and will ask for it with probability `probability`.
+    /// The best move of a block whose layer is `ahead` layers away and will ask for it with probability `probability`: the
+    /// format that saves most beyond the rent of its memory.
     fn speculation(
         &self,
         context: &Context,
@@ -248,20 +264,30 @@ impl Predictive {
         probability: f64,
         ahead: u32,
     ) -> Option<Proposal> {
-        let data = context.model.block(block);
-        let route = context.costs.fetch(&context.ledger, block, data.native)?;
-        let observations = self.history.observations(data.layer);
+        let layer = context.model.block(block).layer;
+        let observations = self.history.observations(layer);
+        let likely = self.lower_bound(probability, observations);
         let idle = context.signals.idle_window.0 as f64 * f64::from(ahead);
-        let in_time = if self.settings.inputs.pressure { idle } else { f64::MAX }.min(route.time.0 as f64);
         let tokens = f64::from(ahead) / f64::from(context.signals.layers);
-        let bytes = context.ledger.footprint(block, route.to).0 as f64;
-        let terms = Terms {
-            probability,
-            next_use: tokens,
-            saved: self.lower_bound(probability, observations) * in_time,
-            memory: (1.0 + self.settings.hysteresis) * self.memory_price * bytes * tokens,
-            ..Terms::default()
-        };
+        let rent = (1.0 + self.settings.hysteresis) * self.memory_price * tokens;
+        let again = self.refetch(context, block);
+        let ways = context.costs.formats.iter().filter_map(|&format| {
+            let drift = self.drift_price_of(context, block, format)? * self.gates[block.index()];
+            let route = context.costs.fetch(&context.ledger, block, format)?;
+            let in_time = if self.settings.inputs.pressure { idle / route.time.0.max(1) as f64 } else { 1.0 };
+            let decode = context.costs.expand(block, format).0 as f64;
+            let terms = Terms {
+                probability,
+                next_use: tokens,
+                saved: likely * again * in_time.min(1.0),
+                decode: likely * decode,
+                drift: likely * drift,
+                memory: rent * context.ledger.footprint(block, route.to).0 as f64,
+                ..Terms::default()
+            };
+            Some((route, terms.sum()))
+        });
+        let (route, terms) = ways.min_by(|a, b| a.1.total.total_cmp(&b.1.total))?;
         Some(Proposal {
             block,
             action: Action::Speculate,
@@ -269,11 +295,19 @@ impl Predictive {
             class: MoveClass::Speculation,
             work: StepWork::default(),
             tokens: 0,
-            gate_squared: 0.0,
+            gate_squared: self.gates[block.index()],
             layer_drift: 0.0,
             observations,
-            terms: terms.sum(),
+            terms,
         })
+    }
+
+    /// The price of reading a block in a format, for each unit of its squared gate weight; `None` for a format that may
+    /// not be used.
+    #[inline]
+    fn drift_price_of(&self, context: &Context, block: BlockId, format: FormatId) -> Option<f64> {
+        let error = self.usable(context, block, format)?.upper;
+        Some(self.drift_price.unwrap_or(0.0) * error * error)
     }
 
     fn lower_bound(&self, p: f64, observations: u64) -> f64 {
@@ -308,10 +342,9 @@ impl Policy for Predictive {
         if proposal.action == Action::Skip {
             return None;
         }
-        let error = self.usable(context, block, route.to.format)?;
+        let price = self.drift_price_of(context, block, route.to.format)?;
         let next = self.next_use(context, block);
         let inputs = self.settings.inputs;
-        let price = self.drift_price.unwrap_or(0.0) * error.upper * error.upper;
         let expand = context.costs.expand(block, route.to.format).0 as f64;
         // What the copy is worth to later steps; a copy that is there already costs no more for being read.
         let later_drift = price * self.gates[block.index()];
@@ -328,7 +361,8 @@ impl Policy for Predictive {
                 saved,
                 moving: if inputs.costs { proposal.wait().0 as f64 } else { FLAT_COST },
                 decode: if inputs.costs { expand } else { 0.0 },
-                drift: price * proposal.gate_squared,
+                drift: price * proposal.gate_squared
+                    / context.guard.pace().clamp(1.0 / MOST_HASTE, MOST_HASTE),
                 memory,
                 total: 0.0,
             }
@@ -390,7 +424,11 @@ impl Policy for Predictive {
             self.refetch(context, block) / (budget * budget)
         };
         let price = self.drift_price.unwrap_or_else(first);
-        let used = drift * drift / (budget * budget * DRIFT_TARGET * DRIFT_TARGET);
+        // As near to the budget as lumps allow: where one read takes much of it, steps run into it at lower means.
+        let full = if drift >= FULL * budget { 1.0 } else { 0.0 };
+        let target = (self.drift_target + TARGET_GAIN * (FULL_STEPS - full)).clamp(0.5, FULL);
+        self.drift_target = target;
+        let used = drift * drift / (budget * budget * target * target);
         let factor = libm::exp(self.settings.drift_gain * (used - 1.0).clamp(-1.0, 1.0));
         self.drift_price = Some(price * factor);
     }

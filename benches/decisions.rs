@@ -12,11 +12,8 @@ use layer_steps::LayerSteps;
 const WARM: usize = 1200;
 
 /// Name, parameters.
-const PREDICTORS: [(&str, &[(&str, f64)]); 3] = [
-    ("popularity", &[("predictor", 0.0)]),
-    ("full", &[]),
-    ("full, 9 distances", &[("ahead", 8.0)]),
-];
+const PREDICTORS: [(&str, &[(&str, f64)]); 3] =
+    [("popularity", &[("predictor", 0.0)]), ("full", &[]), ("full, 9 distances", &[("ahead", 8.0)])];
 
 fn decisions(criterion: &mut Criterion, model: &str, slots: u32, tokens: u32) {
     let mut group = criterion.benchmark_group(format!("decision for {model}, {slots} slots"));

@@ -10,6 +10,7 @@ mod determinism;
 mod golden;
 mod invariants;
 mod measured_links;
+mod predictor;
 mod promises;
 mod published;
 mod readme;

@@ -3,14 +3,17 @@
 //! and of the memory it takes. Both prices move in closed loop: memory's with what has to be given up for it, drift's
 //! with how much of the budget the last steps used. Moves ahead of demand are priced like everything else.
 
+mod fetches;
 mod holding;
 mod params;
 mod residency;
 
+use self::fetches::{Fetch, Fetches};
 use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::{Form, MoveClass, Routed};
+use crate::format::FormatId;
 use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
 use crate::predict::{History, Shape};
@@ -57,6 +60,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         history,
         selected,
         settings,
+        fetches: Fetches::new(model.blocks.len()),
         stakes: vec![None; model.blocks.len()],
         ranking: vec![None; model.layers.len()],
         ranking_price: 0.0,
@@ -90,6 +94,7 @@ struct Predictive {
     history: History,
     selected: u32,
     settings: Settings,
+    fetches: Fetches,
     /// What each block stands to lose, as last worked out.
     stakes: Vec<Option<Stake>>,
     /// What each layer would give up first, if that is known, at a price of memory of `ranking_price`.
@@ -141,25 +146,11 @@ impl Predictive {
         }
     }
 
-    /// What one use costs if the copy is gone: the cheapest way to have it again.
-    fn refetch(&self, context: &Context, block: BlockId) -> f64 {
-        if !self.settings.inputs.costs {
-            return FLAT_COST;
-        }
-        let formats = context.costs.formats.iter();
-        let routes =
-            formats.filter(|&&format| self.usable(context, block, format).is_some()).filter_map(|&format| {
-                let route = context.costs.fetch(&context.ledger, block, format)?;
-                Some(route.time.0 + context.costs.expand(block, format).0)
-            });
-        routes.min().unwrap_or(0) as f64
-    }
-
-    /// The error of a format, if the guard and the budget leave it any use.
-    fn usable(&self, context: &Context, block: BlockId, format: crate::FormatId) -> Option<ErrorBound> {
-        let error = context.guard.error(block, format)?;
-        let lossy = self.settings.inputs.sensitivity && context.guard.budget() > 0.0;
-        (error.upper == 0.0 || lossy).then_some(error)
+    /// How a block is had again if its copy is gone, and what that costs: the cheapest way.
+    #[inline]
+    fn refetch(&mut self, context: &Context, block: BlockId) -> Fetch {
+        let settings = &self.settings;
+        self.fetches.of(context, block, || refetch_cost(settings, context, block))
     }
 
     /// Works out what giving up a copy of a block would lose, unless its copies are as they were the last time.
@@ -171,7 +162,7 @@ impl Predictive {
         }
     }
 
-    fn least_copy(&self, context: &Context, block: BlockId, copies: u64) -> Option<Stake> {
+    fn least_copy(&mut self, context: &Context, block: BlockId, copies: u64) -> Option<Stake> {
         let ledger = &context.ledger;
         let full = ledger.full_copy(block);
         let packed = ledger.fast_copies(block).find(|form| !form.format.get().direct);
@@ -179,7 +170,7 @@ impl Predictive {
             (Some(full), Some(packed)) => (full, context.costs.expand(block, packed.format).0 as f64),
             _ => {
                 let form = full.or(packed).or_else(|| ledger.fast_copies(block).next())?;
-                (form, self.refetch(context, block) - context.costs.expand(block, form.format).0 as f64)
+                (form, self.refetch(context, block).cost - context.costs.expand(block, form.format).0 as f64)
             }
         };
         Some(Stake { copies, form, saves: saves.max(1.0), bytes: ledger.footprint(block, form).0 as f64 })
@@ -220,44 +211,38 @@ impl Predictive {
         least.map(|(_, block)| block)
     }
 
-    /// Fills `self.likeliest` with the absent blocks of a layer that are likeliest to be asked for, `most` of them.
+    /// Adds to `self.likeliest` the absent blocks of a layer that are likeliest to be asked for, `most` of them.
     fn choose_likeliest(&mut self, context: &Context, layer: LayerId, most: usize) {
-        self.likeliest.clear();
         let data = context.model.layer(layer);
-        let blocks = (data.first_block.0..data.first_block.0 + data.blocks).map(BlockId);
+        let from = self.likeliest.len();
         let mut least = LIKELY;
-        for (block, &p) in blocks.zip(self.history.next_visit(layer)) {
-            if p <= least || most == 0 || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
+        for (block, &p) in (data.first_block.0..).map(BlockId).zip(self.history.next_visit(layer)) {
+            if p <= least || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
                 continue;
             }
-            let place = self.likeliest.partition_point(|&(known, _)| known >= p);
-            self.likeliest.insert(place, (p, block));
-            self.likeliest.truncate(most);
-            if self.likeliest.len() == most {
-                least = self.likeliest[most - 1].0;
+            let place = self.likeliest[from..].partition_point(|&(known, _)| known >= p);
+            self.likeliest.insert(from + place, (p, block));
+            self.likeliest.truncate(from + most);
+            if self.likeliest.len() == from + most {
+                least = self.likeliest[from + most - 1].0;
             }
         }
     }
 
-    /// A move of a block whose layer is `ahead` layers away and will ask for it with probability `probability`.
-    fn speculation(
-        &self,
-        context: &Context,
-        block: BlockId,
-        probability: f64,
-        ahead: u32,
-    ) -> Option<Proposal> {
-        let data = context.model.block(block);
-        let route = context.costs.fetch(&context.ledger, block, data.native)?;
-        let observations = self.history.observations(data.layer);
-        let idle = context.signals.idle_window.0 as f64 * f64::from(ahead);
+    /// A move of a block that will be asked for with probability `p` when its layer comes.
+    fn speculation(&mut self, context: &Context, block: BlockId, p: f64) -> Option<Proposal> {
+        let layer = context.model.block(block).layer;
+        let route = self.refetch(context, block).native?;
+        let (ahead, observations) =
+            (f64::from(layers_ahead(context, layer)), self.history.observations(layer));
+        let idle = context.signals.idle_window.0 as f64 * ahead;
         let in_time = if self.settings.inputs.pressure { idle } else { f64::MAX }.min(route.time.0 as f64);
-        let tokens = f64::from(ahead) / f64::from(context.signals.layers);
+        let tokens = ahead / f64::from(context.signals.layers);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
         let terms = Terms {
-            probability,
+            probability: p,
             next_use: tokens,
-            saved: self.lower_bound(probability, observations) * in_time,
+            saved: self.lower_bound(p, observations) * in_time,
             memory: (1.0 + self.settings.hysteresis) * self.memory_price * bytes * tokens,
             ..Terms::default()
         };
@@ -277,6 +262,27 @@ impl Predictive {
         let error = libm::sqrt(p * (1.0 - p) / observations.max(1) as f64);
         (p - self.settings.confidence * error).max(0.0)
     }
+}
+
+/// What one use costs if the copy is gone, in nanoseconds.
+fn refetch_cost(settings: &Settings, context: &Context, block: BlockId) -> f64 {
+    if !settings.inputs.costs {
+        return FLAT_COST;
+    }
+    let formats = context.costs.formats.iter();
+    let routes =
+        formats.filter(|&&format| usable(settings, context, block, format).is_some()).filter_map(|&format| {
+            let route = context.costs.fetch(&context.ledger, block, format)?;
+            Some(route.time.0 + context.costs.expand(block, format).0)
+        });
+    routes.min().unwrap_or(0) as f64
+}
+
+/// The error of a format, if the guard and the budget leave it any use.
+fn usable(settings: &Settings, context: &Context, block: BlockId, format: FormatId) -> Option<ErrorBound> {
+    let error = context.guard.error(block, format)?;
+    let lossy = settings.inputs.sensitivity && context.guard.budget() > 0.0;
+    (error.upper == 0.0 || lossy).then_some(error)
 }
 
 impl Policy for Predictive {
@@ -302,14 +308,14 @@ impl Policy for Predictive {
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
         let block = proposal.block;
         let route = proposal.route;
-        let error = self.usable(context, block, route.to.format)?;
+        let error = usable(&self.settings, context, block, route.to.format)?;
         let next = self.next_use(context, block);
         let inputs = self.settings.inputs;
         let price = self.drift_price.unwrap_or(0.0) * error.upper * error.upper;
         let expand = context.costs.expand(block, route.to.format).0 as f64;
         // What the copy is worth to later steps; a copy that is there already costs no more for being read.
         let later_drift = price * self.gates[block.index()];
-        let saves = (self.refetch(context, block) - expand - later_drift).max(0.0);
+        let saves = (self.refetch(context, block).cost - expand - later_drift).max(0.0);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
         let holding = next.holding(saves, self.memory_price, bytes, self.settings.horizon);
         let kept = proposal.action != Action::Read && holding.worth() > 0.0;
@@ -354,19 +360,24 @@ impl Policy for Predictive {
     fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
         let background = context.ledger.flights().filter(|(_, flight)| flight.class != MoveClass::Demand);
         let most = MAX_SPECULATIONS.saturating_sub(background.count());
+        if most == 0 {
+            return;
+        }
         let layers = context.signals.layers;
         // What is certain is worth a look however far ahead: the nearest that is missing comes first.
         let certain = self.history.is_certain();
         let ahead = if certain { layers } else { self.settings.ahead };
+        self.likeliest.clear();
         for ahead in 1..=ahead.min(layers - 1) {
-            if certain && proposals.len() >= most {
+            if certain && self.likeliest.len() >= most {
                 break;
             }
             let layer = LayerId(((u32::from(context.signals.layer.0) + ahead) % layers) as u16);
             self.choose_likeliest(context, layer, most);
-            for &(p, block) in &self.likeliest {
-                proposals.extend(self.speculation(context, block, f64::from(p), ahead));
-            }
+        }
+        for index in 0..self.likeliest.len() {
+            let (p, block) = self.likeliest[index];
+            proposals.extend(self.speculation(context, block, f64::from(p)));
         }
         proposals.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.block.cmp(&b.block)));
         proposals.truncate(most);
@@ -378,11 +389,8 @@ impl Policy for Predictive {
             return;
         }
         // The first price makes a step at the target worth a fetch of one block a layer.
-        let first = || {
-            let block = BlockId(0);
-            self.refetch(context, block) / (budget * budget)
-        };
-        let price = self.drift_price.unwrap_or_else(first);
+        let first = refetch_cost(&self.settings, context, BlockId(0)) / (budget * budget);
+        let price = self.drift_price.unwrap_or(first);
         let used = drift * drift / (budget * budget * DRIFT_TARGET * DRIFT_TARGET);
         let factor = libm::exp(self.settings.drift_gain * (used - 1.0).clamp(-1.0, 1.0));
         self.drift_price = Some(price * factor);

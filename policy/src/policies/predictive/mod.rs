@@ -62,7 +62,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         settings,
         fetches: Fetches::new(model.blocks.len()),
         stakes: vec![None; model.blocks.len()],
-        ranking: vec![None; model.layers.len()],
+        ranking: vec![Ranked::default(); model.layers.len()],
         ranking_price: 0.0,
         likeliest: Vec::new(),
         gates: vec![0.0; model.blocks.len()],
@@ -81,13 +81,27 @@ struct Stake {
     /// Nanoseconds that a use of the copy saves.
     saves: f64,
     bytes: f64,
+    /// What a byte of it is worth to keep, but for the rent until the layer comes, as of a valuation of the layer.
+    worth: f64,
+    valuation: u64,
 }
 
-/// The block of a layer that is worth least per byte, with that worth, as of a version of the layer.
-#[derive(Clone, Copy)]
+/// The block of a layer that is worth least per byte, with that worth.
+#[derive(Clone, Copy, Default)]
 struct Ranked {
-    version: u64,
+    /// Changes so far of what the layer's blocks are worth: of what is expected, or of the price of memory.
+    valuation: u64,
+    /// The ledger's version of the layer that `least` follows from, if it is known.
+    version: Option<u64>,
     least: Option<(f64, BlockId)>,
+}
+
+impl Ranked {
+    /// What the blocks are worth has changed.
+    fn revalue(&mut self) {
+        self.valuation += 1;
+        self.version = None;
+    }
 }
 
 struct Predictive {
@@ -98,7 +112,7 @@ struct Predictive {
     /// What each block stands to lose, as last worked out.
     stakes: Vec<Option<Stake>>,
     /// What each layer would give up first, if that is known, at a price of memory of `ranking_price`.
-    ranking: Vec<Option<Ranked>>,
+    ranking: Vec<Ranked>,
     ranking_price: f64,
     likeliest: Vec<(f32, BlockId)>,
     /// Running mean of each block's squared gate weight when chosen.
@@ -153,13 +167,20 @@ impl Predictive {
         self.fetches.of(context, block, || refetch_cost(settings, context, block))
     }
 
-    /// Works out what giving up a copy of a block would lose, unless its copies are as they were the last time.
+    /// What a byte of a block's copy is worth to keep, worked out anew where its copies or its layer's valuation differ.
     #[inline]
-    fn refresh_stake(&mut self, context: &Context, block: BlockId) {
+    fn worth(&mut self, context: &Context, block: BlockId, valuation: u64) -> Option<f64> {
         let copies = context.ledger.copies_word(block);
-        if self.stakes[block.index()].is_none_or(|known| known.copies != copies) {
-            self.stakes[block.index()] = self.least_copy(context, block, copies);
+        let known = self.stakes[block.index()].filter(|known| known.copies == copies);
+        if let Some(known) = known.filter(|known| known.valuation == valuation) {
+            return Some(known.worth);
         }
+        let stake = known.or_else(|| self.least_copy(context, block, copies))?;
+        let next_use = NextUse { wait: 0.0, ..self.next_use(context, block) };
+        let holding = next_use.holding(stake.saves, self.ranking_price, stake.bytes, self.settings.horizon);
+        let worth = holding.worth() / stake.bytes;
+        self.stakes[block.index()] = Some(Stake { worth, valuation, ..stake });
+        Some(worth)
     }
 
     fn least_copy(&mut self, context: &Context, block: BlockId, copies: u64) -> Option<Stake> {
@@ -173,21 +194,21 @@ impl Predictive {
                 (form, self.refetch(context, block).cost - context.costs.expand(block, form.format).0 as f64)
             }
         };
-        Some(Stake { copies, form, saves: saves.max(1.0), bytes: ledger.footprint(block, form).0 as f64 })
+        let bytes = ledger.footprint(block, form).0 as f64;
+        Some(Stake { copies, form, saves: saves.max(1.0), bytes, worth: 0.0, valuation: u64::MAX })
     }
 
     /// The block of a layer that is worth least per byte, of those that may be given up, with that worth but for the
     /// rent until the layer comes: a byte of any of its blocks pays the same.
-    fn least_of(&mut self, context: &Context, layer: LayerId) -> Option<(f64, BlockId)> {
-        context.ledger.idle(layer).for_each(|block| self.refresh_stake(context, block));
-        let next_use = self.next_uses(context, layer, 0.0);
-        let worth = |block: BlockId| {
-            let stake = self.stakes[block.index()]?;
-            let holding =
-                next_use(block).holding(stake.saves, self.ranking_price, stake.bytes, self.settings.horizon);
-            Some((holding.worth() / stake.bytes, block))
-        };
-        context.ledger.idle(layer).filter_map(worth).reduce(|a, b| if b < a { b } else { a })
+    fn least_of(&mut self, context: &Context, layer: LayerId, valuation: u64) -> Option<(f64, BlockId)> {
+        let mut least = None;
+        for block in context.ledger.idle(layer) {
+            let Some(worth) = self.worth(context, block, valuation) else { continue };
+            if least.is_none_or(|least| (worth, block) < least) {
+                least = Some((worth, block));
+            }
+        }
+        least
     }
 
     /// The block that is worth least per byte, of those that may be given up. Layers are ranked anew when something in
@@ -195,15 +216,17 @@ impl Predictive {
     fn least(&mut self, context: &Context) -> Option<BlockId> {
         if (self.memory_price - self.ranking_price).abs() > NEAR * self.ranking_price {
             self.ranking_price = self.memory_price;
-            self.ranking.fill(None);
+            self.ranking.iter_mut().for_each(Ranked::revalue);
         }
         let mut least: Option<(f64, BlockId)> = None;
         for layer in (0..self.ranking.len() as u16).map(LayerId) {
             let version = context.ledger.version(layer);
-            if self.ranking[layer.index()].is_none_or(|known| known.version != version) {
-                self.ranking[layer.index()] = Some(Ranked { version, least: self.least_of(context, layer) });
+            let Ranked { valuation, version: known, .. } = self.ranking[layer.index()];
+            if known != Some(version) {
+                let least = self.least_of(context, layer, valuation);
+                self.ranking[layer.index()] = Ranked { valuation, version: Some(version), least };
             }
-            if let Some(Ranked { least: Some((worth, block)), .. }) = self.ranking[layer.index()] {
+            if let Some((worth, block)) = self.ranking[layer.index()].least {
                 let candidate = (worth - self.wait(context, layer) * self.ranking_price, block);
                 least = least.filter(|least| *least <= candidate).or(Some(candidate));
             }
@@ -295,7 +318,7 @@ impl Policy for Predictive {
         self.chosen.extend(routed.iter().map(|expert| expert.block.0 - first));
         let scale = f32::min(1.0, self.selected as f32 / routed.len() as f32);
         for changed in self.history.observe(layer, &self.chosen, scale) {
-            self.ranking[changed.index()] = None;
+            self.ranking[changed.index()].revalue();
         }
         let tokens = f64::from(context.signals.step_tokens.max(1));
         for expert in routed {

@@ -2,7 +2,7 @@
 //! random size on a random path, so that their number stays the same.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use policy::machine::{Accelerator, Backing, Class, Link, Tier};
+use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::{Bandwidth, Bytes, FlopRate, LinkId, Machine, MoveId, Nanos, Rate, TierId, Time};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -47,9 +47,10 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
         name: "four tiers".into(),
         tiers: [("hbm", 2570), ("dram", 408), ("cxl", 76), ("nvme", 9)].map(tier).into(),
         links: links.map(link).into(),
-        accelerator: Accelerator { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos(0) },
+        accelerator: Processor { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos(0) },
         codecs: vec![],
         host_codecs: vec![],
+        host_compute: None,
     }
 }
 

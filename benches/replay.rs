@@ -9,6 +9,7 @@ use rand::distr::Distribution;
 use rand::seq::SliceRandom;
 use rand_distr::Zipf;
 use rand_pcg::Pcg64;
+use std::collections::BTreeMap;
 
 const LAYERS: u32 = 58;
 const EXPERTS: u32 = 256;
@@ -33,7 +34,7 @@ fn draws(accesses: usize) -> Demands {
 fn batches(steps: usize, batch: usize) -> Demands {
     let mut rng = Pcg64::seed_from_u64(2);
     let zipf = Zipf::new(f64::from(EXPERTS), 0.6).expect("a positive size and skew");
-    let mut demands = Demands::new(LAYERS * EXPERTS);
+    let mut demands = Demands::of_layers(LAYERS, EXPERTS);
     for step in 0..steps {
         let layer = step as u32 % LAYERS;
         // Each layer has favourites of its own.
@@ -48,9 +49,10 @@ fn replay(criterion: &mut Criterion, title: &str, demands: &Demands, order: Orde
     group.sample_size(10);
     for name in policies {
         let entry = lookup(name).expect("a registered policy");
+        let params = entry.resolve(&BTreeMap::new()).expect("defaults");
         let input =
-            ReplayInput { demands, fit: None, capacity: SLOTS, order, reset: Reset::Never, params: &[] };
-        let accesses = entry.run(&input).expect("a policy without parameters").accesses;
+            ReplayInput { demands, fit: None, capacity: SLOTS, order, reset: Reset::Never, params: &params };
+        let accesses = entry.run(&input).expect("a policy that learns nothing beforehand").accesses;
         group.throughput(Throughput::Elements(accesses));
         group.bench_function(BenchmarkId::from_parameter(name), |bench| bench.iter(|| entry.run(&input)));
     }
@@ -58,11 +60,24 @@ fn replay(criterion: &mut Criterion, title: &str, demands: &Demands, order: Orde
 }
 
 fn access_order(criterion: &mut Criterion) {
-    replay(criterion, "access", &draws(20_000_000), Order::Access, &["lru", "sieve", "lfu", "belady"]);
+    let policies = [
+        "fifo",
+        "lru",
+        "sieve",
+        "s3_fifo",
+        "lfu",
+        "moe_infinity_released",
+        "lfu_decayed",
+        "arc",
+        "w_tiny_lfu",
+        "gdsf",
+        "belady",
+    ];
+    replay(criterion, "access", &draws(20_000_000), Order::Access, &policies);
 }
 
 fn atomic_order(criterion: &mut Criterion) {
-    let policies = ["lru", "sieve", "lfu", "lfru", "belady"];
+    let policies = ["lru", "lru_layer", "sieve", "s3_fifo", "lfu", "lfru", "least_stale", "belady"];
     replay(criterion, "atomic, batch 1", &batches(58_000, 1), Order::Atomic, &policies);
     replay(criterion, "atomic, batch 16", &batches(5_800, 16), Order::Atomic, &policies);
 }

@@ -1,7 +1,9 @@
 //! How a command ends when it does not end well.
 
+use policy::orchestrator::ControlError;
 use scenarios::Diagnostics;
 use sim::RunFailure;
+use sim::experiment::ExperimentError;
 use std::error::Error;
 use std::io::{IsTerminal, Write, stderr};
 use std::process::ExitCode;
@@ -51,11 +53,24 @@ impl Failure {
 }
 
 impl From<RunFailure> for Failure {
-    /// What keeps a run from beginning is in the input.
+    /// What keeps a run from beginning is in the input, and so is a script that fails.
     fn from(failure: RunFailure) -> Failure {
         match failure {
+            RunFailure::Control(ControlError::Policy(_)) => Failure::refused(failure),
             RunFailure::Control(_) | RunFailure::World(_) => Failure::failed(failure),
             _ => Failure::refused(failure),
+        }
+    }
+}
+
+impl From<ExperimentError> for Failure {
+    fn from(error: ExperimentError) -> Failure {
+        match &error {
+            ExperimentError::Run { source: RunFailure::Control(_) | RunFailure::World(_), .. } => {
+                Failure::failed(error)
+            }
+            ExperimentError::Run { .. } => Failure::refused(error),
+            ExperimentError::Journal(_) => Failure::failed(error),
         }
     }
 }

@@ -14,6 +14,7 @@ mod schema;
 mod simulate;
 mod trace;
 mod trace_files;
+mod tune;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -36,6 +37,7 @@ enum Command {
     #[command(subcommand)]
     Trace(trace::Command),
     Compare(compare::Args),
+    Tune(tune::Args),
     Check(check::Args),
     Explain(explain::Args),
     Schema(schema::Args),
@@ -51,6 +53,7 @@ impl Command {
             Command::Replay(args) => replay::run(&args),
             Command::Trace(command) => command.run(),
             Command::Compare(args) => compare::run(&args),
+            Command::Tune(args) => tune::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Schema(args) => schema::run(&args),

@@ -96,8 +96,7 @@ fn setting(text: &str) -> Result<Setting, String> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let trace = args.traces.read()?;
-    let demands = trace.demands(args.include_repetition);
+    let demands = args.traces.demands(args.include_repetition)?;
     if demands.is_empty() {
         return Err(Failure::refused(TraceError::from(Problem::OnlyRepetition)));
     }

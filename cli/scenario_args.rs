@@ -1,9 +1,10 @@
 //! The arguments by which every command names a scenario, and what becomes of them.
 
 use crate::failure::Failure;
-use scenarios::Scenario;
+use indexmap::IndexMap;
+use scenarios::{Routing, Scenario};
 use sim::Case;
-use sim::resolve::check_policy;
+use sim::resolve::{Library, check_policy};
 
 /// A scenario and what is changed in it.
 #[derive(clap::Args)]
@@ -31,6 +32,32 @@ pub(crate) fn sweep_values<'v>(path: &str, values: &'v str) -> Result<Vec<&'v st
     }
 }
 
+/// The most points of a cross product of sweeps.
+const MOST_POINTS: usize = 10_000;
+
+/// Every point of the cross product of sweeps, the last of them running fastest; one point where there are none.
+pub(crate) fn sweep_points(sweeps: &[(String, String)]) -> Result<Vec<IndexMap<String, String>>, Failure> {
+    let mut points = vec![IndexMap::new()];
+    for (path, values) in sweeps {
+        if points.iter().any(|point: &IndexMap<_, _>| point.contains_key(path)) {
+            return Err(Failure::refused(format!(
+                "--sweep {path}= is given twice: put all its values into one"
+            )));
+        }
+        let values = sweep_values(path, values)?;
+        if points.len().saturating_mul(values.len()) > MOST_POINTS {
+            return Err(Failure::refused(format!("the sweeps have more than {MOST_POINTS} points together")));
+        }
+        let with = |point: &IndexMap<String, String>, value: &str| {
+            let mut point = point.clone();
+            point.insert(path.clone(), value.to_owned());
+            point
+        };
+        points = points.iter().flat_map(|point| values.iter().map(move |value| with(point, value))).collect();
+    }
+    Ok(points)
+}
+
 /// Loads a scenario; all its errors at once.
 pub(crate) fn load(name: &str, set: &[(String, String)]) -> Result<Scenario, Failure> {
     Ok(scenarios::load(name, set, &check_policy)?)
@@ -41,4 +68,31 @@ pub(crate) fn load_case(name: &str, set: &[(String, String)]) -> Result<(Scenari
     let scenario = load(name, set)?;
     let case = Case::from_scenario(&scenario).map_err(Failure::refused)?;
     Ok((scenario, case))
+}
+
+/// A scenario with a case for each of `seeds` seeds, counted from its own. Where there are several, recorded requests come
+/// in an order drawn from the seed unless the scenario says otherwise: in one order, all seeds would be the same run.
+pub(crate) fn seeded_cases(
+    library: &mut Library,
+    name: &str,
+    set: &[(String, String)],
+    seeds: u64,
+) -> Result<(Scenario, Vec<Case>), Failure> {
+    let scenario = load(name, set)?;
+    let mut set = set.to_vec();
+    let recorded = matches!(scenario.workload.routing, Routing::Trace(_));
+    if seeds > 1 && recorded && scenario.workload.order.is_none() {
+        set.push(("workload.order".to_owned(), "shuffled".to_owned()));
+    }
+    let first = scenario.seed;
+    let last = first.checked_add(seeds - 1).ok_or_else(|| {
+        let most = u64::MAX - (seeds - 1);
+        Failure::refused(format!("seed {first} leaves no room for {seeds} seeds: at most {most}"))
+    })?;
+    let mut cases = Vec::new();
+    for seed in first..=last {
+        let seeded = [&set[..], &[("seed".to_owned(), seed.to_string())]].concat();
+        cases.push(library.case(&load(name, &seeded)?).map_err(Failure::refused)?);
+    }
+    Ok((scenario, cases))
 }

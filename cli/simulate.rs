@@ -1,5 +1,7 @@
 //! `hotset simulate`: one run, or a table of runs.
 
+mod levers;
+
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
@@ -25,6 +27,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH=A,B,C", value_parser = assignment)]
     sweep: Option<(String, String)>,
 
+    /// Say what would remove the stall that is left: runs the scenario again with more slots, and with fewer bits
+    #[arg(long, conflicts_with_all = ["sweep", "out"])]
+    levers: bool,
+
     /// Write summary.json, requests.csv, decisions.jsonl, timeline.json (opens in Perfetto), report.html and the placement
     /// for other engines (placement.json, llama-cpp.txt, ktransformers.yaml) to this folder
     #[arg(long, value_name = "DIR", conflicts_with = "sweep")]
@@ -46,6 +52,7 @@ struct Swept<'a> {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     match &args.sweep {
+        None if args.levers => levers::run(&args.scenario, &args.overrides.set, args.format),
         None => run_one(args),
         Some((path, values)) => run_sweep(args, path, values),
     }

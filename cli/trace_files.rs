@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use policy::Demands;
 use std::path::PathBuf;
 use traces::{At, FORMATS, Format, Options, RoutingTrace, TraceError};
 
@@ -48,15 +49,29 @@ impl TraceFiles {
         self.read_paths(&self.paths)
     }
 
-    /// Other files, read in the same way.
-    pub(crate) fn read_paths(&self, paths: &[PathBuf]) -> Result<RoutingTrace, Failure> {
-        let options = Options {
+    /// What a replay reads of them.
+    pub(crate) fn demands(&self, include_repetition: bool) -> Result<Demands, Failure> {
+        match (self.paths.as_slice(), self.batch) {
+            ([path], None) => {
+                traces::open_demands(path, &self.options(), include_repetition).map_err(Failure::refused)
+            }
+            _ => Ok(self.read()?.demands(include_repetition)),
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
             experts: self.experts,
             layers: self.layers,
             top_k: self.top_k,
             format: self.input_format,
             ..Options::default()
-        };
+        }
+    }
+
+    /// Other files, read in the same way.
+    pub(crate) fn read_paths(&self, paths: &[PathBuf]) -> Result<RoutingTrace, Failure> {
+        let options = self.options();
         let whole = read(paths, &options);
         let batched = whole.and_then(|trace| match self.batch {
             Some(batch) => trace.in_batches(batch),

@@ -4,10 +4,26 @@
 use policy::replay::{Order, ReplayInput, Reset};
 use policy::{Demands, registry};
 use sim::{Case, Keep};
+use std::collections::BTreeMap;
 
 /// Rules of which a replay in atomic order and the controller must agree to the hit. `static` keeps slots free for
 /// guests when it serves, because a step cannot run without its blocks; `predictive` cannot be replayed.
-const AGREE: [&str; 5] = ["lru", "lfu", "lfru", "sieve", "belady"];
+const AGREE: [&str; 14] = [
+    "fifo",
+    "lru",
+    "lru_layer",
+    "lfu",
+    "moe_infinity_released",
+    "lfu_decayed",
+    "lfru",
+    "sieve",
+    "s3_fifo",
+    "arc",
+    "w_tiny_lfu",
+    "gdsf",
+    "least_stale",
+    "belady",
+];
 
 fn case(trace: &str, slots: usize) -> Case {
     let overrides = [
@@ -25,16 +41,18 @@ fn sample(slots: usize) -> Case {
 /// (demanded, hits) in simulation.
 fn simulated(case: &Case, policy: &str) -> (u64, u64) {
     let entry = registry::lookup(policy).unwrap();
-    let outcome = case.run(entry, &[], Keep::default(), |_| {}).unwrap();
+    let params = entry.resolve(&BTreeMap::new()).unwrap();
+    let outcome = case.run(entry, &params, Keep::default(), |_| {}).unwrap();
     let tally = outcome.orchestrator.tally();
     (tally.demanded, tally.hits())
 }
 
 /// (demanded, hits) in a replay.
 fn replayed(demands: &Demands, fit: Option<&Demands>, policy: &str, capacity: usize) -> (u64, u64) {
-    let input =
-        ReplayInput { demands, fit, capacity, order: Order::Atomic, reset: Reset::Never, params: &[] };
-    let result = registry::lookup(policy).unwrap().run(&input).unwrap();
+    let entry = registry::lookup(policy).unwrap();
+    let params = entry.resolve(&BTreeMap::new()).unwrap();
+    let (order, reset) = (Order::Atomic, Reset::Never);
+    let result = entry.run(&ReplayInput { demands, fit, capacity, order, reset, params: &params }).unwrap();
     (result.accesses, result.hits)
 }
 
@@ -61,7 +79,7 @@ fn simulation_and_replay_count_the_same_hits_on_recorded_routing() {
     let mut case = case(&trace.display().to_string(), 288);
     case.limit_tokens = Some(TOKENS as u64);
     let whole = case.routing().unwrap().demands(false);
-    let mut demands = Demands::new(whole.universe());
+    let mut demands = Demands::of_layers(whole.layers(), whole.universe() / whole.layers());
     let steps = TOKENS * case.model.layers.len();
     (0..steps).for_each(|step| demands.push_step(whole.step(step).iter().copied()));
     assert_agreement(&case, &demands, 288);

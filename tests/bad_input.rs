@@ -242,7 +242,7 @@ fn a_scenario_that_cannot_run_says_what_to_change() {
         &quickstart("simulate", &["--sweep", "encoded=int4_g128,[int4_g128, int9]"], &[]),
         &["--set encoded:1:21", "`int9` is no format"],
     );
-    refused(&quickstart("compare", &["--threads", "100000"], &[]), &["0..=1024"]);
+    refused(&quickstart("compare", &["--jobs", "100000"], &[]), &["0..=1024"]);
     refused(
         &quickstart("compare", &["--seeds", "2"], &["seed=18446744073709551615"]),
         &["leaves no room for 2 seeds"],

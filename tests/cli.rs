@@ -135,7 +135,7 @@ fn policies_are_listed_with_what_they_serve() {
         assert_eq!(keys(policy), ["about", "clairvoyant", "fitted", "name", "params", "serves"]);
         assert!(!policy["serves"].as_array().unwrap().is_empty());
         for param in policy["params"].as_array().unwrap() {
-            assert_eq!(keys(param.as_object().unwrap()), ["about", "default", "max", "min", "name"]);
+            assert_eq!(keys(param.as_object().unwrap()), ["about", "default", "max", "min", "name", "scale"]);
         }
     }
 }

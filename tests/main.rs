@@ -2,19 +2,27 @@
 
 mod agreement;
 mod bad_input;
+mod beside_the_link;
+mod bound;
 mod cli;
 mod closed_forms;
 mod conformance;
 mod dense;
 mod determinism;
+mod experiment;
 mod golden;
 mod invariants;
+mod joint_baselines;
+mod levers;
+mod libcachesim;
 mod measured_links;
+mod moe_baselines;
 mod predictor;
 mod promises;
 mod published;
 mod readme;
 mod reference;
+mod script;
 mod serving;
 mod small;
 mod starved;

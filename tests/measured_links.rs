@@ -3,7 +3,7 @@
 
 use crate::data;
 use policy::fit::{Fit, Sample, fit};
-use policy::machine::{Accelerator, Backing, Class, Link, Tier};
+use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::{Bandwidth, Bytes, FlopRate, Machine, MoveId, Nanos, TierId, Time};
 use sim::fabric::Fabric;
 use std::collections::BTreeMap;
@@ -76,9 +76,10 @@ fn machine(fit: &Fit) -> Machine {
         name: "fitted".into(),
         tiers: vec![tier(Class::Fast), tier(Class::Staged)],
         links: vec![link],
-        accelerator: Accelerator { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos(0) },
+        accelerator: Processor { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos(0) },
         codecs: vec![],
         host_codecs: vec![],
+        host_compute: None,
     }
 }
 

@@ -1,14 +1,16 @@
 //! Small models on a small machine, as scenarios; and a witness that stands between a controller and its world, and
 //! objects to whatever neither may do.
 
-use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Platform, Read};
+use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::machine::Class;
 use policy::orchestrator::RunError;
 use policy::record::Decision;
+use policy::policies::script::Script;
 use policy::registry::Entry;
 use policy::{BlockId, Bytes, FormatId, Machine, MoveId, Orchestrator, TierId};
 use sim::Case;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// A case by its numbers.
 #[derive(Clone, Debug)]
@@ -25,6 +27,10 @@ pub(crate) struct Small {
     pub(crate) recode: &'static [&'static str],
     /// Percent.
     pub(crate) drift_budget: f64,
+    /// Whether the host may compute.
+    pub(crate) host: bool,
+    /// Percent, for one layer ahead, two, ...
+    pub(crate) lookahead: &'static [u32],
     pub(crate) tokens: u32,
     pub(crate) traces: u32,
     pub(crate) skew: f64,
@@ -51,6 +57,8 @@ impl Default for Small {
             encoded: &[],
             recode: &[],
             drift_budget: 0.0,
+            host: false,
+            lookahead: &[],
             tokens: 60,
             traces: 3,
             skew: 0.8,
@@ -78,6 +86,8 @@ impl Small {
         machine.tiers[fast.index()].capacity = case.budgets[fast.index()];
         case.machine = machine.into();
         case.pace.chunk = Bytes(self.chunk);
+        let script = Script::read("next-use.rhai", include_str!("../scenarios/scripts/next-use.rhai"));
+        case.script = Some(Arc::new(script.unwrap()));
         case
     }
 
@@ -86,7 +96,9 @@ impl Small {
         let Small { tokens, traces, skew, stickiness, requests, link, engines, granularity, seed, .. } = self;
         let mxfp4 = if *family == "gpt_oss" { ", quantization_config: { quant_method: mxfp4 }" } else { "" };
         let (encoded, recode) = (self.encoded.join(", "), self.recode.join(", "));
-        let slow = link / 2.0;
+        let (host, slow) = (self.host, link / 2.0);
+        let lookahead: Vec<String> = self.lookahead.iter().map(|share| format!("{share} %")).collect();
+        let lookahead = lookahead.join(", ");
         format!(
             "name: small
 machine:
@@ -104,7 +116,9 @@ machine:
   codecs:
     bf16_packed: {{ encode: 6 GB/s, decode: 5 GB/s }}
     int8: {{ encode: 30 GB/s, decode: 30 GB/s }}
-  host: {{ codecs: {{ int8: {{ encode: 8 GB/s, decode: 8 GB/s }} }} }}
+  host:
+    codecs: {{ int8: {{ encode: 8 GB/s, decode: 8 GB/s }} }}
+    compute: {{ flops: 50 GFLOP/s, read: 4 GB/s, launch: 3 us }}
 model: {{ model_type: {family}, hidden_size: {hidden}, intermediate_size: {width}, num_hidden_layers: {layers},
   num_local_experts: {experts}, num_experts_per_tok: {selected}, num_attention_heads: 2, num_key_value_heads: 1,
   head_dim: 16, vocab_size: 512, torch_dtype: bfloat16{mxfp4} }}
@@ -112,9 +126,11 @@ memory: {{ hbm: {slots} slots }}
 kv: 1 KiB
 encoded: [{encoded}]
 recode: [{recode}]
+host_compute: {host}
 workload:
   routing: {{ zipf_markov: {{ tokens: {tokens}, traces: {traces}, skew: {skew}, stickiness: {stickiness}, coupling: 0.2 }} }}
   requests: {requests}
+  lookahead: [{lookahead}]
 policy: lru
 guard: {{ drift_budget: {drift_budget} % }}
 seed: {seed}
@@ -194,10 +210,15 @@ pub(crate) struct Witness<P> {
     /// Copies that the running step needed, but could not read, dropped to make room.
     pub(crate) gave_way: u64,
     pub(crate) demanded: u64,
+    /// What each layer step demanded, in order.
+    pub(crate) asked: Vec<Vec<BlockId>>,
     pub(crate) hits: u64,
     /// Blocks of the running demand that have not been computed.
-    needed: BTreeSet<BlockId>,
-    computing: VecDeque<Vec<Read>>,
+    pub(crate) needed: BTreeSet<BlockId>,
+    /// Demanded blocks that nobody computed.
+    pub(crate) left_out: u64,
+    /// What the accelerator and the host are computing.
+    computing: [VecDeque<Vec<Read>>; 2],
 }
 
 impl<P> Witness<P> {
@@ -210,9 +231,11 @@ impl<P> Witness<P> {
             moves: BTreeMap::new(),
             gave_way: 0,
             demanded: 0,
+            asked: Vec::new(),
             hits: 0,
             needed: BTreeSet::new(),
-            computing: VecDeque::new(),
+            left_out: 0,
+            computing: Default::default(),
         }
     }
 
@@ -279,13 +302,17 @@ impl<P> Witness<P> {
                 assert!(!told.complete && !told.cancelled, "cancelled, but over: {told:?}");
                 told.cancelled = true;
             }
-            Command::Compute { reads, .. } => {
+            Command::Compute { reads, part, .. } => {
+                let by_host = *part == Part::Host;
                 for read in reads {
                     assert!(self.copies.contains(&(read.block, read.form)), "read incomplete: {read:?}");
-                    assert!(read.form.tier == self.fast && read.form.format.get().direct, "{read:?}");
+                    assert!(
+                        (read.form.tier == self.fast) != by_host && read.form.format.get().direct,
+                        "{read:?}"
+                    );
                     assert!(self.needed.contains(&read.block), "computed, but not demanded: {read:?}");
                 }
-                self.computing.push_back(reads.clone());
+                self.computing[usize::from(by_host)].push_back(reads.clone());
             }
             Command::Finish { .. } => {}
         }
@@ -302,8 +329,13 @@ impl<P> Witness<P> {
                 }
             }
             EventKind::LayerRouted { routed, .. } => {
-                self.computing.pop_front();
-                assert!(self.needed.is_empty(), "routed before the last demand was served");
+                self.computing[0].pop_front();
+                assert!(
+                    self.computing.iter().all(VecDeque::is_empty),
+                    "routed before the last demand was served"
+                );
+                self.left_out += self.needed.len() as u64;
+                self.needed.clear();
                 for expert in routed {
                     assert!(self.needed.insert(expert.block), "demanded twice in a step");
                     let fast = self.fast;
@@ -311,14 +343,24 @@ impl<P> Witness<P> {
                     self.hits += u64::from(copies.any(|copy| copy.1.tier == fast));
                 }
                 self.demanded += routed.len() as u64;
+                self.asked.push(routed.iter().map(|expert| expert.block).collect());
             }
-            EventKind::LayerDone { .. } => {
-                for read in self.computing.pop_front().unwrap() {
-                    self.needed.remove(&read.block);
-                }
-            }
-            EventKind::HeadDone => drop(self.computing.pop_front()),
-            EventKind::RequestArrived { .. } | EventKind::Loaded | EventKind::MemoryPressure { .. } => {}
+            EventKind::LayerDone { .. } => self.computed(0),
+            EventKind::HostDone { .. } => self.computed(1),
+            EventKind::HeadDone => drop(self.computing[0].pop_front()),
+            EventKind::RequestArrived { .. }
+            | EventKind::Foreseen { .. }
+            | EventKind::Loaded
+            | EventKind::MemoryPressure { .. } => {}
+        }
+    }
+}
+
+impl<P> Witness<P> {
+    /// One of the two has computed what it was told first.
+    fn computed(&mut self, by: usize) {
+        for read in self.computing[by].pop_front().unwrap() {
+            self.needed.remove(&read.block);
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::small::{self, Small};
 use policy::control::{Proposal, Victim};
 use policy::event::Routed;
 use policy::orchestrator::Setup;
+use policy::record::Action;
 use policy::score::Terms;
 use policy::{BlockId, Context, FormatId, LayerId, Orchestrator, Policy};
 use sim::Case;
@@ -17,6 +18,9 @@ impl Policy for Hoarder {
     fn observe(&mut self, _context: &Context, _layer: LayerId, _routed: &[Routed]) {}
 
     fn weigh(&mut self, _context: &Context, proposal: &Proposal) -> Option<Terms> {
+        if matches!(proposal.action, Action::Host | Action::Skip) {
+            return None;
+        }
         let moving = if proposal.route.to.format == self.int8 { 0.0 } else { 1.0 };
         Some(Terms { moving, ..Terms::default() }.sum())
     }
@@ -29,14 +33,6 @@ impl Policy for Hoarder {
         let (block, form) = copies.min_by_key(|&(block, form)| (form.format == self.int8, block))?;
         Some(Victim { block, form, terms: None })
     }
-
-    fn admitted(&mut self, _context: &Context, _block: BlockId) {}
-
-    fn lost(&mut self, _context: &Context, _block: BlockId) {}
-
-    fn speculate(&mut self, _context: &Context, _proposals: &mut Vec<Proposal>) {}
-
-    fn step_done(&mut self, _context: &Context, _drift: f64) {}
 }
 
 fn controller(case: &Case) -> Orchestrator {
@@ -47,6 +43,7 @@ fn controller(case: &Case) -> Orchestrator {
         home: case.home,
         encoded: case.encoded.clone(),
         recode: case.recode.clone(),
+        host_compute: case.host_compute,
         guard: case.guard.clone(),
         max_batch: case.max_batch,
         prefill_chunk: case.prefill_chunk,

@@ -68,7 +68,7 @@ fn routing_like_a_log_comes_with_how_like_it_is() {
     let output = output.to_str().unwrap();
     let made = ["trace", "generate", "--fit", LOG, "--traces", "6", "--tokens", "20", "--output", output];
     let text = stdout(&made);
-    assert!(text.contains("Worst difference in points of the hit rate: lru "), "{text}");
+    assert!(text.contains("Worst difference in points of the hit rate: "), "{text}");
     let info: serde_json::Value =
         serde_json::from_str(&stdout(&["trace", "info", output, "--format", "json"])).unwrap();
     assert_eq!((&info["traces"], &info["tokens"]), (&6.into(), &120.into()));

@@ -1,7 +1,7 @@
 //! One layer step after another through a policy and a real ledger, with moves that arrive at once: what deciding costs,
 //! without a world to decide for.
 
-use policy::control::{Context, Policy, Proposal};
+use policy::control::{Context, Policy, Proposal, StepWork};
 use policy::event::{Form, MoveClass, Routed};
 use policy::guard::Guard;
 use policy::ledger::Ledger;
@@ -56,6 +56,7 @@ seed: 20
             largest_demand: case.largest_demand(),
             fit: None,
             future: None,
+            script: None,
             params: &params,
         };
         let context = context(&case);
@@ -120,6 +121,8 @@ seed: 20
             block,
             action: policy::record::Action::Fetch,
             route,
+            work: StepWork::default(),
+            tokens: 1,
             class: MoveClass::Demand,
             gate_squared: 0.25,
             layer_drift: 0.0,

@@ -44,19 +44,27 @@ fn fits(verdicts: &[Verdict]) -> String {
     }
 }
 
+/// Hit rates in per cent. Capacities and policies: what there are more of goes down, so that the table stays narrow.
 fn rates(grid: &Grid, curves: &[Curve]) -> String {
     let mut columns: Vec<_> = grid.policies.iter().zip(curves).collect();
     columns.sort_by_key(|(policy, _)| policy.entry.clairvoyant);
-    let mut header = vec!["slots".to_owned()];
-    header.extend(grid.sizes.iter().take(1).filter_map(|size| size.bytes.map(|_| "memory".to_owned())));
-    header.extend(columns.iter().map(|(policy, _)| format!("{} %", policy.entry.name)));
-    let row = |(index, size): (usize, &super::sizes::Size)| {
-        let mut row = vec![size.slots.to_string()];
-        row.extend(size.bytes.map(|bytes| bytes.to_string()));
-        row.extend(columns.iter().map(|(_, curve)| format!("{:.2}", 100.0 * curve[index].hit_rate)));
-        row
-    };
-    output::numbers(header, grid.sizes.iter().enumerate().map(row))
+    let titled = |title: &str, cells: Vec<String>| [vec![title.to_owned()], cells].concat();
+    let sizes = &grid.sizes;
+    let slots = titled("slots", sizes.iter().map(|size| size.slots.to_string()).collect());
+    let memory: Vec<String> =
+        sizes.iter().filter_map(|size| size.bytes.map(|bytes| bytes.to_string())).collect();
+    let memory = (!memory.is_empty()).then(|| titled("memory", memory));
+    let rates = columns.iter().map(|(policy, curve)| {
+        let rate = |run: &Run| format!("{:.2}", 100.0 * run.hit_rate);
+        titled(&format!("{} %", policy.entry.name), curve.iter().map(rate).collect())
+    });
+    let mut lines: Vec<Vec<String>> = std::iter::once(slots).chain(memory).chain(rates).collect();
+    if curves.len() <= sizes.len() {
+        lines = (0..=sizes.len()).map(|row| lines.iter().map(|line| line[row].clone()).collect()).collect();
+    }
+    let mut lines = lines.into_iter();
+    let header = lines.next().unwrap_or_default();
+    output::numbers(header, lines)
 }
 
 /// One for each capacity; none without a policy that does not know the future.

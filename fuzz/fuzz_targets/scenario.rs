@@ -12,7 +12,7 @@ fuzz_target!(|text: &str| {
         .filter_map(|line| line["--set ".len()..].split_once('='))
         .map(|(path, value)| (path.to_owned(), value.to_owned()))
         .collect();
-    if let Err(wrong) = scenarios::load_text("fuzz.yaml", &yaml.join("\n"), &overrides, &|_, _| Ok(())) {
+    if let Err(wrong) = scenarios::load_text("fuzz.yaml", &yaml.join("\n"), &overrides, &|_| Ok(())) {
         assert!(!wrong.all().is_empty());
         assert!(!wrong.to_string().is_empty());
     }

@@ -37,6 +37,11 @@ pub struct Totals {
 
 type Copy = (BlockId, Form);
 
+/// Compute commands run in order on one of two streams: the accelerator's, and the host's own.
+pub(crate) fn stream_of(part: Part) -> usize {
+    usize::from(part == Part::Host)
+}
+
 struct Held {
     slot: SlotId,
     published: bool,
@@ -68,10 +73,11 @@ pub struct HostDevice {
     copies: BTreeMap<Copy, Held>,
     moves: BTreeMap<MoveId, Flight>,
     /// The copies that each compute command reads, until it has been waited for.
-    computing: VecDeque<BTreeSet<Copy>>,
-    computed: VecDeque<Result<ComputeReport, JobError>>,
+    computing: [VecDeque<BTreeSet<Copy>>; 2],
+    computed: [VecDeque<Result<ComputeReport, JobError>>; 2],
     lanes: BTreeMap<(TierId, TierId), Lane>,
-    compute: Lane,
+    /// The accelerator's stream, and the host's own.
+    compute: [Lane; 2],
     done: Receiver<Done>,
     /// Jobs that the lanes have not reported on.
     under_way: u64,
@@ -105,9 +111,9 @@ impl HostDevice {
             arenas: arenas.collect::<Result<_, _>>()?,
             copies: BTreeMap::new(),
             moves: BTreeMap::new(),
-            computing: VecDeque::new(),
-            computed: VecDeque::new(),
-            compute: lane("lane-compute".into())?,
+            computing: Default::default(),
+            computed: Default::default(),
+            compute: [lane("lane-compute".into())?, lane("lane-host-compute".into())?],
             lanes,
             done,
             under_way: 0,
@@ -149,16 +155,17 @@ impl HostDevice {
         }
     }
 
-    /// Waits for the oldest compute command that has not been waited for.
-    pub fn wait_compute(&mut self) -> Result<ComputeReport, HostError> {
-        while self.computed.is_empty() {
-            if self.computing.is_empty() {
+    /// Waits for the oldest compute command that has not been waited for, of those that run where `part` does.
+    pub fn wait_compute(&mut self, part: Part) -> Result<ComputeReport, HostError> {
+        let stream = stream_of(part);
+        while self.computed[stream].is_empty() {
+            if self.computing[stream].is_empty() {
                 return Err(HostError::NoCompute);
             }
             self.collect()?;
         }
-        self.computing.pop_front();
-        let computed = self.computed.pop_front().ok_or(HostError::NoCompute)?;
+        self.computing[stream].pop_front();
+        let computed = self.computed[stream].pop_front().ok_or(HostError::NoCompute)?;
         computed.map_err(|error| self.count(error))
     }
 
@@ -294,7 +301,7 @@ impl HostDevice {
     fn drop_copy(&mut self, copy: Copy) -> Result<(), HostError> {
         let in_use = |reader| HostError::InUse { copy: self.name(copy), reader };
         self.readable("drop", copy)?;
-        if self.computing.iter().any(|reads| reads.contains(&copy)) {
+        if self.computing.iter().flatten().any(|reads| reads.contains(&copy)) {
             return Err(in_use("a compute command".into()));
         }
         let reads =
@@ -328,10 +335,11 @@ impl HostDevice {
         for read in reads {
             regions.push((read.block, read.form, self.readable("compute", (read.block, read.form))?));
         }
-        self.computing.push_back(reads.iter().map(|read| (read.block, read.form)).collect());
+        let stream = stream_of(part);
+        self.computing[stream].push_back(reads.iter().map(|read| (read.block, read.form)).collect());
         self.under_way += 1;
         let job = Job::Compute { layer, part, reads: regions };
-        if self.compute.submit(job) { Ok(()) } else { Err(HostError::LaneDied) }
+        if self.compute[stream].submit(job) { Ok(()) } else { Err(HostError::LaneDied) }
     }
 
     /// Takes in one report of a lane.
@@ -339,9 +347,9 @@ impl HostDevice {
         let done = self.done.recv().map_err(|_| HostError::LaneDied)?;
         self.under_way -= 1;
         match done {
-            Done::Compute(computed) => {
+            Done::Compute(part, computed) => {
                 self.totals.computes += 1;
-                self.computed.push_back(computed);
+                self.computed[stream_of(part)].push_back(computed);
             }
             Done::Chunk(id, arrived) => self.arrive(id, arrived),
         }

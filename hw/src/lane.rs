@@ -97,7 +97,7 @@ pub(crate) enum Job {
 
 pub(crate) enum Done {
     Chunk(MoveId, Result<ChunkReport, JobError>),
-    Compute(Result<ComputeReport, JobError>),
+    Compute(Part, Result<ComputeReport, JobError>),
 }
 
 /// A thread that does jobs in the order they come.
@@ -159,7 +159,7 @@ fn run(contents: &Contents, job: Job) -> Done {
             let digests = reads.iter().map(|(block, form, region)| compute(contents, *block, *form, region));
             let digests = digests.collect::<Result<Vec<f32>, JobError>>();
             let took = since(start);
-            Done::Compute(digests.map(|digests| ComputeReport { layer, part, digests, took }))
+            Done::Compute(part, digests.map(|digests| ComputeReport { layer, part, digests, took }))
         }
     }
 }

@@ -2,7 +2,7 @@
 //! commands out in reality. An event of the timeline is passed on once the device has really done what it reports. So
 //! the controller decides exactly as in simulation, and every copy it reads is a real one.
 
-use crate::host::{HostDevice, Totals};
+use crate::host::{HostDevice, Totals, stream_of};
 use crate::lane::{now, since};
 use crate::refusal::HostError;
 use policy::event::{Command, Event, EventKind, Form, MoveChunk, Part, Platform};
@@ -65,7 +65,8 @@ pub struct Lockstep<P> {
     /// The copies there must be, from commands and events alone.
     copies: BTreeSet<(BlockId, Form)>,
     moves: BTreeMap<MoveId, Promise>,
-    computes: VecDeque<(u16, Part)>,
+    /// Compute commands not answered, in order: the accelerator's, and the host's.
+    computes: [VecDeque<(u16, Part)>; 2],
     lockstep_wait: Nanos,
 }
 
@@ -73,7 +74,7 @@ impl<P: Platform> Lockstep<P> {
     /// Puts a device under a timeline. Nothing may have been submitted to either.
     pub fn new(timeline: P, device: HostDevice) -> Lockstep<P> {
         let copies = device.published().collect();
-        let (moves, computes) = (BTreeMap::new(), VecDeque::new());
+        let (moves, computes) = (BTreeMap::new(), Default::default());
         Lockstep { timeline, device, copies, moves, computes, lockstep_wait: Nanos::ZERO }
     }
 
@@ -116,7 +117,9 @@ impl<P: Platform> Lockstep<P> {
             Command::Cancel { id } => {
                 self.moves.remove(id);
             }
-            Command::Compute { layer, part, .. } => self.computes.push_back((layer.0, *part)),
+            Command::Compute { layer, part, .. } => {
+                self.computes[stream_of(*part)].push_back((layer.0, *part))
+            }
             Command::Finish { .. } => {}
         }
     }
@@ -140,8 +143,12 @@ impl<P: Platform> Lockstep<P> {
             }
             EventKind::LayerRouted { layer, .. } => self.follow_compute(Some(layer.0), Part::Mixer)?,
             EventKind::LayerDone { layer } => self.follow_compute(Some(layer.0), Part::Experts)?,
+            EventKind::HostDone { layer } => self.follow_compute(Some(layer.0), Part::Host)?,
             EventKind::HeadDone => self.follow_compute(None, Part::Head)?,
-            EventKind::RequestArrived { .. } | EventKind::Loaded | EventKind::MemoryPressure { .. } => {
+            EventKind::RequestArrived { .. }
+            | EventKind::Foreseen { .. }
+            | EventKind::Loaded
+            | EventKind::MemoryPressure { .. } => {
                 return Ok(());
             }
         }
@@ -150,14 +157,14 @@ impl<P: Platform> Lockstep<P> {
     }
 
     fn follow_compute(&mut self, layer: Option<u16>, part: Part) -> Result<(), LockstepError<P::Error>> {
-        let oldest = self.computes.pop_front();
+        let oldest = self.computes[stream_of(part)].pop_front();
         if !oldest.is_some_and(|oldest| oldest.1 == part && layer.is_none_or(|layer| layer == oldest.0)) {
             let reported = layer.map_or("the head".into(), |layer| format!("{part:?} of layer {layer}"));
             let name = |(layer, part)| format!("{part:?} of layer {layer}");
             let oldest = oldest.map_or("none".into(), name);
             return Err(LockstepError::OutOfOrder { reported, oldest });
         }
-        self.device.wait_compute()?;
+        self.device.wait_compute(part)?;
         Ok(())
     }
 }

@@ -2,13 +2,14 @@
 
 use crate::event::{Form, MoveClass, Routed};
 use crate::guard::Guard;
-use crate::id::{BlockId, LayerId};
+use crate::id::{BlockId, LayerId, RequestId};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::model::Model;
 use crate::observe::Signals;
 use crate::record::Action;
 use crate::score::{Costs, Route, Terms};
+use crate::units::Nanos;
 use std::sync::Arc;
 
 /// Everything a policy may look at.
@@ -39,6 +40,10 @@ pub struct Proposal {
     pub route: Route,
     /// Why: its class on the link.
     pub class: MoveClass,
+    /// What the running step has given links and the host to do already.
+    pub work: StepWork,
+    /// Tokens that go through the block; none where they are yet to come.
+    pub tokens: u32,
     /// Squared gate weight of the tokens that go through the block, per token of the batch; an upper bound where the
     /// tokens are yet to come.
     pub gate_squared: f64,
@@ -48,6 +53,38 @@ pub struct Proposal {
     pub observations: u64,
     /// The score.
     pub terms: Terms,
+}
+
+/// What a layer step has given to others to do before it can end, each working beside the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepWork {
+    /// Time its moves take of their links.
+    pub link: Nanos,
+    /// Time its blocks take of the host's processor.
+    pub host: Nanos,
+}
+
+impl StepWork {
+    /// When both are done.
+    pub fn end(self) -> Nanos {
+        self.link.max(self.host)
+    }
+}
+
+impl Proposal {
+    /// What the running step's work comes to with this proposal.
+    pub fn work_with(&self) -> StepWork {
+        let StepWork { link, host } = self.work;
+        match self.action {
+            Action::Host => StepWork { link, host: host + self.route.time },
+            _ => StepWork { link: link + self.route.time, host },
+        }
+    }
+
+    /// How much longer the running step waits if it is served so.
+    pub fn wait(&self) -> Nanos {
+        Nanos(self.work_with().end().0 - self.work.end().0)
+    }
 }
 
 /// A copy to give up.
@@ -63,6 +100,9 @@ pub struct Victim {
 
 /// A residency policy. It decides nothing alone: what it ranks best is vetoed, scheduled and carried out by others.
 pub trait Policy: Send {
+    /// The platform expects a coming layer of the running step to choose these blocks.
+    fn foresee(&mut self, _context: &Context, _layer: LayerId, _routed: &[Routed]) {}
+
     /// A layer was routed: called once a layer step, before anything is decided for it.
     fn observe(&mut self, context: &Context, layer: LayerId, routed: &[Routed]);
 
@@ -75,14 +115,22 @@ pub trait Policy: Send {
     fn victim(&mut self, context: &Context) -> Option<Victim>;
 
     /// Room has been taken for a fast copy of a block that had none.
-    fn admitted(&mut self, context: &Context, block: BlockId);
+    fn admitted(&mut self, _context: &Context, _block: BlockId) {}
 
     /// A block has lost its last fast copy, or its move, other than as the policy's own victim.
-    fn lost(&mut self, context: &Context, block: BlockId);
+    fn lost(&mut self, _context: &Context, _block: BlockId) {}
 
     /// Moves worth making while the links are idle, best first. Their `class` is prefetch or speculation.
-    fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>);
+    fn speculate(&mut self, _context: &Context, _proposals: &mut Vec<Proposal>) {}
 
     /// A token step is complete; `drift` is its drift at the upper bound.
-    fn step_done(&mut self, context: &Context, drift: f64);
+    fn step_done(&mut self, _context: &Context, _drift: f64) {}
+
+    /// Why the policy cannot go on, if it cannot: the run ends.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    /// A request has all its tokens.
+    fn request_done(&mut self, _context: &Context, _request: RequestId) {}
 }

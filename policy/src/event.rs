@@ -45,6 +45,8 @@ pub enum Part {
     Mixer,
     /// The routed blocks.
     Experts,
+    /// Routed blocks that the host computes where they are, beside the accelerator.
+    Host,
     /// The output head, after the last layer.
     Head,
 }
@@ -72,6 +74,19 @@ pub enum EventKind {
     LayerDone {
         /// The layer.
         layer: LayerId,
+    },
+    /// The host has computed its share of a layer's routed blocks.
+    HostDone {
+        /// The layer.
+        layer: LayerId,
+    },
+    /// The platform expects a coming layer of the running step to choose these blocks: its router was asked ahead of
+    /// time. Comes before [`EventKind::LayerRouted`] of the layer being run.
+    Foreseen {
+        /// The coming layer.
+        layer: LayerId,
+        /// The expectation, in the form of a choice.
+        routed: Vec<Routed>,
     },
     /// The output head is done: every request of the batch whose prompt is complete has one more token.
     HeadDone,

@@ -62,6 +62,8 @@ pub struct Guard {
     layers: usize,
     /// The error of each format for each kind of block there is; `None` is forbidden.
     allowed: Vec<[Option<ErrorBound>; FORMATS.len()]>,
+    /// Whether blocks of each kind may be left out.
+    may_skip: Vec<bool>,
     /// The row of `allowed` that a block has.
     kinds: Vec<u16>,
     spent_upper: f64,
@@ -76,11 +78,13 @@ impl Guard {
     /// A guard over the managed blocks of a model.
     pub fn new(spec: GuardSpec, model: &Model) -> Guard {
         let layers = model.layers.len();
-        let (mut known, mut allowed, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut known, mut allowed, mut may_skip, mut kinds) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for block in &model.blocks {
             let kind = (block.kind, block.native);
             let row = known.iter().position(|&other| other == kind).unwrap_or_else(|| {
                 known.push(kind);
+                may_skip.push(!spec.floors.contains_key(&block.kind));
                 allowed.push(std::array::from_fn(|format| {
                     Self::bound(&spec, block.kind, block.native, FormatId(format as u8))
                 }));
@@ -92,6 +96,7 @@ impl Guard {
             spec,
             layers,
             allowed,
+            may_skip,
             kinds,
             spent_upper: 0.0,
             spent_mean: 0.0,
@@ -115,6 +120,12 @@ impl Guard {
     #[inline]
     pub fn error(&self, block: BlockId, format: FormatId) -> Option<ErrorBound> {
         self.allowed[self.kinds[block.index()] as usize][format.0 as usize]
+    }
+
+    /// The error of leaving a block out, or `None` where its kind has a floor: no format is coarser.
+    #[inline]
+    pub fn skip(&self, block: BlockId) -> Option<ErrorBound> {
+        self.may_skip[self.kinds[block.index()] as usize].then_some(ErrorBound { mean: 1.0, upper: 1.0 })
     }
 
     /// The operator's budget for a step.

@@ -1,15 +1,17 @@
 //! One layer step: its demand, the copies it will read, what it waits for, and its waves.
 
-use crate::control::Proposal;
+mod host;
+
+use crate::control::{Proposal, StepWork};
 use crate::event::{Form, MoveClass, Part, Read, Routed};
 use crate::id::{BlockId, LayerId};
 use crate::orchestrator::{ControlError, Orchestrator};
-use crate::path::LinkSet;
 use crate::record::Action;
-use crate::score::{Route, Terms};
+use crate::score::{Costs, Terms};
 use crate::state::State;
 use crate::tally::Cause;
-use crate::units::{Bytes, Nanos, Time};
+use crate::units::{Bytes, Time};
+use crate::veto::error_of;
 
 /// Where one block of the demand stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,7 +22,9 @@ enum Standing {
     Waiting(Cause),
     /// It will be read from this copy.
     Ready(Form),
-    /// A wave has computed it.
+    /// The host computes it from this copy.
+    Hosted(Form),
+    /// It is computed, or left out.
     Done,
 }
 
@@ -30,10 +34,17 @@ struct Member {
     standing: Standing,
     /// Squared drift it adds, at the mean and at the upper bound.
     drift: (f64, f64),
+    /// Whether the host was told of it.
+    handed_over: bool,
 }
 
-/// Where a block stands once it is served, and the squared drift it adds, at the mean and at the upper bound.
-type Served = (Standing, (f64, f64));
+/// What was decided for a block: where it stands, the squared drift it adds (at the mean and at the upper bound), and the
+/// step's work with it.
+struct Served {
+    standing: Standing,
+    drift: (f64, f64),
+    work: StepWork,
+}
 
 /// The running layer step.
 #[derive(Clone, Debug)]
@@ -42,6 +53,11 @@ pub(crate) struct LayerStep {
     asked_at: Time,
     members: Vec<Member>,
     computing: bool,
+    work: StepWork,
+    /// Compute commands that the host has not answered.
+    hosting: u32,
+    /// Since when nothing but the host is waited for.
+    waits_for_host: Option<Time>,
     later_wave: bool,
     last_cause: Option<Cause>,
 }
@@ -77,12 +93,16 @@ impl Orchestrator {
             }
         }
         self.cancel_missed(layer)?;
-        let fresh = |routed| Member { routed, standing: Standing::Unserved, drift: (0.0, 0.0) };
+        let fresh =
+            |routed| Member { routed, standing: Standing::Unserved, drift: (0.0, 0.0), handed_over: false };
         self.running = Some(LayerStep {
             layer,
             asked_at: self.context.signals.now,
             members: routed.into_iter().map(fresh).collect(),
             computing: false,
+            work: StepWork::default(),
+            hosting: 0,
+            waits_for_host: None,
             later_wave: false,
             last_cause: None,
         });
@@ -100,7 +120,10 @@ impl Orchestrator {
                 flight.class != MoveClass::Demand && model.block(flight.block).layer == layer
             })
             .filter(|(id, flight)| {
-                !self.context.ledger.is_pinned(flight.block) && !self.abandoned.contains(id)
+                let ledger = &self.context.ledger;
+                // A better copy for a block that has one is as welcome at its next visit.
+                let wanted = ledger.is_pinned(flight.block) || ledger.is_fast(flight.block);
+                !wanted && !self.abandoned.contains(id)
             })
             .map(|(id, _)| id)
             .collect();
@@ -121,6 +144,7 @@ impl Orchestrator {
             self.give_way(holder)?;
             self.serve_unserved(&mut step)?;
         }
+        self.hand_to_host(&mut step);
         self.compute_if_ready(&mut step);
         self.running = Some(step);
         Ok(())
@@ -145,6 +169,7 @@ impl Orchestrator {
                 step.last_cause = Some(cause);
             }
             self.serve(&mut step, index)?;
+            self.hand_to_host(&mut step);
             self.compute_if_ready(&mut step);
         }
         self.running = Some(step);
@@ -165,8 +190,13 @@ impl Orchestrator {
             step.members[index].drift = (0.0, 0.0);
             return Ok(());
         }
-        if let Some((id, _)) = self.context.ledger.flight_of(block) {
-            step.members[index].standing = Standing::Waiting(self.hasten(id)?);
+        if let Some((id, flight)) = self.context.ledger.flight_of(block) {
+            let left = flight.total.saturating_sub(flight.arrived).0 as f64 / flight.total.0.max(1) as f64;
+            let wait = self.context.costs.fetch(&self.context.ledger, block, flight.to.format);
+            let wait = wait.map_or(0.0, |route| route.time.0 as f64 * left);
+            if !self.read_meanwhile(step, index, wait) {
+                step.members[index].standing = Standing::Waiting(self.hasten(id)?);
+            }
             return Ok(());
         }
         step.members[index].drift = (0.0, 0.0);
@@ -176,9 +206,32 @@ impl Orchestrator {
         let taken = self.first_possible(step, &options);
         options.clear();
         self.proposals = options;
-        (step.members[index].standing, step.members[index].drift) =
-            taken?.unwrap_or((Standing::Unserved, (0.0, 0.0)));
+        step.members[index].standing = Standing::Unserved;
+        let Some(Served { standing, drift, work }) = taken? else { return Ok(()) };
+        if standing == Standing::Done {
+            self.context.ledger.unpin(block);
+        }
+        step.work = work;
+        step.members[index].standing = standing;
+        step.members[index].drift = drift;
         Ok(())
+    }
+
+    /// Reads a copy that is there while a better one is under way, if the guard lets it and that costs less than `wait`
+    /// nanoseconds.
+    fn read_meanwhile(&mut self, step: &mut LayerStep, index: usize, wait: f64) -> bool {
+        let mut options = std::mem::take(&mut self.proposals);
+        self.options(step, index, &mut options);
+        options.retain(|proposal| proposal.action == Action::Read && proposal.terms.total <= wait);
+        options.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.route.to.cmp(&b.route.to)));
+        let read = options.iter().find(|proposal| self.vetted(proposal)).copied();
+        options.clear();
+        self.proposals = options;
+        if let Some(proposal) = read {
+            step.members[index].standing = Standing::Ready(proposal.route.to);
+            step.members[index].drift = self.drift_of(&proposal);
+        }
+        read.is_some()
     }
 
     /// Carries out the first way to serve a block that the guard allows and that there is room for; returns where the
@@ -193,12 +246,17 @@ impl Orchestrator {
             if chosen_among_many && !self.vetted(proposal) {
                 continue;
             }
-            if !proposal.route.to.format.get().direct && !self.leaves_room_to_expand(step, proposal) {
+            let needs_room = !matches!(proposal.action, Action::Host | Action::Skip);
+            if needs_room
+                && !proposal.route.to.format.get().direct
+                && !self.leaves_room_to_expand(step, proposal)
+            {
                 self.no_room(proposal);
                 continue;
             }
             if let Some(standing) = self.act(proposal)? {
-                return Ok(Some((standing, self.drift_of(proposal))));
+                let drift = self.drift_of(proposal);
+                return Ok(Some(Served { standing, drift, work: proposal.work_with() }));
             }
         }
         Ok(None)
@@ -226,6 +284,8 @@ impl Orchestrator {
             action,
             route,
             class: MoveClass::Demand,
+            work: step.work,
+            tokens: routed.tokens,
             gate_squared: f64::from(routed.gate_squared) / tokens,
             layer_drift: taken,
             observations: 0,
@@ -235,15 +295,7 @@ impl Orchestrator {
         let ledger = &context.ledger;
         let resident = ledger.is_fast(block);
         for form in ledger.fast_copies(block).filter(|form| form.format.get().direct) {
-            let route = Route {
-                from: form,
-                to: form,
-                encode_at: crate::event::EncodeAt::Source,
-                links: LinkSet::NONE,
-                crossing: Default::default(),
-                time: Nanos::ZERO,
-            };
-            all.push(propose(Action::Read, route));
+            all.push(propose(Action::Read, Costs::stay(form)));
         }
         for &format in &context.costs.formats {
             if ledger.has(block, Form { tier: context.costs.fast, format }) {
@@ -256,6 +308,14 @@ impl Orchestrator {
             }
             let action = if resident { Action::Upgrade } else { Action::Fetch };
             all.extend(context.costs.fetch(ledger, block, format).map(|route| propose(action, route)));
+        }
+        if !resident {
+            let in_place = context.costs.in_place(ledger, block, routed.tokens);
+            all.extend(in_place.map(|route| propose(Action::Host, route)));
+            if context.guard.budget() > 0.0 {
+                let copy = ledger.copies(block).next();
+                all.extend(copy.map(|copy| propose(Action::Skip, Costs::stay(copy))));
+            }
         }
         let policy = &mut self.policy;
         all.retain_mut(|proposal| match policy.weigh(context, proposal) {
@@ -288,6 +348,14 @@ impl Orchestrator {
     fn act(&mut self, proposal: &Proposal) -> Result<Option<Standing>, ControlError> {
         let cause = match proposal.action {
             Action::Read => return Ok(Some(Standing::Ready(proposal.route.to))),
+            Action::Host => {
+                self.tally.hosted += 1;
+                return Ok(Some(Standing::Hosted(proposal.route.to)));
+            }
+            Action::Skip => {
+                self.tally.skipped += 1;
+                return Ok(Some(Standing::Done));
+            }
             Action::Expand => Cause::Decode,
             _ if self.context.ledger.state(proposal.block) == State::Recomputable => Cause::Recompute,
             _ => Cause::DemandFetch,
@@ -296,8 +364,7 @@ impl Orchestrator {
     }
 
     fn drift_of(&self, proposal: &Proposal) -> (f64, f64) {
-        let error = self.context.guard.error(proposal.block, proposal.route.to.format);
-        error.map_or((0.0, 0.0), |error| {
+        error_of(proposal, &self.context).map_or((0.0, 0.0), |error| {
             (
                 proposal.gate_squared * error.mean * error.mean,
                 proposal.gate_squared * error.upper * error.upper,
@@ -308,7 +375,8 @@ impl Orchestrator {
     fn compute_if_ready(&mut self, step: &mut LayerStep) {
         let waiting = step.count(|s| matches!(s, Standing::Waiting(_)));
         let ready = step.count(|s| matches!(s, Standing::Ready(_)));
-        if step.computing || waiting > 0 || (ready == 0 && !step.members.is_empty()) {
+        let unserved = step.count(|s| *s == Standing::Unserved);
+        if step.computing || step.waits_for_host.is_some() || waiting > 0 || (ready == 0 && unserved > 0) {
             return;
         }
         let wait = self.context.signals.now.since(step.asked_at);
@@ -361,9 +429,18 @@ impl Orchestrator {
             self.serve_wave()?;
             return Ok(false);
         }
+        if step.hosting > 0 {
+            step.waits_for_host = Some(self.context.signals.now);
+            return Ok(false);
+        }
+        self.end_layer();
+        Ok(true)
+    }
+
+    /// Every block of the layer step is computed: its drift is booked.
+    fn end_layer(&mut self) {
+        let Some(step) = self.running.take() else { return };
         let drift = step.members.iter().fold((0.0, 0.0), |sum, m| (sum.0 + m.drift.0, sum.1 + m.drift.1));
         self.context.guard.spend_layer(drift.0, drift.1);
-        self.running = None;
-        Ok(true)
     }
 }

@@ -84,14 +84,14 @@ pub struct Link {
     pub opposite: Option<LinkId>,
 }
 
-/// The processor that reads the fast tier.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accelerator {
+/// A processor that computes: the accelerator, from the fast tier, or the host's own, from the tiers beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processor {
     /// Sustained matrix rate.
     pub flops: FlopRate,
-    /// Sustained rate at which kernels read weights.
+    /// Sustained rate at which its kernels read weights.
     pub read: Bandwidth,
-    /// Fixed cost of one kernel launch.
+    /// Fixed cost of one kernel: its launch, and for the host the activations' way there and back.
     pub launch: Nanos,
 }
 
@@ -116,11 +116,13 @@ pub struct Machine {
     /// The link directions; a [`LinkId`] is an index here.
     pub links: Vec<Link>,
     /// The accelerator.
-    pub accelerator: Accelerator,
+    pub accelerator: Processor,
     /// Coding costs on the accelerator, for the formats that have any.
     pub codecs: Vec<Codec>,
     /// Coding costs on the host's processor, for the formats that it can code.
     pub host_codecs: Vec<Codec>,
+    /// The host's processor, if it can compute blocks where they are.
+    pub host_compute: Option<Processor>,
 }
 
 impl Machine {

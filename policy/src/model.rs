@@ -101,6 +101,11 @@ impl Model {
         &self.layers[id.index()]
     }
 
+    /// The layer of every block, in the order of their ids.
+    pub fn layer_of_each(&self) -> Box<[u32]> {
+        self.blocks.iter().map(|block| u32::from(block.layer.0)).collect()
+    }
+
     /// The layers that have a router, in order.
     pub fn routed_layers(&self) -> impl Iterator<Item = &Layer> {
         self.layers.iter().filter(|layer| self.is_routed(layer))

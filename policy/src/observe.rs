@@ -84,7 +84,11 @@ impl Signals {
             EventKind::RequestArrived { request, output_tokens, .. } => {
                 self.mix((request.0 as u64) << 32 | *output_tokens as u64);
             }
-            EventKind::LayerDone { .. } | EventKind::Loaded => {}
+            EventKind::Foreseen { layer, routed } => {
+                self.mix(u64::from(layer.0));
+                routed.iter().for_each(|expert| self.mix(u64::from(expert.block.0)));
+            }
+            EventKind::LayerDone { .. } | EventKind::HostDone { .. } | EventKind::Loaded => {}
             EventKind::MemoryPressure { reserved, .. } => self.mix(reserved.0),
         }
     }

@@ -38,6 +38,9 @@ pub enum ControlError {
     /// A change that the ledger refused.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The policy gave up.
+    #[error("{0}")]
+    Policy(String),
     /// An event that does not belong to what is being run.
     #[error("the platform reported {0}, which nothing was waiting for")]
     Unexpected(&'static str),
@@ -58,6 +61,8 @@ pub struct Setup {
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way, none of which is kept there.
     pub recode: Vec<FormatId>,
+    /// Whether the host's processor may compute blocks where they are, if the machine has one that can.
+    pub host_compute: bool,
     /// What the operator allows.
     pub guard: GuardSpec,
     /// Requests that run together, at most.
@@ -103,6 +108,7 @@ impl Orchestrator {
             home,
             encoded,
             recode,
+            host_compute,
             guard,
             max_batch,
             prefill_chunk,
@@ -122,11 +128,12 @@ impl Orchestrator {
                 .collect::<Vec<_>>(),
         );
         let ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, home, &encoded)?;
+        let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
         let context = Context {
             ledger,
             signals: Signals::new(model.layers.len() as u32),
             guard: Guard::new(guard, &model),
-            costs: Costs::new(model.clone(), machine.clone(), fast, formats),
+            costs: if host_compute { costs.with_host() } else { costs },
             model,
             machine,
         };
@@ -173,6 +180,12 @@ impl Orchestrator {
                 }
                 self.resume_starved()?;
             }
+            EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
+            EventKind::HostDone { layer } => {
+                if self.host_done()? {
+                    self.next_layer(layer, event.at);
+                }
+            }
             EventKind::LayerDone { layer } => {
                 if self.wave_done()? {
                     self.next_layer(layer, event.at);
@@ -183,6 +196,9 @@ impl Orchestrator {
                 let whole = self.context.machine.tier(tier).capacity;
                 self.context.ledger.set_capacity(tier, whole.saturating_sub(reserved));
             }
+        }
+        if let Some(failure) = self.policy.failure() {
+            return Err(ControlError::Policy(failure));
         }
         self.schedule.dispatch(event.at, &mut self.context.ledger, &mut self.commands)?;
         commands.append(&mut self.commands);
@@ -214,6 +230,7 @@ impl Orchestrator {
         let drift = self.context.guard.end_step();
         self.policy.step_done(&self.context, drift);
         for request in self.serving.step_done(now, &mut self.tally) {
+            self.policy.request_done(&self.context, request);
             self.commands.push(Command::Finish { request });
         }
         self.start_step();

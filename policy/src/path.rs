@@ -160,7 +160,7 @@ impl Paths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::{Accelerator, Backing, Class, Link, Tier};
+    use crate::machine::{Backing, Class, Link, Processor, Tier};
     use crate::units::FlopRate;
 
     const GB: u64 = 1_000_000_000;
@@ -198,9 +198,10 @@ mod tests {
                 tier("slow", Class::Staged, 1),
             ],
             links: vec![link(1, 0, 20), link(2, 3, 9), link(3, 0, 9), link(2, 1, 5)],
-            accelerator: Accelerator { flops: FlopRate(1), read: rate, launch: Nanos::ZERO },
+            accelerator: Processor { flops: FlopRate(1), read: rate, launch: Nanos::ZERO },
             codecs: vec![],
             host_codecs: vec![],
+            host_compute: None,
         }
     }
 

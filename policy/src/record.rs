@@ -18,6 +18,10 @@ pub enum Action {
     Read,
     /// Expand a compressed fast copy the running step waits for.
     Expand,
+    /// Have the host compute a block where it is.
+    Host,
+    /// Leave a block out of the running step.
+    Skip,
     /// Replace a reduced fast copy by a better one before the step may use it.
     Upgrade,
     /// Fetch a block before it is asked for.
@@ -26,6 +30,23 @@ pub enum Action {
     Evict,
     /// Give a move up.
     Cancel,
+}
+
+impl Action {
+    /// The action's name in logs and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Fetch => "fetch",
+            Action::Read => "read",
+            Action::Expand => "expand",
+            Action::Host => "host",
+            Action::Skip => "skip",
+            Action::Upgrade => "upgrade",
+            Action::Speculate => "speculate",
+            Action::Evict => "evict",
+            Action::Cancel => "cancel",
+        }
+    }
 }
 
 /// One decision.

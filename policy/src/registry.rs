@@ -3,13 +3,50 @@
 use crate::control::Policy;
 use crate::demand::Demands;
 use crate::model::Model;
-use crate::policies::{belady, lfru, lfu, lru, predictive, sieve, static_set};
+use crate::policies::script::Script;
+use crate::policies::{
+    adap_moe, arc, belady, dyna_byte, dyna_exq, fiddler, fifo, fine_moe, free_token, gdsf, hobbit, hybri_moe,
+    ktransformers, least_stale, lfru, lfu, lfu_decayed, lru, lru_layer, mixtral_offloading, moe_infinity,
+    moe_infinity_released, predictive, pro_moe, s3_fifo, script, sieve, static_joint, static_set, w_tiny_lfu,
+};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The policies, in the order they are listed.
-static REGISTRY: &[Entry] =
-    &[lru::ENTRY, lfu::ENTRY, lfru::ENTRY, sieve::ENTRY, static_set::ENTRY, predictive::ENTRY, belady::ENTRY];
+#[rustfmt::skip] // One line each.
+static REGISTRY: &[Entry] = &[
+    fifo::ENTRY,
+    lru::ENTRY,
+    lru_layer::ENTRY,
+    lfu::ENTRY,
+    lfu_decayed::ENTRY,
+    lfru::ENTRY,
+    sieve::ENTRY,
+    s3_fifo::ENTRY,
+    arc::ENTRY,
+    w_tiny_lfu::ENTRY,
+    gdsf::ENTRY,
+    least_stale::ENTRY,
+    static_set::ENTRY,
+    moe_infinity::ENTRY,
+    moe_infinity_released::ENTRY,
+    fine_moe::ENTRY,
+    hobbit::ENTRY,
+    pro_moe::ENTRY,
+    hybri_moe::ENTRY,
+    static_joint::ENTRY,
+    dyna_exq::ENTRY,
+    dyna_byte::ENTRY,
+    fiddler::ENTRY,
+    ktransformers::ENTRY,
+    free_token::ENTRY,
+    adap_moe::ENTRY,
+    mixtral_offloading::ENTRY,
+    predictive::ENTRY,
+    script::ENTRY,
+    belady::ENTRY,
+];
 
 /// Runs a policy over a trace without time.
 pub type Replay = fn(&ReplayInput) -> Result<ReplayResult, ReplayError>;
@@ -30,8 +67,17 @@ pub struct SimulateInput<'a> {
     pub fit: Option<&'a Demands>,
     /// Every demand of the run, for a policy that knows the future.
     pub future: Option<&'a Demands>,
+    /// What a scripted policy runs.
+    pub script: Option<&'a Arc<Script>>,
     /// The values of the policy's parameters, in the order of its registry entry.
     pub params: &'a [f64],
+}
+
+impl SimulateInput<'_> {
+    /// The parameters of a policy that has `N` of them.
+    pub(crate) fn params_of<const N: usize>(&self) -> Result<[f64; N], SimulateError> {
+        self.params.try_into().map_err(|_| SimulateError::Params)
+    }
 }
 
 /// Why a policy cannot be built.
@@ -54,6 +100,9 @@ pub enum SimulateError {
         "this policy knows the future, which only exists where requests do not depend on time; use `requests: {{ closed: {{ batch: ... }} }}`"
     )]
     NoFuture,
+    /// It runs a script, and has none.
+    #[error("this policy runs a script and has none; write `policy: {{ script: my.rhai }}`")]
+    NoScript,
     /// What replay would say of the same input.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -76,6 +125,8 @@ pub struct Entry {
     pub clairvoyant: bool,
     /// Whether it learns from another trace beforehand.
     pub fitted: bool,
+    /// Whether it runs a script.
+    pub scripted: bool,
 }
 
 /// A number that changes what a policy does.
@@ -91,6 +142,33 @@ pub struct Param {
     pub min: f64,
     /// The greatest allowed value.
     pub max: f64,
+    /// How a search walks from the least to the greatest.
+    pub scale: Scale,
+}
+
+/// What lies between the least and the greatest value of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Any number; equal differences matter equally.
+    Linear,
+    /// Numbers from zero; equal ratios matter equally. ln(value) is walked, or ln(1 + value) where zero is allowed.
+    Log,
+    /// Whole numbers.
+    Integer,
+    /// On from one half. It is there to leave something out for comparison: no search touches it unasked.
+    Switch,
+}
+
+impl Scale {
+    /// Its name, as it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scale::Linear => "linear",
+            Scale::Log => "log",
+            Scale::Integer => "integer",
+            Scale::Switch => "switch",
+        }
+    }
 }
 
 impl Entry {
@@ -225,6 +303,10 @@ mod tests {
         for entry in registry() {
             assert!(std::ptr::eq(lookup(entry.name).unwrap(), entry));
             assert!(!entry.about.contains('\n'));
+            for param in entry.params {
+                assert!((param.min..=param.max).contains(&param.default), "{}.{}", entry.name, param.name);
+                assert!(param.scale != Scale::Log || param.min >= 0.0, "{}.{}", entry.name, param.name);
+            }
         }
     }
 
@@ -233,16 +315,21 @@ mod tests {
         assert_eq!(lookup("beladi").unwrap_err().meant, Some("belady"));
         assert_eq!(lookup("sttaic").unwrap_err().meant, Some("static"));
         assert_eq!(lookup("clairvoyant").unwrap_err().meant, None);
-        assert_eq!(
-            lookup("seive").unwrap_err().to_string(),
-            "unknown policy `seive`, did you mean `sieve`?; there are lru, lfu, lfru, sieve, static, predictive, belady"
-        );
+        let unknown = lookup("seive").unwrap_err().to_string();
+        assert!(unknown.starts_with("unknown policy `seive`, did you mean `sieve`?; there are fifo, lru, "));
+        assert!(registry().iter().all(|entry| unknown.contains(entry.name)));
     }
 
     #[test]
     fn parameters_are_checked() {
-        const PARAM: Param =
-            Param { name: "horizon", about: "steps ahead", default: 8.0, min: 1.0, max: 64.0 };
+        const PARAM: Param = Param {
+            name: "horizon",
+            about: "steps ahead",
+            default: 8.0,
+            min: 1.0,
+            max: 64.0,
+            scale: Scale::Log,
+        };
         let entry = Entry { params: &[PARAM], ..lru::ENTRY };
         let demands = Demands::new(1);
         assert!(entry.run(&input(&demands, &[1.0])).is_ok());

@@ -1,7 +1,7 @@
 //! A sequence of demands through one rule and one number of slots: how often was the block already there?
 
 use crate::demand::Demands;
-use crate::rule::{Keep, KeepNone, Rule};
+use crate::rule::{Keep, Rule};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ mod tests;
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// The distinct ids of one layer step are one demand: a hit was there before the step, and nothing of the step is
-    /// evicted while it runs. Misses come in in stored order. Where the step is larger than the cache, what finds no
+    /// evicted while it runs. Hits are told first, then misses come in in stored order. Where the step is larger than the cache, what finds no
     /// slot passes through uncached. Time is the layer step.
     #[default]
     Atomic,
@@ -131,6 +131,12 @@ pub enum ReplayError {
 }
 
 impl ReplayInput<'_> {
+    /// The parameters of a rule that has `N` of them.
+    pub(crate) fn params_of<const N: usize>(&self, policy: &'static str) -> Result<[f64; N], ReplayError> {
+        let given = self.params.len();
+        self.params.try_into().map_err(|_| ReplayError::ParamCount { policy, expected: N, given })
+    }
+
     /// Runs `rule`, built for the universe of the demands, through them.
     pub fn run<R: Rule>(&self, mut rule: R) -> ReplayResult {
         let mut result = ReplayResult::default();
@@ -140,6 +146,8 @@ impl ReplayInput<'_> {
             let resident = (0..self.demands.universe()).filter(|&id| rule.contains(id)).count();
             let free = self.capacity.saturating_sub(resident);
             let part = match self.order {
+                // A step of one id keeps nothing else from leaving.
+                _ if self.demands.all_single() => run_accesses(&mut rule, self.demands, steps, free),
                 Order::Access => run_accesses(&mut rule, self.demands, steps, free),
                 Order::Atomic => run_steps(&mut rule, self.demands, steps, free, &mut step_ids),
             };
@@ -157,10 +165,7 @@ fn run_accesses<R: Rule>(
     mut free: usize,
 ) -> ReplayResult {
     let (from, to) = (demands.offset(steps.start), demands.offset(steps.end));
-    let mut hits = 0;
-    for (now, &id) in (from as u64..).zip(&demands.ids()[from..to]) {
-        hits += u64::from(rule.access(id, now, &KeepNone, &mut free));
-    }
+    let hits = rule.access_each(&demands.ids()[from..to], from as u64, &mut free);
     ReplayResult { accesses: (to - from) as u64, hits }
 }
 
@@ -174,8 +179,18 @@ fn run_steps<R: Rule>(
     let mut result = ReplayResult::default();
     for step in steps {
         step_ids.set(step, demands.step(step));
+        let now = step as u64;
+        // Hits first: what was there before the step stays through it, wherever it stands in the step.
         for &id in &step_ids.distinct {
-            result.hits += u64::from(rule.access(id, step as u64, step_ids, &mut free));
+            if rule.contains(id) {
+                rule.touch(id, now);
+                result.hits += 1;
+            }
+        }
+        for &id in &step_ids.distinct {
+            if !rule.contains(id) {
+                rule.access(id, now, step_ids, &mut free);
+            }
         }
         result.accesses += step_ids.distinct.len() as u64;
     }

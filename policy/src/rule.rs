@@ -29,6 +29,12 @@ pub trait Rule {
     /// Whether `id` is resident.
     fn contains(&self, id: u32) -> bool;
 
+    /// Room is about to be made for `id`, which is absent and demanded: for a rule whose choice of what leaves depends on
+    /// what comes in. It may be told more than once before the id comes in or is missed, or not at all where there is
+    /// room.
+    #[inline(always)]
+    fn incoming(&mut self, _id: u32, _now: u64) {}
+
     /// A resident id is demanded.
     fn touch(&mut self, id: u32, now: u64);
 
@@ -57,11 +63,20 @@ pub trait Rule {
         }
         if *free > 0 {
             *free -= 1;
-        } else if self.evict(now, keep).is_none() {
-            self.miss(id, now);
-            return false;
+        } else {
+            self.incoming(id, now);
+            if self.evict(now, keep).is_none() {
+                self.miss(id, now);
+                return false;
+            }
         }
         self.insert(id, now);
         false
+    }
+
+    /// One demand after the other, each a step of its own from time `now` on. Answers how many were hits.
+    #[inline(always)]
+    fn access_each(&mut self, ids: &[u32], now: u64, free: &mut usize) -> u64 {
+        (now..).zip(ids).map(|(now, &id)| u64::from(self.access(id, now, &KeepNone, free))).sum()
     }
 }

@@ -4,7 +4,7 @@ use crate::event::{EncodeAt, Form};
 use crate::format::FormatId;
 use crate::id::{BlockId, TierId};
 use crate::ledger::Ledger;
-use crate::machine::{Class, Machine};
+use crate::machine::{Class, Machine, Processor};
 use crate::model::Model;
 use crate::path::{LinkSet, Paths};
 use crate::sizes::Sizes;
@@ -69,12 +69,55 @@ pub struct Costs {
     pub fast: TierId,
     /// Formats that fast copies may take, the native one first.
     pub formats: Vec<FormatId>,
+    /// The host's processor, if it may compute blocks where they are.
+    pub host: Option<Processor>,
 }
 
 impl Costs {
     /// Costs for a run in which fast copies may take these formats.
     pub fn new(model: Arc<Model>, machine: Arc<Machine>, fast: TierId, formats: Vec<FormatId>) -> Costs {
-        Costs { sizes: Sizes::new(&model), paths: Paths::new(&machine), model, machine, fast, formats }
+        Costs {
+            sizes: Sizes::new(&model),
+            paths: Paths::new(&machine),
+            model,
+            machine,
+            fast,
+            formats,
+            host: None,
+        }
+    }
+
+    /// The same, with the host's processor allowed to compute too, if the machine has one that can.
+    pub fn with_host(self) -> Costs {
+        Costs { host: self.machine.host_compute, ..self }
+    }
+
+    /// Ways for the host to compute a block where it is, for so many tokens: one for each staged copy it can read.
+    pub fn in_place(&self, ledger: &Ledger, block: BlockId, tokens: u32) -> impl Iterator<Item = Route> {
+        let copies =
+            self.host.into_iter().flat_map(move |host| ledger.copies(block).map(move |copy| (host, copy)));
+        let readable = copies.filter(|(_, copy)| {
+            self.machine.tier(copy.tier).class == Class::Staged && copy.format.get().direct
+        });
+        readable.map(move |(host, copy)| {
+            let crossing = self.sizes.bytes(block, copy.format);
+            let operations = self.model.block(block).elements.saturating_mul(2 * u64::from(tokens));
+            let rate = host.read.min(self.machine.tier(copy.tier).read);
+            let time = rate.time_for(crossing).max(host.flops.time_for(operations)) + host.launch;
+            Route { from: copy, to: copy, encode_at: EncodeAt::Source, links: LinkSet::NONE, crossing, time }
+        })
+    }
+
+    /// A way to serve a block that makes no copy: the one there is, read in place or left alone.
+    pub fn stay(copy: Form) -> Route {
+        Route {
+            from: copy,
+            to: copy,
+            encode_at: EncodeAt::Source,
+            links: LinkSet::NONE,
+            crossing: Bytes::ZERO,
+            time: Nanos::ZERO,
+        }
     }
 
     /// The quickest way to make a fast copy of `block` in `format`, if there is one: from a lower copy in that very

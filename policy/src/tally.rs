@@ -18,15 +18,18 @@ pub enum Cause {
     Wave,
     /// A block that had to be made again.
     Recompute,
+    /// Blocks that the host was still computing.
+    Host,
 }
 
 /// All causes, in order, with their names in reports.
-pub const CAUSES: [(Cause, &str); 5] = [
+pub const CAUSES: [(Cause, &str); 6] = [
     (Cause::DemandFetch, "demand_fetch"),
     (Cause::LatePrefetch, "late_prefetch"),
     (Cause::Decode, "decode"),
     (Cause::Wave, "wave"),
     (Cause::Recompute, "recompute"),
+    (Cause::Host, "host"),
 ];
 
 /// The times of one request.
@@ -57,6 +60,10 @@ pub struct Tally {
     pub demanded: u64,
     /// Those that had a usable fast copy when the step asked, by state S1, S2, S3.
     pub hits_by_state: [u64; 3],
+    /// Demanded pairs that the host computed where they were.
+    pub hosted: u64,
+    /// Demanded pairs that were left out.
+    pub skipped: u64,
     /// Stall by cause, in the order of [`CAUSES`].
     pub stall: [Nanos; CAUSES.len()],
     /// Time from the start of each step to its last token.

@@ -1,4 +1,4 @@
-//! Whether a bad hit rate is the policy's fault or the working set's.
+//! Whether a bad hit rate, or a long stall, is the policy's fault or the working set's.
 
 use std::fmt;
 
@@ -70,13 +70,25 @@ impl Verdict {
 
     /// The largest of the three gaps; `None` where none of them matters.
     pub fn lever(&self) -> Option<Lever> {
-        let gaps = [
-            (self.capacity_gap, Lever::Capacity),
-            (self.policy_gap, Lever::Policy),
-            (self.compulsory_gap, Lever::Start),
-        ];
-        let largest = gaps.into_iter().reduce(|a, b| if b.0 > a.0 { b } else { a })?;
-        (largest.0 >= NEGLIGIBLE).then_some(largest.1)
+        largest([self.policy_gap, self.capacity_gap, self.compulsory_gap], NEGLIGIBLE)
+    }
+}
+
+/// The lever of the largest gap, given by policy, by the working set's size and by first demands; of equals, the working
+/// set's. `None` where it is less than `negligible`.
+fn largest([policy, capacity, start]: [f64; 3], negligible: f64) -> Option<Lever> {
+    let gaps = [(capacity, Lever::Capacity), (policy, Lever::Policy), (start, Lever::Start)];
+    let largest = gaps.into_iter().reduce(|a, b| if b.0 > a.0 { b } else { a })?;
+    (largest.0 >= negligible).then_some(largest.1)
+}
+
+/// What a lever means, in a sentence.
+fn advice(lever: Option<Lever>) -> &'static str {
+    match lever {
+        Some(Lever::Policy) => "The policy is the larger lever.",
+        Some(Lever::Capacity) => "The working set is the larger lever: more slots, or fewer bits a block.",
+        Some(Lever::Start) => "The cold start is what is left: a longer run or a warm start.",
+        None => "There is nothing left to win here.",
     }
 }
 
@@ -95,14 +107,69 @@ impl fmt::Display for Verdict {
             "A better policy can win {by_policy:.2} points; no policy can win {by_capacity:.2} lost to the working \
              set's size and {first:.2} lost to first demands. "
         )?;
-        f.write_str(match self.lever() {
-            Some(Lever::Policy) => "The policy is the larger lever.",
-            Some(Lever::Capacity) => {
-                "The working set is the larger lever: more slots, or fewer bits a block."
-            }
-            Some(Lever::Start) => "The cold start is what is left: a longer run or a warm start.",
-            None => "There is nothing left to win here.",
-        })
+        f.write_str(advice(self.lever()))
+    }
+}
+
+/// A policy's stall on one case taken apart, in seconds. The bound and the two gaps below it hold for every policy, so
+/// that what is left is the most that a better one can win.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StallVerdict {
+    /// The policy.
+    pub policy: String,
+    /// Its stall.
+    pub stall_s: f64,
+    /// Time of all its steps, stall included.
+    pub step_s: f64,
+    /// Stall beyond the bound: the most that knowing the future could avoid.
+    pub policy_gap_s: f64,
+    /// Stall that no policy avoids because the working set is larger than the memory.
+    pub capacity_gap_s: f64,
+    /// Stall that no policy and no memory avoids: first loads after a cold start.
+    pub compulsory_gap_s: f64,
+}
+
+impl StallVerdict {
+    /// Takes a policy's stall apart: no policy stalls less than `bound_s`, and with memory for every block less than
+    /// `cold_s`.
+    pub fn new(policy: &str, stall_s: f64, step_s: f64, bound_s: f64, cold_s: f64) -> StallVerdict {
+        StallVerdict {
+            policy: policy.to_owned(),
+            stall_s,
+            step_s,
+            policy_gap_s: (stall_s - bound_s).max(0.0),
+            capacity_gap_s: (bound_s - cold_s).max(0.0),
+            compulsory_gap_s: cold_s,
+        }
+    }
+
+    /// No policy stalls less.
+    pub fn bound_s(&self) -> f64 {
+        self.capacity_gap_s + self.compulsory_gap_s
+    }
+
+    /// The share of another policy's stall beyond the bound that this one is left with: below 1 where this one is better,
+    /// 0 at the bound. `None` where the other is at the bound.
+    pub fn gap_left(&self, other_stall_s: f64) -> Option<f64> {
+        let gap = other_stall_s - self.bound_s();
+        (gap > 0.0).then(|| self.policy_gap_s / gap)
+    }
+
+    /// The largest of the three gaps; `None` where none of them is half a percent of the time.
+    pub fn lever(&self) -> Option<Lever> {
+        let gaps = [self.policy_gap_s, self.capacity_gap_s, self.compulsory_gap_s];
+        largest(gaps, NEGLIGIBLE * self.step_s.max(f64::MIN_POSITIVE))
+    }
+}
+
+impl fmt::Display for StallVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let StallVerdict { policy, stall_s, step_s, policy_gap_s, capacity_gap_s, compulsory_gap_s } = self;
+        let share = if *step_s > 0.0 { 100.0 * stall_s / step_s } else { 0.0 };
+        write!(f, "{policy} stalls {stall_s:.3} s, {share:.2} % of the time, and no policy less than ")?;
+        write!(f, "{:.3} s. A better policy can win at most {policy_gap_s:.3} s; ", self.bound_s())?;
+        write!(f, "no policy can win {capacity_gap_s:.3} s lost to the working set's size and ")?;
+        write!(f, "{compulsory_gap_s:.3} s lost to first demands. {}", advice(self.lever()))
     }
 }
 
@@ -164,5 +231,22 @@ mod tests {
             .into();
         assert_eq!(working_set(&curve), Some(384));
         assert_eq!(working_set(&curve[..2]), None);
+    }
+
+    #[test]
+    fn a_stall_is_taken_apart_by_its_bounds() {
+        let verdict = StallVerdict::new("lru", 10.0, 20.0, 4.0, 1.0);
+        assert_eq!((verdict.policy_gap_s, verdict.capacity_gap_s, verdict.compulsory_gap_s), (6.0, 3.0, 1.0));
+        assert_eq!((verdict.lever(), verdict.bound_s()), (Some(Lever::Policy), 4.0));
+        assert_eq!(
+            verdict.to_string(),
+            "lru stalls 10.000 s, 50.00 % of the time, and no policy less than 4.000 s. A better policy can win at most \
+             6.000 s; no policy can win 3.000 s lost to the working set's size and 1.000 s lost to first demands. The \
+             policy is the larger lever."
+        );
+        assert_eq!(StallVerdict::new("lru", 10.0, 20.0, 9.0, 1.0).lever(), Some(Lever::Capacity));
+        assert_eq!(StallVerdict::new("lru", 0.05, 20.0, 0.0, 0.0).lever(), None);
+        assert_eq!(StallVerdict::new("lru", 0.0, 0.0, 0.0, 0.0).lever(), None);
+        assert_eq!((verdict.gap_left(12.0), verdict.gap_left(4.0)), (Some(0.75), None));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::control::{Context, Proposal};
 use crate::event::MoveClass;
+use crate::guard::ErrorBound;
 use crate::record::Action;
 use serde::{Deserialize, Serialize};
 
@@ -73,15 +74,23 @@ pub fn check(proposal: &Proposal, context: &Context) -> Verdict {
         .unwrap_or(Verdict::Pass)
 }
 
+/// The error of what the block's tokens would go through: a branch left out is wrong by all of its output.
+pub(crate) fn error_of(proposal: &Proposal, context: &Context) -> Option<ErrorBound> {
+    match proposal.action {
+        Action::Skip => context.guard.skip(proposal.block),
+        _ => context.guard.error(proposal.block, proposal.route.to.format),
+    }
+}
+
 fn precision_floor(proposal: &Proposal, context: &Context) -> Verdict {
-    match context.guard.error(proposal.block, proposal.route.to.format) {
+    match error_of(proposal, context) {
         Some(_) => Verdict::Pass,
         None => Verdict::Reject(Reason::PrecisionFloor),
     }
 }
 
 fn drift_budget(proposal: &Proposal, context: &Context) -> Verdict {
-    let Some(error) = context.guard.error(proposal.block, proposal.route.to.format) else {
+    let Some(error) = error_of(proposal, context) else {
         return Verdict::Reject(Reason::PrecisionFloor);
     };
     let added = proposal.gate_squared * error.upper * error.upper;

@@ -2,14 +2,14 @@
 
 use crate::catalogue::{self, SENSITIVITY};
 use crate::control::{GUARD, SCHEDULE, SLO, guard, policy, schedule, slo};
-use crate::diagnostics::Report;
-use crate::keys::Type::{File, List, Map, Name, Quantity, Text, Whole};
+use crate::diagnostics::{Report, Wrong};
+use crate::keys::Type::{File, Flag, List, Map, Name, Quantity, Text, Whole};
 use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
 use crate::machine::machine;
 use crate::model::import;
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, RESIDENT, caps, check_caps, kv_reserve};
-use crate::reader::{Field, Keys, format_names, text};
+use crate::reader::{Field, Keys, flag, format_names, text};
 use crate::scenario::{PolicyCheck, Scenario};
 use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::tree::{Node, Value};
@@ -58,6 +58,12 @@ pub(crate) static SCENARIO: Table = Table {
             "[int8]",
             "Formats that blocks may be coded into on their way, with no copy kept below: by the host, or on arrival",
         ),
+        Key::default(
+            "host_compute",
+            Flag,
+            "false",
+            "Let the host compute blocks where they are, where a policy asks for it",
+        ),
         Key::optional("load", Map(&LOAD), "{ from: nvme }", "A cold start; left out, weights are in place"),
         Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
         Key::required("policy", Type::Policy, "predictive", "What decides which block lives where"),
@@ -94,6 +100,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let guard = guard(report, &or_empty("guard"));
     let slo = keys.get("slo").map_or(Some(None), |field| slo(report, &field).map(Some));
     let schedule = schedule(report, &or_empty("schedule"));
+    let host_compute = host_compute(report, &keys, machine.as_ref());
     let resident = placement::resident(report, &or_empty("resident"));
     let seed = keys.or_default(report, "seed", whole);
     let memory_field = keys.get("memory");
@@ -129,6 +136,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         home: home.tier,
         encoded: home.encoded,
         recode: home.recode,
+        host_compute: host_compute?,
         workload: workload?,
         policy: policy?,
         guard: guard?,
@@ -154,6 +162,20 @@ fn place(
         None => None,
     };
     Some((home, load))
+}
+
+/// Reads `host_compute`: it takes a host that can.
+fn host_compute(report: &mut Report, keys: &Keys<'_>, machine: Option<&Machine>) -> Option<bool> {
+    let allowed = keys.or_default(report, "host_compute", flag)?;
+    let unable = machine.filter(|machine| allowed && machine.host_compute.is_none());
+    if let (Some(machine), Some(field)) = (unable, keys.get("host_compute")) {
+        let message = format!("{} does not say how its host computes", machine.name);
+        let hint =
+            "give the machine `host: { compute: { flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us } }`";
+        field.error(report, Wrong::new(message, hint));
+        return None;
+    }
+    Some(allowed)
 }
 
 /// Paths start anew in another file.

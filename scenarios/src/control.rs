@@ -3,6 +3,7 @@
 use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::{AboveZero, Fraction, Name, Number};
 use crate::keys::{Key, RowKey, Rows, Table, Type};
+use crate::load::existing_text;
 use crate::reader::{Field, format, format_names, join, name_of, names};
 use crate::scenario::{Guard, PolicyCheck, PolicyChoice, Schedule, Slo};
 use crate::tree::Value;
@@ -102,8 +103,12 @@ pub(crate) fn policy(report: &mut Report, field: &Field<'_>, check: PolicyCheck<
     let (name, chosen) =
         field.variant(report, "a name such as `lru`, or `{ predictive: { horizon: 32 } }`")?;
     let named_only = matches!(field.node.value, Value::Scalar(_)) || matches!(chosen.node.value, Value::Null);
+    let script = match chosen.node.value {
+        Value::Scalar(_) if !named_only => Some(existing_text(report, &chosen)?),
+        _ => None,
+    };
     let mut read = Vec::new();
-    if !named_only {
+    if !named_only && script.is_none() {
         let fields = chosen.fields(report, "parameter names, each with a number")?;
         for entry in fields.entries {
             let value = fields.field(entry).read(report, number);
@@ -111,7 +116,8 @@ pub(crate) fn policy(report: &mut Report, field: &Field<'_>, check: PolicyCheck<
         }
     }
     let params: BTreeMap<String, f64> = read.into_iter().collect::<Option<_>>()?;
-    if let Err(complaint) = check(name, &params) {
+    let choice = PolicyChoice { name: name.to_owned(), params, script };
+    if let Err(complaint) = check(&choice) {
         let meant = chosen.node.entries().iter().find(|entry| Some(&entry.key) == complaint.key.as_ref());
         let wrong = Wrong { message: complaint.message, hint: complaint.hint };
         match meant {
@@ -120,7 +126,7 @@ pub(crate) fn policy(report: &mut Report, field: &Field<'_>, check: PolicyCheck<
         }
         return None;
     }
-    Some(PolicyChoice { name: name.to_owned(), params })
+    Some(choice)
 }
 
 /// Reads `guard`.

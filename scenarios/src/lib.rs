@@ -15,6 +15,7 @@ mod model;
 mod model_keys;
 mod overrides;
 mod placement;
+mod policy_file;
 mod reader;
 mod scenario;
 mod schema;
@@ -33,9 +34,10 @@ pub use load::{load, load_text};
 pub use model::ModelFacts;
 pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
+pub use policy_file::load_policy;
 pub use scenario::{
-    Cap, Dense, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, Requests, Resident, Routing,
-    Scenario, Schedule, Slo, Workload, ZipfMarkov,
+    Cap, Dense, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, RequestOrder, Requests, Resident,
+    Routing, Scenario, Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

@@ -6,7 +6,7 @@ use crate::diagnostics::{Diagnostics, Report, Wrong, one_of};
 use crate::include::{Chain, Origin, follow, on_base, resolve};
 use crate::overrides::set;
 use crate::reader::Field;
-use crate::scenario::{PolicyCheck, Scenario};
+use crate::scenario::{PolicyCheck, Scenario, ScriptFile};
 use crate::tree::{Node, Value, parse};
 use crate::variables::expand;
 use std::fs::File;
@@ -112,6 +112,18 @@ pub(crate) fn open_after(
     on_base(report, kind, node, "", &chain)
 }
 
+/// The tree of a file that is named by its path and stands on no other.
+pub(crate) fn read_tree(report: &mut Report, path: &Path) -> Option<Node> {
+    let name = path.display().to_string();
+    let unread = |report: &mut Report, unread: Unread| {
+        let wrong = Wrong::new(unread.message, "give the path of a text file in UTF-8");
+        report.file_error(&name, unread.position, wrong);
+    };
+    let text = read(path).map_err(|wrong| unread(report, wrong)).ok()?;
+    let source = report.add_source(name.clone(), text, PathBuf::new());
+    parse(report, source, 0)
+}
+
 fn origin(path: &Path) -> Origin {
     let id = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     Origin { id, name: path.display().to_string() }
@@ -130,6 +142,18 @@ pub(crate) fn existing_file(report: &mut Report, field: &Field<'_>) -> Option<Pa
     };
     field.error(report, Wrong::new(format!("no file at {}", path.display()), hint));
     None
+}
+
+/// Reads a file of text that a field names.
+pub(crate) fn existing_text(report: &mut Report, field: &Field<'_>) -> Option<ScriptFile> {
+    let path = existing_file(report, field)?;
+    match read(&path) {
+        Ok(text) => Some(ScriptFile { path, text }),
+        Err(Unread { message, .. }) => {
+            field.error(report, Wrong::new(message, "a text file"));
+            None
+        }
+    }
 }
 
 /// A path starts at a variable of the environment, or at the folder of the file it is written in.

@@ -5,7 +5,7 @@ use crate::machine_keys::{ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, L
 use crate::reader::{Field, Keys, format, join, name_of, text};
 use crate::tree::{Entry, Value};
 use crate::units::{count, flops, rate, size, size_above_zero, time};
-use policy::machine::{Accelerator, Class, Codec, Link, Tier};
+use policy::machine::{Class, Codec, Link, Processor, Tier};
 use policy::path::MAX_LINKS;
 use policy::{Bandwidth, LinkId, Machine, Nanos, Rate, TierId};
 
@@ -21,16 +21,19 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
     let links_field = keys.need(report, "links");
     let links = links_field.as_ref().and_then(|links| read_links(report, links, tiers.as_deref()));
     let accelerator_field = keys.need(report, "accelerator");
-    let accelerator = accelerator_field.as_ref().and_then(|field| read_accelerator(report, field));
+    let accelerator = accelerator_field.as_ref().and_then(|field| read_processor(report, field));
+    let host_field = keys.get("host");
     let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
-    let host_codecs = keys.get("host").map_or(Some(vec![]), |host| read_host(report, &host));
+    let host = host_field.as_ref().map_or(Some((vec![], None)), |host| read_host(report, host));
+    let (host_codecs, host_compute) = host?;
     let machine = Machine {
         name: name?,
         tiers: tiers?,
         links: links?,
         accelerator: accelerator?,
         codecs: codecs?,
-        host_codecs: host_codecs?,
+        host_codecs,
+        host_compute,
     };
     let (tiers, links) = (tiers_field?, links_field?);
     check_classes(report, &tiers, &machine)?;
@@ -212,17 +215,19 @@ fn read_duplex(
     Some((forward?, backward?))
 }
 
-fn read_accelerator(report: &mut Report, field: &Field<'_>) -> Option<Accelerator> {
+fn read_processor(report: &mut Report, field: &Field<'_>) -> Option<Processor> {
     let keys = field.keys(report, &ACCELERATOR)?;
     let flops = keys.required(report, "flops", flops);
     let read = keys.required(report, "read", rate);
     let launch = keys.required(report, "launch", time);
-    Some(Accelerator { flops: flops?, read: read?, launch: launch? })
+    Some(Processor { flops: flops?, read: read?, launch: launch? })
 }
 
-fn read_host(report: &mut Report, field: &Field<'_>) -> Option<Vec<Codec>> {
+fn read_host(report: &mut Report, field: &Field<'_>) -> Option<(Vec<Codec>, Option<Processor>)> {
     let keys = field.keys(report, &HOST)?;
-    keys.need(report, "codecs").and_then(|codecs| read_codecs(report, &codecs))
+    let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
+    let compute = keys.get("compute").map_or(Some(None), |field| read_processor(report, &field).map(Some));
+    Some((codecs?, compute?))
 }
 
 fn read_codecs(report: &mut Report, field: &Field<'_>) -> Option<Vec<Codec>> {

@@ -189,10 +189,18 @@ pub(crate) static HOST: Table = Table {
     name: "host",
     about: "What the host's own processor can do",
     open: false,
-    keys: &[Key::required(
-        "codecs",
-        Type::Rows(&CODECS),
-        "{ int8: { encode: 4 GB/s, decode: 8 GB/s } }",
-        "What coding a format costs the host",
-    )],
+    keys: &[
+        Key::optional(
+            "codecs",
+            Type::Rows(&CODECS),
+            "{ int8: { encode: 4 GB/s, decode: 8 GB/s } }",
+            "What coding a format costs the host",
+        ),
+        Key::optional(
+            "compute",
+            Map(&ACCELERATOR),
+            "{ flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us }",
+            "How it computes blocks from the memories beside it; left out, it does not",
+        ),
+    ],
 };

@@ -31,6 +31,8 @@ pub struct Scenario {
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way to the fast tier, with no copy kept below.
     pub recode: Vec<FormatId>,
+    /// Whether the host may compute blocks where they are; the machine can.
+    pub host_compute: bool,
     /// The load.
     pub workload: Workload,
     /// The policy.
@@ -87,12 +89,26 @@ pub struct Workload {
     pub fit: Vec<PathBuf>,
     /// When requests arrive.
     pub requests: Requests,
+    /// In which order they come; as recorded where nothing is said.
+    pub order: Option<RequestOrder>,
     /// Stop after so many decode steps.
     pub limit_tokens: Option<u64>,
     /// The prompt's length, for requests whose trace does not say.
     pub prompt_tokens: Option<u32>,
+    /// How well routers are foreseen: for each number of layers ahead, the share of the blocks expected that are chosen.
+    pub lookahead: Vec<f64>,
     /// How prompts are computed; left out, they are in the cache already.
     pub prefill: Option<Prefill>,
+}
+
+/// In which order the requests of a routing trace come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestOrder {
+    /// As they stand in the trace.
+    #[default]
+    Recorded,
+    /// As the seed has it.
+    Shuffled,
 }
 
 /// Prompts are computed together with the requests that decode.
@@ -170,6 +186,17 @@ pub struct PolicyChoice {
     pub name: String,
     /// Its parameters; those left out have the registry's defaults.
     pub params: BTreeMap<String, f64>,
+    /// The script it runs, if one is named.
+    pub script: Option<ScriptFile>,
+}
+
+/// A script, as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptFile {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// What it says.
+    pub text: String,
 }
 
 /// What the policy registry has against a choice.
@@ -183,8 +210,8 @@ pub struct PolicyComplaint {
     pub hint: Option<String>,
 }
 
-/// Asks the policy registry whether it knows a name and its parameters.
-pub type PolicyCheck<'a> = &'a dyn Fn(&str, &BTreeMap<String, f64>) -> Result<(), PolicyComplaint>;
+/// Asks the policy registry whether it knows a policy, its parameters and its script.
+pub type PolicyCheck<'a> = &'a dyn Fn(&PolicyChoice) -> Result<(), PolicyComplaint>;
 
 /// The bound on the change of output.
 #[derive(Clone, Debug, PartialEq)]

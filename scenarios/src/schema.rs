@@ -221,7 +221,7 @@ impl Builder {
 /// A policy of the registry that can be simulated: its name, or its name with parameters.
 fn policies() -> Value {
     let known = || registry().iter().filter(|entry| entry.simulate.is_some());
-    let names: Vec<&str> = known().map(|entry| entry.name).collect();
+    let names: Vec<&str> = known().filter(|entry| !entry.scripted).map(|entry| entry.name).collect();
     let properties: Map<String, Value> = known()
         .map(|entry| {
             let params: Map<String, Value> = entry
@@ -238,12 +238,15 @@ fn policies() -> Value {
                     (param.name.to_owned(), about)
                 })
                 .collect();
-            let schema = json!({
-                "type": ["object", "null"],
-                "description": entry.about,
-                "properties": params,
-                "additionalProperties": false,
-            });
+            let schema = match entry.scripted {
+                true => json!({ "type": "string", "description": entry.about }),
+                false => json!({
+                    "type": ["object", "null"],
+                    "description": entry.about,
+                    "properties": params,
+                    "additionalProperties": false,
+                }),
+            };
             (entry.name.to_owned(), schema)
         })
         .collect();

@@ -1,12 +1,12 @@
 //! The keys of `workload`: which requests come, and which blocks their tokens select.
 
 use crate::diagnostics::{Report, Wrong};
-use crate::keys::Type::{AboveZero, Choice as OneOf, Flag, List, Map, Number, Text, Whole};
+use crate::keys::Type::{AboveZero, Choice as OneOf, Flag, Fraction, List, Map, Number, Text, Whole};
 use crate::keys::{Choice, Key, Table, Type};
 use crate::load::existing_file;
-use crate::reader::{Field, flag};
-use crate::scenario::{Dense, Prefill, Requests, Routing, Workload, ZipfMarkov};
-use crate::units::{ARRIVALS, arrivals, between, count, whole};
+use crate::reader::{Field, flag, name_of, names};
+use crate::scenario::{Dense, Prefill, RequestOrder, Requests, Routing, Workload, ZipfMarkov};
+use crate::units::{ARRIVALS, arrivals, between, count, fraction, whole};
 use policy::Model;
 use policy::model::BlockKind;
 use std::path::PathBuf;
@@ -17,6 +17,8 @@ pub(crate) const COUNT: Type = Whole(1, u32::MAX as u64);
 const MOST_REQUESTS: u64 = 10_000_000;
 /// Tokens of one step: each has a row of the routing at hand.
 const MOST_CHUNK: u64 = 1 << 20;
+/// Layers that a router may be asked ahead of time.
+const MOST_LOOKAHEAD: usize = 64;
 /// Tokens of a prompt that is not recorded: more than any model's context.
 const MOST_PROMPT: u64 = 1 << 24;
 
@@ -38,6 +40,12 @@ pub(crate) static WORKLOAD: Table = Table {
             "{ closed: { batch: 1 } }",
             "When requests arrive, and how many are under way at once",
         ),
+        Key::optional(
+            "order",
+            Type::Name(|| names(ORDERS)),
+            "shuffled",
+            "In which order the requests of a routing trace come: as recorded, or drawn from the seed",
+        ),
         Key::optional("fit", List(&Text), "my-trace.npz", "Traces that policies may be fitted on beforehand"),
         Key::default("include_repetition", Flag, "false", "Keep traces marked as repeating themselves"),
         Key::optional("limit_tokens", Whole(1, u64::MAX), "1000", "Stop after so many decode steps"),
@@ -48,6 +56,12 @@ pub(crate) static WORKLOAD: Table = Table {
             "The prompt's length, for requests whose trace does not say",
         ),
         Key::optional(
+            "lookahead",
+            List(&Fraction),
+            "[90 %, 80 %]",
+            "Routers are asked ahead of time: for one layer ahead, two, ..., the share of what they say that comes true",
+        ),
+        Key::optional(
             "prefill",
             Map(&PREFILL),
             "{ chunk: 512 }",
@@ -55,6 +69,9 @@ pub(crate) static WORKLOAD: Table = Table {
         ),
     ],
 };
+
+const ORDERS: &[(&str, RequestOrder)] =
+    &[("recorded", RequestOrder::Recorded), ("shuffled", RequestOrder::Shuffled)];
 
 static PREFILL: Table = Table {
     name: "prefill",
@@ -143,11 +160,13 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
         Some(requests) => read_requests(report, &requests),
         None => Some(Requests::Closed { batch: 1 }),
     };
+    let order = keys.optional(report, "order", name_of("order", ORDERS));
     let limit_tokens = keys.optional(report, "limit_tokens", |text| match whole(text)? {
         0 => Err(Wrong::new("zero", "at least 1, or leave it out")),
         limit => Ok(limit),
     });
     let prompt_tokens = keys.optional(report, "prompt_tokens", at_most(MOST_PROMPT));
+    let lookahead = keys.get("lookahead").map_or(Some(vec![]), |field| read_lookahead(report, &field));
     let prefill = match keys.get("prefill") {
         Some(prefill) => read_prefill(report, &prefill).map(Some),
         None => Some(None),
@@ -157,10 +176,23 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
         include_repetition: include_repetition?,
         fit: fit?,
         requests: requests?,
+        order: order?,
         limit_tokens: limit_tokens?,
         prompt_tokens: prompt_tokens?,
+        lookahead: lookahead?,
         prefill: prefill?,
     })
+}
+
+fn read_lookahead(report: &mut Report, field: &Field<'_>) -> Option<Vec<f64>> {
+    let items = field.items();
+    if items.len() > MOST_LOOKAHEAD {
+        let message = format!("{} layers ahead", items.len());
+        field.error(report, Wrong::new(message, format!("at most {MOST_LOOKAHEAD}")));
+        return None;
+    }
+    let shares: Vec<_> = items.iter().map(|item| item.read(report, fraction)).collect();
+    shares.into_iter().collect()
 }
 
 fn read_prefill(report: &mut Report, field: &Field<'_>) -> Option<Prefill> {

@@ -26,7 +26,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 fn load(folder: &Path, name: &str) -> Result<Scenario, Diagnostics> {
-    scenarios::load(&folder.join(name).display().to_string(), &[], &|_, _| Ok(()))
+    scenarios::load(&folder.join(name).display().to_string(), &[], &|_| Ok(()))
 }
 
 fn loaded(text: &str) -> Scenario {
@@ -170,9 +170,8 @@ fn an_override_reaches_through_a_base_but_not_the_base() {
     let folder =
         folder(&[("top.yaml", "base: base.yaml\nmachine: { base: rtx-4090 }\nmemory: { hbm: 8 slots }\n")]);
     let path = folder.path().join("top.yaml").display().to_string();
-    let set = |key: &str, value: &str| {
-        scenarios::load(&path, &[(key.to_owned(), value.to_owned())], &|_, _| Ok(()))
-    };
+    let set =
+        |key: &str, value: &str| scenarios::load(&path, &[(key.to_owned(), value.to_owned())], &|_| Ok(()));
     let scenario = set("machine.tiers.dram.capacity", "128 GiB").unwrap();
     assert_eq!(scenario.machine.tiers[1].capacity, Bytes(128 << 30));
     assert_eq!(set("machine", "{ base: rtx-4090, name: ours }").unwrap().machine.name, "ours");

@@ -261,7 +261,7 @@ fn a_scenario_takes_a_gguf_file_by_its_key() {
     let text = "name: a\nmachine: h100-sxm\nmodel: { gguf: small.gguf }\nmemory: { hbm: 40 slots }\n\
                 workload: { routing: { zipf_markov: { skew: 0.8, tokens: 8 } } }\npolicy: lru\n";
     let file = folder.path().join("scenario.yaml");
-    let load = |text: &str| scenarios::load_text(&file.display().to_string(), text, &[], &|_, _| Ok(()));
+    let load = |text: &str| scenarios::load_text(&file.display().to_string(), text, &[], &|_| Ok(()));
     let wrong = load(&text.replace("small.gguf", "absent.gguf")).unwrap_err().to_string();
     assert!(wrong.contains("no file at") && wrong.contains("absent.gguf"), "{wrong}");
     let scenario = load(text).unwrap_or_else(|wrong| panic!("{wrong}"));

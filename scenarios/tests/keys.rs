@@ -1,7 +1,7 @@
 //! What a key says is what the scenario holds, and what contradicts the model or the machine is refused.
 
 use policy::Bytes;
-use scenarios::{Dense, Diagnostics, Prefill, Resident, Routing, Scenario, Schedule};
+use scenarios::{Dense, Diagnostics, Prefill, RequestOrder, Resident, Routing, Scenario, Schedule};
 
 const MIXTURE: &str = "\
 name: a mixture on a machine
@@ -18,7 +18,7 @@ const DENSE_MODEL: &str = "{ model_type: llama, hidden_size: 4096, intermediate_
 fn load(extra: &str, overrides: &[(&str, &str)]) -> Result<Scenario, Diagnostics> {
     let overrides: Vec<_> =
         overrides.iter().map(|(path, value)| (path.to_string(), value.to_string())).collect();
-    scenarios::load_text("keys.yaml", &format!("{MIXTURE}{extra}"), &overrides, &|_, _| Ok(()))
+    scenarios::load_text("keys.yaml", &format!("{MIXTURE}{extra}"), &overrides, &|_| Ok(()))
 }
 
 fn loaded(extra: &str, overrides: &[(&str, &str)]) -> Scenario {
@@ -92,6 +92,15 @@ fn prompts_have_a_length_and_a_chunk() {
     assert_eq!((given.prefill, given.prompt_tokens), (Some(Prefill { chunk: 256 }), Some(1000)));
     assert!(refused("", &[("workload.prefill.chunk", "0")]).starts_with("workload.prefill.chunk: zero"));
     assert!(refused("", &[("workload.prompt_tokens", "-1")]).contains("-1 is negative"));
+}
+
+#[test]
+fn requests_come_in_an_order() {
+    assert_eq!(loaded("", &[]).workload.order, None);
+    let shuffled = loaded("", &[("workload.order", "shuffled")]).workload.order;
+    assert_eq!(shuffled, Some(RequestOrder::Shuffled));
+    let wrong = refused("", &[("workload.order", "shufled")]);
+    assert_eq!(wrong, "workload.order: `shufled` is no order (did you mean `shuffled`?)");
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn every_model_has_a_scenario_on_a_machine_that_holds_it() {
                 model.name,
                 2 * model.selected,
             );
-            let loaded = scenarios::load_text("check.yaml", &text, &[], &|_, _| Ok(()));
+            let loaded = scenarios::load_text("check.yaml", &text, &[], &|_| Ok(()));
             tried.extend(loaded.as_ref().err().map(|wrong| wrong.to_string()));
             loaded.is_ok_and(|scenario| scenario.fast_budget() >= scenario.slot(scenario.fast()))
         });

@@ -14,7 +14,7 @@ policy: lru
 fn load(text: &str, overrides: &[(&str, &str)]) -> Result<Scenario, Diagnostics> {
     let overrides: Vec<_> =
         overrides.iter().map(|(path, value)| (path.to_string(), value.to_string())).collect();
-    scenarios::load_text("good.yaml", text, &overrides, &|_, _| Ok(()))
+    scenarios::load_text("good.yaml", text, &overrides, &|_| Ok(()))
 }
 
 /// The first error: its message and its hint.

@@ -1,9 +1,8 @@
 //! Bad input: every error at once, each with its place, its path and what would be right.
 
 use proptest::prelude::*;
-use scenarios::{Diagnostics, PolicyComplaint, Scenario};
+use scenarios::{Diagnostics, PolicyChoice, PolicyComplaint, Scenario};
 use snapbox::{assert_data_eq, str};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 const GOOD: &str = "\
@@ -14,11 +13,12 @@ workload: { routing: { zipf_markov: { skew: 0.8 } } }
 policy: lru
 ";
 
-fn registry(name: &str, params: &BTreeMap<String, f64>) -> Result<(), PolicyComplaint> {
+fn registry(choice: &PolicyChoice) -> Result<(), PolicyComplaint> {
+    let PolicyChoice { name, params, .. } = choice;
     let complaint = |key: Option<&str>, message: String, hint: &str| {
         Err(PolicyComplaint { key: key.map(str::to_owned), message, hint: Some(hint.to_owned()) })
     };
-    match name {
+    match name.as_str() {
         "lru" | "predictive" => match params.keys().find(|key| *key != "horizon") {
             Some(key) => complaint(Some(key), format!("{name} has no `{key}`"), "did you mean `horizon`?"),
             None => Ok(()),

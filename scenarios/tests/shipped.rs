@@ -2,11 +2,10 @@
 
 use policy::model::BlockKind;
 use policy::{Bandwidth, Bytes, FormatId};
-use scenarios::{Cap, PolicyComplaint, Requests, Routing, Scenario};
-use std::collections::BTreeMap;
+use scenarios::{Cap, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario};
 use std::path::PathBuf;
 
-fn any_policy(_: &str, _: &BTreeMap<String, f64>) -> Result<(), PolicyComplaint> {
+fn any_policy(_: &PolicyChoice) -> Result<(), PolicyComplaint> {
     Ok(())
 }
 

@@ -39,7 +39,7 @@ impl Kernel {
                 let bytes = layer.resident + Bytes(cache.saturating_mul(layer.kv_per_token.0));
                 (bytes, flops.saturating_add(attention))
             }
-            Part::Experts => {
+            Part::Experts | Part::Host => {
                 let bytes = reads.iter().map(|read| sizes.bytes(read.block, read.form.format)).sum();
                 let one =
                     |read: &Read| model.block(read.block).elements.saturating_mul(2 * u64::from(read.tokens));

@@ -1,15 +1,20 @@
 //! The discrete-event world: links, memory and compute in virtual time, driven by the same controller as real hardware.
 
-pub mod compare;
+pub mod bound;
 pub mod compute;
+pub mod experiment;
 pub mod fabric;
+pub mod levers;
 pub mod memory;
+pub mod metric;
 pub mod output;
 pub mod queue;
 pub mod report;
 pub mod resolve;
 pub mod simulate;
+pub mod statistics;
 pub mod timeline;
+pub mod tune;
 pub mod workload;
 pub mod world;
 

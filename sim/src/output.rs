@@ -14,7 +14,7 @@ mod requests;
 use crate::report::Summary;
 use crate::simulate::{Case, Keep, Outcome};
 use decisions::DecisionLog;
-use draft::Draft;
+pub use draft::Draft;
 use placement::Placement;
 use policy::record::Decision;
 use std::fs;

@@ -6,7 +6,7 @@ use policy::machine::Class;
 use policy::state::STATES;
 use policy::tally::{CAUSES, RequestTimes};
 use policy::veto::REASONS;
-use policy::{Nanos, Paths, TierId};
+use policy::{Nanos, TierId};
 use serde::Serialize;
 
 /// What a run gave. Times are in milliseconds, sizes in bytes; percentiles are linear between ranks.
@@ -50,6 +50,10 @@ pub struct Summary {
     pub speculations: u64,
     /// Those that a step asked for while they were under way.
     pub speculations_used: u64,
+    /// Demanded pairs that the host computed where they were.
+    pub hosted: u64,
+    /// Demanded pairs that were left out of their step.
+    pub skipped: u64,
     /// Waves beyond the first of a layer step.
     pub extra_waves: u64,
     /// Requests finished.
@@ -184,6 +188,8 @@ impl Summary {
             transitions: transitions(context.ledger.states().transitions()),
             speculations: tally.speculations,
             speculations_used: tally.speculations_used,
+            hosted: tally.hosted,
+            skipped: tally.skipped,
             extra_waves: tally.extra_waves,
             requests_completed: tally.requests.len() as u64,
             prompt_tokens: tally.prompt_tokens,
@@ -206,24 +212,6 @@ impl Summary {
     pub fn stall_s(&self) -> f64 {
         self.stall_ms_by_cause.values().sum::<f64>() / 1e3
     }
-}
-
-/// The least stall any policy could have with every block at full precision: the fewest fetches (Belady's misses, each of
-/// the fewest bytes that lose nothing, over an idle link) less all the compute that could hide them. No order of moves
-/// does better, because fetching early never makes fewer fetches.
-pub fn stall_bound_s(case: &Case, clairvoyant: &Outcome) -> f64 {
-    let tally = clairvoyant.orchestrator.tally();
-    let fast = case.machine.tiers_of(Class::Fast).next();
-    let paths = Paths::new(&case.machine);
-    let path = fast.and_then(|fast| paths.between(case.home, fast));
-    let fewest = |block: &policy::model::Block| {
-        let lossless = case.encoded.iter().filter(|format| format.keeps(block.native));
-        lossless.map(|&format| block.bytes(format)).chain([block.bytes(block.native)]).min()
-    };
-    let bytes = case.model.blocks.iter().filter_map(fewest).min().unwrap_or_default();
-    let busy = path.map_or(0.0, |path| path.busy(bytes).as_secs_f64());
-    let misses = (tally.demanded - tally.hits()) as f64;
-    (misses * busy - clairvoyant.world.compute_time().as_secs_f64()).max(0.0)
 }
 
 pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
@@ -250,21 +238,29 @@ fn meets_slo(case: &Case, request: &RequestTimes) -> bool {
     })
 }
 
+/// What a summary holds latencies of.
+pub(crate) const LATENCIES: [&str; 5] = ["ttft", "tpot", "itl", "e2e", "queue"];
+/// The figures of each.
+pub(crate) const PERCENTILES: [&str; 5] = ["mean", "p50", "p90", "p95", "p99"];
+
 fn latencies(requests: &[RequestTimes], gaps: &[Nanos]) -> IndexMap<String, Option<f64>> {
-    let samples: [(&str, Vec<f64>); 5] = [
-        ("ttft", requests.iter().map(ttft).collect()),
-        ("tpot", requests.iter().filter_map(tpot).collect()),
-        ("itl", gaps.iter().map(|gap| gap.as_millis_f64()).collect()),
-        ("e2e", requests.iter().map(e2e).collect()),
-        ("queue", requests.iter().map(|r| r.admitted.since(r.arrived).as_millis_f64()).collect()),
+    let samples: [Vec<f64>; LATENCIES.len()] = [
+        requests.iter().map(ttft).collect(),
+        requests.iter().filter_map(tpot).collect(),
+        gaps.iter().map(|gap| gap.as_millis_f64()).collect(),
+        requests.iter().map(e2e).collect(),
+        requests.iter().map(|r| r.admitted.since(r.arrived).as_millis_f64()).collect(),
     ];
     let mut all = IndexMap::new();
-    for (name, mut sample) in samples {
+    for (name, mut sample) in LATENCIES.into_iter().zip(samples) {
         sample.sort_by(f64::total_cmp);
         let mean = (!sample.is_empty()).then(|| sample.iter().sum::<f64>() / sample.len() as f64);
-        all.insert(format!("mean_{name}_ms"), mean);
-        for percent in [50, 90, 95, 99] {
-            all.insert(format!("p{percent}_{name}_ms"), percentile(&sample, f64::from(percent)));
+        for point in PERCENTILES {
+            let value = match point.strip_prefix('p').and_then(|percent| percent.parse().ok()) {
+                Some(percent) => percentile(&sample, percent),
+                None => mean,
+            };
+            all.insert(format!("{point}_{name}_ms"), value);
         }
     }
     all

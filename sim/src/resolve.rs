@@ -3,10 +3,11 @@
 use crate::simulate::{Case, Load, RunFailure};
 use crate::workload::Arrivals;
 use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
+use policy::policies::script::{Script, ScriptError};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
 use policy::schedule::Pace;
 use policy::{Bytes, TierId};
-use scenarios::{Dense, PolicyComplaint, Requests, Routing, Scenario, ZipfMarkov};
+use scenarios::{Dense, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario, ScriptFile, ZipfMarkov};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,21 +24,40 @@ impl Case {
     /// # Errors
     /// A trace cannot be read, or does not belong to the model.
     pub fn from_scenario(scenario: &Scenario) -> Result<Case, RunFailure> {
+        Library::default().case(scenario)
+    }
+}
+
+/// Routing that was opened or generated, kept so that cases that serve the same share it.
+#[derive(Debug, Default)]
+pub struct Library {
+    opened: BTreeMap<(Vec<PathBuf>, Option<u32>), Arc<RoutingTrace>>,
+    /// By its parameters, written out: some of them are no keys.
+    generated: BTreeMap<String, Arc<RoutingTrace>>,
+}
+
+impl Library {
+    /// The case that a scenario describes.
+    ///
+    /// # Errors
+    /// A trace cannot be read, or does not belong to the model.
+    pub fn case(&mut self, scenario: &Scenario) -> Result<Case, RunFailure> {
         let workload = &scenario.workload;
         let load = match &workload.routing {
-            Routing::Trace(paths) => Load::Routed(Arc::new(open_all(paths, scenario)?)),
-            Routing::ZipfMarkov(zipf) => Load::Routed(Arc::new(generated(scenario, zipf, 0)?)),
+            Routing::Trace(paths) => Load::Routed(self.open(paths, scenario)?),
+            Routing::ZipfMarkov(zipf) => Load::Routed(self.generate(scenario, zipf, 0)?),
             &Routing::Dense(Dense { requests, tokens }) => Load::Dense { requests, tokens },
         };
         let fit = match (&workload.routing, workload.fit.as_slice()) {
-            (Routing::ZipfMarkov(zipf), []) => Some(generated(scenario, zipf, FIT_DRAWS)?),
+            (Routing::ZipfMarkov(zipf), []) => Some(self.generate(scenario, zipf, FIT_DRAWS)?),
             (_, []) => None,
-            (_, paths) => Some(open_all(paths, scenario)?),
+            (_, paths) => Some(self.open(paths, scenario)?),
         };
         let (arrivals, max_batch) = match workload.requests {
             Requests::Closed { batch } => (Arrivals::Closed { clients: batch }, batch),
             Requests::Poisson { rate, batch } => (Arrivals::Poisson { rate: rate.per_second() }, batch),
         };
+        let script = scenario.policy.script.as_ref().map(read_script).transpose()?;
         let tiers = (0..scenario.machine.tiers.len() as u8).map(TierId);
         let fast = scenario.fast();
         let floor = scenario.resident_floor();
@@ -57,6 +77,8 @@ impl Case {
             home: scenario.home,
             encoded: scenario.encoded.clone(),
             recode: scenario.recode.clone(),
+            host_compute: scenario.host_compute,
+            lookahead: workload.lookahead.clone(),
             guard: GuardSpec {
                 drift_budget: scenario.guard.drift_budget,
                 floors: scenario.guard.floors.clone(),
@@ -64,7 +86,9 @@ impl Case {
             },
             load,
             include_repetition: workload.include_repetition,
-            fit: fit.map(Arc::new),
+            order: workload.order.unwrap_or_default(),
+            fit,
+            script: script.map(Arc::new),
             arrivals,
             max_batch: max_batch as usize,
             prompt_tokens: workload.prompt_tokens.unwrap_or(0),
@@ -82,18 +106,40 @@ impl Case {
         case.check()?;
         Ok(case)
     }
+
+    fn open(&mut self, paths: &[PathBuf], scenario: &Scenario) -> Result<Arc<RoutingTrace>, TraceError> {
+        let experts = scenario.model.uniform_blocks();
+        let key = (paths.to_vec(), experts);
+        if let Some(opened) = self.opened.get(&key) {
+            return Ok(opened.clone());
+        }
+        let options = traces::Options { experts, ..traces::Options::default() };
+        let parts = paths.iter().map(|path| traces::open_with(path, &options)).collect::<Result<_, _>>()?;
+        let opened = Arc::new(RoutingTrace::concat(parts)?);
+        self.opened.insert(key, opened.clone());
+        Ok(opened)
+    }
+
+    fn generate(
+        &mut self,
+        scenario: &Scenario,
+        zipf: &ZipfMarkov,
+        draws: u32,
+    ) -> Result<Arc<RoutingTrace>, RunFailure> {
+        let params = generation(scenario, zipf, draws);
+        let key = format!("{params:?}");
+        if let Some(generated) = self.generated.get(&key) {
+            return Ok(generated.clone());
+        }
+        let generated = Arc::new(generate(&params).map_err(RunFailure::Generated)?);
+        self.generated.insert(key, generated.clone());
+        Ok(generated)
+    }
 }
 
-fn open_all(paths: &[PathBuf], scenario: &Scenario) -> Result<RoutingTrace, TraceError> {
-    let options = traces::Options { experts: scenario.model.uniform_blocks(), ..traces::Options::default() };
-    RoutingTrace::concat(
-        paths.iter().map(|path| traces::open_with(path, &options)).collect::<Result<_, _>>()?,
-    )
-}
-
-fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<RoutingTrace, RunFailure> {
+fn generation(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Params {
     let layer = scenario.model.routed_layers().next();
-    generate(&Params {
+    Params {
         layers: scenario.model.routed_layers().count() as u32,
         experts: layer.map_or(0, |layer| layer.blocks),
         top_k: layer.map_or(0, |layer| layer.selected),
@@ -105,16 +151,41 @@ fn generated(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Result<Routi
         gates: true,
         seed: scenario.seed,
         draws,
-    })
-    .map_err(RunFailure::Generated)
+    }
 }
 
-/// The registry's word on a policy and its parameters, in the form the scenario language asks for.
+/// The registry's word on a policy, its parameters and its script, in the form the scenario language asks for.
 ///
 /// # Errors
 /// What is wrong, and what would be right.
-pub fn check_policy(name: &str, params: &BTreeMap<String, f64>) -> Result<(), PolicyComplaint> {
-    resolve_policy(name, params).map(drop)
+pub fn check_policy(choice: &PolicyChoice) -> Result<(), PolicyComplaint> {
+    let (entry, _) = resolve_policy(&choice.name, &choice.params)?;
+    let complaint =
+        |message: String, hint: &str| PolicyComplaint { key: None, message, hint: Some(hint.to_owned()) };
+    match &choice.script {
+        None if entry.scripted => {
+            let message = format!("`{}` runs a script, and none is named", entry.name);
+            Err(complaint(message, "write `policy: { script: my.rhai }`"))
+        }
+        Some(_) if !entry.scripted => {
+            let message = format!("`{}` runs no script", entry.name);
+            Err(complaint(
+                message,
+                "its parameters, such as `{ name: { parameter: 1 } }`, or `{ script: my.rhai }`",
+            ))
+        }
+        Some(script) => match read_script(script) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(complaint(error.to_string(), "see `hotset policies --script` for what a script defines"))
+            }
+        },
+        None => Ok(()),
+    }
+}
+
+fn read_script(file: &ScriptFile) -> Result<Script, ScriptError> {
+    Script::read(&file.path.display().to_string(), &file.text)
 }
 
 /// The entry and the parameter values of a policy.

@@ -6,10 +6,12 @@ use policy::event::{Command, Event, EventKind, Platform};
 use policy::guard::GuardSpec;
 use policy::machine::Class;
 use policy::orchestrator::{ControlError, RunError, Setup};
+use policy::policies::script::{Script, ScriptError};
 use policy::record::Decision;
 use policy::registry::{Entry, SimulateError, SimulateInput, registry};
 use policy::schedule::Pace;
 use policy::{Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, run};
+use scenarios::RequestOrder;
 use std::sync::Arc;
 use thiserror::Error;
 use traces::{BatchSource, RoutingTrace, TraceError};
@@ -31,14 +33,22 @@ pub struct Case {
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way.
     pub recode: Vec<FormatId>,
+    /// Whether the host may compute blocks where they are.
+    pub host_compute: bool,
     /// What the operator allows.
     pub guard: GuardSpec,
+    /// How well routers are foreseen: for each number of layers ahead, the share of the blocks expected that are chosen.
+    pub lookahead: Vec<f64>,
     /// Which blocks tokens need.
     pub load: Load,
     /// Whether traces that repeat themselves are served too.
     pub include_repetition: bool,
+    /// In which order the requests of the routing come.
+    pub order: RequestOrder,
     /// What fitted policies may learn from.
     pub fit: Option<Arc<RoutingTrace>>,
+    /// What a scripted policy runs.
+    pub script: Option<Arc<Script>>,
     /// When requests come in.
     pub arrivals: Arrivals,
     /// Requests that run together, at most.
@@ -123,6 +133,9 @@ pub enum RunFailure {
         /// Why.
         source: SimulateError,
     },
+    /// The policy's script cannot be read.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
     /// The controller could not go on.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -178,7 +191,11 @@ impl Case {
         self.check()?;
         let needs = match &self.load {
             Load::Routed(routing) => {
-                Needs::Routed(BatchSource::new(routing.clone(), self.include_repetition, self.seed)?)
+                let source = BatchSource::new(routing.clone(), self.include_repetition, self.seed)?;
+                Needs::Routed(match self.order {
+                    RequestOrder::Recorded => source,
+                    RequestOrder::Shuffled => source.shuffled(),
+                })
             }
             &Load::Dense { requests, tokens } => Needs::Dense { requests, tokens },
         };
@@ -190,7 +207,8 @@ impl Case {
             self.arrivals,
             self.limit_tokens,
             self.seed,
-        );
+        )
+        .foreseen(&self.lookahead);
         let placement = Placement { home: self.home, encoded: &self.encoded, load_from: self.load_from };
         Ok(World::new(machine, model, placement, workload, timeline)?)
     }
@@ -213,6 +231,7 @@ impl Case {
             largest_demand: self.largest_demand(),
             fit: fit.as_ref(),
             future: future.as_ref(),
+            script: self.script.as_ref(),
             params,
         };
         let failed = |source| RunFailure::Policy { policy: entry.name, source };
@@ -224,6 +243,7 @@ impl Case {
             home: self.home,
             encoded: self.encoded.clone(),
             recode: self.recode.clone(),
+            host_compute: self.host_compute,
             guard: self.guard.clone(),
             max_batch: self.max_batch,
             prefill_chunk: self.prefill_chunk,

@@ -19,8 +19,10 @@ const PROCESSES: [(u32, &str); 3] = [(DEVICE, "device"), (LINKS, "links"), (TIER
 /// Tracks of the device; those of the links follow.
 const COMPUTE: u32 = 1;
 const STALL: u32 = 2;
-const CODING: u32 = 3;
-const DEVICE_TRACKS: [(u32, &str); 3] = [(COMPUTE, "compute"), (STALL, "stall"), (CODING, "coding")];
+const HOST: u32 = 3;
+const CODING: u32 = 4;
+const DEVICE_TRACKS: [(u32, &str); 4] =
+    [(COMPUTE, "compute"), (STALL, "stall"), (HOST, "host compute"), (CODING, "coding")];
 
 /// A chunk as an engine carried it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +117,10 @@ impl Timeline {
 
     /// A part of a layer is computed. Experts that begin later than the accelerator was free have waited for memory.
     pub fn compute(&mut self, layer: LayerId, part: Part, from: Time, length: Nanos) {
+        if part == Part::Host {
+            self.push(HOST, from, length, What::Compute(layer, part));
+            return;
+        }
         if part == Part::Experts && from > self.computed {
             let free = self.computed;
             self.push(STALL, free, from.since(free), What::Stall(layer));
@@ -261,6 +267,7 @@ fn part_name(part: Part) -> &'static str {
     match part {
         Part::Mixer => "mixer",
         Part::Experts => "experts",
+        Part::Host => "experts on the host",
         Part::Head => "head",
     }
 }

@@ -1,7 +1,8 @@
 //! The load: which requests come when, and which blocks their tokens need.
 
-use policy::event::{Routed, Slice};
+use policy::event::{EventKind, Routed, Slice};
 use policy::{BlockId, LayerId, Model, Time};
+use rand::RngExt;
 use rand_distr::{Distribution, Exp};
 use rand_pcg::Pcg64Mcg;
 use std::sync::Arc;
@@ -60,10 +61,14 @@ pub struct Workload {
     seed: u64,
     /// The rows of the routing that a step follows.
     rows: Vec<usize>,
+    /// For each number of layers ahead, the share of the blocks foreseen that are chosen.
+    lookahead: Vec<f64>,
 }
 
 /// Stream of the arrival process, apart from those of routing and gates.
 const ARRIVAL_STREAM: u64 = 0x6172_7269_7661_6c73;
+/// Stream of what look-ahead gets wrong.
+const LOOKAHEAD_STREAM: u64 = 0x6c6f_6f6b_6168_6561;
 /// An odd number with well-mixed bits: spreads the places where prompts begin.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -112,7 +117,21 @@ impl Workload {
         let routers =
             model.layers.iter().map(|layer| if model.is_routed(layer) { routed.next() } else { None });
         let routers = routers.collect();
-        Workload { needs, routers, model, requests, rows_before, seed, rows: Vec::new() }
+        Workload {
+            needs,
+            routers,
+            model,
+            requests,
+            rows_before,
+            seed,
+            rows: Vec::new(),
+            lookahead: Vec::new(),
+        }
+    }
+
+    /// The same, with routers asked ahead of time: see [`Workload::foresee`].
+    pub fn foreseen(self, lookahead: &[f64]) -> Workload {
+        Workload { lookahead: lookahead.to_vec(), ..self }
     }
 
     /// The requests, in order of arrival.
@@ -152,6 +171,52 @@ impl Workload {
             routed.iter_mut().for_each(|block| block.block.0 += first_block - before);
         }
         routed
+    }
+
+    /// What the platform expects of the coming layers while the mixer of `layer` is done, nearest first. Of the blocks that
+    /// the layer will choose, each is foreseen with the stated probability, else another of its blocks is in its place. As
+    /// with real look-ahead gates, nothing is foreseen beyond the running token.
+    pub fn foresee(&mut self, slices: &[Slice], layer: LayerId) -> Vec<EventKind> {
+        let mut events = Vec::new();
+        for ahead in 0..self.lookahead.len() {
+            let coming = LayerId(layer.0.saturating_add(ahead as u16 + 1));
+            if coming.index() >= self.model.layers.len() {
+                break;
+            }
+            if self.routers[coming.index()].is_none() {
+                continue;
+            }
+            let mut routed = self.route(slices, coming);
+            let position =
+                slices.first().map_or(0, |slice| u64::from(slice.request.0) << 32 | u64::from(slice.cached));
+            let stream = u128::from(self.seed ^ LOOKAHEAD_STREAM) << 64
+                | u128::from(
+                    (position ^ (u64::from(layer.0) << 8 | ahead as u64) << 20).wrapping_mul(SPREAD),
+                );
+            self.blur(&mut routed, coming, self.lookahead[ahead], &mut Pcg64Mcg::new(stream));
+            events.push(EventKind::Foreseen { layer: coming, routed });
+        }
+        events
+    }
+
+    /// Replaces each block, unless it is among the share that is foreseen, by one that is not chosen.
+    fn blur(&self, routed: &mut [Routed], layer: LayerId, accuracy: f64, random: &mut Pcg64Mcg) {
+        let data = self.model.layer(layer);
+        let mut taken: Vec<bool> = vec![false; data.blocks as usize];
+        let place = |block: BlockId| (block.0 - data.first_block.0) as usize;
+        routed.iter().for_each(|expert| taken[place(expert.block)] = true);
+        for expert in routed {
+            let free = taken.iter().filter(|taken| !**taken).count();
+            if random.random::<f64>() < accuracy || free == 0 {
+                continue;
+            }
+            let nth = random.random_range(0..free);
+            let other = (0..taken.len()).filter(|&other| !taken[other]).nth(nth);
+            if let Some(other) = other {
+                taken[other] = true;
+                expert.block = BlockId(data.first_block.0 + other as u32);
+            }
+        }
     }
 
     /// Notes which rows of the routing a slice's tokens follow. A decoded token has its own. A prompt's tokens have theirs

@@ -1,7 +1,9 @@
 //! The simulator as a platform: commands become events at the time physics gives them.
 
+mod host;
 mod moves;
 
+use self::host::HostShare;
 use self::moves::Moving;
 use crate::compute::Kernel;
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
@@ -15,6 +17,7 @@ use policy::sizes::Sizes;
 use policy::{
     BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
+use std::collections::VecDeque;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -38,6 +41,9 @@ pub enum WorldError {
     /// A part of a layer is to be computed while another is.
     #[error("the accelerator is busy")]
     Busy,
+    /// The machine's host cannot compute blocks.
+    #[error("the machine has no processor that computes on the host")]
+    NoHost,
     /// A move is cancelled that is not under way.
     #[error("move {0:?} is not under way")]
     NoSuchMove(MoveId),
@@ -67,9 +73,14 @@ enum Tick {
         queued: Nanos,
     },
     Computed,
+    HostComputed,
     Loaded,
     Request(RequestId),
 }
+
+/// What kernels of the accelerator and of the host flow as.
+const ACCELERATOR: u64 = 0;
+const HOST: u64 = 1;
 
 /// What weights move as at the beginning of a run: no move of the controller's has this number.
 const WEIGHTS: MoveId = MoveId(u64::MAX);
@@ -113,6 +124,10 @@ pub struct World {
     /// The first request that is not in the queue yet.
     next_request: usize,
     running: Option<Running>,
+    /// What the host has been given to compute, in order; the first is running.
+    hosted: VecDeque<HostShare>,
+    /// Events that are due now, before whatever the queue holds.
+    due: VecDeque<EventKind>,
     /// Loads that have not arrived, and when the last one had.
     loading: u32,
     loaded: Time,
@@ -164,6 +179,8 @@ impl World {
             workload,
             next_request: 0,
             running: None,
+            hosted: VecDeque::new(),
+            due: VecDeque::new(),
             loading: 0,
             loaded: Time(0),
             delivered: Vec::new(),
@@ -241,6 +258,7 @@ impl World {
                 self.arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
             }
             Tick::Computed => self.computed(),
+            Tick::HostComputed => self.host_computed(),
             Tick::Loaded => {
                 self.loaded = self.now;
                 Some(EventKind::Loaded)
@@ -265,8 +283,13 @@ impl World {
             timeline.compute(layer, part, since, took);
         }
         Some(match part {
-            Part::Mixer => EventKind::LayerRouted { layer, routed: self.workload.route(&batch, layer) },
-            Part::Experts => EventKind::LayerDone { layer },
+            Part::Mixer => {
+                self.due.extend(self.workload.foresee(&batch, layer));
+                self.due
+                    .push_back(EventKind::LayerRouted { layer, routed: self.workload.route(&batch, layer) });
+                return self.due.pop_front();
+            }
+            Part::Experts | Part::Host => EventKind::LayerDone { layer },
             Part::Head => EventKind::HeadDone,
         })
     }
@@ -277,6 +300,7 @@ impl World {
         self.fabric.collect(self.now, &mut delivered);
         for delivered in delivered.drain(..) {
             match delivered.flow {
+                Flow::Read { tag: HOST, .. } => self.host_read(),
                 Flow::Read { .. } => {
                     let Some(Running { since, operations, .. }) = self.running else { continue };
                     let end = self.now.max(since + operations) + self.machine.accelerator.launch;
@@ -310,12 +334,15 @@ impl World {
         batch: Arc<[Slice]>,
         reads: &[Read],
     ) -> Result<(), WorldError> {
-        if self.running.is_some() {
-            return Err(WorldError::Busy);
-        }
         for read in reads {
             self.memory.expect(read.block, read.form)?;
             self.memory.compute_reads(read.block, read.form);
+        }
+        if part == Part::Host {
+            return self.begin_host(layer, reads);
+        }
+        if self.running.is_some() {
+            return Err(WorldError::Busy);
         }
         let context = |slice: &Slice| self.workload.requests()[slice.request.index()].context;
         let emits = |slice: &&Slice| slice.cached + slice.tokens >= context(slice);
@@ -324,7 +351,7 @@ impl World {
             Kernel::of(&self.machine, &self.model, &self.sizes, (layer, part), &batch, emitting, reads);
         let fast = self.machine.tiers_of(Class::Fast).next().unwrap_or_default();
         self.running = Some(Running { layer, part, batch, since: self.now, operations: kernel.operations });
-        self.fabric.read(self.now, 0, fast, kernel.bytes, self.machine.accelerator.read);
+        self.fabric.read(self.now, ACCELERATOR, fast, kernel.bytes, self.machine.accelerator.read);
         Ok(())
     }
 
@@ -348,6 +375,9 @@ impl Platform for World {
     type Error = WorldError;
 
     fn next_event(&mut self) -> Result<Option<Event>, WorldError> {
+        if let Some(kind) = self.due.pop_front() {
+            return Ok(Some(Event { at: self.now, kind }));
+        }
         loop {
             // What leaves a link now only queues what follows from it, so it goes first.
             let left = self.fabric.next_due();

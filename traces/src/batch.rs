@@ -5,6 +5,8 @@ use crate::gates;
 use crate::routing::{GateOrigin, RoutingTrace, Shape, TraceInfo};
 use policy::BlockId;
 use policy::event::Routed;
+use rand::seq::SliceRandom;
+use rand_pcg::Pcg64Mcg;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,6 +29,9 @@ struct Mark {
     place: usize,
 }
 
+/// Stream of the order of requests, apart from those of gates and arrivals.
+const ORDER_STREAM: u64 = 0x7265_6f72_6465_7265;
+
 impl BatchSource {
     /// A source over the traces of `trace`, without those marked as repetition unless asked for. `seed` is for the
     /// gate weights, if they must be drawn. An error if no trace is left.
@@ -48,6 +53,14 @@ impl BatchSource {
             requests,
             seed,
         })
+    }
+
+    /// The same requests in an order drawn from the source's seed, apart from the gate weights.
+    #[must_use]
+    pub fn shuffled(mut self) -> BatchSource {
+        let mut random = Pcg64Mcg::new(u128::from(self.seed) << 64 | u128::from(ORDER_STREAM));
+        self.requests.shuffle(&mut random);
+        self
     }
 
     /// The dimensions.

@@ -4,6 +4,7 @@ use crate::error::{Problem, TraceError};
 use crate::routing::RoutingTrace;
 use crate::{batch_jsonl, csv, expert_csv, hrt, jsonl, npz, oracle_general, responses};
 use memmap2::Mmap;
+use policy::Demands;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::fs::File;
@@ -84,9 +85,30 @@ pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<RoutingTra
     read(path, options).map_err(|error| error.in_file(path))
 }
 
-fn read(path: &Path, options: &Options) -> Result<RoutingTrace, TraceError> {
+/// Opens what a replay reads of a trace, see [`RoutingTrace::demands`]: without a routing trace in between where the
+/// format is a list of accesses.
+pub fn open_demands(
+    path: impl AsRef<Path>,
+    options: &Options,
+    include_repetition: bool,
+) -> Result<Demands, TraceError> {
+    let path = path.as_ref();
+    let demands = |bytes: Mmap| match options.format.or_else(|| detect(&bytes, extension(path))) {
+        Some(Format::OracleGeneral) if !bytes.is_empty() => {
+            oracle_general::decode_demands(&Source { bytes: &bytes, name: "" }, options)
+        }
+        _ => Ok(read(path, options)?.demands(include_repetition)),
+    };
+    open_bytes(path).and_then(demands).map_err(|error| error.in_file(path))
+}
+
+fn open_bytes(path: &Path) -> Result<Mmap, TraceError> {
     regular(path)?;
-    let bytes = map(&File::open(path).map_err(Problem::Io)?)?;
+    map(&File::open(path).map_err(Problem::Io)?)
+}
+
+fn read(path: &Path, options: &Options) -> Result<RoutingTrace, TraceError> {
+    let bytes = open_bytes(path)?;
     let format = options.format.or_else(|| detect(&bytes, extension(path)));
     let meta_path = path.with_extension("meta.json");
     let metadata = match format {

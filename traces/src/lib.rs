@@ -32,7 +32,7 @@ pub use error::{At, Problem, TraceError};
 pub use export::{write, write_hrt};
 pub use fit::Fitted;
 pub use generate::generate;
-pub use import::{FORMATS, Format, Options, detect, open, open_with, parse};
+pub use import::{FORMATS, Format, Options, detect, open, open_demands, open_with, parse};
 pub use info::{Info, info};
 pub use likeness::{Likeness, likeness};
 pub use routing::{GateOrigin, Gates, PADDING, RoutingTrace, Shape, TraceInfo};

@@ -15,39 +15,80 @@
 use crate::error::{At, Problem, TraceError};
 use crate::import::{Options, Source, experts_for};
 use crate::routing::{PADDING, RoutingTrace, Shape, TraceInfo};
+use policy::Demands;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 const RECORD: usize = 24;
 
-/// Reads a whole file.
+/// Reads a whole file as a trace of one layer.
 pub(crate) fn decode(source: &Source, options: &Options) -> Result<RoutingTrace, TraceError> {
-    let (records, rest) = source.bytes.as_chunks::<RECORD>();
-    if !rest.is_empty() {
-        let declared = (records.len() as u64 + 1) * RECORD as u64;
-        return Err(Problem::Size { declared, actual: source.bytes.len() as u64 }.into());
-    }
-    let id = |record: &[u8; RECORD]| u64::from_le_bytes(std::array::from_fn(|index| record[4 + index]));
-    let size = |record: &[u8; RECORD]| u32::from_le_bytes(std::array::from_fn(|index| record[12 + index]));
-    let first = size(records.first().ok_or(Problem::Empty)?);
-    if let Some(index) = records.iter().position(|record| size(record) != first) {
-        let problem = Problem::UnequalSizes { found: size(&records[index]), expected: first };
-        return Err(TraceError::at(At::Byte((index * RECORD) as u64), problem));
-    }
-    let small = records.iter().all(|record| id(record) < PADDING as u64);
-    let mut numbers = BTreeMap::new();
-    let mut selections = Vec::with_capacity(records.len());
-    for record in records {
-        let next = numbers.len() as u64;
-        let number = if small { id(record) } else { *numbers.entry(id(record)).or_insert(next) };
-        let limit = PADDING as u64;
-        let number = u16::try_from(number).ok().filter(|&number| number < PADDING);
-        selections.push(number.ok_or(Problem::TooLarge { what: "objects", size: limit + 1, limit })?);
-    }
-    let largest = selections.iter().copied().max().unwrap_or(0);
+    let (selections, largest) = objects::<u16>(source.bytes)?;
     let shape = Shape::new(1, experts_for(options.experts, largest), 1)?;
     let info = TraceInfo { rows: 0..selections.len(), name: source.name.to_owned(), ..TraceInfo::default() };
     RoutingTrace::new(shape, selections, None, vec![info])
+}
+
+/// Reads a whole file as what a replay needs of it: the demands of the trace that [`decode`] gives.
+pub(crate) fn decode_demands(source: &Source, options: &Options) -> Result<Demands, TraceError> {
+    let (ids, largest) = objects::<u32>(source.bytes)?;
+    let shape = Shape::new(1, experts_for(options.experts, largest), 1)?;
+    if u32::from(largest) >= shape.blocks() {
+        return decode(source, options).map(|trace| trace.demands(true));
+    }
+    Ok(Demands::of_singles(shape.blocks(), ids))
+}
+
+/// The object of each access, and the largest number of one.
+fn objects<T: From<u16>>(bytes: &[u8]) -> Result<(Vec<T>, u16), TraceError> {
+    let (records, rest) = bytes.as_chunks::<RECORD>();
+    if !rest.is_empty() {
+        let declared = (records.len() as u64 + 1) * RECORD as u64;
+        return Err(Problem::Size { declared, actual: bytes.len() as u64 }.into());
+    }
+    let first = size(records.first().ok_or(Problem::Empty)?);
+    // One pass over the file, which is large; what it finds wrong is looked for again.
+    let (mut sizes_differ, mut largest) = (0, 0);
+    let read = |record: &[u8; RECORD]| {
+        sizes_differ |= size(record) ^ first;
+        largest = largest.max(id(record));
+        T::from(id(record) as u16)
+    };
+    let objects = records.iter().map(read).collect();
+    if sizes_differ != 0
+        && let Some(index) = records.iter().position(|record| size(record) != first)
+    {
+        let problem = Problem::UnequalSizes { found: size(&records[index]), expected: first };
+        return Err(TraceError::at(At::Byte((index * RECORD) as u64), problem));
+    }
+    match u16::try_from(largest).ok().filter(|&largest| largest < PADDING) {
+        Some(largest) => Ok((objects, largest)),
+        None => numbered(records),
+    }
+}
+
+/// Objects by number of first appearance.
+fn numbered<T: From<u16>>(records: &[[u8; RECORD]]) -> Result<(Vec<T>, u16), TraceError> {
+    let mut numbers = BTreeMap::new();
+    let mut objects = Vec::with_capacity(records.len());
+    for record in records {
+        let next = numbers.len() as u16;
+        let number = *numbers.entry(id(record)).or_insert(next);
+        let limit = u64::from(PADDING);
+        if number == PADDING {
+            return Err(Problem::TooLarge { what: "objects", size: limit + 1, limit }.into());
+        }
+        objects.push(T::from(number));
+    }
+    Ok((objects, numbers.len().saturating_sub(1) as u16))
+}
+
+fn id(record: &[u8; RECORD]) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|index| record[4 + index]))
+}
+
+fn size(record: &[u8; RECORD]) -> u32 {
+    u32::from_le_bytes(std::array::from_fn(|index| record[12 + index]))
 }
 
 /// Writes the decoded tokens of every request.

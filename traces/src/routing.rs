@@ -265,7 +265,7 @@ impl RoutingTrace {
     /// marked at the start of each request.
     pub fn demands(&self, include_repetition: bool) -> Demands {
         let experts = self.shape.experts;
-        let mut demands = Demands::new(self.shape.blocks());
+        let mut demands = Demands::of_layers(self.shape.layers, experts);
         for index in self.kept(include_repetition) {
             demands.begin_trace();
             for row in self.traces[index].rows.clone() {

@@ -130,6 +130,25 @@ fn requests_are_the_traces_that_are_kept() {
 }
 
 #[test]
+fn shuffled_requests_are_the_same_ones_in_an_order_of_the_seed() {
+    let trace =
+        Arc::new(generate(&traces::generate::Params { tokens_per_trace: 1, traces: 40, ..SAMPLE }).unwrap());
+    let rows = |seed| {
+        let source = BatchSource::new(trace.clone(), false, seed).unwrap().shuffled();
+        (0..source.requests()).map(|request| source.row(request, 0)).collect::<Vec<_>>()
+    };
+    let (first, again, other) = (rows(1), rows(1), rows(2));
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+    let recorded: Vec<usize> = (0..40).collect();
+    for mut shuffled in [first, other] {
+        assert_ne!(shuffled, recorded);
+        shuffled.sort_unstable();
+        assert_eq!(shuffled, recorded);
+    }
+}
+
+#[test]
 fn drawn_weights_do_not_depend_on_the_traces_left_out() {
     let params = traces::generate::Params { tokens_per_trace: 2, traces: 3, gates: false, ..SAMPLE };
     let trace = generate(&params).unwrap();

@@ -1,6 +1,8 @@
 //! What engines record, read into traces: known answers first, then everything that may be wrong with it.
 
-use traces::{At, Format, Options, PADDING, Problem, RoutingTrace, TraceError, detect, parse, write};
+use traces::{
+    At, Format, Options, PADDING, Problem, RoutingTrace, TraceError, detect, open_demands, parse, write,
+};
 
 fn read(text: &str, format: Format) -> Result<RoutingTrace, TraceError> {
     parse(text.as_bytes(), format, None, &Options::default())
@@ -254,6 +256,30 @@ fn accesses_written_for_libcachesim_say_when_each_is_next() {
     let bin = folder.path().join("trace.oracleGeneral.bin");
     std::fs::rename(&path, &bin).unwrap();
     assert_eq!(traces::open(&bin).unwrap().tokens(), 8);
+}
+
+#[test]
+fn demands_come_straight_from_a_list_of_accesses() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.oracleGeneral");
+    let small = [access(0, 7, 1, 2), access(3, 5, 1, -1), access(9, 7, 1, -1)].concat();
+    let large = [access(0, u64::MAX, 1, -1), access(0, 3, 1, 2), access(0, 3, 1, -1)].concat();
+    for (bytes, experts) in [(&small, None), (&small, Some(16)), (&large, None)] {
+        std::fs::write(&path, bytes).unwrap();
+        let options = Options { experts, ..Options::default() };
+        let through_a_trace = traces::open_with(&path, &options).unwrap().demands(false);
+        assert_eq!(open_demands(&path, &options, false).unwrap(), through_a_trace);
+    }
+    for (bytes, experts) in [(&small[..], Some(7)), (&small[..71], None), (&[], None)] {
+        std::fs::write(&path, bytes).unwrap();
+        let options = Options { experts, ..Options::default() };
+        let expected = traces::open_with(&path, &options).unwrap_err().to_string();
+        assert_eq!(open_demands(&path, &options, false).unwrap_err().to_string(), expected);
+    }
+    let other = folder.path().join("trace.hrt");
+    write(&other, &read(CHAT, Format::Responses).unwrap()).unwrap();
+    let demands = open_demands(&other, &Options::default(), false).unwrap();
+    assert_eq!(demands, traces::open(&other).unwrap().demands(false));
 }
 
 #[test]

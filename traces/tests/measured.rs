@@ -46,7 +46,7 @@ fn recorded_routing_uses_every_block_and_repeats_two_in_five() {
 /// Two layers of eight experts, one each. Layer 0 goes round; layer 1 repeats layer 0, three later.
 fn clockwork(tokens: usize) -> RoutingTrace {
     let rows = (0..tokens).map(|token| format!("{token},0,{}\n{token},1,{}\n", token % 8, (token + 3) % 8));
-    read(&("token,layer,e0\n".to_owned() + &rows.collect::<String>()), 8)
+    read(&format!("token,layer,e0\n{}", rows.collect::<String>()), 8)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::*;
 use policy::event::MoveClass;
-use policy::machine::{Accelerator, Backing, Class, Link, Tier};
+use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind};
 use policy::units::{Bandwidth, FlopRate};
 use policy::{FormatId, LayerId, Rate};
@@ -33,9 +33,10 @@ fn device() -> (HostDevice, Copy, Copy) {
         name: "two tiers".into(),
         tiers: vec![tier("hbm", Class::Fast, Backing::Device), tier("disk", Class::Cold, Backing::File)],
         links: vec![link],
-        accelerator: Accelerator { flops: FlopRate(1), read: rate, launch: Nanos::ZERO },
+        accelerator: Processor { flops: FlopRate(1), read: rate, launch: Nanos::ZERO },
         codecs: vec![],
         host_codecs: vec![],
+        host_compute: None,
     };
     let native = FormatId::named("bf16").unwrap();
     let block = Block {
@@ -107,7 +108,7 @@ fn one_wrong_bit_in_a_published_copy_is_found_by_compute_and_by_the_audit() {
     let compute =
         Command::Compute { layer: LayerId(0), part: Part::Experts, batch: [].into(), reads: vec![read] };
     device.submit(&compute).unwrap();
-    assert!(is_mismatch(&device.wait_compute().unwrap_err()));
+    assert!(is_mismatch(&device.wait_compute(Part::Experts).unwrap_err()));
     assert!(is_mismatch(&device.audit().unwrap_err()));
     assert_eq!(device.totals().mismatches, 2);
 }
@@ -115,7 +116,7 @@ fn one_wrong_bit_in_a_published_copy_is_found_by_compute_and_by_the_audit() {
 #[test]
 fn waiting_for_what_was_never_submitted_is_an_error_not_a_hang() {
     let (mut device, home, fast) = device();
-    assert!(matches!(device.wait_compute(), Err(HostError::NoCompute)));
+    assert!(matches!(device.wait_compute(Part::Experts), Err(HostError::NoCompute)));
     assert!(matches!(device.wait(MoveId(1)), Err(HostError::NoSuchMove { id: 1 })));
     device.submit(&up(home, fast)).unwrap();
     device.wait(MoveId(1)).unwrap();

@@ -6,7 +6,7 @@ mod world;
 
 use hw::lockstep::{Lockstep, LockstepError};
 use hw::refusal::HostError;
-use policy::event::{Command, EncodeAt, Event, EventKind, Platform};
+use policy::event::{Command, EncodeAt, Event, EventKind, Part, Platform};
 use policy::units::Bytes;
 use policy::{MoveId, TierId, Time};
 use world::{APART, DISK, DRAM, HBM, World, cancel, chunk, drop_copy, form, form_of, whole};
@@ -223,7 +223,7 @@ fn the_device_shows_the_same_digest_for_the_same_bytes_and_another_for_others() 
         device
             .submit(&world::compute_command(&[(0, native), (1, native), (0, form(DRAM, "int4_g32"))]))
             .unwrap();
-        device.wait_compute().unwrap().digests
+        device.wait_compute(Part::Experts).unwrap().digests
     };
     let first = digests(1);
     assert_eq!(first, digests(1));

@@ -4,7 +4,7 @@ use crate::timeline::Timeline;
 use hw::host::HostDevice;
 use hw::lockstep::{Lockstep, LockstepError, LockstepReport};
 use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platform, Read};
-use policy::machine::{Accelerator, Backing, Class, Link, Tier};
+use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind, Layer};
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
 use policy::{BlockId, FormatId, LayerId, Machine, Model, MoveId, Rate, TierId};
@@ -92,9 +92,10 @@ pub(crate) fn machine(hbm: u64) -> Machine {
             tier("apart", 1 << 20, Class::Staged, Backing::Pinned),
         ],
         links: LINKS.map(|(from, to)| link(from, to)).to_vec(),
-        accelerator: Accelerator { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos::ZERO },
+        accelerator: Processor { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos::ZERO },
         codecs: vec![],
         host_codecs: vec![],
+        host_compute: None,
     }
 }
 

@@ -18,6 +18,7 @@ pub const ENTRY: Entry = Entry {
     simulate: Some(simulate),
     clairvoyant: true,
     fitted: false,
+    scripted: false,
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

@@ -17,6 +17,7 @@ pub const ENTRY: Entry = Entry {
     simulate: Some(simulate),
     clairvoyant: false,
     fitted: false,
+    scripted: false,
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

@@ -1,13 +1,11 @@
 //! Least frequently used, with counts that outlive residence.
 
+use super::growing_queue::{GrowingQueue, Key};
 use crate::control::Policy;
 use crate::policies::reactive::Reactive;
 use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::replay::{Order, ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, Rule};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
 
 /// Its registry entry.
 pub const ENTRY: Entry = Entry {
@@ -18,6 +16,7 @@ pub const ENTRY: Entry = Entry {
     simulate: Some(simulate),
     clairvoyant: false,
     fitted: false,
+    scripted: false,
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
@@ -36,22 +35,25 @@ struct Record {
     resident: bool,
 }
 
-/// A value and its id: count, last demand, id, from the high bits down. The least is evicted.
-type Key = Reverse<u128>;
+/// Count, last demand and id, from the high bits down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Packed(u128);
+
+impl Key for Packed {
+    #[inline(always)]
+    fn id(self) -> u32 {
+        self.0 as u32
+    }
+}
 
 /// Evicts the least (demands so far, time of the last demand, id) in access order, and the least (demands so far,
 /// id) in atomic order. Counts stop at `u32::MAX`.
 #[derive(Clone, Debug)]
 pub struct Lfu {
     records: Box<[Record]>,
-    /// One entry for each resident id that is not in `kept`. Values only grow, so an entry may lag behind its record:
-    /// it is brought up to date when it comes to the top, and a hit costs no more than its count.
-    heap: BinaryHeap<Key>,
-    /// The top belongs to an id that has left: the next to come in takes its place.
-    vacant: bool,
-    /// Entries taken out of the heap because their ids were kept when they came to the top.
-    kept: Vec<Key>,
+    queue: GrowingQueue<Packed>,
     recency: bool,
+    forgets: bool,
 }
 
 impl Lfu {
@@ -59,11 +61,15 @@ impl Lfu {
     pub fn new(universe: u32, order: Order) -> Lfu {
         Lfu {
             records: vec![Record::default(); universe as usize].into_boxed_slice(),
-            heap: BinaryHeap::new(),
-            vacant: false,
-            kept: Vec::new(),
+            queue: GrowingQueue::new(),
             recency: order == Order::Access,
+            forgets: false,
         }
+    }
+
+    /// The same, but what leaves starts from nothing when it comes back.
+    pub fn in_cache(universe: u32, order: Order) -> Lfu {
+        Lfu { forgets: true, ..Lfu::new(universe, order) }
     }
 
     #[inline(always)]
@@ -74,16 +80,20 @@ impl Lfu {
             record.last = now;
         }
     }
+
+    #[inline(always)]
+    fn leave(&mut self, id: u32) {
+        let record = &mut self.records[id as usize];
+        record.resident = false;
+        if self.forgets {
+            record.count = 0;
+        }
+    }
 }
 
 #[inline(always)]
-fn key(id: u32, record: &Record) -> Key {
-    Reverse(u128::from(record.count) << 96 | u128::from(record.last) << 32 | u128::from(id))
-}
-
-#[inline(always)]
-fn id_of(key: Key) -> u32 {
-    key.0 as u32
+fn key(id: u32, record: &Record) -> Packed {
+    Packed(u128::from(record.count) << 96 | u128::from(record.last) << 32 | u128::from(id))
 }
 
 impl Rule for Lfu {
@@ -102,60 +112,32 @@ impl Rule for Lfu {
         self.count(id, now);
         let record = &mut self.records[id as usize];
         record.resident = true;
-        let key = key(id, record);
-        if self.vacant
-            && let Some(mut top) = self.heap.peek_mut()
-        {
-            *top = key;
-        } else {
-            self.heap.push(key);
-        }
-        self.vacant = false;
+        self.queue.push(key(id, record));
     }
 
     #[inline(always)]
     fn miss(&mut self, id: u32, now: u64) {
-        self.count(id, now);
+        if !self.forgets {
+            self.count(id, now);
+        }
     }
 
     #[inline(always)]
     fn evict<K: Keep>(&mut self, _now: u64, keep: &K) -> Option<u32> {
-        if self.vacant {
-            self.heap.pop();
-            self.vacant = false;
-        }
-        if !self.kept.is_empty() {
-            self.heap.extend(self.kept.extract_if(.., |&mut key| !keep.keeps(id_of(key))));
-        }
-        while let Some(mut top) = self.heap.peek_mut() {
-            let id = id_of(*top);
-            let value = key(id, &self.records[id as usize]);
-            if *top != value {
-                *top = value;
-            } else if keep.keeps(id) {
-                self.kept.push(PeekMut::pop(top));
-            } else {
-                self.records[id as usize].resident = false;
-                self.vacant = true;
-                return Some(id);
-            }
-        }
-        None
+        let Lfu { records, queue, .. } = self;
+        let id = queue.pop(keep, |id| key(id, &records[id as usize]))?.id();
+        self.leave(id);
+        Some(id)
     }
 
     /// Linear in the number of residents.
     fn remove(&mut self, id: u32) {
-        self.records[id as usize].resident = false;
-        let resident = |key: &Key| self.records[id_of(*key) as usize].resident;
-        self.heap.retain(resident);
-        self.kept.retain(resident);
-        self.vacant = false;
+        self.leave(id);
+        self.queue.retain(|id| self.records[id as usize].resident);
     }
 
     fn reset(&mut self) {
         self.records.fill(Record::default());
-        self.heap.clear();
-        self.kept.clear();
-        self.vacant = false;
+        self.queue.clear();
     }
 }

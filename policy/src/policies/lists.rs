@@ -1,5 +1,7 @@
 //! Lists of dense ids from newest to oldest, linked inside one array.
 
+use crate::rule::Keep;
+
 #[derive(Clone, Copy, Debug)]
 struct Node {
     newer: u32,
@@ -52,6 +54,19 @@ impl Lists {
     #[inline(always)]
     pub(super) fn older(&self, at: u32) -> u32 {
         self.nodes[at as usize].older
+    }
+
+    /// The oldest id of a list that `keep` does not hold.
+    #[inline(always)]
+    pub(super) fn oldest<K: Keep>(&self, list: u32, keep: &K) -> Option<u32> {
+        let mut id = self.newer(self.end(list));
+        while id != self.end(list) {
+            if !keep.keeps(id) {
+                return Some(id);
+            }
+            id = self.newer(id);
+        }
+        None
     }
 
     /// Links `id`, which is in no place, directly on the older side of `newer`.

@@ -3,6 +3,7 @@
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::Routed;
 use crate::id::{BlockId, LayerId};
+use crate::record::Action;
 use crate::rule::{Keep, Rule};
 use crate::score::Terms;
 
@@ -11,12 +12,15 @@ use crate::score::Terms;
 pub struct Reactive<R> {
     rule: R,
     now: u64,
+    /// What the running step lacked, in the order it will come in, and how much of it has.
+    missing: Vec<u32>,
+    arrived: usize,
 }
 
 impl<R: Rule> Reactive<R> {
     /// The rule, with nothing resident but what it starts with.
     pub fn new(rule: R) -> Reactive<R> {
-        Reactive { rule, now: 0 }
+        Reactive { rule, now: 0, missing: Vec::new(), arrived: 0 }
     }
 }
 
@@ -31,22 +35,40 @@ impl Keep for InUse<'_> {
     }
 }
 
+/// What a policy says that loads whatever is missing in full precision, by the quickest route.
+pub(super) fn at_full_precision(context: &Context, proposal: &Proposal) -> Option<Terms> {
+    let native = context.model.block(proposal.block).native;
+    let moving = proposal.wait().0 as f64;
+    let fetches = !matches!(proposal.action, Action::Host | Action::Skip);
+    (fetches && proposal.route.to.format == native).then(|| Terms { moving, ..Terms::default() }.sum())
+}
+
 impl<R: Rule + Send> Policy for Reactive<R> {
     fn observe(&mut self, context: &Context, _layer: LayerId, routed: &[Routed]) {
         self.now = context.signals.layer_step - 1;
-        for expert in routed.iter().filter(|expert| context.ledger.is_fast(expert.block)) {
-            self.rule.touch(expert.block.0, self.now);
+        self.missing.clear();
+        self.arrived = 0;
+        for expert in routed {
+            if context.ledger.is_fast(expert.block) {
+                self.rule.touch(expert.block.0, self.now);
+            } else {
+                self.missing.push(expert.block.0);
+            }
         }
     }
 
-    /// Full precision only, by the quickest route.
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
-        let native = context.model.block(proposal.block).native;
-        let moving = proposal.route.time.0 as f64;
-        (proposal.route.to.format == native).then(|| Terms { moving, ..Terms::default() }.sum())
+        at_full_precision(context, proposal)
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
+        while let Some(&id) = self.missing.get(self.arrived) {
+            if !self.rule.contains(id) {
+                self.rule.incoming(id, self.now);
+                break;
+            }
+            self.arrived += 1;
+        }
         let block = BlockId(self.rule.evict(self.now, &InUse(context))?);
         let form = context.ledger.fast_copies(block).next()?;
         Some(Victim { block, form, terms: None })
@@ -63,8 +85,4 @@ impl<R: Rule + Send> Policy for Reactive<R> {
     fn lost(&mut self, _context: &Context, block: BlockId) {
         self.rule.remove(block.0);
     }
-
-    fn speculate(&mut self, _context: &Context, _proposals: &mut Vec<Proposal>) {}
-
-    fn step_done(&mut self, _context: &Context, _drift: f64) {}
 }

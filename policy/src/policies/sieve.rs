@@ -1,11 +1,10 @@
 //! SIEVE (Zhang et al., NSDI 2024): first in, first out, with a second chance and a hand that stays where it was.
 
-use super::lists::Lists;
 use crate::control::Policy;
 use crate::policies::reactive::Reactive;
 use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
-use crate::rule::{Keep, Rule};
+use crate::rule::{Keep, KeepNone, Rule};
 
 /// Its registry entry.
 pub const ENTRY: Entry = Entry {
@@ -16,6 +15,7 @@ pub const ENTRY: Entry = Entry {
     simulate: Some(simulate),
     clairvoyant: false,
     fitted: false,
+    scripted: false,
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
@@ -33,23 +33,95 @@ enum State {
     Visited,
 }
 
+/// The place before the oldest arrival and after the newest: slot 0, which no id has.
+const END: u32 = 0;
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    id: u32,
+    newer: u32,
+}
+
 /// A hand goes from the oldest to the newest arrival, and around: it clears the mark of a visited id and passes it,
 /// and evicts the first unvisited one. A kept id is passed as it is, mark included.
+///
+/// Arrivals are linked by slots and one way only, the hand's: they stay in a core's first cache.
 #[derive(Clone, Debug)]
 pub struct Sieve {
-    list: Lists,
     states: Box<[State]>,
-    /// The place to look at next; the list's end stands for the oldest.
+    slots: Vec<Slot>,
+    /// Slots without an id.
+    vacant: Vec<u32>,
+    newest: u32,
+    /// The slot to look at next, and the one before it; the end stands for the oldest.
     hand: u32,
-    len: usize,
+    before: u32,
 }
 
 impl Sieve {
     /// An empty cache of ids `0..universe`.
     pub fn new(universe: u32) -> Sieve {
-        let list = Lists::new(universe, 1);
-        let states = vec![State::Absent; universe as usize].into_boxed_slice();
-        Sieve { hand: list.end(0), list, states, len: 0 }
+        Sieve {
+            states: vec![State::Absent; universe as usize].into_boxed_slice(),
+            slots: vec![Slot { id: u32::MAX, newer: END }],
+            vacant: Vec::new(),
+            newest: END,
+            hand: END,
+            before: END,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.slots.len() - 1 - self.vacant.len()
+    }
+
+    /// Demands one after the other in a full cache that is not empty. Answers how many were hits.
+    #[inline(never)]
+    fn replace_each(&mut self, ids: &[u32]) -> u64 {
+        let (states, slots) = (&mut self.states[..], &mut self.slots[..]);
+        let (mut newest, mut hand, mut before, mut hits) = (self.newest, self.hand, self.before, 0);
+        for &id in ids {
+            if states[id as usize] != State::Absent {
+                states[id as usize] = State::Visited;
+                hits += 1;
+                continue;
+            }
+            let slot = loop {
+                if hand == END {
+                    (before, hand) = (END, slots[END as usize].newer);
+                }
+                let (slot, Slot { id, newer }) = (hand, slots[hand as usize]);
+                hand = newer;
+                let state = &mut states[id as usize];
+                if *state == State::Resident {
+                    *state = State::Absent;
+                    break slot;
+                }
+                *state = State::Resident;
+                before = slot;
+            };
+            slots[before as usize].newer = hand;
+            newest = if newest == slot { before } else { newest };
+            slots[slot as usize] = Slot { id, newer: END };
+            slots[newest as usize].newer = slot;
+            newest = slot;
+            states[id as usize] = State::Resident;
+        }
+        (self.newest, self.hand, self.before) = (newest, hand, before);
+        hits
+    }
+
+    /// Takes out the slot that follows `before`.
+    #[inline(always)]
+    fn take_after(&mut self, before: u32) {
+        let slot = self.slots[before as usize].newer;
+        let Slot { id, newer } = self.slots[slot as usize];
+        self.slots[before as usize].newer = newer;
+        if self.newest == slot {
+            self.newest = before;
+        }
+        self.states[id as usize] = State::Absent;
+        self.vacant.push(slot);
     }
 }
 
@@ -66,39 +138,65 @@ impl Rule for Sieve {
 
     #[inline(always)]
     fn insert(&mut self, id: u32, _now: u64) {
-        self.list.link(id, self.list.end(0));
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { id, newer: END });
+            self.slots.len() as u32 - 1
+        });
+        self.slots[slot as usize] = Slot { id, newer: END };
+        self.slots[self.newest as usize].newer = slot;
+        self.newest = slot;
         self.states[id as usize] = State::Resident;
-        self.len += 1;
     }
 
     #[inline(always)]
     fn evict<K: Keep>(&mut self, _now: u64, keep: &K) -> Option<u32> {
-        // Two rounds clear every mark and come back: then all that is left is kept. A round also passes the end.
-        for _ in 0..2 * (self.len + 1) {
-            let id = self.hand;
-            if id != self.list.end(0) && !keep.keeps(id) {
+        // Two rounds clear every mark and come back: then all that is left is kept.
+        for _ in 0..2 * self.len() {
+            if self.hand == END {
+                (self.before, self.hand) = (END, self.slots[END as usize].newer);
+            }
+            let Slot { id, newer } = self.slots[self.hand as usize];
+            if !keep.keeps(id) {
                 if self.states[id as usize] == State::Resident {
-                    self.remove(id);
+                    self.take_after(self.before);
+                    self.hand = newer;
                     return Some(id);
                 }
                 self.states[id as usize] = State::Resident;
             }
-            self.hand = self.list.newer(id);
+            (self.before, self.hand) = (self.hand, newer);
         }
         None
     }
 
-    #[inline(always)]
+    /// Linear in the number of residents.
     fn remove(&mut self, id: u32) {
-        if id == self.hand {
-            self.hand = self.list.newer(id);
+        let mut before = END;
+        let mut slot = self.slots[END as usize].newer;
+        while self.slots[slot as usize].id != id {
+            (before, slot) = (slot, self.slots[slot as usize].newer);
         }
-        self.list.remove(id);
-        self.states[id as usize] = State::Absent;
-        self.len -= 1;
+        if self.hand == slot {
+            self.hand = self.slots[slot as usize].newer;
+        } else if self.before == slot {
+            self.before = before;
+        }
+        self.take_after(before);
     }
 
     fn reset(&mut self) {
-        *self = Sieve::new(self.list.universe());
+        *self = Sieve::new(self.states.len() as u32);
+    }
+
+    #[inline(always)]
+    fn access_each(&mut self, ids: &[u32], now: u64, free: &mut usize) -> u64 {
+        let mut hits = 0;
+        for (index, (now, &id)) in (now..).zip(ids).enumerate() {
+            if *free == 0 && self.len() > 0 {
+                return hits + self.replace_each(&ids[index..]);
+            }
+            hits += u64::from(self.access(id, now, &KeepNone, free));
+        }
+        hits
     }
 }

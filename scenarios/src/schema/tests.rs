@@ -3,7 +3,7 @@
 use super::*;
 use crate::check::check;
 use crate::include::resolve;
-use crate::scenario::PolicyComplaint;
+use crate::scenario::{PolicyChoice, PolicyComplaint};
 use crate::tree::Entry;
 use jsonschema::Validator;
 use policy::registry::lookup;
@@ -39,7 +39,9 @@ machine:
       duplex: { forward: 3 GB/s, backward: 3 GB/s }
   accelerator: { flops: 700 TFLOP/s, read: 2800 GB/s, launch: 3 us }
   codecs: { int8: { encode: 1 TB/s, decode: 1 TB/s }, bf16_packed: { encode: 400 GB/s, decode: 400 GB/s } }
-  host: { codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } } }
+  host:
+    codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } }
+    compute: { flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us }
 model:
   model_type: mixtral
   hidden_size: 4096
@@ -60,6 +62,7 @@ kv: 1 GiB
 home: dram
 encoded: [int8]
 recode: [int4_g32]
+host_compute: false
 load: { from: nvme }
 workload:
   routing: { zipf_markov: { tokens: 400, traces: 8, skew: 0.8, stickiness: 0.3, coupling: 0.3 } }
@@ -67,7 +70,9 @@ workload:
   fit: [Cargo.toml]
   include_repetition: true
   limit_tokens: 100
+  order: shuffled
   prompt_tokens: 512
+  lookahead: [90 %, 80 %]
   prefill: { chunk: 256 }
 policy: { predictive: { ahead: 1 } }
 guard: { drift_budget: 1 %, window: 64, floors: { expert: int8, attention: bf16 } }
@@ -154,13 +159,16 @@ fn node(text: &str) -> Node {
     tree::parse(&mut report, source, 0).unwrap_or_else(|| panic!("{text}"))
 }
 
-fn known_policy(name: &str, params: &BTreeMap<String, f64>) -> Result<(), PolicyComplaint> {
+fn known_policy(choice: &PolicyChoice) -> Result<(), PolicyComplaint> {
     let complaint = |message: String| PolicyComplaint { key: None, message, hint: None };
-    let entry = lookup(name).map_err(|error| complaint(error.to_string()))?;
+    let entry = lookup(&choice.name).map_err(|error| complaint(error.to_string()))?;
     if entry.simulate.is_none() {
         return Err(complaint("replay only".to_owned()));
     }
-    entry.resolve(params).map(drop).map_err(|error| complaint(error.to_string()))
+    if entry.scripted != choice.script.is_some() {
+        return Err(complaint("a script, or none, is expected".to_owned()));
+    }
+    entry.resolve(&choice.params).map(drop).map_err(|error| complaint(error.to_string()))
 }
 
 /// What the reader has against a scenario.

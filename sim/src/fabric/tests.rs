@@ -1,7 +1,7 @@
 //! Closed forms, and the whole against a reference that shares out flow by flow in floating point.
 
 use super::*;
-use policy::machine::{Accelerator, Backing, Class, Link, Tier};
+use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::{FlopRate, Rate};
 use proptest::prelude::*;
 
@@ -44,9 +44,10 @@ fn machine(tiers: Vec<Tier>, links: Vec<Link>) -> Machine {
         name: "test".into(),
         tiers,
         links,
-        accelerator: Accelerator { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos(0) },
+        accelerator: Processor { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos(0) },
         codecs: vec![],
         host_codecs: vec![],
+        host_compute: None,
     }
 }
 

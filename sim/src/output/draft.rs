@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 /// See the module.
-pub(super) struct Draft {
+#[derive(Debug)]
+pub struct Draft {
     path: PathBuf,
     out: BufWriter<NamedTempFile>,
 }
 
 impl Draft {
     /// An empty draft of the file at `path`.
-    pub(super) fn create(path: PathBuf) -> Result<Draft, OutputError> {
+    ///
+    /// # Errors
+    /// No file can be made in the folder.
+    pub fn create(path: PathBuf) -> Result<Draft, OutputError> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let mut builder = tempfile::Builder::new();
         builder.prefix(".hotset-").suffix(".tmp");
@@ -27,7 +31,10 @@ impl Draft {
     }
 
     /// Brings everything to the disk, given that `filled` says it was written.
-    pub(super) fn complete(mut self, filled: io::Result<()>) -> Result<Draft, OutputError> {
+    ///
+    /// # Errors
+    /// It was not, or the disk does not take it.
+    pub fn complete(mut self, filled: io::Result<()>) -> Result<Draft, OutputError> {
         let on_disk =
             filled.and_then(|()| self.out.flush()).and_then(|()| self.out.get_ref().as_file().sync_all());
         match on_disk {
@@ -36,8 +43,11 @@ impl Draft {
         }
     }
 
-    /// Gives a complete draft its name.
-    pub(super) fn publish(self) -> Result<PathBuf, OutputError> {
+    /// Gives a complete draft its name, and answers with it.
+    ///
+    /// # Errors
+    /// The name cannot be given; what had it before is as it was.
+    pub fn publish(self) -> Result<PathBuf, OutputError> {
         let Draft { path, out } = self;
         let named = out.into_inner().map_err(|error| error.into_error());
         match named.and_then(|file| file.persist(&path).map_err(|error| error.error)) {

@@ -11,7 +11,7 @@ mod residency;
 use self::fetches::{Fetch, Fetches};
 use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
-use crate::control::{Context, Policy, Proposal, Victim};
+use crate::control::{Context, Policy, Proposal, StepWork, Victim};
 use crate::event::{Form, MoveClass, Routed};
 use crate::format::FormatId;
 use crate::guard::ErrorBound;
@@ -30,6 +30,7 @@ pub const ENTRY: Entry = Entry {
     simulate: Some(simulate),
     clairvoyant: false,
     fitted: false,
+    scripted: false,
 };
 
 /// Speculative moves under way at once.
@@ -274,6 +275,8 @@ impl Predictive {
             action: Action::Speculate,
             route,
             class: MoveClass::Speculation,
+            work: StepWork::default(),
+            tokens: 0,
             gate_squared: 0.0,
             layer_drift: 0.0,
             observations,
@@ -331,6 +334,9 @@ impl Policy for Predictive {
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
         let block = proposal.block;
         let route = proposal.route;
+        if proposal.action == Action::Skip {
+            return None;
+        }
         let error = usable(&self.settings, context, block, route.to.format)?;
         let next = self.next_use(context, block);
         let inputs = self.settings.inputs;
@@ -341,14 +347,15 @@ impl Policy for Predictive {
         let saves = (self.refetch(context, block).cost - expand - later_drift).max(0.0);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
         let holding = next.holding(saves, self.memory_price, bytes, self.settings.horizon);
-        let kept = proposal.action != Action::Read && holding.worth() > 0.0;
+        let stays = matches!(proposal.action, Action::Read | Action::Host);
+        let kept = !stays && holding.worth() > 0.0;
         let (saved, memory) = if kept { (holding.saved, holding.rent) } else { (0.0, 0.0) };
         Some(
             Terms {
                 probability: next.p,
                 next_use: next.tokens(),
                 saved,
-                moving: if inputs.costs { route.time.0 as f64 } else { FLAT_COST },
+                moving: if inputs.costs { proposal.wait().0 as f64 } else { FLAT_COST },
                 decode: if inputs.costs { expand } else { 0.0 },
                 drift: price * proposal.gate_squared,
                 memory,

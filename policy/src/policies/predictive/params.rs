@@ -1,7 +1,7 @@
 //! What can be set about the policy, and which of its inputs can be left out.
 
 use crate::predict::{Distances, Kind};
-use crate::registry::Param;
+use crate::registry::{Param, Scale};
 
 /// Layers ahead that are predicted apart from the whole token, speculated on or not. More cost time and gain nothing:
 /// with 4, 8 and 16 too, the stall of gpt-oss-20b is 0.02 % higher at 192 slots and 0.4 % at 384.
@@ -14,6 +14,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 1.0,
         min: 0.0,
         max: 100_000.0,
+        scale: Scale::Log,
     },
     Param {
         name: "hysteresis",
@@ -21,6 +22,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 0.1,
         min: 0.0,
         max: 10.0,
+        scale: Scale::Log,
     },
     Param {
         name: "ahead",
@@ -28,6 +30,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 2.0,
         min: 0.0,
         max: 8.0,
+        scale: Scale::Integer,
     },
     Param {
         name: "confidence",
@@ -35,6 +38,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 1.0,
         min: 0.0,
         max: 5.0,
+        scale: Scale::Linear,
     },
     Param {
         name: "drift_gain",
@@ -42,6 +46,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 0.05,
         min: 0.0,
         max: 1.0,
+        scale: Scale::Linear,
     },
     Param {
         name: "predictor",
@@ -49,6 +54,7 @@ pub(super) const PARAMS: &[Param] = &[
         default: 3.0,
         min: 0.0,
         max: 3.0,
+        scale: Scale::Switch,
     },
     input("next_use", "when each layer comes next"),
     input("router_history", "what the router chose before"),
@@ -59,7 +65,7 @@ pub(super) const PARAMS: &[Param] = &[
 
 /// A switch of one of the inputs.
 const fn input(name: &'static str, about: &'static str) -> Param {
-    Param { name, about, default: 1.0, min: 0.0, max: 1.0 }
+    Param { name, about, default: 1.0, min: 0.0, max: 1.0, scale: Scale::Switch }
 }
 
 /// The parameters of one run.

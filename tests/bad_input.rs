@@ -123,7 +123,7 @@ fn an_error_names_the_file() {
 fn bad_arguments_are_refused() {
     let cases: &[(&str, &[&str])] = &[
         ("--policies beladi", &["unknown policy `beladi`", "did you mean `belady`?"]),
-        ("--policies predictive", &["predictive cannot be replayed"]),
+        ("--policies hobbit", &["hobbit cannot be replayed"]),
         ("--policies static", &["--fit"]),
         ("--slots 0", &["0 is not in 1.."]),
         ("--slots -5", &["-5 is not in 1.."]),
@@ -137,7 +137,7 @@ fn bad_arguments_are_refused() {
         ("--params lru", &["POLICY.NAME=VALUE"]),
         ("--params lru.age=x", &["`x` is not a number"]),
         ("--params lru.age=1", &["lru has no parameter `age`"]),
-        ("--params predictive.ahead=1", &["predictive is not replayed"]),
+        ("--params hobbit.ahead=1", &["hobbit is not replayed"]),
         ("--threads 0", &["0 is not in 1..=1024"]),
         ("--experts 8", &["sample.hrt", "32 experts", "8 were asked for"]),
     ];

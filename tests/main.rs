@@ -17,6 +17,7 @@ mod levers;
 mod libcachesim;
 mod measured_links;
 mod moe_baselines;
+mod predictor;
 mod promises;
 mod published;
 mod readme;

@@ -7,7 +7,7 @@ use policy::guard::Guard;
 use policy::ledger::Ledger;
 use policy::observe::Signals;
 use policy::registry::SimulateInput;
-use policy::score::{Costs, Terms};
+use policy::score::{Costs, Route, Terms};
 use policy::{Demands, LayerId, Nanos};
 use sim::resolve::{check_policy, resolve_policy};
 use sim::simulate::Case;
@@ -24,6 +24,8 @@ pub(crate) struct LayerSteps {
     /// The layers that have a router.
     routed_layers: Vec<LayerId>,
     step: usize,
+    /// How each block is fetched from its home copy.
+    routes: Vec<Route>,
     routed: Vec<Routed>,
     proposals: Vec<Proposal>,
 }
@@ -57,11 +59,13 @@ seed: 20
             script: None,
             params: &params,
         };
+        let context = context(&case);
         LayerSteps {
             policy: entry.build(&input).expect("a policy"),
             demands: case.routing().expect("a model with routers").demands(false),
             routed_layers: routed_layers(&case.model),
-            context: context(&case),
+            routes: routes(&context),
+            context,
             step: 0,
             routed: Vec::new(),
             proposals: Vec::new(),
@@ -111,9 +115,8 @@ seed: 20
 
     /// Weighs and makes a demand's move; it arrives at once.
     fn fetch(&mut self, expert: Routed) {
-        let Context { ledger, costs, model, .. } = &self.context;
         let block = expert.block;
-        let route = costs.fetch(ledger, block, model.block(block).native).expect("a way from the home copy");
+        let route = self.routes[block.index()];
         let proposal = Proposal {
             block,
             action: policy::record::Action::Fetch,
@@ -163,4 +166,10 @@ fn context(case: &Case) -> Context {
         model,
         machine,
     }
+}
+
+fn routes(context: &Context) -> Vec<Route> {
+    let blocks = (0..context.model.blocks.len() as u32).map(policy::BlockId);
+    let route = |block| context.costs.fetch(&context.ledger, block, context.model.block(block).native);
+    blocks.map(|block| route(block).expect("a way from the home copy")).collect()
 }

@@ -19,11 +19,10 @@ impl Distances {
         Distances(within.chain([layers.max(1)]).collect())
     }
 
-    /// At most `most` of them: the whole token and the nearest stay.
+    /// At most `most` of them, but always the whole token: the nearest stay.
     pub(super) fn thinned(mut self, most: usize) -> Distances {
-        while self.0.len() > most.max(1) {
-            self.0.remove(self.0.len() / 2 - usize::from(self.0.len() == 2));
-        }
+        let kept = most.clamp(1, self.0.len()) - 1;
+        self.0.drain(kept..self.0.len() - 1);
         self
     }
 
@@ -49,7 +48,8 @@ mod tests {
         assert_eq!(Distances::near(9, 3).as_slice(), [1, 2, 3]);
         assert_eq!(Distances::near(2, 1).as_slice(), [1]);
         assert_eq!(Distances::spread(24).as_slice(), [1, 2, 3, 4, 6, 8, 12, 18, 24]);
-        assert_eq!(Distances::spread(24).thinned(3).as_slice(), [1, 18, 24]);
+        assert_eq!(Distances::spread(24).thinned(3).as_slice(), [1, 2, 24]);
+        assert_eq!(Distances::spread(24).thinned(99), Distances::spread(24));
         assert_eq!(Distances::spread(24).thinned(0).as_slice(), [24]);
     }
 }

@@ -84,6 +84,17 @@ impl Trajectories {
             self.begin_token();
         }
         self.forget(layer);
+        self.unit /= FADE;
+        if self.unit > LARGEST_UNIT {
+            let unit = self.unit;
+            self.scores.iter_mut().for_each(|score| *score /= unit);
+            self.unit = 1.0;
+        }
+        // A batch that chooses most of a layer is like every other, and says nothing of how any of its tokens goes on.
+        if 2 * chosen.len() > self.shape.experts {
+            self.voters.clear();
+            return;
+        }
         let range = self.set(self.running, layer);
         for &expert in chosen {
             let expert = expert as usize;
@@ -93,12 +104,6 @@ impl Trajectories {
             self.chosen[range.clone()][expert / WORD] |= 1 << (expert % WORD);
         }
         self.choose_voters();
-        self.unit /= FADE;
-        if self.unit > LARGEST_UNIT {
-            let unit = self.unit;
-            self.scores.iter_mut().for_each(|score| *score /= unit);
-            self.unit = 1.0;
-        }
     }
 
     /// The running token becomes a past one: who was like it by now is followed by who is like the next.

@@ -3,10 +3,12 @@
 //! and of the memory it takes. Both prices move in closed loop: memory's with what has to be given up for it, drift's
 //! with how much of the budget the last steps used. Moves ahead of demand are priced like everything else.
 
+mod fetches;
 mod holding;
 mod params;
 mod residency;
 
+use self::fetches::{Fetches, Way};
 use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
 use crate::control::{Context, Policy, Proposal, StepWork, Victim};
@@ -67,8 +69,9 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         history,
         selected,
         settings,
+        fetches: Fetches::new(model.blocks.len()),
         stakes: vec![None; model.blocks.len()],
-        ranking: vec![None; model.layers.len()],
+        ranking: vec![Ranked::default(); model.layers.len()],
         ranking_price: 0.0,
         likeliest: Vec::new(),
         gates: vec![0.0; model.blocks.len()],
@@ -88,23 +91,38 @@ struct Stake {
     /// Nanoseconds that a use of the copy saves.
     saves: f64,
     bytes: f64,
+    /// What a byte of it is worth to keep, but for the rent until the layer comes, as of a valuation of the layer.
+    worth: f64,
+    valuation: u64,
 }
 
-/// The block of a layer that is worth least per byte, with that worth, as of a version of the layer.
-#[derive(Clone, Copy)]
+/// The block of a layer that is worth least per byte, with that worth.
+#[derive(Clone, Copy, Default)]
 struct Ranked {
-    version: u64,
+    /// Changes so far of what the layer's blocks are worth: of what is expected, or of the price of memory.
+    valuation: u64,
+    /// The ledger's version of the layer that `least` follows from, if it is known.
+    version: Option<u64>,
     least: Option<(f64, BlockId)>,
+}
+
+impl Ranked {
+    /// What the blocks are worth has changed.
+    fn revalue(&mut self) {
+        self.valuation += 1;
+        self.version = None;
+    }
 }
 
 struct Predictive {
     history: History,
     selected: u32,
     settings: Settings,
+    fetches: Fetches,
     /// What each block stands to lose, as last worked out.
     stakes: Vec<Option<Stake>>,
     /// What each layer would give up first, if that is known, at a price of memory of `ranking_price`.
-    ranking: Vec<Option<Ranked>>,
+    ranking: Vec<Ranked>,
     ranking_price: f64,
     likeliest: Vec<(f32, BlockId)>,
     /// Running mean of each block's squared gate weight when chosen.
@@ -154,36 +172,40 @@ impl Predictive {
         }
     }
 
-    /// What one use costs if the copy is gone: the cheapest way to have it again.
-    fn refetch(&self, context: &Context, block: BlockId) -> f64 {
-        if !self.settings.inputs.costs {
-            return FLAT_COST;
-        }
-        let ways = context.costs.formats.iter().filter_map(|&format| {
-            let drift = self.drift_price_of(context, block, format)? * self.gates[block.index()];
-            let route = context.costs.fetch(&context.ledger, block, format)?;
-            Some((route.time.0 + context.costs.expand(block, format).0) as f64 + drift)
-        });
-        ways.min_by(f64::total_cmp).unwrap_or(0.0)
-    }
-
-    /// The error of a format, if the guard and the budget leave it any use.
-    fn usable(&self, context: &Context, block: BlockId, format: FormatId) -> Option<ErrorBound> {
-        let error = context.guard.error(block, format)?;
-        let lossy = self.settings.inputs.sensitivity && context.guard.budget() > 0.0;
-        (error.upper == 0.0 || lossy).then_some(error)
-    }
-
-    /// Works out what giving up a copy of a block would lose, unless its copies are as they were the last time.
+    /// The cheapest way to have a block again if its copy is gone.
     #[inline]
-    fn refresh_stake(&mut self, context: &Context, block: BlockId) {
-        let copies = context.ledger.copies_word(block);
-        if self.stakes[block.index()].is_none_or(|known| known.copies != copies) {
-            self.stakes[block.index()] = self.least_copy(context, block, copies);
-        }
+    fn refetch(&mut self, context: &Context, block: BlockId) -> Option<Way> {
+        let (settings, price) = (&self.settings, self.drift_price.unwrap_or(0.0) * self.gates[block.index()]);
+        let cheapest = || cheapest_way(settings, context, block, price);
+        // What drift costs changes all the time.
+        if context.guard.budget() > 0.0 { cheapest() } else { self.fetches.of(context, block, cheapest) }
     }
 
-    fn least_copy(&self, context: &Context, block: BlockId, copies: u64) -> Option<Stake> {
+    /// The price of reading a block in a format, for each unit of its squared gate weight; `None` for a format that may
+    /// not be used.
+    #[inline]
+    fn drift_price_of(&self, context: &Context, block: BlockId, format: FormatId) -> Option<f64> {
+        let error = usable(&self.settings, context, block, format)?.upper;
+        Some(self.drift_price.unwrap_or(0.0) * error * error)
+    }
+
+    /// What a byte of a block's copy is worth to keep, worked out anew where its copies or its layer's valuation differ.
+    #[inline]
+    fn worth(&mut self, context: &Context, block: BlockId, valuation: u64) -> Option<f64> {
+        let copies = context.ledger.copies_word(block);
+        let known = self.stakes[block.index()].filter(|known| known.copies == copies);
+        if let Some(known) = known.filter(|known| known.valuation == valuation) {
+            return Some(known.worth);
+        }
+        let stake = known.or_else(|| self.least_copy(context, block, copies))?;
+        let next_use = NextUse { wait: 0.0, ..self.next_use(context, block) };
+        let holding = next_use.holding(stake.saves, self.ranking_price, stake.bytes, self.settings.horizon);
+        let worth = holding.worth() / stake.bytes;
+        self.stakes[block.index()] = Some(Stake { worth, valuation, ..stake });
+        Some(worth)
+    }
+
+    fn least_copy(&mut self, context: &Context, block: BlockId, copies: u64) -> Option<Stake> {
         let ledger = &context.ledger;
         let full = ledger.full_copy(block);
         let packed = ledger.fast_copies(block).find(|form| !form.format.get().direct);
@@ -192,27 +214,25 @@ impl Predictive {
             _ => {
                 let form = full.or(packed).or_else(|| ledger.fast_copies(block).next())?;
                 let drift = self.drift_price_of(context, block, form.format)? * self.gates[block.index()];
-                (
-                    form,
-                    self.refetch(context, block) - context.costs.expand(block, form.format).0 as f64 - drift,
-                )
+                let expand = context.costs.expand(block, form.format).0 as f64;
+                (form, self.refetch(context, block).map_or(0.0, Way::cost) - expand - drift)
             }
         };
-        Some(Stake { copies, form, saves: saves.max(1.0), bytes: ledger.footprint(block, form).0 as f64 })
+        let bytes = ledger.footprint(block, form).0 as f64;
+        Some(Stake { copies, form, saves: saves.max(1.0), bytes, worth: 0.0, valuation: u64::MAX })
     }
 
     /// The block of a layer that is worth least per byte, of those that may be given up, with that worth but for the
     /// rent until the layer comes: a byte of any of its blocks pays the same.
-    fn least_of(&mut self, context: &Context, layer: LayerId) -> Option<(f64, BlockId)> {
-        context.ledger.idle(layer).for_each(|block| self.refresh_stake(context, block));
-        let next_use = self.next_uses(context, layer, 0.0);
-        let worth = |block: BlockId| {
-            let stake = self.stakes[block.index()]?;
-            let holding =
-                next_use(block).holding(stake.saves, self.ranking_price, stake.bytes, self.settings.horizon);
-            Some((holding.worth() / stake.bytes, block))
-        };
-        context.ledger.idle(layer).filter_map(worth).reduce(|a, b| if b < a { b } else { a })
+    fn least_of(&mut self, context: &Context, layer: LayerId, valuation: u64) -> Option<(f64, BlockId)> {
+        let mut least = None;
+        for block in context.ledger.idle(layer) {
+            let Some(worth) = self.worth(context, block, valuation) else { continue };
+            if least.is_none_or(|least| (worth, block) < least) {
+                least = Some((worth, block));
+            }
+        }
+        least
     }
 
     /// The block that is worth least per byte, of those that may be given up. Layers are ranked anew when something in
@@ -220,15 +240,17 @@ impl Predictive {
     fn least(&mut self, context: &Context) -> Option<BlockId> {
         if (self.memory_price - self.ranking_price).abs() > NEAR * self.ranking_price {
             self.ranking_price = self.memory_price;
-            self.ranking.fill(None);
+            self.ranking.iter_mut().for_each(Ranked::revalue);
         }
         let mut least: Option<(f64, BlockId)> = None;
         for layer in (0..self.ranking.len() as u16).map(LayerId) {
             let version = context.ledger.version(layer);
-            if self.ranking[layer.index()].is_none_or(|known| known.version != version) {
-                self.ranking[layer.index()] = Some(Ranked { version, least: self.least_of(context, layer) });
+            let Ranked { valuation, version: known, .. } = self.ranking[layer.index()];
+            if known != Some(version) {
+                let least = self.least_of(context, layer, valuation);
+                self.ranking[layer.index()] = Ranked { valuation, version: Some(version), least };
             }
-            if let Some(Ranked { least: Some((worth, block)), .. }) = self.ranking[layer.index()] {
+            if let Some((worth, block)) = self.ranking[layer.index()].least {
                 let candidate = (worth - self.wait(context, layer) * self.ranking_price, block);
                 least = least.filter(|least| *least <= candidate).or(Some(candidate));
             }
@@ -236,58 +258,45 @@ impl Predictive {
         least.map(|(_, block)| block)
     }
 
-    /// Fills `self.likeliest` with the absent blocks of a layer that are likeliest to be asked for, `most` of them.
+    /// Adds to `self.likeliest` the absent blocks of a layer that are likeliest to be asked for, `most` of them.
     fn choose_likeliest(&mut self, context: &Context, layer: LayerId, most: usize) {
-        self.likeliest.clear();
         let data = context.model.layer(layer);
-        let blocks = (data.first_block.0..data.first_block.0 + data.blocks).map(BlockId);
+        let from = self.likeliest.len();
         let mut least = LIKELY;
-        for (block, &p) in blocks.zip(self.history.next_visit(layer)) {
-            if p <= least || most == 0 || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
+        for (block, &p) in (data.first_block.0..).map(BlockId).zip(self.history.next_visit(layer)) {
+            if p <= least || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
                 continue;
             }
-            let place = self.likeliest.partition_point(|&(known, _)| known >= p);
-            self.likeliest.insert(place, (p, block));
-            self.likeliest.truncate(most);
-            if self.likeliest.len() == most {
-                least = self.likeliest[most - 1].0;
+            let place = self.likeliest[from..].partition_point(|&(known, _)| known >= p);
+            self.likeliest.insert(from + place, (p, block));
+            self.likeliest.truncate(from + most);
+            if self.likeliest.len() == from + most {
+                least = self.likeliest[from + most - 1].0;
             }
         }
     }
 
-    /// The best move of a block whose layer is `ahead` layers away and will ask for it with probability `probability`: the
-    /// format that saves most beyond the rent of its memory.
-    fn speculation(
-        &self,
-        context: &Context,
-        block: BlockId,
-        probability: f64,
-        ahead: u32,
-    ) -> Option<Proposal> {
+    /// A move of a block that will be asked for with probability `p` when its layer comes.
+    fn speculation(&mut self, context: &Context, block: BlockId, p: f64) -> Option<Proposal> {
         let layer = context.model.block(block).layer;
-        let observations = self.history.observations(layer);
-        let likely = self.lower_bound(probability, observations);
-        let idle = context.signals.idle_window.0 as f64 * f64::from(ahead);
-        let tokens = f64::from(ahead) / f64::from(context.signals.layers);
-        let rent = (1.0 + self.settings.hysteresis) * self.memory_price * tokens;
-        let again = self.refetch(context, block);
-        let ways = context.costs.formats.iter().filter_map(|&format| {
-            let drift = self.drift_price_of(context, block, format)? * self.gates[block.index()];
-            let route = context.costs.fetch(&context.ledger, block, format)?;
-            let in_time = if self.settings.inputs.pressure { idle / route.time.0.max(1) as f64 } else { 1.0 };
-            let decode = context.costs.expand(block, format).0 as f64;
-            let terms = Terms {
-                probability,
-                next_use: tokens,
-                saved: likely * again * in_time.min(1.0),
-                decode: likely * decode,
-                drift: likely * drift,
-                memory: rent * context.ledger.footprint(block, route.to).0 as f64,
-                ..Terms::default()
-            };
-            Some((route, terms.sum()))
-        });
-        let (route, terms) = ways.min_by(|a, b| a.1.total.total_cmp(&b.1.total))?;
+        let way = self.refetch(context, block)?;
+        let Way { route, decode, drift, .. } = way;
+        let (ahead, observations) =
+            (f64::from(layers_ahead(context, layer)), self.history.observations(layer));
+        let idle = context.signals.idle_window.0 as f64 * ahead;
+        let in_time = if self.settings.inputs.pressure { idle / route.time.0.max(1) as f64 } else { 1.0 };
+        let tokens = ahead / f64::from(context.signals.layers);
+        let bytes = context.ledger.footprint(block, route.to).0 as f64;
+        let likely = self.lower_bound(p, observations);
+        let terms = Terms {
+            probability: p,
+            next_use: tokens,
+            saved: likely * way.cost() * in_time.min(1.0),
+            decode: likely * decode,
+            drift: likely * drift,
+            memory: (1.0 + self.settings.hysteresis) * self.memory_price * bytes * tokens,
+            ..Terms::default()
+        };
         Some(Proposal {
             block,
             action: Action::Speculate,
@@ -298,22 +307,37 @@ impl Predictive {
             gate_squared: self.gates[block.index()],
             layer_drift: 0.0,
             observations,
-            terms,
+            terms: terms.sum(),
         })
-    }
-
-    /// The price of reading a block in a format, for each unit of its squared gate weight; `None` for a format that may
-    /// not be used.
-    #[inline]
-    fn drift_price_of(&self, context: &Context, block: BlockId, format: FormatId) -> Option<f64> {
-        let error = self.usable(context, block, format)?.upper;
-        Some(self.drift_price.unwrap_or(0.0) * error * error)
     }
 
     fn lower_bound(&self, p: f64, observations: u64) -> f64 {
         let error = libm::sqrt(p * (1.0 - p) / observations.max(1) as f64);
         (p - self.settings.confidence * error).max(0.0)
     }
+}
+
+/// The cheapest way to have a block again, with drift at `price` a unit of squared error.
+fn cheapest_way(settings: &Settings, context: &Context, block: BlockId, price: f64) -> Option<Way> {
+    let ways = context.costs.formats.iter().filter_map(|&format| {
+        let error = usable(settings, context, block, format)?.upper;
+        let route = context.costs.fetch(&context.ledger, block, format)?;
+        let costs = settings.inputs.costs;
+        let (moving, decode) = if costs {
+            (route.time.0 as f64, context.costs.expand(block, format).0 as f64)
+        } else {
+            (FLAT_COST, 0.0)
+        };
+        Some(Way { route, moving, decode, drift: price * error * error })
+    });
+    ways.min_by(|a, b| a.cost().total_cmp(&b.cost()))
+}
+
+/// The error of a format, if the guard and the budget leave it any use.
+fn usable(settings: &Settings, context: &Context, block: BlockId, format: FormatId) -> Option<ErrorBound> {
+    let error = context.guard.error(block, format)?;
+    let lossy = settings.inputs.sensitivity && context.guard.budget() > 0.0;
+    (error.upper == 0.0 || lossy).then_some(error)
 }
 
 impl Policy for Predictive {
@@ -326,7 +350,7 @@ impl Policy for Predictive {
         self.chosen.extend(routed.iter().map(|expert| expert.block.0 - first));
         let scale = f32::min(1.0, self.selected as f32 / routed.len() as f32);
         for changed in self.history.observe(layer, &self.chosen, scale) {
-            self.ranking[changed.index()] = None;
+            self.ranking[changed.index()].revalue();
         }
         let tokens = f64::from(context.signals.step_tokens.max(1));
         for expert in routed {
@@ -348,7 +372,7 @@ impl Policy for Predictive {
         let expand = context.costs.expand(block, route.to.format).0 as f64;
         // What the copy is worth to later steps; a copy that is there already costs no more for being read.
         let later_drift = price * self.gates[block.index()];
-        let saves = (self.refetch(context, block) - expand - later_drift).max(0.0);
+        let saves = (self.refetch(context, block).map_or(0.0, Way::cost) - expand - later_drift).max(0.0);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
         let holding = next.holding(saves, self.memory_price, bytes, self.settings.horizon);
         let stays = matches!(proposal.action, Action::Read | Action::Host);
@@ -395,19 +419,24 @@ impl Policy for Predictive {
     fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
         let background = context.ledger.flights().filter(|(_, flight)| flight.class != MoveClass::Demand);
         let most = MAX_SPECULATIONS.saturating_sub(background.count());
+        if most == 0 {
+            return;
+        }
         let layers = context.signals.layers;
         // What is certain is worth a look however far ahead: the nearest that is missing comes first.
         let certain = self.history.is_certain();
         let ahead = if certain { layers } else { self.settings.ahead };
+        self.likeliest.clear();
         for ahead in 1..=ahead.min(layers - 1) {
-            if certain && proposals.len() >= most {
+            if certain && self.likeliest.len() >= most {
                 break;
             }
             let layer = LayerId(((u32::from(context.signals.layer.0) + ahead) % layers) as u16);
             self.choose_likeliest(context, layer, most);
-            for &(p, block) in &self.likeliest {
-                proposals.extend(self.speculation(context, block, f64::from(p), ahead));
-            }
+        }
+        for index in 0..self.likeliest.len() {
+            let (p, block) = self.likeliest[index];
+            proposals.extend(self.speculation(context, block, f64::from(p)));
         }
         proposals.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.block.cmp(&b.block)));
         proposals.truncate(most);
@@ -419,11 +448,8 @@ impl Policy for Predictive {
             return;
         }
         // The first price makes a step at the target worth a fetch of one block a layer.
-        let first = || {
-            let block = BlockId(0);
-            self.refetch(context, block) / (budget * budget)
-        };
-        let price = self.drift_price.unwrap_or_else(first);
+        let first = self.refetch(context, BlockId(0)).map_or(1.0, Way::cost) / (budget * budget);
+        let price = self.drift_price.unwrap_or(first);
         // As near to the budget as lumps allow: where one read takes much of it, steps run into it at lower means.
         let full = if drift >= FULL * budget { 1.0 } else { 0.0 };
         let target = (self.drift_target + TARGET_GAIN * (FULL_STEPS - full)).clamp(0.5, FULL);

@@ -31,7 +31,7 @@ fn layers(demands: &Demands) -> Option<usize> {
         |(one, next): (&[u32], &[u32])| first(one).zip(first(next)).is_some_and(|(one, next)| next < one);
     let layers = steps().zip(steps().skip(1)).position(falls).map_or(demands.len(), |last| last + 1);
     let universe = demands.universe() as usize;
-    if layers == 0 || layers > usize::from(u16::MAX) || universe % layers != 0 {
+    if layers == 0 || layers > usize::from(u16::MAX) || !universe.is_multiple_of(layers) {
         return None;
     }
     let experts = (universe / layers) as u32;

@@ -66,7 +66,7 @@ fn a_cache_can_hardly_tell_the_fitted_trace_from_the_recorded_one() {
     for point in likeness(&trace, &made, false).unwrap() {
         // What decides who stays by who stayed makes chaos of small differences, as SIEVE's hand does.
         let most = match point.policy {
-            "sieve" | "in_cache_lfu" | "w_tiny_lfu" => 20.0,
+            "sieve" | "moe_infinity_released" | "w_tiny_lfu" => 20.0,
             "gdsf" | "lfu_decayed" | "least_stale" => 5.0,
             _ => 2.0,
         };

@@ -68,6 +68,16 @@ impl Program {
         self.free.len()
     }
 
+    /// Takes out choices of which not even one use is within a round's budget.
+    pub(super) fn forget_what_drifts_too_far(&mut self) {
+        let least = self.uses.iter().map(|used| f64::from(used.weight)).fold(f64::INFINITY, f64::min);
+        // Weights are rounded to 32 bits.
+        let most = self.drift * (1.0 + 1e-6);
+        for choices in &mut self.kinds {
+            choices.retain(|choice| choice.error == 0.0 || choice.error * least <= most);
+        }
+    }
+
     /// The choices of a use.
     pub(super) fn choices(&self, used: &Use) -> &[Choice] {
         &self.kinds[usize::from(self.kind[used.block as usize])]

@@ -29,6 +29,7 @@ pub(super) fn stall(program: &Program) -> f64 {
 /// The same, where a point costs so much.
 fn with_points(program: &Program, price: f64) -> f64 {
     let mut prices = Prices::zero(program);
+    prices.drift.fill(drift_that_matters(program));
     let mut best = 0f64;
     for _ in 0..TURNS {
         set_whole(program, &mut prices, price);
@@ -40,6 +41,17 @@ fn with_points(program: &Program, price: f64) -> f64 {
         }
     }
     if program.chooses() { best.max(with_drift(program, &mut prices)) } else { best }
+}
+
+/// Where a block may be left out, the price of drift that makes that as dear as loading it: free, it would leave nothing for
+/// the other prices to do. Elsewhere nothing.
+fn drift_that_matters(program: &Program) -> f64 {
+    let choices = || program.kinds.iter().flatten();
+    let dearest = choices().map(|choice| choice.load).fold(0.0, f64::max);
+    let weight: f64 = program.uses.iter().map(|used| f64::from(used.weight)).sum();
+    let mean = weight / program.uses.len().max(1) as f64;
+    let without = choices().filter(|choice| choice.load == 0.0 && choice.error > 0.0);
+    without.map(|choice| dearest / (mean * choice.error)).filter(|price| price.is_finite()).fold(0.0, f64::max)
 }
 
 /// The same at these prices of memory and link time, each block on its way through all of its uses. The price of drift

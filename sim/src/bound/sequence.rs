@@ -95,6 +95,7 @@ impl Scout<'_> {
         if let Some(first) = self.program.free.first_mut() {
             *first += self.world.loaded().0 as f64;
         }
+        self.program.forget_what_drifts_too_far();
         self.program
     }
 }

@@ -34,9 +34,13 @@ struct Kind {
 }
 
 impl Terms {
-    /// `None` where no link leads from the home copies to fast memory, or some block may be read in no format.
+    /// `None` where no link leads from the home copies to fast memory, some block may be read in no format, or the host may
+    /// compute: what it takes off the links at best is not worked out.
     pub(super) fn new(case: &Case) -> Option<Terms> {
         let machine = &case.machine;
+        if case.host_compute && machine.host_compute.is_some() {
+            return None;
+        }
         let fast = machine.tiers_of(Class::Fast).next()?;
         let paths = Paths::new(machine);
         let path = paths.between(case.home, fast)?;
@@ -124,7 +128,7 @@ impl Terms {
 }
 
 impl Kind {
-    /// Whatever serves a block without a copy in fast memory would be one more choice here, that holds and reads nothing.
+    /// A block that is left out holds and reads nothing, and drifts by all of its output.
     fn new(case: &Case, path: &Path, guard: &Guard, id: BlockId, block: &Block) -> Option<Kind> {
         let granularity = case.machine.tier(path.to).granularity;
         let capacity = case.budgets[path.to.index()].0.max(1) as f64;
@@ -150,7 +154,10 @@ impl Kind {
                 error: error.upper * error.upper,
             })
         };
-        let choices: Vec<Choice> = formats.iter().filter_map(|&format| choice(format)).collect();
+        let mut choices: Vec<Choice> = formats.iter().filter_map(|&format| choice(format)).collect();
+        if let Some(error) = guard.skip(id).filter(|_| guard.budget() > 0.0) {
+            choices.push(Choice { held: 0.0, read: 0.0, load: 0.0, error: error.upper * error.upper });
+        }
         let widest = formats.iter().copied().max_by_key(|&format| block.bytes(format))?;
         let room = formats.iter().map(|&format| room(format)).sum();
         (!choices.is_empty()).then_some(Kind { choices, widest, room })

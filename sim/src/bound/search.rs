@@ -51,7 +51,10 @@ fn drift_that_matters(program: &Program) -> f64 {
     let weight: f64 = program.uses.iter().map(|used| f64::from(used.weight)).sum();
     let mean = weight / program.uses.len().max(1) as f64;
     let without = choices().filter(|choice| choice.load == 0.0 && choice.error > 0.0);
-    without.map(|choice| dearest / (mean * choice.error)).filter(|price| price.is_finite()).fold(0.0, f64::max)
+    without
+        .map(|choice| dearest / (mean * choice.error))
+        .filter(|price| price.is_finite())
+        .fold(0.0, f64::max)
 }
 
 /// The same at these prices of memory and link time, each block on its way through all of its uses. The price of drift

@@ -223,6 +223,16 @@ fn a_scenario_that_cannot_run_says_what_to_change() {
         ("model.num_hidden_layers=null", &[], &["num_hidden_layers: no value"]),
         ("model.model_type=''", &[], &["model_type: no value"]),
         (
+            "host_compute=true",
+            &["machine=h200"],
+            &["host_compute", "h200 does not say how its host computes"],
+        ),
+        ("workload.lookahead=[120 %]", &[], &["workload.lookahead", "120 %"]),
+        ("policy={script: nope.rhai}", &[], &["policy.script", "no file at nope.rhai"]),
+        ("policy={lru: README.md}", &[], &["`lru` runs no script"]),
+        ("policy={script: README.md}", &[], &["README.md:1:1", "hotset policies --script"]),
+        ("policy=script", &[], &["runs a script, and none is named"]),
+        (
             "workload.routing={zipf_markov: {tokens: 4294967295}}",
             &[],
             &["workload.routing.zipf_markov", "more than the limit"],

@@ -68,6 +68,8 @@ fn a_cache_can_hardly_tell_the_fitted_trace_from_the_recorded_one() {
         let most = match point.policy {
             "sieve" | "moe_infinity_released" | "w_tiny_lfu" => 20.0,
             "gdsf" | "lfu_decayed" | "least_stale" => 5.0,
+            // It finds more in the recorded trace than the fit keeps of it.
+            "predictive" => 5.0,
             _ => 2.0,
         };
         assert!(point.points().abs() <= most, "{point:?}");

@@ -57,6 +57,15 @@ fn a_script_that_is_wrong_says_where() {
     assert!(refused("import \"x\" as x; fn keep(b) { 1 }").starts_with("idea.rhai:1:1:"));
 }
 
+/// A script that refuses every way is served in full precision, as if it had said nothing of costs.
+#[test]
+fn a_script_that_refuses_everything_is_served_in_full_precision() {
+    let small = Small { encoded: &["int8"], drift_budget: 5.0, host: true, ..Small::default() };
+    let refusing = scripted(&small, "fn keep(b) { -b.last_use } fn cost(w) { () }");
+    let silent = scripted(&small, "fn keep(b) { -b.last_use }");
+    assert_eq!(run(&refusing).unwrap(), run(&silent).unwrap());
+}
+
 /// What goes wrong while it runs ends the run, with the place in the script.
 #[test]
 fn a_script_that_fails_ends_the_run() {

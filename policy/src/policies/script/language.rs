@@ -39,7 +39,7 @@ pub const FUNCTIONS: [(&str, &str); 3] = [
     ("keep", "keep(block): what a fast copy is worth; the least leaves first"),
     (
         "cost",
-        "cost(way): what serving a block so costs; the least is taken, () refuses. Left out: full precision, soonest",
+        "cost(way): what serving a block so costs; the least is taken, () refuses all but a full-precision copy. Left out: full precision, soonest",
     ),
     (
         "prefetch",

@@ -6,11 +6,13 @@
 mod fetches;
 mod holding;
 mod params;
+mod prices;
 mod residency;
 
 use self::fetches::{Fetches, Way};
 use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
+use self::prices::Prices;
 use crate::control::{Context, Policy, Proposal, StepWork, Victim};
 use crate::event::{Form, MoveClass, Routed};
 use crate::format::FormatId;
@@ -37,20 +39,10 @@ pub const ENTRY: Entry = Entry {
 const MAX_SPECULATIONS: usize = 2;
 /// Blocks less likely than this to be asked for are not worth a look.
 const LIKELY: f32 = 0.05;
-/// The share of the drift budget that the price steers for at first.
-const DRIFT_TARGET: f64 = 0.9;
-/// A step that used this share of the budget has run into it.
-const FULL: f64 = 0.97;
-/// The share of steps that may, and how fast the share steered for follows from it (mixtral-8x7b, budgets 0.5 to 9 %: with 0.05
-/// and 0.3 of the steps the stall is up to 10 % higher at one budget or another).
-const FULL_STEPS: f64 = 0.2;
-const TARGET_GAIN: f64 = 0.003;
 /// A step that spends its drift budget unevenly pays at most so many times the price, or so small a part of it.
 const MOST_HASTE: f64 = 10.0;
 /// Prices of memory that differ by less than this share rank blocks alike.
 const NEAR: f64 = 0.1;
-/// Weight of the newest victim in the price of memory.
-const MEMORY_SMOOTHING: f64 = 0.05;
 /// Weight of the newest visit in a block's mean squared gate weight.
 const GATE_SMOOTHING: f64 = 0.1;
 /// What every fetch is taken to cost, in nanoseconds, where nobody looks at costs.
@@ -76,9 +68,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         likeliest: Vec::new(),
         gates: vec![0.0; model.blocks.len()],
         chosen: Vec::new(),
-        memory_price: 0.0,
-        drift_price: None,
-        drift_target: DRIFT_TARGET,
+        prices: Prices::new(),
     }))
 }
 
@@ -128,12 +118,7 @@ struct Predictive {
     /// Running mean of each block's squared gate weight when chosen.
     gates: Vec<f64>,
     chosen: Vec<u32>,
-    /// Nanoseconds of stall that a byte kept for a token saves, at the margin.
-    memory_price: f64,
-    /// Nanoseconds of stall worth one unit of squared layer drift.
-    drift_price: Option<f64>,
-    /// The share of the drift budget that the price steers for; the guard stops at the whole of it.
-    drift_target: f64,
+    prices: Prices,
 }
 
 /// Layer steps until a layer comes; a whole token's for the layer being run.
@@ -175,7 +160,7 @@ impl Predictive {
     /// The cheapest way to have a block again if its copy is gone.
     #[inline]
     fn refetch(&mut self, context: &Context, block: BlockId) -> Option<Way> {
-        let (settings, price) = (&self.settings, self.drift_price.unwrap_or(0.0) * self.gates[block.index()]);
+        let (settings, price) = (&self.settings, self.prices.drift() * self.gates[block.index()]);
         let cheapest = || cheapest_way(settings, context, block, price);
         // What drift costs changes all the time.
         if context.guard.budget() > 0.0 { cheapest() } else { self.fetches.of(context, block, cheapest) }
@@ -186,7 +171,7 @@ impl Predictive {
     #[inline]
     fn drift_price_of(&self, context: &Context, block: BlockId, format: FormatId) -> Option<f64> {
         let error = usable(&self.settings, context, block, format)?.upper;
-        Some(self.drift_price.unwrap_or(0.0) * error * error)
+        Some(self.prices.drift() * error * error)
     }
 
     /// What a byte of a block's copy is worth to keep, worked out anew where its copies or its layer's valuation differ.
@@ -238,8 +223,8 @@ impl Predictive {
     /// The block that is worth least per byte, of those that may be given up. Layers are ranked anew when something in
     /// them has changed, and all of them when the price of memory has.
     fn least(&mut self, context: &Context) -> Option<BlockId> {
-        if (self.memory_price - self.ranking_price).abs() > NEAR * self.ranking_price {
-            self.ranking_price = self.memory_price;
+        if (self.prices.memory() - self.ranking_price).abs() > NEAR * self.ranking_price {
+            self.ranking_price = self.prices.memory();
             self.ranking.iter_mut().for_each(Ranked::revalue);
         }
         let mut least: Option<(f64, BlockId)> = None;
@@ -294,7 +279,7 @@ impl Predictive {
             saved: likely * way.cost() * in_time.min(1.0),
             decode: likely * decode,
             drift: likely * drift,
-            memory: (1.0 + self.settings.hysteresis) * self.memory_price * bytes * tokens,
+            memory: (1.0 + self.settings.hysteresis) * self.prices.memory() * bytes * tokens,
             ..Terms::default()
         };
         Some(Proposal {
@@ -374,7 +359,7 @@ impl Policy for Predictive {
         let later_drift = price * self.gates[block.index()];
         let saves = (self.refetch(context, block).map_or(0.0, Way::cost) - expand - later_drift).max(0.0);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
-        let holding = next.holding(saves, self.memory_price, bytes, self.settings.horizon);
+        let holding = next.holding(saves, self.prices.memory(), bytes, self.settings.horizon);
         let stays = matches!(proposal.action, Action::Read | Action::Host);
         let kept = !stays && holding.worth() > 0.0;
         let (saved, memory) = if kept { (holding.saved, holding.rent) } else { (0.0, 0.0) };
@@ -398,9 +383,9 @@ impl Policy for Predictive {
         let block = self.least(context)?;
         let stake = self.stakes[block.index()]?;
         let next = self.next_use(context, block);
-        let holding = next.holding(stake.saves, self.memory_price, stake.bytes, self.settings.horizon);
+        let holding = next.holding(stake.saves, self.prices.memory(), stake.bytes, self.settings.horizon);
         if self.settings.inputs.pressure {
-            self.memory_price += MEMORY_SMOOTHING * (holding.break_even - self.memory_price);
+            self.prices.gave_up(holding.break_even);
         }
         let terms = Terms {
             probability: next.p,
@@ -447,15 +432,7 @@ impl Policy for Predictive {
         if budget <= 0.0 {
             return;
         }
-        // The first price makes a step at the target worth a fetch of one block a layer.
-        let first = self.refetch(context, BlockId(0)).map_or(1.0, Way::cost) / (budget * budget);
-        let price = self.drift_price.unwrap_or(first);
-        // As near to the budget as lumps allow: where one read takes much of it, steps run into it at lower means.
-        let full = if drift >= FULL * budget { 1.0 } else { 0.0 };
-        let target = (self.drift_target + TARGET_GAIN * (FULL_STEPS - full)).clamp(0.5, FULL);
-        self.drift_target = target;
-        let used = drift * drift / (budget * budget * target * target);
-        let factor = libm::exp(self.settings.drift_gain * (used - 1.0).clamp(-1.0, 1.0));
-        self.drift_price = Some(price * factor);
+        let fetch = self.refetch(context, BlockId(0)).map_or(1.0, Way::cost);
+        self.prices.step_done(drift, budget, self.settings.drift_gain, fetch);
     }
 }

@@ -4,12 +4,14 @@
 //! with how much of the budget the last steps used. Moves ahead of demand are priced like everything else.
 
 mod fetches;
+mod foresight;
 mod holding;
 mod params;
 mod prices;
 mod residency;
 
 use self::fetches::{Fetches, Way};
+use self::foresight::Foresight;
 use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
 use self::prices::Prices;
@@ -18,10 +20,12 @@ use crate::event::{Form, MoveClass, Routed};
 use crate::format::FormatId;
 use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
+use crate::model::Layer;
 use crate::predict::{History, Shape};
 use crate::record::Action;
 use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::score::Terms;
+use std::ops::Range;
 
 /// Its registry entry.
 pub const ENTRY: Entry = Entry {
@@ -60,6 +64,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     Ok(Box::new(Predictive {
         history,
         selected,
+        foresight: Foresight::new(model.layers.iter().map(blocks_of).collect()),
         settings,
         fetches: Fetches::new(model.blocks.len()),
         stakes: vec![None; model.blocks.len()],
@@ -107,6 +112,7 @@ impl Ranked {
 struct Predictive {
     history: History,
     selected: u32,
+    foresight: Foresight,
     settings: Settings,
     fetches: Fetches,
     /// What each block stands to lose, as last worked out.
@@ -119,6 +125,11 @@ struct Predictive {
     gates: Vec<f64>,
     chosen: Vec<u32>,
     prices: Prices,
+}
+
+fn blocks_of(layer: &Layer) -> Range<usize> {
+    let first = layer.first_block.index();
+    first..first + layer.blocks as usize
 }
 
 /// Layer steps until a layer comes; a whole token's for the layer being run.
@@ -150,7 +161,11 @@ impl Predictive {
     fn next_uses(&self, context: &Context, layer: LayerId, wait: f64) -> impl Fn(BlockId) -> NextUse {
         let first = context.model.layer(layer).first_block.0;
         let later = self.history.later(layer);
-        let next = if self.settings.inputs.next_use { self.history.next_visit(layer) } else { later };
+        let next = if self.settings.inputs.next_use {
+            self.foresight.next_visit(&self.history, layer)
+        } else {
+            later
+        };
         move |block| {
             let expert = (block.0 - first) as usize;
             NextUse { p: f64::from(next[expert]), wait, rate: f64::from(later[expert]) + RARE }
@@ -248,7 +263,8 @@ impl Predictive {
         let data = context.model.layer(layer);
         let from = self.likeliest.len();
         let mut least = LIKELY;
-        for (block, &p) in (data.first_block.0..).map(BlockId).zip(self.history.next_visit(layer)) {
+        let next = self.foresight.next_visit(&self.history, layer);
+        for (block, &p) in (data.first_block.0..).map(BlockId).zip(next) {
             if p <= least || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
                 continue;
             }
@@ -326,6 +342,12 @@ fn usable(settings: &Settings, context: &Context, block: BlockId, format: Format
 }
 
 impl Policy for Predictive {
+    fn foresee(&mut self, context: &Context, layer: LayerId, routed: &[Routed]) {
+        let first = context.model.layer(layer).first_block;
+        let places = routed.iter().map(|expert| expert.block.index() - first.index());
+        self.foresight.foresee(layer, layers_ahead(context, layer), places);
+    }
+
     fn observe(&mut self, context: &Context, layer: LayerId, routed: &[Routed]) {
         if routed.is_empty() {
             return;
@@ -334,8 +356,12 @@ impl Policy for Predictive {
         self.chosen.clear();
         self.chosen.extend(routed.iter().map(|expert| expert.block.0 - first));
         let scale = f32::min(1.0, self.selected as f32 / routed.len() as f32);
+        self.foresight.observe(layer, &self.chosen);
         for changed in self.history.observe(layer, &self.chosen, scale) {
             self.ranking[changed.index()].revalue();
+        }
+        for foreseen in self.foresight.sharpen(&self.history) {
+            self.ranking[foreseen.index()].revalue();
         }
         let tokens = f64::from(context.signals.step_tokens.max(1));
         for expert in routed {
@@ -410,7 +436,11 @@ impl Policy for Predictive {
         let layers = context.signals.layers;
         // What is certain is worth a look however far ahead: the nearest that is missing comes first.
         let certain = self.history.is_certain();
-        let ahead = if certain { layers } else { self.settings.ahead };
+        let ahead = match self.settings.ahead {
+            _ if certain => layers,
+            0 => 0,
+            ahead => ahead.max(self.foresight.depth()),
+        };
         self.likeliest.clear();
         for ahead in 1..=ahead.min(layers - 1) {
             if certain && self.likeliest.len() >= most {

@@ -16,6 +16,7 @@ use self::foresight::Foresight;
 use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
 use self::prices::Prices;
+use crate::bits::ones;
 use crate::control::{Context, Policy, Proposal, StepWork, Victim};
 use crate::event::{Form, MoveClass, Routed};
 use crate::id::{BlockId, LayerId};
@@ -63,6 +64,8 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let history = History::new(model, settings.inputs.router_history.then_some(learned));
     let history = history.ok_or(SimulateError::UnevenLayers)?;
     let selected = model.routed_layers().next().map_or(1, |layer| layer.selected);
+    let layers = model.layers.len() as u32;
+    let wait = |ahead| if settings.inputs.next_use { f64::from(ahead) / f64::from(layers) } else { ANY_TIME };
     Ok(Box::new(Predictive {
         history,
         selected,
@@ -72,6 +75,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         stakes: vec![None; model.blocks.len()],
         ranking: vec![Ranked::default(); model.layers.len()],
         ranking_price: 0.0,
+        waits: (0..=layers).map(wait).collect(),
         likeliest: Vec::new(),
         gates: vec![0.0; model.blocks.len()],
         chosen: Vec::new(),
@@ -124,6 +128,8 @@ struct Predictive {
     /// What each layer would give up first, if that is known, at a price of memory of `ranking_price`.
     ranking: Vec<Ranked>,
     ranking_price: f64,
+    /// Tokens until a layer comes, by the layer steps until then.
+    waits: Box<[f64]>,
     likeliest: Vec<(f32, BlockId)>,
     /// Running mean of each block's squared gate weight when chosen.
     gates: Vec<f64>,
@@ -154,10 +160,7 @@ impl Predictive {
     /// Tokens until a layer comes.
     #[inline]
     fn wait(&self, context: &Context, layer: LayerId) -> f64 {
-        if !self.settings.inputs.next_use {
-            return ANY_TIME;
-        }
-        f64::from(layers_ahead(context, layer)) / f64::from(context.signals.layers)
+        self.waits[layers_ahead(context, layer) as usize]
     }
 
     /// When the blocks of a layer will be needed that comes in `wait` tokens.
@@ -176,41 +179,23 @@ impl Predictive {
         }
     }
 
-    /// What a byte of a block's copy is worth to keep, worked out anew where its copies or its layer's valuation differ.
-    #[inline]
-    fn worth(&mut self, context: &Context, block: BlockId, valuation: u64) -> Option<f64> {
-        let copies = context.ledger.copies_word(block);
-        let known = self.stakes[block.index()].filter(|known| known.copies == copies);
-        if let Some(known) = known.filter(|known| known.valuation == valuation) {
-            return Some(known.worth);
-        }
-        let next_use = NextUse { wait: 0.0, ..self.next_use(context, block) };
-        let stake = match known.filter(|known| known.only) {
-            Some(known) => known,
-            None => self.least_copy(context, block, next_use)?,
-        };
-        let holding = next_use.holding(stake.saves, self.ranking_price, stake.bytes, self.settings.horizon);
-        let worth = holding.worth() / stake.bytes;
-        self.stakes[block.index()] = Some(Stake { copies, worth, valuation, ..stake });
-        Some(worth)
-    }
-
-    /// The copy of a block that is worth least beside the others it has.
-    fn least_copy(&mut self, context: &Context, block: BlockId, next_use: NextUse) -> Option<Stake> {
+    /// The copy of a block that is worth least beside the others it has, which is then to be valued.
+    fn least_copy(&mut self, context: &Context, block: BlockId) -> Option<Stake> {
         let absent = self.cost_absent(context, block);
         let ledger = &context.ledger;
+        let copies = ledger.copies_word(block);
         let cheapest_but = |left_out: Option<Form>| {
             let others = ledger.fast_copies(block).filter(|&form| Some(form) != left_out);
             others.map(|form| self.cost_held(context, block, form.format, absent)).fold(absent, f64::min)
         };
         let now = cheapest_but(None);
         let only = ledger.fast_copies(block).nth(1).is_none();
-        let kept_on = NextUse { wait: KEPT_ON, ..next_use };
+        let kept_on = NextUse { wait: KEPT_ON, ..self.next_use(context, block) };
         let stakes = ledger.fast_copies(block).map(|form| {
             let saves = (cheapest_but(Some(form)) - now).max(1.0);
             let bytes = ledger.footprint(block, form).0 as f64;
             let worth = kept_on.holding(saves, self.ranking_price, bytes, self.settings.horizon).worth();
-            Stake { copies: 0, only, form, saves, bytes, worth, valuation: u64::MAX }
+            Stake { copies, only, form, saves, bytes, worth, valuation: u64::MAX }
         });
         stakes.min_by(|a, b| a.worth.total_cmp(&b.worth))
     }
@@ -218,13 +203,30 @@ impl Predictive {
     /// The block of a layer that is worth least per byte, of those that may be given up, with that worth but for the
     /// rent until the layer comes: a byte of any of its blocks pays the same.
     fn least_of(&mut self, context: &Context, layer: LayerId, valuation: u64) -> Option<(f64, BlockId)> {
-        let mut least = None;
         for block in context.ledger.idle(layer) {
-            let Some(worth) = self.worth(context, block, valuation) else { continue };
-            if least.is_none_or(|least| (worth, block) < least) {
-                least = Some((worth, block));
+            let copies = context.ledger.copies_word(block);
+            // Which of several copies is worth least changes with what is expected.
+            let holds = |stake: Stake| stake.copies == copies && (stake.only || stake.valuation == valuation);
+            if !self.stakes[block.index()].is_some_and(holds) {
+                self.stakes[block.index()] = self.least_copy(context, block);
             }
         }
+        let mut stakes = std::mem::take(&mut self.stakes);
+        let next_uses = self.next_uses(context, layer, 0.0);
+        let (price, horizon) = (self.ranking_price, self.settings.horizon);
+        let mut least = None;
+        for block in context.ledger.idle(layer) {
+            let Some(stake) = &mut stakes[block.index()] else { continue };
+            if stake.valuation != valuation {
+                let holding = next_uses(block).holding(stake.saves, price, stake.bytes, horizon);
+                (stake.worth, stake.valuation) = (holding.worth() / stake.bytes, valuation);
+            }
+            if least.is_none_or(|least| (stake.worth, block) < least) {
+                least = Some((stake.worth, block));
+            }
+        }
+        drop(next_uses);
+        self.stakes = stakes;
         least
     }
 
@@ -253,19 +255,24 @@ impl Predictive {
 
     /// Adds to `self.likeliest` the absent blocks of a layer that are likeliest to be asked for, `most` of them.
     fn choose_likeliest(&mut self, context: &Context, layer: LayerId, most: usize) {
-        let data = context.model.layer(layer);
+        let first = context.model.layer(layer).first_block.0;
         let from = self.likeliest.len();
         let mut least = LIKELY;
-        let next = self.foresight.next_visit(&self.history, layer);
-        for (block, &p) in (data.first_block.0..).map(BlockId).zip(next) {
-            if p <= least || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
-                continue;
-            }
-            let place = self.likeliest[from..].partition_point(|&(known, _)| known >= p);
-            self.likeliest.insert(from + place, (p, block));
-            self.likeliest.truncate(from + most);
-            if self.likeliest.len() == from + most {
-                least = self.likeliest[from + most - 1].0;
+        let next = self.foresight.next_visit(&self.history, layer).chunks(u64::BITS as usize);
+        let words = context.ledger.absent(layer).iter().zip((first..).step_by(u64::BITS as usize));
+        for ((&absent, first), next) in words.zip(next) {
+            let likely = next.iter().rev().fold(0, |word, &p| word << 1 | u64::from(p > LIKELY));
+            for index in ones(absent & likely) {
+                let p = next[index as usize];
+                if p <= least {
+                    continue;
+                }
+                let place = self.likeliest[from..].partition_point(|&(known, _)| known >= p);
+                self.likeliest.insert(from + place, (p, BlockId(first + index)));
+                self.likeliest.truncate(from + most);
+                if self.likeliest.len() == from + most {
+                    least = self.likeliest[from + most - 1].0;
+                }
             }
         }
     }

@@ -98,6 +98,15 @@ pub struct Victim {
     pub terms: Option<Terms>,
 }
 
+/// What a policy that trades by price pays now, in nanoseconds of stall.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prices {
+    /// For a byte of fast memory kept for a token.
+    pub memory: f64,
+    /// For one unit of squared layer drift.
+    pub drift: f64,
+}
+
 /// A residency policy. It decides nothing alone: what it ranks best is vetoed, scheduled and carried out by others.
 pub trait Policy: Send {
     /// The platform expects a coming layer of the running step to choose these blocks.
@@ -127,6 +136,11 @@ pub trait Policy: Send {
     fn step_done(&mut self, _context: &Context, _drift: f64) {}
 
     /// Why the policy cannot go on, if it cannot: the run ends.
+    /// What it pays for memory and drift, if it has prices for them.
+    fn prices(&self) -> Option<Prices> {
+        None
+    }
+
     fn failure(&self) -> Option<String> {
         None
     }

@@ -1,8 +1,8 @@
 //! The controller: events in, commands out. It owns the layer sequence, admission and the batch, and runs the five
 //! phases (observe, score, veto, schedule, execute) at every layer step.
 
-use crate::control::{Context, Policy, Proposal};
-use crate::event::{Command, Event, EventKind, Part, Platform};
+use crate::control::{Context, Policy, Prices, Proposal};
+use crate::event::{Command, Event, EventKind, MoveClass, Part, Platform};
 use crate::format::FormatId;
 use crate::guard::{Guard, GuardSpec};
 use crate::id::{BlockId, LayerId, MoveId, TierId};
@@ -260,6 +260,11 @@ impl Orchestrator {
 #[derive(Debug, Error)]
 pub enum RunError<E: std::error::Error + 'static> {
     /// The controller could not go on.
+    /// What the policy pays for memory and drift, if it has prices for them.
+    pub fn prices(&self) -> Option<Prices> {
+        self.policy.prices()
+    }
+
     #[error(transparent)]
     Control(#[from] ControlError),
     /// The platform could not go on.

@@ -14,8 +14,8 @@ use self::fetches::{Fetches, Way};
 use self::foresight::Foresight;
 use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
-use self::prices::Prices;
-use crate::control::{Context, Policy, Proposal, StepWork, Victim};
+use self::prices::PriceLoop;
+use crate::control::{Context, Policy, Prices, Proposal, StepWork, Victim};
 use crate::event::{Form, MoveClass, Routed};
 use crate::format::FormatId;
 use crate::guard::ErrorBound;
@@ -73,7 +73,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         likeliest: Vec::new(),
         gates: vec![0.0; model.blocks.len()],
         chosen: Vec::new(),
-        prices: Prices::new(),
+        prices: PriceLoop::new(),
     }))
 }
 
@@ -124,7 +124,7 @@ struct Predictive {
     /// Running mean of each block's squared gate weight when chosen.
     gates: Vec<f64>,
     chosen: Vec<u32>,
-    prices: Prices,
+    prices: PriceLoop,
 }
 
 fn blocks_of(layer: &Layer) -> Range<usize> {
@@ -463,6 +463,10 @@ impl Policy for Predictive {
             return;
         }
         let fetch = self.refetch(context, BlockId(0)).map_or(1.0, Way::cost);
+    fn prices(&self) -> Option<Prices> {
+        Some(Prices { memory: self.prices.memory(), drift: self.prices.drift() })
+    }
+
         self.prices.step_done(drift, budget, self.settings.drift_gain, fetch);
     }
 }

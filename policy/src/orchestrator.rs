@@ -174,12 +174,7 @@ impl Orchestrator {
                 self.start_step();
             }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
-            EventKind::ChunkDone { id, .. } => {
-                if let Some(block) = self.landed(id)? {
-                    self.move_ended(block)?;
-                }
-                self.resume_starved()?;
-            }
+            EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
             EventKind::HostDone { layer } => {
                 if self.host_done()? {
@@ -202,6 +197,21 @@ impl Orchestrator {
         }
         self.schedule.dispatch(event.at, &mut self.context.ledger, &mut self.commands)?;
         commands.append(&mut self.commands);
+        Ok(())
+    }
+
+    fn chunk_done(&mut self, id: MoveId) -> Result<(), ControlError> {
+        let flight = self.context.ledger.flight(id);
+        let is_demand = flight.is_some_and(|flight| flight.class == MoveClass::Demand);
+        let ended = self.landed(id)?;
+        if let Some(block) = ended {
+            self.move_ended(block)?;
+        }
+        self.resume_starved()?;
+        // The link that a move ahead of demand leaves is idle until something is demanded.
+        if ended.is_some() && !is_demand && self.serving.is_running() && self.waits_for_no_move() {
+            self.speculate();
+        }
         Ok(())
     }
 
@@ -250,6 +260,11 @@ impl Orchestrator {
         &self.tally
     }
 
+    /// What the policy pays for memory and drift, if it has prices for them.
+    pub fn prices(&self) -> Option<Prices> {
+        self.policy.prices()
+    }
+
     /// Copies, signals, guard and costs.
     pub fn context(&self) -> &Context {
         &self.context
@@ -260,11 +275,6 @@ impl Orchestrator {
 #[derive(Debug, Error)]
 pub enum RunError<E: std::error::Error + 'static> {
     /// The controller could not go on.
-    /// What the policy pays for memory and drift, if it has prices for them.
-    pub fn prices(&self) -> Option<Prices> {
-        self.policy.prices()
-    }
-
     #[error(transparent)]
     Control(#[from] ControlError),
     /// The platform could not go on.

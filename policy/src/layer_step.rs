@@ -404,8 +404,13 @@ impl Orchestrator {
         self.speculate();
     }
 
+    /// Whether no layer step waits for a copy.
+    pub(crate) fn waits_for_no_move(&self) -> bool {
+        self.running.as_ref().is_none_or(|step| step.computing)
+    }
+
     /// What the idle links could do meanwhile.
-    fn speculate(&mut self) {
+    pub(crate) fn speculate(&mut self) {
         let mut proposals = std::mem::take(&mut self.proposals);
         self.policy.speculate(&self.context, &mut proposals);
         for proposal in proposals.drain(..) {

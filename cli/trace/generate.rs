@@ -19,7 +19,7 @@ pub(crate) struct Args {
 
     /// Recorded routing to be like: its popularity, requests, memory and coupling are fitted
     #[arg(long, value_name = "TRACE", num_args = 1..)]
-    #[arg(conflicts_with_all = ["layers", "experts", "top_k", "skew", "stickiness", "coupling", "draws"])]
+    #[arg(conflicts_with_all = ["layers", "experts", "top_k", "skew", "stickiness", "coupling", "kinds", "specialisation", "favourites", "draws"])]
     fit: Vec<PathBuf>,
 
     /// Fit traces marked as repetition too
@@ -62,6 +62,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = SAMPLE.coupling)]
     coupling: f64,
 
+    /// Kinds of tokens, in which experts may specialise, 1 to 4096
+    #[arg(long, value_name = "N", default_value_t = SAMPLE.kinds)]
+    kinds: u32,
+
+    /// How far apart kinds are in what they choose: standard deviation of the logarithm of a weight, 0 to 10
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = SAMPLE.specialisation)]
+    specialisation: f64,
+
+    /// How far apart traces are in the kinds they are made of: standard deviation of the logarithm of a kind's weight, 0 to 10
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value_t = SAMPLE.favourites)]
+    favourites: f64,
+
     /// Draw gate weights too
     #[arg(long)]
     gates: bool,
@@ -88,6 +100,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         skew: args.skew,
         stickiness: args.stickiness,
         coupling: args.coupling,
+        kinds: args.kinds,
+        specialisation: args.specialisation,
+        favourites: args.favourites,
         gates: args.gates,
         seed: args.seed,
         draws: args.draws,

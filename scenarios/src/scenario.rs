@@ -151,6 +151,12 @@ pub struct ZipfMarkov {
     pub stickiness: f64,
     /// Probability that an expert of the previous layer hands on its successor.
     pub coupling: f64,
+    /// Kinds of tokens, 1 to 4096.
+    pub kinds: u32,
+    /// Standard deviation of the logarithm of an expert's weight among kinds, 0 (kinds choose alike) to 4.
+    pub specialisation: f64,
+    /// Standard deviation of the logarithm of a kind's weight among traces, 0 (none has favourites) to 4.
+    pub favourites: f64,
 }
 
 /// When requests arrive.

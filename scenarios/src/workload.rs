@@ -116,6 +116,19 @@ static ZIPF_MARKOV: Table = Table {
             "0.3",
             "Probability that an expert of the previous layer hands on its successor",
         ),
+        Key::default("kinds", Whole(1, 4096), "1", "Kinds of tokens, in which experts may specialise"),
+        Key::default(
+            "specialisation",
+            Number(0.0, 4.0),
+            "0",
+            "How far apart kinds are in what they choose: standard deviation of the logarithm of a weight",
+        ),
+        Key::default(
+            "favourites",
+            Number(0.0, 4.0),
+            "0",
+            "How far apart traces are in the kinds they are made of: standard deviation of the logarithm of a kind's weight",
+        ),
     ],
 };
 
@@ -241,12 +254,18 @@ fn zipf_markov(report: &mut Report, field: &Field<'_>) -> Option<ZipfMarkov> {
     let skew = keys.or_default(report, "skew", |text| between(text, 0.0, 4.0));
     let stickiness = keys.or_default(report, "stickiness", |text| between(text, 0.0, 1.0));
     let coupling = keys.or_default(report, "coupling", |text| between(text, 0.0, 1.0));
+    let kinds = keys.or_default(report, "kinds", at_most(4096));
+    let specialisation = keys.or_default(report, "specialisation", |text| between(text, 0.0, 4.0));
+    let favourites = keys.or_default(report, "favourites", |text| between(text, 0.0, 4.0));
     let drawn = ZipfMarkov {
         tokens: tokens?,
         traces: traces?,
         skew: skew?,
         stickiness: stickiness?,
         coupling: coupling?,
+        kinds: kinds? as u32,
+        specialisation: specialisation?,
+        favourites: favourites?,
     };
     if drawn.traces > drawn.tokens {
         let message = format!("{} traces share {} tokens", drawn.traces, drawn.tokens);

@@ -8,6 +8,11 @@
 //!    permutation that pairs equal ranks of the two layers (random, as the two orders are; popularity is kept);
 //! 3. draws by weight, without replacement, fill what is left.
 //!
+//! Experts can specialise in kinds of tokens, as recorded ones do: choices of one token then foretell each other across
+//! layers, however far apart. Each kind multiplies the weights by `exp(specialisation * z)`, with z drawn once for each kind
+//! and expert from the standard normal distribution. Traces can have favourites among the kinds: a token is of kind k with a
+//! probability proportional to `exp(favourites * z)`, with z drawn once for each trace and kind.
+//!
 //! An expert's place is also its order by gate weight, highest first. Weights are the draws of
 //! [`crate::gates::synthetic`] with the row over all traces, and count as synthetic. Trace i is the same however many are
 //! generated. A skewed trace flatters frequency rules: never tune on generated routing alone.
@@ -17,6 +22,7 @@ use crate::gates;
 use crate::routing::{GateOrigin, Gates, RoutingTrace, Shape, TraceInfo};
 use rand::RngExt;
 use rand::seq::SliceRandom;
+use rand_distr::StandardNormal;
 use rand_pcg::Pcg64Dxsm;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
@@ -41,6 +47,13 @@ pub struct Params {
     pub stickiness: f64,
     /// Probability that an expert chosen at the layer before hands on its image. 0 to 1.
     pub coupling: f64,
+    /// Kinds of tokens, 1 to 4096.
+    pub kinds: u32,
+    /// How far apart kinds are in what they choose: the standard deviation of the logarithm of an expert's weight. 0 to 10.
+    pub specialisation: f64,
+    /// How far apart traces are in the kinds they are made of: the standard deviation of the logarithm of a kind's weight. 0 to
+    /// 10.
+    pub favourites: f64,
     /// Draw gate weights too.
     pub gates: bool,
     /// Seed of everything.
@@ -62,6 +75,9 @@ pub const SAMPLE: Params = Params {
     skew: 0.8,
     stickiness: 0.3,
     coupling: 0.2,
+    kinds: 1,
+    specialisation: 0.0,
+    favourites: 0.0,
     gates: true,
     seed: 20,
     draws: 0,
@@ -69,17 +85,22 @@ pub const SAMPLE: Params = Params {
 
 /// The most selected experts that are generated: 2 GiB in memory.
 pub(crate) const MOST_PLACES: u64 = 1 << 30;
+/// Set in the streams that draw kinds and what they are like.
+const KINDS: u128 = 1 << 96;
+/// The most kinds, and the most weights of all kinds together: 1 GiB in memory.
+const MOST_KINDS: u32 = 4096;
+const MOST_WEIGHTS: u64 = 1 << 26;
 /// Draws that hit a chosen expert before the rest is weighed exactly.
 const PATIENCE: usize = 8;
 
 /// Generates a trace.
 pub fn generate(params: &Params) -> Result<RoutingTrace, TraceError> {
     let shape = check(params)?;
-    let orders = popularity_orders(params);
+    let (orders, of_kind) = (popularity_orders(params), kinds(params));
     let tokens = params.traces as usize * params.tokens_per_trace as usize;
     let mut selections = Vec::with_capacity(tokens * shape.places());
     for trace in 0..params.traces {
-        let mut router = Router::new(params, trace);
+        let mut router = Router::new(params, &of_kind, trace);
         for _ in 0..params.tokens_per_trace {
             router.next_token();
             for (layer, ranks) in router.chosen.iter().enumerate() {
@@ -102,6 +123,14 @@ fn check(params: &Params) -> Result<Shape, TraceError> {
     within("skew", params.skew, 0.0, 10.0)?;
     within("stickiness", params.stickiness, 0.0, 1.0)?;
     within("coupling", params.coupling, 0.0, 1.0)?;
+    within("kinds", params.kinds, 1, MOST_KINDS)?;
+    within("specialisation", params.specialisation, 0.0, 10.0)?;
+    within("favourites", params.favourites, 0.0, 10.0)?;
+    let weights = params.kinds as u64 * params.layers as u64 * params.experts as u64;
+    if weights > MOST_WEIGHTS {
+        let what = "weights, one for each kind, layer and expert";
+        return Err(Problem::TooLarge { what, size: weights, limit: MOST_WEIGHTS }.into());
+    }
     within("traces", params.traces, 1, u32::MAX)?;
     within("tokens_per_trace", params.tokens_per_trace, 1, u32::MAX)?;
     let places = params.traces as u64 * params.tokens_per_trace as u64;
@@ -144,37 +173,79 @@ pub(crate) fn draw_gates(seed: u64, shape: Shape, tokens: usize) -> Gates {
     Gates { weights, origin: GateOrigin::Synthetic }
 }
 
+/// Weights to draw by.
+struct Weights {
+    each: Vec<f64>,
+    cumulative: Vec<f64>,
+}
+
+impl Weights {
+    fn new(each: Vec<f64>) -> Weights {
+        let running = |sum: &mut f64, &weight: &f64| {
+            *sum += weight;
+            Some(*sum)
+        };
+        Weights { cumulative: each.iter().scan(0.0, running).collect(), each }
+    }
+
+    fn draw(&self, rng: &mut Pcg64Dxsm) -> usize {
+        let last = self.each.len() - 1;
+        let point = rng.random::<f64>() * self.cumulative[last];
+        self.cumulative.partition_point(|&sum| sum <= point).min(last)
+    }
+}
+
+/// Weights that are apart by `spread`: the standard deviation of their logarithms.
+fn apart(from: impl Iterator<Item = f64>, spread: f64, rng: &mut Pcg64Dxsm) -> Weights {
+    let apart = |weight: f64| {
+        let z: f64 = rng.sample(StandardNormal);
+        weight * libm::exp(spread * z)
+    };
+    Weights::new(from.map(apart).collect())
+}
+
+/// For each kind and each layer in it, what a token of that kind chooses by rank.
+fn kinds(params: &Params) -> Vec<Weights> {
+    let mut rng = Pcg64Dxsm::new(params.seed as u128, KINDS);
+    let by_rank = || (1..=params.experts).map(|rank| libm::pow(rank as f64, -params.skew));
+    let places = 0..params.kinds as usize * params.layers as usize;
+    places.map(|_| apart(by_rank(), params.specialisation, &mut rng)).collect()
+}
+
 /// One trace's chain of selections. It works on popularity ranks: the experts of a layer are these in its own order.
 struct Router<'a> {
     params: &'a Params,
+    /// See [`kinds`].
+    of_kind: &'a [Weights],
     rng: Pcg64Dxsm,
-    weights: Vec<f64>,
-    cumulative: Vec<f64>,
+    /// The kinds that the trace is made of, and the draws of them.
+    kinds: Weights,
+    kinds_rng: Pcg64Dxsm,
     /// The ranks chosen at each layer, last token; empty before the first.
     chosen: Vec<Vec<u16>>,
     taken: Vec<bool>,
 }
 
 impl<'a> Router<'a> {
-    fn new(params: &'a Params, trace: u32) -> Router<'a> {
-        let weights: Vec<f64> =
-            (1..=params.experts).map(|rank| libm::pow(rank as f64, -params.skew)).collect();
-        let running = |sum: &mut f64, &weight: &f64| {
-            *sum += weight;
-            Some(*sum)
-        };
+    fn new(params: &'a Params, of_kind: &'a [Weights], trace: u32) -> Router<'a> {
+        let (seed, stream) = (params.seed as u128, ((params.draws as u128) << 32) + trace as u128 + 1);
+        let mut kinds_rng = Pcg64Dxsm::new(seed, stream | KINDS);
+        let alike = std::iter::repeat_n(1.0, params.kinds as usize);
         Router {
-            rng: Pcg64Dxsm::new(params.seed as u128, ((params.draws as u128) << 32) + trace as u128 + 1),
-            cumulative: weights.iter().scan(0.0, running).collect(),
+            of_kind,
+            rng: Pcg64Dxsm::new(seed, stream),
+            kinds: apart(alike, params.favourites, &mut kinds_rng),
+            kinds_rng,
             chosen: vec![Vec::new(); params.layers as usize],
             taken: vec![false; params.experts as usize],
-            weights,
             params,
         }
     }
 
     fn next_token(&mut self) {
         let mut above: Vec<u16> = Vec::new();
+        let kind = self.kinds.draw(&mut self.kinds_rng);
+        let weights = &self.of_kind[kind * self.chosen.len()..];
         for layer in 0..self.chosen.len() {
             let mut ranks = std::mem::take(&mut self.chosen[layer]);
             ranks.retain(|_| self.rng.random_bool(self.params.stickiness));
@@ -185,7 +256,7 @@ impl<'a> Router<'a> {
                 }
             }
             while ranks.len() < self.params.top_k as usize {
-                let rank = self.draw();
+                let rank = self.draw(&weights[layer]);
                 self.take(rank, &mut ranks);
             }
             ranks.iter().for_each(|&rank| self.taken[rank as usize] = false);
@@ -202,21 +273,19 @@ impl<'a> Router<'a> {
 
     /// A rank that is not taken, by weight. Repeating draws that hit a taken one is the same distribution as
     /// weighing the rest, and faster while the rest is heavy.
-    fn draw(&mut self) -> u16 {
-        let last = self.weights.len() - 1;
+    fn draw(&mut self, weights: &Weights) -> u16 {
         for _ in 0..PATIENCE {
-            let point = self.rng.random::<f64>() * self.cumulative[last];
-            let rank = self.cumulative.partition_point(|&sum| sum <= point).min(last);
+            let rank = weights.draw(&mut self.rng);
             if !self.taken[rank] {
                 return rank as u16;
             }
         }
-        let free = || (0..=last).filter(|&rank| !self.taken[rank]);
-        let mut point = self.rng.random::<f64>() * free().map(|rank| self.weights[rank]).sum::<f64>();
+        let free = || (0..weights.each.len()).filter(|&rank| !self.taken[rank]);
+        let mut point = self.rng.random::<f64>() * free().map(|rank| weights.each[rank]).sum::<f64>();
         let mut lowest = 0;
         for rank in free() {
             lowest = rank;
-            point -= self.weights[rank];
+            point -= weights.each[rank];
             if point < 0.0 {
                 break;
             }

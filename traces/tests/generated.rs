@@ -13,6 +13,9 @@ const PLAIN: Params = Params {
     skew: 1.0,
     stickiness: 0.0,
     coupling: 0.0,
+    kinds: 1,
+    specialisation: 0.0,
+    favourites: 0.0,
     gates: false,
     seed: 1,
     draws: 0,
@@ -89,6 +92,7 @@ fn impossible_parameters_are_refused() {
         Params { skew: -1.0, ..PLAIN },
         Params { stickiness: 1.1, ..PLAIN },
         Params { coupling: -0.1, ..PLAIN },
+        Params { favourites: f64::INFINITY, ..PLAIN },
         Params { traces: 0, ..PLAIN },
         Params { tokens_per_trace: 0, ..PLAIN },
     ] {

@@ -47,7 +47,7 @@ const LIKELY: f32 = 0.05;
 /// A step that spends its drift budget unevenly pays at most so many times the price, or so small a part of it.
 const MOST_HASTE: f64 = 10.0;
 /// For how many tokens more a copy is taken to be held when it is chosen which of a block's copies is worth least
-/// (mixtral-8x7b without drift: held for half a token the stall is 4 % higher; for four, 5 % higher at 1 %).
+/// (mixtral-8x7b: for one, the stall is 2 to 4 % higher without drift; for four, up to 5 % higher at a budget of 1 %).
 const KEPT_ON: f64 = 2.0;
 /// Prices of memory that differ by less than this share rank blocks alike.
 const NEAR: f64 = 0.1;
@@ -387,7 +387,8 @@ impl Policy for Predictive {
         let stake = self.stakes[block.index()]?;
         let next = self.next_use(context, block);
         let holding = next.holding(stake.saves, self.prices.memory(), stake.bytes, self.settings.horizon);
-        if self.settings.inputs.pressure {
+        // A copy that another stands in for says nothing of what memory is worth.
+        if self.settings.inputs.pressure && stake.only {
             self.prices.gave_up(holding.break_even);
         }
         let terms = Terms {

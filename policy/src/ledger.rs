@@ -3,6 +3,7 @@
 //! Every change of a block's copies goes through here, so that a move outside the table of edges, a copy beyond a
 //! tier's capacity, or the loss of a home copy cannot be built.
 
+use crate::bits::{ones, set};
 use crate::event::{Form, MoveClass};
 use crate::format::FormatId;
 use crate::forms::{Forms, MAX_FORMS};
@@ -64,11 +65,14 @@ struct Row {
     version: u64,
     /// A bit for each whose fast copies may be given up.
     idle: Vec<u64>,
+    /// A bit for each that has no fast copy and no move under way.
+    absent: Vec<u64>,
 }
 
 impl Row {
     fn new(layer: &Layer) -> Row {
-        Row { version: 0, idle: vec![0; layer.blocks.div_ceil(u64::BITS) as usize] }
+        let none = vec![0; layer.blocks.div_ceil(u64::BITS) as usize];
+        Row { version: 0, idle: none.clone(), absent: none }
     }
 }
 
@@ -128,6 +132,9 @@ impl Ledger {
                 ledger.take(form, block)?;
                 ledger.entries[block.index()].copies |= ledger.forms.bit(form)?;
             }
+            let Block { layer, index, .. } = *ledger.model.block(block);
+            let absent = !ledger.is_fast(block);
+            set(&mut ledger.layers[layer.index()].absent, index, absent);
             let state = ledger.state(block);
             ledger.states.begin(state, ledger.native_bytes(block));
         }
@@ -265,14 +272,13 @@ impl Ledger {
     pub fn idle(&self, layer: LayerId) -> impl Iterator<Item = BlockId> + '_ {
         let first = self.model.layer(layer).first_block.0;
         let words = self.layers[layer.index()].idle.iter().zip((first..).step_by(u64::BITS as usize));
-        words.flat_map(|(&word, first)| {
-            let mut left = word;
-            std::iter::from_fn(move || {
-                let index = (left != 0).then(|| left.trailing_zeros())?;
-                left &= left - 1;
-                Some(BlockId(first + index))
-            })
-        })
+        words.flat_map(|(&word, first)| ones(word).map(move |index| BlockId(first + index)))
+    }
+
+    /// A bit for each block of a layer, by its index: whether it has no fast copy and no move under way.
+    #[inline]
+    pub fn absent(&self, layer: LayerId) -> &[u64] {
+        &self.layers[layer.index()].absent
     }
 
     /// Changes so far of the copies, moves and holds of a layer's blocks: what was worked out from them stands as long
@@ -407,13 +413,12 @@ impl Ledger {
     /// Notes that a block's copies, move or holds have changed.
     fn touch(&mut self, block: BlockId) {
         let Block { layer, index, .. } = *self.model.block(block);
-        let bit = 1 << (index % u64::BITS);
         let entry = &self.entries[block.index()];
-        let idle = entry.copies & self.forms.fast != 0 && entry.pins == 0 && entry.flight.is_none();
+        let (fast, still) = (entry.copies & self.forms.fast != 0, entry.flight.is_none());
         let row = &mut self.layers[layer.index()];
         row.version += 1;
-        let word = &mut row.idle[(index / u64::BITS) as usize];
-        *word = if idle { *word | bit } else { *word & !bit };
+        set(&mut row.idle, index, fast && still && entry.pins == 0);
+        set(&mut row.absent, index, !fast && still);
     }
 
     fn native_bytes(&self, block: BlockId) -> u64 {

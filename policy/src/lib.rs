@@ -2,6 +2,7 @@
 //! that moves them. Pure: no clock, no I/O, no thread, no random state. Events come in, commands go out; the
 //! simulator and the hardware drive the same code.
 
+mod bits;
 pub mod control;
 pub mod demand;
 pub mod event;

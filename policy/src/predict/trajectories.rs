@@ -7,6 +7,7 @@
 
 use super::Shape;
 use super::lanes::{LANES, Lanes, exp};
+use crate::bits::ones;
 
 /// Tokens that are remembered.
 const TOKENS: usize = 1024;
@@ -118,7 +119,7 @@ impl Trajectories {
     fn forget(&mut self, layer: usize) {
         let range = self.set(self.running, layer);
         for (word, set) in self.chosen[range].iter_mut().enumerate() {
-            for expert in ones(std::mem::take(set)) {
+            for expert in ones(std::mem::take(set)).map(|expert| expert as usize) {
                 let tokens = &mut self.tokens[layer * self.shape.experts + word * WORD + expert];
                 tokens[self.running / WORD] &= !(1 << (self.running % WORD));
             }
@@ -171,7 +172,7 @@ impl Trajectories {
                 self.chosen[self.set((voter.token + later) % TOKENS, target)].iter().enumerate()
             {
                 for expert in ones(set) {
-                    out[word * WORD + expert] += share * voter.votes;
+                    out[word * WORD + expert as usize] += share * voter.votes;
                 }
             }
         }
@@ -182,19 +183,7 @@ impl Trajectories {
 fn add_to_each(tokens: &[u64; WORDS], value: f32, scores: &mut [f32]) {
     for (&word, scores) in tokens.iter().zip(scores.chunks_exact_mut(WORD)) {
         for token in ones(word) {
-            scores[token] += value;
+            scores[token as usize] += value;
         }
     }
-}
-
-/// The places of the ones of a word.
-#[inline(always)]
-fn ones(mut word: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let place = word.trailing_zeros() as usize;
-        (word != 0).then(|| {
-            word &= word - 1;
-            place
-        })
-    })
 }

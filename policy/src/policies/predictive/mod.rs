@@ -9,16 +9,16 @@ mod holding;
 mod params;
 mod prices;
 mod residency;
+mod uses;
 
 use self::fetches::{Fetches, Way};
 use self::foresight::Foresight;
 use self::holding::{NextUse, RARE};
 use self::params::{PARAMS, Settings};
 use self::prices::PriceLoop;
+use crate::bits::ones;
 use crate::control::{Context, Policy, Prices, Proposal, StepWork, Victim};
 use crate::event::{Form, MoveClass, Routed};
-use crate::format::FormatId;
-use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
 use crate::model::Layer;
 use crate::predict::{History, Shape};
@@ -46,6 +46,9 @@ const MAX_SPECULATIONS: usize = 1;
 const LIKELY: f32 = 0.05;
 /// A step that spends its drift budget unevenly pays at most so many times the price, or so small a part of it.
 const MOST_HASTE: f64 = 10.0;
+/// For how many tokens more a copy is taken to be held when it is chosen which of a block's copies is worth least
+/// (mixtral-8x7b without drift: held for half a token the stall is 4 % higher; for four, 5 % higher at 1 %).
+const KEPT_ON: f64 = 2.0;
 /// Prices of memory that differ by less than this share rank blocks alike.
 const NEAR: f64 = 0.1;
 /// Weight of the newest visit in a block's mean squared gate weight.
@@ -62,6 +65,8 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let history = History::new(model, settings.inputs.router_history.then_some(learned));
     let history = history.ok_or(SimulateError::UnevenLayers)?;
     let selected = model.routed_layers().next().map_or(1, |layer| layer.selected);
+    let layers = model.layers.len() as u32;
+    let wait = |ahead| if settings.inputs.next_use { f64::from(ahead) / f64::from(layers) } else { ANY_TIME };
     Ok(Box::new(Predictive {
         history,
         selected,
@@ -71,6 +76,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         stakes: vec![None; model.blocks.len()],
         ranking: vec![Ranked::default(); model.layers.len()],
         ranking_price: 0.0,
+        waits: (0..=layers).map(wait).collect(),
         likeliest: Vec::new(),
         gates: vec![0.0; model.blocks.len()],
         chosen: Vec::new(),
@@ -83,8 +89,10 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
 struct Stake {
     /// The block's copies that this follows from.
     copies: u64,
+    /// Whether there is only this one.
+    only: bool,
     form: Form,
-    /// Nanoseconds that a use of the copy saves.
+    /// Nanoseconds that a use of the copy saves, beside the block's other copies.
     saves: f64,
     bytes: f64,
     /// What a byte of it is worth to keep, but for the rent until the layer comes, as of a valuation of the layer.
@@ -121,6 +129,8 @@ struct Predictive {
     /// What each layer would give up first, if that is known, at a price of memory of `ranking_price`.
     ranking: Vec<Ranked>,
     ranking_price: f64,
+    /// Tokens until a layer comes, by the layer steps until then.
+    waits: Box<[f64]>,
     likeliest: Vec<(f32, BlockId)>,
     /// Running mean of each block's squared gate weight when chosen.
     gates: Vec<f64>,
@@ -151,10 +161,7 @@ impl Predictive {
     /// Tokens until a layer comes.
     #[inline]
     fn wait(&self, context: &Context, layer: LayerId) -> f64 {
-        if !self.settings.inputs.next_use {
-            return ANY_TIME;
-        }
-        f64::from(layers_ahead(context, layer)) / f64::from(context.signals.layers)
+        self.waits[layers_ahead(context, layer) as usize]
     }
 
     /// When the blocks of a layer will be needed that comes in `wait` tokens.
@@ -173,66 +180,54 @@ impl Predictive {
         }
     }
 
-    /// The cheapest way to have a block again if its copy is gone.
-    #[inline]
-    fn refetch(&mut self, context: &Context, block: BlockId) -> Option<Way> {
-        let (settings, price) = (&self.settings, self.prices.drift() * self.gates[block.index()]);
-        let cheapest = || cheapest_way(settings, context, block, price);
-        // What drift costs changes all the time.
-        if context.guard.budget() > 0.0 { cheapest() } else { self.fetches.of(context, block, cheapest) }
-    }
-
-    /// The price of reading a block in a format, for each unit of its squared gate weight; `None` for a format that may
-    /// not be used.
-    #[inline]
-    fn drift_price_of(&self, context: &Context, block: BlockId, format: FormatId) -> Option<f64> {
-        let error = usable(&self.settings, context, block, format)?.upper;
-        Some(self.prices.drift() * error * error)
-    }
-
-    /// What a byte of a block's copy is worth to keep, worked out anew where its copies or its layer's valuation differ.
-    #[inline]
-    fn worth(&mut self, context: &Context, block: BlockId, valuation: u64) -> Option<f64> {
-        let copies = context.ledger.copies_word(block);
-        let known = self.stakes[block.index()].filter(|known| known.copies == copies);
-        if let Some(known) = known.filter(|known| known.valuation == valuation) {
-            return Some(known.worth);
-        }
-        let stake = known.or_else(|| self.least_copy(context, block, copies))?;
-        let next_use = NextUse { wait: 0.0, ..self.next_use(context, block) };
-        let holding = next_use.holding(stake.saves, self.ranking_price, stake.bytes, self.settings.horizon);
-        let worth = holding.worth() / stake.bytes;
-        self.stakes[block.index()] = Some(Stake { worth, valuation, ..stake });
-        Some(worth)
-    }
-
-    fn least_copy(&mut self, context: &Context, block: BlockId, copies: u64) -> Option<Stake> {
+    /// The copy of a block that is worth least beside the others it has, which is then to be valued.
+    fn least_copy(&mut self, context: &Context, block: BlockId) -> Option<Stake> {
+        let absent = self.cost_absent(context, block);
         let ledger = &context.ledger;
-        let full = ledger.full_copy(block);
-        let packed = ledger.fast_copies(block).find(|form| !form.format.get().direct);
-        let (form, saves) = match (full, packed) {
-            (Some(full), Some(packed)) => (full, context.costs.expand(block, packed.format).0 as f64),
-            _ => {
-                let form = full.or(packed).or_else(|| ledger.fast_copies(block).next())?;
-                let drift = self.drift_price_of(context, block, form.format)? * self.gates[block.index()];
-                let expand = context.costs.expand(block, form.format).0 as f64;
-                (form, self.refetch(context, block).map_or(0.0, Way::cost) - expand - drift)
-            }
+        let copies = ledger.copies_word(block);
+        let cheapest_but = |left_out: Option<Form>| {
+            let others = ledger.fast_copies(block).filter(|&form| Some(form) != left_out);
+            others.map(|form| self.cost_held(context, block, form.format, absent)).fold(absent, f64::min)
         };
-        let bytes = ledger.footprint(block, form).0 as f64;
-        Some(Stake { copies, form, saves: saves.max(1.0), bytes, worth: 0.0, valuation: u64::MAX })
+        let now = cheapest_but(None);
+        let only = ledger.fast_copies(block).nth(1).is_none();
+        let kept_on = NextUse { wait: KEPT_ON, ..self.next_use(context, block) };
+        let stakes = ledger.fast_copies(block).map(|form| {
+            let saves = (cheapest_but(Some(form)) - now).max(1.0);
+            let bytes = ledger.footprint(block, form).0 as f64;
+            let worth = kept_on.holding(saves, self.ranking_price, bytes, self.settings.horizon).worth();
+            Stake { copies, only, form, saves, bytes, worth, valuation: u64::MAX }
+        });
+        stakes.min_by(|a, b| a.worth.total_cmp(&b.worth))
     }
 
     /// The block of a layer that is worth least per byte, of those that may be given up, with that worth but for the
     /// rent until the layer comes: a byte of any of its blocks pays the same.
     fn least_of(&mut self, context: &Context, layer: LayerId, valuation: u64) -> Option<(f64, BlockId)> {
-        let mut least = None;
         for block in context.ledger.idle(layer) {
-            let Some(worth) = self.worth(context, block, valuation) else { continue };
-            if least.is_none_or(|least| (worth, block) < least) {
-                least = Some((worth, block));
+            let copies = context.ledger.copies_word(block);
+            // Which of several copies is worth least changes with what is expected.
+            let holds = |stake: Stake| stake.copies == copies && (stake.only || stake.valuation == valuation);
+            if !self.stakes[block.index()].is_some_and(holds) {
+                self.stakes[block.index()] = self.least_copy(context, block);
             }
         }
+        let mut stakes = std::mem::take(&mut self.stakes);
+        let next_uses = self.next_uses(context, layer, 0.0);
+        let (price, horizon) = (self.ranking_price, self.settings.horizon);
+        let mut least = None;
+        for block in context.ledger.idle(layer) {
+            let Some(stake) = &mut stakes[block.index()] else { continue };
+            if stake.valuation != valuation {
+                let holding = next_uses(block).holding(stake.saves, price, stake.bytes, horizon);
+                (stake.worth, stake.valuation) = (holding.worth() / stake.bytes, valuation);
+            }
+            if least.is_none_or(|least| (stake.worth, block) < least) {
+                least = Some((stake.worth, block));
+            }
+        }
+        drop(next_uses);
+        self.stakes = stakes;
         least
     }
 
@@ -261,19 +256,24 @@ impl Predictive {
 
     /// Adds to `self.likeliest` the absent blocks of a layer that are likeliest to be asked for, `most` of them.
     fn choose_likeliest(&mut self, context: &Context, layer: LayerId, most: usize) {
-        let data = context.model.layer(layer);
+        let first = context.model.layer(layer).first_block.0;
         let from = self.likeliest.len();
         let mut least = LIKELY;
-        let next = self.foresight.next_visit(&self.history, layer);
-        for (block, &p) in (data.first_block.0..).map(BlockId).zip(next) {
-            if p <= least || context.ledger.is_fast(block) || context.ledger.is_moving(block) {
-                continue;
-            }
-            let place = self.likeliest[from..].partition_point(|&(known, _)| known >= p);
-            self.likeliest.insert(from + place, (p, block));
-            self.likeliest.truncate(from + most);
-            if self.likeliest.len() == from + most {
-                least = self.likeliest[from + most - 1].0;
+        let next = self.foresight.next_visit(&self.history, layer).chunks(u64::BITS as usize);
+        let words = context.ledger.absent(layer).iter().zip((first..).step_by(u64::BITS as usize));
+        for ((&absent, first), next) in words.zip(next) {
+            let likely = next.iter().rev().fold(0, |word, &p| word << 1 | u64::from(p > LIKELY));
+            for index in ones(absent & likely) {
+                let p = next[index as usize];
+                if p <= least {
+                    continue;
+                }
+                let place = self.likeliest[from..].partition_point(|&(known, _)| known >= p);
+                self.likeliest.insert(from + place, (p, BlockId(first + index)));
+                self.likeliest.truncate(from + most);
+                if self.likeliest.len() == from + most {
+                    least = self.likeliest[from + most - 1].0;
+                }
             }
         }
     }
@@ -293,7 +293,7 @@ impl Predictive {
         let terms = Terms {
             probability: p,
             next_use: tokens,
-            saved: likely * way.cost() * in_time.min(1.0),
+            saved: likely * self.cost_absent(context, block) * in_time.min(1.0),
             decode: likely * decode,
             drift: likely * drift,
             memory: (1.0 + self.settings.hysteresis) * self.prices.memory() * bytes * tokens,
@@ -317,29 +317,6 @@ impl Predictive {
         let error = libm::sqrt(p * (1.0 - p) / observations.max(1) as f64);
         (p - self.settings.confidence * error).max(0.0)
     }
-}
-
-/// The cheapest way to have a block again, with drift at `price` a unit of squared error.
-fn cheapest_way(settings: &Settings, context: &Context, block: BlockId, price: f64) -> Option<Way> {
-    let ways = context.costs.formats.iter().filter_map(|&format| {
-        let error = usable(settings, context, block, format)?.upper;
-        let route = context.costs.fetch(&context.ledger, block, format)?;
-        let costs = settings.inputs.costs;
-        let (moving, decode) = if costs {
-            (route.time.0 as f64, context.costs.expand(block, format).0 as f64)
-        } else {
-            (FLAT_COST, 0.0)
-        };
-        Some(Way { route, moving, decode, drift: price * error * error })
-    });
-    ways.min_by(|a, b| a.cost().total_cmp(&b.cost()))
-}
-
-/// The error of a format, if the guard and the budget leave it any use.
-fn usable(settings: &Settings, context: &Context, block: BlockId, format: FormatId) -> Option<ErrorBound> {
-    let error = context.guard.error(block, format)?;
-    let lossy = settings.inputs.sensitivity && context.guard.budget() > 0.0;
-    (error.upper == 0.0 || lossy).then_some(error)
 }
 
 impl Policy for Predictive {
@@ -375,35 +352,34 @@ impl Policy for Predictive {
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
         let block = proposal.block;
         let route = proposal.route;
-        if proposal.action == Action::Skip {
-            return None;
-        }
-        let price = self.drift_price_of(context, block, route.to.format)?;
+        let costs = self.settings.inputs.costs;
+        let (format, action) = (route.to.format, proposal.action);
+        let (drift, expand) = match action {
+            Action::Skip => (self.price_of_skip(context, block)?, 0.0),
+            _ => (self.price_of_drift(context, block, format)?, context.costs.expand(block, format).0 as f64),
+        };
         let next = self.next_use(context, block);
-        let inputs = self.settings.inputs;
-        let expand = context.costs.expand(block, route.to.format).0 as f64;
         // What the copy is worth to later steps; a copy that is there already costs no more for being read.
-        let later_drift = price * self.gates[block.index()];
-        let saves = (self.refetch(context, block).map_or(0.0, Way::cost) - expand - later_drift).max(0.0);
-        let bytes = context.ledger.footprint(block, route.to).0 as f64;
-        let holding = next.holding(saves, self.prices.memory(), bytes, self.settings.horizon);
-        let stays = matches!(proposal.action, Action::Read | Action::Host);
-        let kept = !stays && holding.worth() > 0.0;
-        let (saved, memory) = if kept { (holding.saved, holding.rent) } else { (0.0, 0.0) };
-        Some(
-            Terms {
-                probability: next.p,
-                next_use: next.tokens(),
-                saved,
-                moving: if inputs.costs { proposal.wait().0 as f64 } else { FLAT_COST },
-                decode: if inputs.costs { expand } else { 0.0 },
-                drift: price * proposal.gate_squared
-                    / context.guard.pace().clamp(1.0 / MOST_HASTE, MOST_HASTE),
-                memory,
-                total: 0.0,
-            }
-            .sum(),
-        )
+        let stays = matches!(action, Action::Read | Action::Host | Action::Skip);
+        let holding = (!stays).then(|| {
+            let absent = self.cost_absent(context, block);
+            let saves = (absent - self.cost_held(context, block, format, absent)).max(0.0);
+            let bytes = context.ledger.footprint(block, route.to).0 as f64;
+            next.holding(saves, self.prices.memory(), bytes, self.settings.horizon)
+        });
+        let kept = holding.filter(|holding| holding.worth() > 0.0);
+        let (saved, memory) = kept.map_or((0.0, 0.0), |holding| (holding.saved, holding.rent));
+        let terms = Terms {
+            probability: next.p,
+            next_use: next.tokens(),
+            saved,
+            moving: if costs { proposal.wait().0 as f64 } else { FLAT_COST },
+            decode: if costs { expand } else { 0.0 },
+            drift: drift * proposal.gate_squared / context.guard.pace().clamp(1.0 / MOST_HASTE, MOST_HASTE),
+            memory,
+            total: 0.0,
+        };
+        Some(terms.sum())
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {

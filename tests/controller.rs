@@ -86,7 +86,7 @@ fn prices_settle_after_a_step_change_of_pressure() {
             (mean, off.fold(0.0, f64::max))
         };
         for (name, price, band) in [
-            ("memory", (|prices: &Prices| prices.memory) as fn(&Prices) -> f64, 0.1),
+            ("memory", (|prices: &Prices| prices.memory) as fn(&Prices) -> f64, 0.2),
             ("drift", |prices: &Prices| prices.drift, drift_band),
         ] {
             let phases = [(0, HALVED), (HALVED, GIVEN_BACK), (GIVEN_BACK, STEPS)];

@@ -19,16 +19,29 @@ fn case(scenario: &str, overrides: &[(&str, &str)]) -> Case {
     Case::from_scenario(&scenario.unwrap_or_else(|wrong| panic!("{}", wrong.render(false)))).unwrap()
 }
 
-/// Steps in which the run's prices are looked at, and when memory is halved and given back.
-const STEPS: u64 = 2400;
-const HALVED: u64 = 800;
-const GIVEN_BACK: u64 = 1600;
-/// Steps after which the prices have settled, and steps that are averaged to tell.
+/// Steps of a run, and when memory is halved and given back.
+const STEPS: usize = 2400;
+const HALVED: usize = 800;
+const GIVEN_BACK: usize = 1600;
+/// Steps after which prices have settled: after a change of pressure, and after the drift budget did not bind for long.
 const SETTLED_AFTER: usize = 200;
+const FELT_AFTER: usize = 500;
+/// Steps that are averaged to tell, and how far the logarithm of such a mean may be from that of all.
 const WINDOW: usize = 100;
+const MEMORY_BAND: f64 = 0.1;
+const DRIFT_BAND: f64 = 0.3;
 
 /// The prices after every step of a run in which other users of fast memory take half of it for a while.
-fn prices_under_pressure(case: &Case) -> Vec<Prices> {
+fn prices_under_pressure(drift_budget: &str, slots: &str) -> Vec<Prices> {
+    let case = case(
+        "mixtral-8x7b-h100",
+        &[
+            ("guard.drift_budget", drift_budget),
+            ("encoded", "[int8, int4_g32, bf16_packed]"),
+            ("memory.hbm", slots),
+            ("workload.limit_tokens", &STEPS.to_string()),
+        ],
+    );
     let entry = lookup("predictive").unwrap();
     let params = entry.resolve(&Default::default()).unwrap();
     let mut orchestrator = case.orchestrator(entry, &params, false).unwrap();
@@ -39,8 +52,8 @@ fn prices_under_pressure(case: &Case) -> Vec<Prices> {
     while let Some(event) = world.next_event().unwrap() {
         let at = event.at;
         orchestrator.handle(event, &mut commands).unwrap();
-        let step = orchestrator.context().signals.step;
-        if step > prices.len() as u64 {
+        let step = orchestrator.context().signals.step as usize;
+        if step > prices.len() {
             prices.push(orchestrator.prices().unwrap());
             let left = match step {
                 HALVED => Some(Bytes(budget.0 / 2)),
@@ -54,6 +67,7 @@ fn prices_under_pressure(case: &Case) -> Vec<Prices> {
         }
         commands.drain(..).for_each(|command| world.submit(command).unwrap());
     }
+    assert_eq!(prices.len(), STEPS);
     prices
 }
 
@@ -62,44 +76,42 @@ fn mean_log(prices: &[f64]) -> f64 {
     prices.iter().map(|price| price.ln()).sum::<f64>() / prices.len() as f64
 }
 
+/// The mean logarithm of a price, and how far that of a window is from it at most.
+fn settled(prices: &[Prices], price: fn(&Prices) -> f64) -> (f64, f64) {
+    let prices: Vec<f64> = prices.iter().map(price).collect();
+    let mean = mean_log(&prices);
+    let off = prices.chunks_exact(WINDOW).map(|window| (mean_log(window) - mean).abs());
+    (mean, off.fold(0.0, f64::max))
+}
+
 #[test]
 fn prices_settle_after_a_step_change_of_pressure() {
-    // How far windows may be from the mean. What is used depends on the price of drift the less, the larger the budget is:
-    // there the price wanders.
-    for (budget, drift_band) in [("0.5 %", 0.1), ("1 %", 0.4), ("3 %", 0.7)] {
-        let case = case(
-            "mixtral-8x7b-h100",
-            &[
-                ("guard.drift_budget", budget),
-                ("encoded", "[int8, int4_g32, bf16_packed]"),
-                ("memory.hbm", "96 slots"),
-                ("workload.limit_tokens", &STEPS.to_string()),
-            ],
-        );
-        let prices = prices_under_pressure(&case);
-        assert_eq!(prices.len() as u64, STEPS);
-        let phase = |from: u64, to: u64, price: fn(&Prices) -> f64| {
-            let settled = from as usize + SETTLED_AFTER..to as usize;
-            let settled: Vec<f64> = prices[settled].iter().map(price).collect();
-            let mean = mean_log(&settled);
-            let off = settled.chunks_exact(WINDOW).map(|window| (mean_log(window) - mean).abs());
-            (mean, off.fold(0.0, f64::max))
-        };
-        for (name, price, band) in [
-            ("memory", (|prices: &Prices| prices.memory) as fn(&Prices) -> f64, 0.1),
-            ("drift", |prices: &Prices| prices.drift, drift_band),
-        ] {
+    for (budget, slots) in [("0.5 %", "96 slots"), ("1 %", "96 slots"), ("3 %", "48 slots")] {
+        let prices = prices_under_pressure(budget, slots);
+        let memory: fn(&Prices) -> f64 = |prices| prices.memory;
+        for (name, price, band) in
+            [("memory", memory, MEMORY_BAND), ("drift", |prices| prices.drift, DRIFT_BAND)]
+        {
             let phases = [(0, HALVED), (HALVED, GIVEN_BACK), (GIVEN_BACK, STEPS)];
-            let [before, halved, after] = phases.map(|(from, to)| phase(from, to, price));
-            println!(
-                "{budget}, price of {name}: {before:.3?}, with half the memory {halved:.3?}, then {after:.3?}"
-            );
+            let [before, halved, after] =
+                phases.map(|(from, to)| settled(&prices[from + SETTLED_AFTER..to], price));
+            println!("{budget}, {name}: {before:.3?}, with half the memory {halved:.3?}, then {after:.3?}");
             for (_, off) in [before, halved, after] {
                 assert!(off < band, "{budget}: the price of {name} is off by {off}");
             }
             assert!(halved.0 > before.0 && halved.0 > after.0, "{budget}: scarcer, and {name} is no dearer");
         }
     }
+}
+
+#[test]
+fn a_drift_budget_that_has_not_bound_is_felt_soon_when_it_does() {
+    let prices = prices_under_pressure("3 %", "96 slots");
+    let (before, at) = (prices[HALVED / 2].drift, prices[HALVED - 1].drift);
+    assert!(at < before, "the budget binds: {at} is no less than {before}");
+    let (level, off) = settled(&prices[HALVED + FELT_AFTER..GIVEN_BACK], |prices| prices.drift);
+    println!("3 %, drift: {:.3}, with half the memory {:.3?}", at.ln(), (level, off));
+    assert!(off < DRIFT_BAND && level > at.ln() + 1.0, "{off} off {level}");
 }
 
 /// A run of a slice of the recorded requests: the summary, and the share of time that the link into fast memory is busy.

@@ -8,6 +8,7 @@ use crate::machine::Machine;
 use crate::model::Model;
 use crate::observe::Signals;
 use crate::record::Action;
+use crate::schedule::Pace;
 use crate::score::{Costs, Route, Terms};
 use crate::units::Nanos;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct Context {
     pub guard: Guard,
     /// Costs of moves and codings.
     pub costs: Costs,
+    /// How background moves are kept from crowding a link.
+    pub pace: Pace,
 }
 
 /// A change that is proposed for one block.

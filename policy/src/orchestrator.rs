@@ -136,6 +136,7 @@ impl Orchestrator {
             costs: if host_compute { costs.with_host() } else { costs },
             model,
             machine,
+            pace,
         };
         Ok(Orchestrator {
             context,

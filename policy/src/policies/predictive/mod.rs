@@ -6,6 +6,7 @@
 mod fetches;
 mod foresight;
 mod holding;
+mod interference;
 mod params;
 mod prices;
 mod residency;
@@ -14,6 +15,7 @@ mod uses;
 use self::fetches::{Fetches, Way};
 use self::foresight::Foresight;
 use self::holding::{NextUse, RARE};
+use self::interference::Interference;
 use self::params::{PARAMS, Settings};
 use self::prices::PriceLoop;
 use crate::bits::ones;
@@ -43,7 +45,7 @@ pub const ENTRY: Entry = Entry {
 /// PCIe 5 and on NVLink-C2C, 96 to 480 slots: with 2 the stall is up to 5 % higher, with 4 up to 9 %).
 const MAX_SPECULATIONS: usize = 1;
 /// Blocks less likely than this to be asked for are not worth a look.
-const LIKELY: f32 = 0.05;
+const LIKELY: f32 = 0.02;
 /// A step that spends its drift budget unevenly pays at most so many times the price, or so small a part of it.
 const MOST_HASTE: f64 = 10.0;
 /// For how many tokens more a copy is taken to be held when it is chosen which of a block's copies is worth least
@@ -70,6 +72,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     Ok(Box::new(Predictive {
         history,
         selected,
+        interference: Interference::default(),
         foresight: Foresight::new(model.layers.iter().map(blocks_of).collect()),
         settings,
         fetches: Fetches::new(model.blocks.len()),
@@ -121,6 +124,7 @@ impl Ranked {
 struct Predictive {
     history: History,
     selected: u32,
+    interference: Interference,
     foresight: Foresight,
     settings: Settings,
     fetches: Fetches,
@@ -286,7 +290,11 @@ impl Predictive {
         let (ahead, observations) =
             (f64::from(layers_ahead(context, layer)), self.history.observations(layer));
         let idle = context.signals.idle_window.0 as f64 * ahead;
-        let in_time = if self.settings.inputs.pressure { idle / route.time.0.max(1) as f64 } else { 1.0 };
+        let (in_time, moving) = if self.settings.inputs.pressure {
+            (idle / route.time.0.max(1) as f64, self.interference.delay(context, &route, ahead))
+        } else {
+            (1.0, 0.0)
+        };
         let tokens = ahead / f64::from(context.signals.layers);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
         let likely = self.lower_bound(p, observations);
@@ -294,6 +302,7 @@ impl Predictive {
             probability: p,
             next_use: tokens,
             saved: likely * self.cost_absent(context, block) * in_time.min(1.0),
+            moving,
             decode: likely * decode,
             drift: likely * drift,
             memory: (1.0 + self.settings.hysteresis) * self.prices.memory() * bytes * tokens,
@@ -334,6 +343,9 @@ impl Policy for Predictive {
         self.chosen.clear();
         self.chosen.extend(routed.iter().map(|expert| expert.block.0 - first));
         let scale = f32::min(1.0, self.selected as f32 / routed.len() as f32);
+        let ledger = &context.ledger;
+        let comes = |block| ledger.is_fast(block) || ledger.is_moving(block);
+        self.interference.observe(!routed.iter().all(|expert| comes(expert.block)));
         self.foresight.observe(layer, &self.chosen);
         for changed in self.history.observe(layer, &self.chosen, scale) {
             self.ranking[changed.index()].revalue();

@@ -6,8 +6,10 @@ use policy::event::{Form, MoveClass, Routed};
 use policy::guard::Guard;
 use policy::ledger::Ledger;
 use policy::observe::Signals;
+use policy::record::Action;
 use policy::registry::SimulateInput;
 use policy::score::{Costs, Route, Terms};
+use policy::veto::{Verdict, check};
 use policy::{Demands, LayerId, Nanos};
 use sim::resolve::{check_policy, resolve_policy};
 use sim::simulate::Case;
@@ -15,6 +17,9 @@ use std::collections::BTreeMap;
 
 /// The running mean of the time between two layers' demands; what it is matters to no cost of deciding.
 const IDLE_WINDOW: Nanos = Nanos(50_000);
+
+/// Two formats beside full precision, and how much drift there may be.
+pub(crate) const JOINT: &str = "encoded: [int8, int4_g32]\nguard: { drift_budget: 1 % }";
 
 /// A policy in the middle of a run.
 pub(crate) struct LayerSteps {
@@ -24,16 +29,24 @@ pub(crate) struct LayerSteps {
     /// The layers that have a router.
     routed_layers: Vec<LayerId>,
     step: usize,
-    /// How each block is fetched from its home copy.
-    routes: Vec<Route>,
+    /// How each block is fetched from its home copies, in each format.
+    routes: Vec<Vec<Route>>,
+    /// Squared drift of the running layer, at the mean and at the upper bound.
+    drift: (f64, f64),
     routed: Vec<Routed>,
     proposals: Vec<Proposal>,
 }
 
 impl LayerSteps {
     /// `predictive`, with the given parameters, on a model of the catalogue with generated routing of `tokens` tokens and
-    /// fast memory for a quarter of its experts.
-    pub(crate) fn new(model: &str, slots: u32, tokens: u32, params: &[(&str, f64)]) -> LayerSteps {
+    /// fast memory for `slots` of its experts. `joint` is what a scenario says of formats and of drift.
+    pub(crate) fn new(
+        model: &str,
+        slots: u32,
+        tokens: u32,
+        params: &[(&str, f64)],
+        joint: &str,
+    ) -> LayerSteps {
         let text = format!(
             "name: decisions
 machine: {{ base: h100-sxm, tiers: {{ hbm: {{ capacity: 1 TiB }}, dram: {{ capacity: 2 TiB }} }} }}
@@ -41,6 +54,7 @@ model: {model}
 memory: {{ hbm: {slots} slots }}
 workload: {{ routing: {{ zipf_markov: {{ skew: 0.8, stickiness: 0.3, coupling: 0.2, traces: 1, tokens: {tokens} }} }} }}
 policy: lru
+{joint}
 seed: 20
 "
         );
@@ -66,6 +80,7 @@ seed: 20
             routed_layers: routed_layers(&case.model),
             routes: routes(&context),
             context,
+            drift: (0.0, 0.0),
             step: 0,
             routed: Vec::new(),
             proposals: Vec::new(),
@@ -87,8 +102,8 @@ seed: 20
             self.context.ledger.pin(expert.block);
         }
         for index in 0..self.routed.len() {
-            if !self.context.ledger.is_fast(self.routed[index].block) {
-                self.fetch(self.routed[index]);
+            if self.context.ledger.full_copy(self.routed[index].block).is_none() {
+                self.serve(self.routed[index]);
             }
         }
         for expert in &self.routed {
@@ -97,6 +112,12 @@ seed: 20
         self.policy.speculate(&self.context, &mut self.proposals);
         self.proposals.clear();
         self.step = (self.step + 1) % self.demands.len();
+        let (mean, upper) = std::mem::take(&mut self.drift);
+        self.context.guard.spend_layer(mean, upper);
+        if layer == self.routed_layers[self.routed_layers.len() - 1] {
+            let drift = self.context.guard.end_step();
+            self.policy.step_done(&self.context, drift);
+        }
     }
 
     fn begin(&mut self, layer: LayerId) {
@@ -113,29 +134,50 @@ seed: 20
         self.context.signals.layer_step += 1;
     }
 
-    /// Weighs and makes a demand's move; it arrives at once.
-    fn fetch(&mut self, expert: Routed) {
-        let block = expert.block;
-        let route = self.routes[block.index()];
-        let proposal = Proposal {
-            block,
-            action: policy::record::Action::Fetch,
-            route,
-            work: StepWork::default(),
-            tokens: 1,
-            class: MoveClass::Demand,
-            gate_squared: 0.25,
-            layer_drift: 0.0,
-            observations: 0,
-            terms: Terms::default(),
-        };
-        self.policy.weigh(&self.context, &proposal).expect("a form that the policy uses");
+    /// Weighs the ways to serve a block and takes the best that the guard lets pass; a move arrives at once.
+    fn serve(&mut self, expert: Routed) {
+        let best = self.best_way(expert);
+        let error = self.context.guard.error(best.block, best.route.to.format).expect("a format in use");
+        self.drift.0 += best.gate_squared * error.mean * error.mean;
+        self.drift.1 += best.gate_squared * error.upper * error.upper;
+        if best.action == Action::Read {
+            return;
+        }
+        let Proposal { block, route, .. } = best;
         self.make_room(block, route.to);
         let ledger = &mut self.context.ledger;
         let bytes = ledger.footprint(block, route.to);
         let id = ledger.begin(block, route.from, route.to, MoveClass::Demand, bytes, None).expect("room");
         ledger.arrive(id, bytes).expect("the move under way");
         self.policy.admitted(&self.context, block);
+    }
+
+    /// The copies there are may be read, and one made in any other format.
+    fn best_way(&mut self, expert: Routed) -> Proposal {
+        let LayerSteps { context, policy, routes, drift, .. } = self;
+        let block = expert.block;
+        let ledger = &context.ledger;
+        let propose = |action, route| Proposal {
+            block,
+            action,
+            route,
+            work: StepWork::default(),
+            tokens: 1,
+            class: MoveClass::Demand,
+            gate_squared: f64::from(expert.gate_squared),
+            layer_drift: drift.1,
+            observations: 0,
+            terms: Terms::default(),
+        };
+        let reads = ledger.fast_copies(block).map(|copy| propose(Action::Read, Costs::stay(copy)));
+        let make = if ledger.is_fast(block) { Action::Upgrade } else { Action::Fetch };
+        let absent = routes[block.index()].iter().filter(|route| !ledger.has(block, route.to));
+        let ways = reads.chain(absent.map(|&route| propose(make, route)));
+        let weighed = ways.filter_map(|way| Some(Proposal { terms: policy.weigh(context, &way)?, ..way }));
+        let passed = weighed.filter(|way| check(way, context) == Verdict::Pass);
+        passed
+            .min_by(|a, b| a.terms.total.total_cmp(&b.terms.total))
+            .expect("full precision, if nothing else")
     }
 
     fn make_room(&mut self, block: policy::BlockId, form: Form) {
@@ -153,23 +195,23 @@ fn routed_layers(model: &policy::Model) -> Vec<LayerId> {
 
 fn context(case: &Case) -> Context {
     let (model, machine) = (case.model.clone(), case.machine.clone());
-    let native = model.blocks[0].native;
+    let formats = [&[model.blocks[0].native], case.encoded.as_slice()].concat();
     let fast = machine.tiers_of(policy::machine::Class::Fast).next().expect("a fast tier");
-    let ledger = Ledger::new(model.clone(), &machine, &[native], &case.budgets, case.home, &[]);
+    let ledger = Ledger::new(model.clone(), &machine, &formats, &case.budgets, case.home, &case.encoded);
     let mut signals = Signals::new(model.layers.len() as u32);
     (signals.idle_window, signals.step_tokens, signals.concurrency) = (IDLE_WINDOW, 1, 1);
     Context {
         ledger: ledger.expect("room for the home copies"),
         signals,
         guard: Guard::new(case.guard.clone(), &model),
-        costs: Costs::new(model.clone(), machine.clone(), fast, vec![native]),
+        costs: Costs::new(model.clone(), machine.clone(), fast, formats),
         model,
         machine,
     }
 }
 
-fn routes(context: &Context) -> Vec<Route> {
+fn routes(context: &Context) -> Vec<Vec<Route>> {
     let blocks = (0..context.model.blocks.len() as u32).map(policy::BlockId);
-    let route = |block| context.costs.fetch(&context.ledger, block, context.model.block(block).native);
-    blocks.map(|block| route(block).expect("a way from the home copy")).collect()
+    let route = |block, &format| context.costs.fetch(&context.ledger, block, format).expect("a home copy");
+    blocks.map(|block| context.costs.formats.iter().map(|format| route(block, format)).collect()).collect()
 }

@@ -1,12 +1,20 @@
 //! The blocks that layer steps need, in time order: what a replay reads and a clairvoyant rule knows.
 
+use std::borrow::Cow;
+use std::ops::{Deref, Range};
+
+/// Ids that are widened at once where they are stored in 16 bits: what a core's first cache holds.
+const WIDENED: usize = 2048;
+
 /// A sequence of layer steps and the dense ids each selects, in stored order. The ids of one step are one atomic
 /// demand; an id selected twice in a step is one demanded block.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Demands {
     universe: u32,
     layers: u32,
     ids: Vec<u32>,
+    /// The only id of each step, in place of `ids`: long lists of accesses cost as much to lay out in memory as to replay.
+    singles: Vec<u16>,
     len: usize,
     /// The length of every step while all are of one.
     width: usize,
@@ -32,9 +40,16 @@ impl Demands {
 
     /// One trace of which each step demands one id. The caller has checked that all are within the universe; a rule
     /// panics at one that is not.
-    pub fn of_singles(universe: u32, ids: Vec<u32>) -> Demands {
-        debug_assert!(ids.iter().all(|&id| id < universe), "an id outside 0..{universe}");
-        Demands { len: ids.len(), width: 1, ids, starts: vec![0], ..Demands::new(universe) }
+    pub fn of_singles(universe: u32, singles: Vec<u16>) -> Demands {
+        debug_assert!(singles.iter().all(|&id| u32::from(id) < universe), "an id outside 0..{universe}");
+        Demands { len: singles.len(), width: 1, singles, starts: vec![0], ..Demands::new(universe) }
+    }
+
+    /// Puts the ids where more can be appended.
+    fn widen(&mut self) {
+        if !self.singles.is_empty() {
+            self.ids = std::mem::take(&mut self.singles).into_iter().map(u32::from).collect();
+        }
     }
 
     /// Marks the next step as the first of a new trace.
@@ -47,6 +62,7 @@ impl Demands {
     /// # Panics
     /// If an id is outside the universe: the caller has checked its input.
     pub fn push_step(&mut self, ids: impl IntoIterator<Item = u32>) {
+        self.widen();
         let from = self.ids.len();
         self.ids.extend(ids);
         assert!(self.ids[from..].iter().all(|&id| id < self.universe), "an id outside 0..{}", self.universe);
@@ -85,8 +101,24 @@ impl Demands {
     }
 
     /// Every selection, in stored order.
-    pub fn ids(&self) -> &[u32] {
-        &self.ids
+    pub fn ids(&self) -> Cow<'_, [u32]> {
+        match self.singles.as_slice() {
+            [] => Cow::Borrowed(&self.ids),
+            singles => singles.iter().map(|&id| u32::from(id)).collect(),
+        }
+    }
+
+    /// Hands on the selections of a range of steps, in stored order, one slice after the other.
+    #[inline(always)]
+    pub(crate) fn in_slices(&self, steps: Range<usize>, mut each: impl FnMut(&[u32])) {
+        if self.singles.is_empty() {
+            return each(&self.ids[self.offset(steps.start)..self.offset(steps.end)]);
+        }
+        let mut wide = [0; WIDENED];
+        for singles in self.singles[steps].chunks(WIDENED) {
+            wide.iter_mut().zip(singles).for_each(|(wide, &id)| *wide = u32::from(id));
+            each(&wide[..singles.len()]);
+        }
     }
 
     /// The number of layer steps.
@@ -100,8 +132,11 @@ impl Demands {
     }
 
     /// The ids of step `index`, in stored order.
-    pub fn step(&self, index: usize) -> &[u32] {
-        &self.ids[self.offset(index)..self.offset(index + 1)]
+    pub fn step(&self, index: usize) -> Demand<'_> {
+        match self.singles.as_slice() {
+            [] => Demand::Many(&self.ids[self.offset(index)..self.offset(index + 1)]),
+            singles => Demand::One([u32::from(singles[index])]),
+        }
     }
 
     /// How many selections there are before step `index`, which may be the step after the last.
@@ -115,6 +150,37 @@ impl Demands {
     /// The index of the first step of each trace.
     pub fn trace_starts(&self) -> &[usize] {
         &self.starts
+    }
+}
+
+impl PartialEq for Demands {
+    /// However the ids are stored.
+    fn eq(&self, other: &Demands) -> bool {
+        let shape = |demands: &Demands| (demands.universe, demands.layers, demands.len, demands.width);
+        shape(self) == shape(other)
+            && (&self.ends, &self.starts) == (&other.ends, &other.starts)
+            && self.ids() == other.ids()
+    }
+}
+
+/// The ids of a step, in stored order.
+#[derive(Clone, Copy, Debug)]
+pub enum Demand<'a> {
+    /// However many.
+    Many(&'a [u32]),
+    /// One that is stored in fewer bits.
+    One([u32; 1]),
+}
+
+impl Deref for Demand<'_> {
+    type Target = [u32];
+
+    #[inline]
+    fn deref(&self) -> &[u32] {
+        match self {
+            Demand::Many(ids) => ids,
+            Demand::One(id) => id,
+        }
     }
 }
 
@@ -138,15 +204,36 @@ mod tests {
             }
             prop_assert_eq!(demands.len(), steps.len());
             for (index, step) in steps.iter().enumerate() {
-                prop_assert_eq!(demands.step(index), step.as_slice());
+                prop_assert_eq!(&*demands.step(index), step.as_slice());
                 prop_assert_eq!(demands.offset(index + 1), demands.offset(index) + step.len());
             }
             let single = !steps.is_empty() && steps.iter().all(|step| step.len() == 1);
             prop_assert_eq!(demands.all_single(), single);
             if single {
-                let mut same = Demands::of_singles(64, steps.concat());
+                let mut same = Demands::of_singles(64, steps.concat().into_iter().map(|id| id as u16).collect());
                 same.starts.clear();
+                prop_assert_eq!(&demands, &same);
+                for (index, step) in steps.iter().enumerate() {
+                    prop_assert_eq!(&*same.step(index), step.as_slice());
+                }
+                same.push_step([1]);
+                demands.push_step([1]);
                 prop_assert_eq!(demands, same);
+            }
+        }
+    }
+
+    #[test]
+    fn slices_are_the_selections_of_their_steps() {
+        let singles: Vec<u16> = (0..5000).map(|id| id % 777).collect();
+        let narrow = Demands::of_singles(777, singles);
+        let mut wide = Demands::new(777);
+        narrow.ids().iter().for_each(|&id| wide.push_step([id]));
+        for steps in [0..0, 0..5000, 1..2, 2000..4097] {
+            for demands in [&narrow, &wide] {
+                let mut slices = Vec::new();
+                demands.in_slices(steps.clone(), |ids| slices.extend_from_slice(ids));
+                assert_eq!(slices, narrow.ids()[steps.clone()]);
             }
         }
     }

@@ -82,7 +82,8 @@ pub struct Ledger {
     model: Arc<Model>,
     sizes: Sizes,
     forms: Forms,
-    granularity: Vec<Bytes>,
+    /// For each tier, what a copy takes in it.
+    footprints: Vec<Sizes>,
     entries: Vec<Entry>,
     layers: Vec<Row>,
     /// Moves under way, oldest first: a handful at any time.
@@ -112,10 +113,11 @@ impl Ledger {
         if forms.all.len() > MAX_FORMS {
             return Err(Refused::UnknownForm(forms.all[MAX_FORMS]));
         }
+        let sizes = Sizes::new(&model);
         let mut ledger = Ledger {
-            sizes: Sizes::new(&model),
             forms,
-            granularity: machine.tiers.iter().map(|tier| tier.granularity).collect(),
+            footprints: machine.tiers.iter().map(|tier| sizes.rounded_up(tier.granularity)).collect(),
+            sizes,
             entries: vec![Entry::default(); model.blocks.len()],
             layers: model.layers.iter().map(Row::new).collect(),
             flights: Vec::new(),
@@ -148,7 +150,7 @@ impl Ledger {
 
     /// The bytes a copy takes in its tier, allocation granularity included.
     pub fn footprint(&self, block: BlockId, form: Form) -> Bytes {
-        self.sizes.bytes(block, form.format).round_up(self.granularity[form.tier.index()])
+        self.footprints[form.tier.index()].bytes(block, form.format)
     }
 
     /// Bytes that can still be taken in a tier.

@@ -164,9 +164,13 @@ fn run_accesses<R: Rule>(
     steps: Range<usize>,
     mut free: usize,
 ) -> ReplayResult {
-    let (from, to) = (demands.offset(steps.start), demands.offset(steps.end));
-    let hits = rule.access_each(&demands.ids()[from..to], from as u64, &mut free);
-    ReplayResult { accesses: (to - from) as u64, hits }
+    let mut result = ReplayResult::default();
+    let from = demands.offset(steps.start) as u64;
+    demands.in_slices(steps, |ids| {
+        result.hits += rule.access_each(ids, from + result.accesses, &mut free);
+        result.accesses += ids.len() as u64;
+    });
+    result
 }
 
 fn run_steps<R: Rule>(
@@ -178,7 +182,7 @@ fn run_steps<R: Rule>(
 ) -> ReplayResult {
     let mut result = ReplayResult::default();
     for step in steps {
-        step_ids.set(step, demands.step(step));
+        step_ids.set(step, &demands.step(step));
         let now = step as u64;
         // Hits first: what was there before the step stays through it, wherever it stands in the step.
         for &id in &step_ids.distinct {
@@ -245,15 +249,16 @@ pub fn cold_misses(demands: &Demands, reset: Reset) -> u64 {
     let mut total = 0;
     for (segment, steps) in segments(demands, reset).enumerate() {
         let mut unseen = seen_in.len();
-        for &id in &demands.ids()[demands.offset(steps.start)..demands.offset(steps.end)] {
-            if std::mem::replace(&mut seen_in[id as usize], segment) != segment {
-                total += 1;
-                unseen -= 1;
+        demands.in_slices(steps, |ids| {
+            for &id in ids {
                 if unseen == 0 {
                     break;
                 }
+                let first = std::mem::replace(&mut seen_in[id as usize], segment) != segment;
+                total += u64::from(first);
+                unseen -= usize::from(first);
             }
-        }
+        });
     }
     total
 }

@@ -6,7 +6,7 @@ use crate::model::Model;
 use crate::units::Bytes;
 use std::collections::BTreeMap;
 
-/// See the module. Equal to [`Block::bytes`](crate::model::Block::bytes) for every block and format.
+/// See the module. As made from a model, equal to [`Block::bytes`](crate::model::Block::bytes) for every block and format.
 #[derive(Clone, Debug)]
 pub struct Sizes {
     /// The shape of each block.
@@ -31,7 +31,13 @@ impl Sizes {
         Sizes { shapes, bytes }
     }
 
-    /// Exact bytes of a block in a format.
+    /// The same, each rounded up as a slot allocator does.
+    pub fn rounded_up(&self, granularity: Bytes) -> Sizes {
+        let round_up = |shape: &[Bytes; FORMATS.len()]| shape.map(|bytes| bytes.round_up(granularity));
+        Sizes { shapes: self.shapes.clone(), bytes: self.bytes.iter().map(round_up).collect() }
+    }
+
+    /// Bytes of a block in a format.
     #[inline]
     pub fn bytes(&self, block: BlockId, format: FormatId) -> Bytes {
         self.bytes[self.shapes[block.index()] as usize][format.0 as usize]

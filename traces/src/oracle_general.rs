@@ -23,7 +23,7 @@ const RECORD: usize = 24;
 
 /// Reads a whole file as a trace of one layer.
 pub(crate) fn decode(source: &Source, options: &Options) -> Result<RoutingTrace, TraceError> {
-    let (selections, largest) = objects::<u16>(source.bytes)?;
+    let (selections, largest) = objects(source.bytes)?;
     let shape = Shape::new(1, experts_for(options.experts, largest), 1)?;
     let info = TraceInfo { rows: 0..selections.len(), name: source.name.to_owned(), ..TraceInfo::default() };
     RoutingTrace::new(shape, selections, None, vec![info])
@@ -31,7 +31,7 @@ pub(crate) fn decode(source: &Source, options: &Options) -> Result<RoutingTrace,
 
 /// Reads a whole file as what a replay needs of it: the demands of the trace that [`decode`] gives.
 pub(crate) fn decode_demands(source: &Source, options: &Options) -> Result<Demands, TraceError> {
-    let (ids, largest) = objects::<u32>(source.bytes)?;
+    let (ids, largest) = objects(source.bytes)?;
     let shape = Shape::new(1, experts_for(options.experts, largest), 1)?;
     if u32::from(largest) >= shape.blocks() {
         return decode(source, options).map(|trace| trace.demands(true));
@@ -40,7 +40,7 @@ pub(crate) fn decode_demands(source: &Source, options: &Options) -> Result<Deman
 }
 
 /// The object of each access, and the largest number of one.
-fn objects<T: From<u16>>(bytes: &[u8]) -> Result<(Vec<T>, u16), TraceError> {
+fn objects(bytes: &[u8]) -> Result<(Vec<u16>, u16), TraceError> {
     let (records, rest) = bytes.as_chunks::<RECORD>();
     if !rest.is_empty() {
         let declared = (records.len() as u64 + 1) * RECORD as u64;
@@ -52,7 +52,7 @@ fn objects<T: From<u16>>(bytes: &[u8]) -> Result<(Vec<T>, u16), TraceError> {
     let read = |record: &[u8; RECORD]| {
         sizes_differ |= size(record) ^ first;
         largest = largest.max(id(record));
-        T::from(id(record) as u16)
+        id(record) as u16
     };
     let objects = records.iter().map(read).collect();
     if sizes_differ != 0
@@ -68,7 +68,7 @@ fn objects<T: From<u16>>(bytes: &[u8]) -> Result<(Vec<T>, u16), TraceError> {
 }
 
 /// Objects by number of first appearance.
-fn numbered<T: From<u16>>(records: &[[u8; RECORD]]) -> Result<(Vec<T>, u16), TraceError> {
+fn numbered(records: &[[u8; RECORD]]) -> Result<(Vec<u16>, u16), TraceError> {
     let mut numbers = BTreeMap::new();
     let mut objects = Vec::with_capacity(records.len());
     for record in records {
@@ -78,7 +78,7 @@ fn numbered<T: From<u16>>(records: &[[u8; RECORD]]) -> Result<(Vec<T>, u16), Tra
         if number == PADDING {
             return Err(Problem::TooLarge { what: "objects", size: limit + 1, limit }.into());
         }
-        objects.push(T::from(number));
+        objects.push(number);
     }
     Ok((objects, numbers.len().saturating_sub(1) as u16))
 }
@@ -94,9 +94,10 @@ fn size(record: &[u8; RECORD]) -> u32 {
 /// Writes the decoded tokens of every request.
 pub(crate) fn encode(trace: &RoutingTrace, out: &mut impl Write) -> io::Result<()> {
     let demands = trace.demands(true);
-    let mut next = vec![-1_i64; demands.ids().len()];
+    let ids = demands.ids();
+    let mut next = vec![-1_i64; ids.len()];
     let mut later = vec![-1_i64; demands.universe() as usize];
-    for (index, &id) in demands.ids().iter().enumerate().rev() {
+    for (index, &id) in ids.iter().enumerate().rev() {
         next[index] = std::mem::replace(&mut later[id as usize], index as i64);
     }
     for step in 0..demands.len() {

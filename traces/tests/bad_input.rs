@@ -73,7 +73,7 @@ fn the_good_archive_is_read() {
     assert_eq!(trace.selection(1, 1), [3, 0]);
     assert!(trace.trace(0).repetition && !trace.trace(1).repetition);
     assert_eq!(trace.trace(1).prompt_tokens, Some(7));
-    assert_eq!(trace.demands(false).ids(), [1, 2, 7, 4, 0, 2, 5, 7]);
+    assert_eq!(trace.demands(false).ids()[..], [1, 2, 7, 4, 0, 2, 5, 7]);
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn a_place_in_the_batch_goes_to_the_next_request() {
     // A loop marked as repetition stays among its kind, and is left out of replays as before.
     let marked = text.replacen("\"req_id\":1}", "\"req_id\":1,\"repetition\":true}", 1);
     let batched = read(&marked).in_batches(2).unwrap();
-    assert_eq!(batched.demands(false).ids(), [0, 2, 2]);
-    assert_eq!(batched.demands(true).ids(), [0, 2, 2, 1, 1, 1]);
+    assert_eq!(batched.demands(false).ids()[..], [0, 2, 2]);
+    assert_eq!(batched.demands(true).ids()[..], [0, 2, 2, 1, 1, 1]);
     assert!(read(&text).in_batches(0).is_err());
 }

@@ -64,7 +64,7 @@ impl<'a> Belady<'a> {
     /// # Errors
     /// [`ReplayError::TooLong`] where demands and ids together do not fit 32 bits.
     pub fn of_accesses(demands: &'a Demands) -> Result<Belady<'a>, ReplayError> {
-        Belady::new(Cow::Borrowed(demands.ids()), None, demands.universe())
+        Belady::new(demands.ids(), None, demands.universe())
     }
 
     /// An empty cache that knows `demands`; time is the layer step.
@@ -77,7 +77,7 @@ impl<'a> Belady<'a> {
         let mut step_ids = Vec::new();
         for step in 0..demands.len() {
             step_ids.clear();
-            step_ids.extend_from_slice(demands.step(step));
+            step_ids.extend_from_slice(&demands.step(step));
             step_ids.sort_unstable_by(|a, b| b.cmp(a));
             step_ids.dedup();
             ids.extend_from_slice(&step_ids);

@@ -132,7 +132,7 @@ pub(super) fn popularity(model: &Model, fit: &Demands) -> Vec<f64> {
     let mut counts = vec![0u64; model.blocks.len()];
     let mut counted_in = vec![usize::MAX; counts.len()];
     for step in 0..fit.len() {
-        for &id in fit.step(step) {
+        for &id in fit.step(step).iter() {
             let before = std::mem::replace(&mut counted_in[id as usize], step);
             counts[id as usize] += u64::from(before != step);
         }

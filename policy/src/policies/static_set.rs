@@ -52,7 +52,7 @@ impl Static {
         let mut counts = vec![0u64; fit.universe() as usize];
         let mut counted_in = vec![usize::MAX; fit.universe() as usize];
         for step in 0..fit.len() {
-            for &id in fit.step(step) {
+            for &id in fit.step(step).iter() {
                 let before = std::mem::replace(&mut counted_in[id as usize], step);
                 counts[id as usize] += u64::from(order == Order::Access || before != step);
             }

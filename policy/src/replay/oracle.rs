@@ -126,7 +126,7 @@ fn ordered(demands: &Demands, order: Order) -> Vec<Step> {
             }
             Order::Atomic => {
                 let mut ids = Vec::new();
-                for &id in demands.step(index) {
+                for &id in demands.step(index).iter() {
                     if !ids.contains(&id) {
                         ids.push(id);
                     }

@@ -175,7 +175,7 @@ proptest! {
     fn lru_caches_are_nested((demands, _, capacity, _, _) in case()) {
         let (mut small, mut large) = (Lru::new(demands.universe()), Lru::new(demands.universe()));
         let (mut small_free, mut large_free) = (capacity, capacity + 1);
-        for (now, &id) in (0..).zip(demands.ids()) {
+        for (now, &id) in (0..).zip(demands.ids().iter()) {
             small.access(id, now, &KeepNone, &mut small_free);
             large.access(id, now, &KeepNone, &mut large_free);
             prop_assert!((0..demands.universe()).all(|id| !small.contains(id) || large.contains(id)));

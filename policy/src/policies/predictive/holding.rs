@@ -1,5 +1,7 @@
 //! What it is worth to hold a copy until its next use, and beyond.
 
+use std::hint::select_unpredictable;
+
 /// Keeps an expert never seen from waiting for ever: a thousandth of a visit a token.
 pub(super) const RARE: f64 = 1e-3;
 
@@ -37,11 +39,10 @@ impl NextUse {
         // Kept on, it is used at `rate` and given up at 1 / `horizon`, whichever is first.
         let kept_on = (1.0 - self.p) * horizon / (1.0 + self.rate * horizon);
         let later = kept_on * self.rate;
-        let (mut saved, mut paid) = (self.p * saves, self.wait * rent);
-        if saves * self.rate > rent {
-            saved += later * saves;
-            paid += kept_on * rent;
-        }
+        let (saved, paid) = (self.p * saves, self.wait * rent);
+        let pays = saves * self.rate > rent;
+        let saved = select_unpredictable(pays, saved + later * saves, saved);
+        let paid = select_unpredictable(pays, paid + kept_on * rent, paid);
         let soon = self.p / self.wait;
         let index = if soon >= self.rate { soon } else { (self.p + later) / (self.wait + kept_on) };
         Holding { saved, rent: paid, break_even: index * saves / bytes }

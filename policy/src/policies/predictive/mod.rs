@@ -27,6 +27,7 @@ use crate::predict::{History, Shape};
 use crate::record::Action;
 use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::score::Terms;
+use std::hint::select_unpredictable;
 use std::ops::Range;
 
 /// Its registry entry.
@@ -77,7 +78,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         settings,
         fetches: Fetches::new(model.blocks.len()),
         stakes: vec![None; model.blocks.len()],
-        ranking: vec![Ranked::default(); model.layers.len()],
+        ranking: vec![Ranked::NEW; model.layers.len()],
         ranking_price: 0.0,
         waits: (0..=layers).map(wait).collect(),
         likeliest: Vec::new(),
@@ -103,17 +104,23 @@ struct Stake {
     valuation: u64,
 }
 
+/// No block, and more than any is worth.
+const NOTHING: (f64, BlockId) = (f64::INFINITY, BlockId(u32::MAX));
+
 /// The block of a layer that is worth least per byte, with that worth.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Ranked {
     /// Changes so far of what the layer's blocks are worth: of what is expected, or of the price of memory.
     valuation: u64,
     /// The ledger's version of the layer that `least` follows from, if it is known.
     version: Option<u64>,
-    least: Option<(f64, BlockId)>,
+    /// [`NOTHING`] where no block may be given up.
+    least: (f64, BlockId),
 }
 
 impl Ranked {
+    const NEW: Ranked = Ranked { valuation: 0, version: None, least: NOTHING };
+
     /// What the blocks are worth has changed.
     fn revalue(&mut self) {
         self.valuation += 1;
@@ -153,6 +160,12 @@ fn layers_ahead(context: &Context, layer: LayerId) -> u32 {
     let layers = context.signals.layers;
     let ahead = u32::from(layer.0) + layers - u32::from(context.signals.layer.0);
     if ahead > layers { ahead - layers } else { ahead }
+}
+
+/// The lesser of two blocks by worth, then by id.
+#[inline(always)]
+fn lesser(one: (f64, BlockId), other: (f64, BlockId)) -> (f64, BlockId) {
+    if other < one { other } else { one }
 }
 
 impl Predictive {
@@ -207,7 +220,7 @@ impl Predictive {
 
     /// The block of a layer that is worth least per byte, of those that may be given up, with that worth but for the
     /// rent until the layer comes: a byte of any of its blocks pays the same.
-    fn least_of(&mut self, context: &Context, layer: LayerId, valuation: u64) -> Option<(f64, BlockId)> {
+    fn least_of(&mut self, context: &Context, layer: LayerId, valuation: u64) -> (f64, BlockId) {
         for block in context.ledger.idle(layer) {
             let copies = context.ledger.copies_word(block);
             // Which of several copies is worth least changes with what is expected.
@@ -219,16 +232,14 @@ impl Predictive {
         let mut stakes = std::mem::take(&mut self.stakes);
         let next_uses = self.next_uses(context, layer, 0.0);
         let (price, horizon) = (self.ranking_price, self.settings.horizon);
-        let mut least = None;
+        let mut least = NOTHING;
         for block in context.ledger.idle(layer) {
             let Some(stake) = &mut stakes[block.index()] else { continue };
             if stake.valuation != valuation {
                 let holding = next_uses(block).holding(stake.saves, price, stake.bytes, horizon);
                 (stake.worth, stake.valuation) = (holding.worth() / stake.bytes, valuation);
             }
-            if least.is_none_or(|least| (stake.worth, block) < least) {
-                least = Some((stake.worth, block));
-            }
+            least = lesser(least, (stake.worth, block));
         }
         drop(next_uses);
         self.stakes = stakes;
@@ -242,7 +253,7 @@ impl Predictive {
             self.ranking_price = self.prices.memory();
             self.ranking.iter_mut().for_each(Ranked::revalue);
         }
-        let mut least: Option<(f64, BlockId)> = None;
+        let mut least = NOTHING;
         for layer in (0..self.ranking.len() as u16).map(LayerId) {
             let version = context.ledger.version(layer);
             let Ranked { valuation, version: known, .. } = self.ranking[layer.index()];
@@ -250,36 +261,33 @@ impl Predictive {
                 let least = self.least_of(context, layer, valuation);
                 self.ranking[layer.index()] = Ranked { valuation, version: Some(version), least };
             }
-            if let Some((worth, block)) = self.ranking[layer.index()].least {
-                let candidate = (worth - self.wait(context, layer) * self.ranking_price, block);
-                least = least.filter(|least| *least <= candidate).or(Some(candidate));
-            }
+            let (worth, block) = self.ranking[layer.index()].least;
+            least = lesser(least, (worth - self.wait(context, layer) * self.ranking_price, block));
         }
-        least.map(|(_, block)| block)
+        (least.1 != NOTHING.1).then_some(least.1)
     }
 
     /// Adds to `self.likeliest` the absent blocks of a layer that are likeliest to be asked for, `most` of them.
     fn choose_likeliest(&mut self, context: &Context, layer: LayerId, most: usize) {
         let first = context.model.layer(layer).first_block.0;
-        let from = self.likeliest.len();
-        let mut least = LIKELY;
+        let mut best = [(LIKELY, NOTHING.1); MAX_SPECULATIONS];
         let next = self.foresight.next_visit(&self.history, layer).chunks(u64::BITS as usize);
         let words = context.ledger.absent(layer).iter().zip((first..).step_by(u64::BITS as usize));
         for ((&absent, first), next) in words.zip(next) {
             let likely = next.iter().rev().fold(0, |word, &p| word << 1 | u64::from(p > LIKELY));
             for index in ones(absent & likely) {
-                let p = next[index as usize];
-                if p <= least {
-                    continue;
-                }
-                let place = self.likeliest[from..].partition_point(|&(known, _)| known >= p);
-                self.likeliest.insert(from + place, (p, BlockId(first + index)));
-                self.likeliest.truncate(from + most);
-                if self.likeliest.len() == from + most {
-                    least = self.likeliest[from + most - 1].0;
+                let mut moved = (next[index as usize], BlockId(first + index));
+                let mut found = false;
+                for place in &mut best {
+                    found |= moved.0 > place.0;
+                    let (above, below) = (moved, *place);
+                    *place = select_unpredictable(found, above, below);
+                    moved = select_unpredictable(found, below, above);
                 }
             }
         }
+        let best = best.into_iter().take(most);
+        self.likeliest.extend(best.filter(|(_, block)| *block != NOTHING.1));
     }
 
     /// A move of a block that will be asked for with probability `p` when its layer comes.

@@ -5,7 +5,7 @@
 
 use super::holding::{NextUse, RARE};
 use super::params::{PREDICTED_NEAR, Settings};
-use crate::demand::Demands;
+use crate::demand::{Demand, Demands};
 use crate::id::LayerId;
 use crate::policies::lfru::Lfru;
 use crate::predict::{Distances, Kind, Predictor, Shape};
@@ -28,14 +28,14 @@ fn layers(demands: &Demands) -> Option<usize> {
     let first = |ids: &[u32]| ids.iter().min().copied();
     // Ids grow from layer to layer, until the first layer is back.
     let falls =
-        |(one, next): (&[u32], &[u32])| first(one).zip(first(next)).is_some_and(|(one, next)| next < one);
+        |(one, next): (Demand, Demand)| first(&one).zip(first(&next)).is_some_and(|(one, next)| next < one);
     let layers = steps().zip(steps().skip(1)).position(falls).map_or(demands.len(), |last| last + 1);
     let universe = demands.universe() as usize;
     if layers == 0 || layers > usize::from(u16::MAX) || !universe.is_multiple_of(layers) {
         return None;
     }
     let experts = (universe / layers) as u32;
-    let in_place = |(step, ids): (usize, &[u32])| {
+    let in_place = |(step, ids): (usize, Demand)| {
         let layer = (step % layers) as u32;
         ids.iter().all(|id| id / experts == layer)
     };

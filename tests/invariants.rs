@@ -252,7 +252,7 @@ fn the_cases_reach_every_state_action_and_corner() {
     for state in [State::Full, State::Reduced, State::Compressed, State::InFlight, State::Staged] {
         assert!(of_state(state) > 0, "{state:?}: {reached:?}");
     }
-    assert_eq!(reached.actions.len(), 8, "{reached:?}");
+    assert_eq!(reached.actions.len(), 9, "{reached:?}");
     for reason in [Reason::DriftBudget, Reason::Capacity, Reason::SpeculationPrice] {
         assert!(reached.vetoes.contains(&reason), "{reason:?}: {reached:?}");
     }

@@ -67,6 +67,37 @@ fn a_format_below_which_no_error_is_known_has_no_fewer_bits() {
 }
 
 #[test]
+fn look_ahead_is_what_was_measured_or_perfect_and_never_less_than_there_is() {
+    let small = Small { slots: 12, tokens: 300, ..Small::default() };
+    assert_eq!(changed(&small, "look-ahead").lookahead, [0.85, 0.81, 0.77]);
+    assert_eq!(changed(&small, "perfect look-ahead").lookahead, [1.0; 3]);
+    let known = Small { lookahead: &[90, 60, 50, 40], ..small.clone() };
+    assert_eq!(changed(&known, "look-ahead").lookahead, [0.9, 0.81, 0.77, 0.4]);
+    let Report { rows, .. } = pull(&small);
+    let stall = |lever: &str| rows.iter().find(|row| row.lever == Some(lever)).unwrap().stall_s;
+    assert!(stall("look-ahead") < rows[0].stall_s, "{} of {}", stall("look-ahead"), rows[0].stall_s);
+    assert!(stall("perfect look-ahead") < stall("look-ahead"));
+    let report = pull(&Small { lookahead: &[100, 100, 100], ..small });
+    let reason = "routers are asked as far ahead already, and as often right";
+    for lever in ["look-ahead", "perfect look-ahead"] {
+        assert!(report.stuck.contains(&Stuck { lever, reason }), "{:?}", report.stuck);
+    }
+}
+
+#[test]
+fn misses_that_the_host_may_compute_stall_less() {
+    let small = Small { slots: 12, tokens: 300, ..Small::default() };
+    let Report { rows, .. } = pull(&small);
+    let host = rows.iter().find(|row| row.lever == Some("CPU compute")).unwrap();
+    assert!(host.stall_s < rows[0].stall_s && host.stall_bound_s.is_none());
+    let stuck = pull(&Small { host: true, ..small }).stuck;
+    assert!(
+        stuck.contains(&Stuck { lever: "CPU compute", reason: "the host computes already" }),
+        "{stuck:?}"
+    );
+}
+
+#[test]
 fn the_command_prints_every_row() {
     let run = |more: &[&str]| {
         let output =
@@ -76,12 +107,19 @@ fn the_command_prints_every_row() {
     };
     let json: serde_json::Value = serde_json::from_str(&run(&["--format", "json"])).unwrap();
     let rows = json["rows"].as_array().unwrap();
-    assert_eq!((rows.len(), rows[0]["lever"].is_null()), (2, true));
+    let levers: Vec<_> = rows.iter().map(|row| row["lever"].as_str()).collect();
+    let pulled = ["more slots", "look-ahead", "perfect look-ahead", "CPU compute"].map(Some);
+    assert_eq!((levers[0], &levers[1..]), (None, &pulled[..]));
     let table = run(&[]);
     for row in rows {
-        let (stall, bound) = (row["stall_s"].as_f64().unwrap(), row["stall_bound_s"].as_f64().unwrap());
-        assert!(0.0 < bound && bound < stall);
-        assert!(table.contains(&format!("{stall:.3}")) && table.contains(&format!("{bound:.3}")), "{table}");
+        let stall = row["stall_s"].as_f64().unwrap();
+        assert!(table.contains(&format!("{stall:.3}")), "{table}");
+        // There is no bound where the host computes.
+        let bound = row["stall_bound_s"].as_f64();
+        assert_eq!(bound.is_none(), row["lever"] == "CPU compute");
+        if let Some(bound) = bound {
+            assert!(0.0 < bound && bound < stall && table.contains(&format!("{bound:.3}")), "{table}");
+        }
     }
     assert!(table.contains("A better policy can win at most"), "{table}");
 }

@@ -7,6 +7,7 @@ mod bound;
 mod cli;
 mod closed_forms;
 mod conformance;
+mod controller;
 mod dense;
 mod determinism;
 mod experiment;

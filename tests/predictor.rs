@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use traces::RoutingTrace;
 
-const SHAPE: Shape = Shape { layers: 24, experts: 32, selected: 4 };
+pub(crate) const SHAPE: Shape = Shape { layers: 24, experts: 32, selected: 4 };
 
 /// Recall of the true experts among as many predicted, by layers ahead, of a logistic model of the transitions of two
 /// layers and one token, learned online: what has to be beaten.
@@ -31,7 +31,7 @@ const RECALL_OF_EIGHT: f64 = 0.921;
 /// Slots, and the least hit rate at each.
 const HIT_RATES: [(usize, f64); 4] = [(115, 0.560), (192, 0.725), (288, 0.855), (384, 0.931)];
 
-fn demands(data: &Path, files: &[&str]) -> Demands {
+pub(crate) fn demands(data: &Path, files: &[&str]) -> Demands {
     let file = |name: &&str| data.join("moe_routing/gpt-oss-20b").join(name).with_extension("npz");
     let parts = files.iter().map(|name| traces::open(file(name)).unwrap()).collect();
     RoutingTrace::concat(parts).unwrap().demands(false)
@@ -45,12 +45,12 @@ fn replay(demands: &Demands, capacity: usize) -> ReplayResult {
 }
 
 /// The experts of a step, without their layer.
-fn experts(demands: &Demands, step: usize) -> Vec<u32> {
+pub(crate) fn experts(demands: &Demands, step: usize) -> Vec<u32> {
     demands.step(step).iter().map(|id| id % SHAPE.experts as u32).collect()
 }
 
 /// How many of `chosen` are among the `most` likeliest.
-fn found(likely: &[f32], chosen: &[u32], most: usize) -> usize {
+pub(crate) fn found(likely: &[f32], chosen: &[u32], most: usize) -> usize {
     let rank = |expert: u32| {
         let p = likely[expert as usize];
         let before = |(other, q): (usize, &f32)| *q > p || (*q == p && (other as u32) < expert);

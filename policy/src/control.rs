@@ -8,6 +8,7 @@ use crate::machine::Machine;
 use crate::model::Model;
 use crate::observe::Signals;
 use crate::record::Action;
+use crate::schedule::Pace;
 use crate::score::{Costs, Route, Terms};
 use crate::units::Nanos;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct Context {
     pub guard: Guard,
     /// Costs of moves and codings.
     pub costs: Costs,
+    /// How background moves are kept from crowding a link.
+    pub pace: Pace,
 }
 
 /// A change that is proposed for one block.
@@ -98,6 +101,15 @@ pub struct Victim {
     pub terms: Option<Terms>,
 }
 
+/// What a policy that trades by price pays now, in nanoseconds of stall.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prices {
+    /// For a byte of fast memory kept for a token.
+    pub memory: f64,
+    /// For one unit of squared layer drift.
+    pub drift: f64,
+}
+
 /// A residency policy. It decides nothing alone: what it ranks best is vetoed, scheduled and carried out by others.
 pub trait Policy: Send {
     /// The platform expects a coming layer of the running step to choose these blocks.
@@ -120,11 +132,17 @@ pub trait Policy: Send {
     /// A block has lost its last fast copy, or its move, other than as the policy's own victim.
     fn lost(&mut self, _context: &Context, _block: BlockId) {}
 
-    /// Moves worth making while the links are idle, best first. Their `class` is prefetch or speculation.
+    /// Moves worth making while the links are idle, best first. Their `class` is prefetch or speculation. Asked when a layer's
+    /// blocks are handed to the accelerator, and when a move ahead of demand has ended and nothing is waited for.
     fn speculate(&mut self, _context: &Context, _proposals: &mut Vec<Proposal>) {}
 
     /// A token step is complete; `drift` is its drift at the upper bound.
     fn step_done(&mut self, _context: &Context, _drift: f64) {}
+
+    /// What it pays for memory and drift, if it has prices for them.
+    fn prices(&self) -> Option<Prices> {
+        None
+    }
 
     /// Why the policy cannot go on, if it cannot: the run ends.
     fn failure(&self) -> Option<String> {

@@ -145,6 +145,11 @@ impl Guard {
         (AHEAD_OF_PACE * left / self.layers_left.max(1) as f64).min(left).max(0.0)
     }
 
+    /// The squared drift that a layer may have in a step that has spent evenly so far.
+    pub fn most_of_a_layer(&self) -> f64 {
+        AHEAD_OF_PACE.min(self.layers as f64) * self.spec.drift_budget * self.spec.drift_budget
+    }
+
     /// What each of the layers left may spend of the step's budget, as a share of what each could have spent from the start:
     /// 1 while the step spends evenly.
     pub fn pace(&self) -> f64 {

@@ -194,7 +194,7 @@ impl Orchestrator {
             let left = flight.total.saturating_sub(flight.arrived).0 as f64 / flight.total.0.max(1) as f64;
             let wait = self.context.costs.fetch(&self.context.ledger, block, flight.to.format);
             let wait = wait.map_or(0.0, |route| route.time.0 as f64 * left);
-            if !self.read_meanwhile(step, index, wait) {
+            if !self.serve_meanwhile(step, index, wait) {
                 step.members[index].standing = Standing::Waiting(self.hasten(id)?);
             }
             return Ok(());
@@ -217,21 +217,28 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Reads a copy that is there while a better one is under way, if the guard lets it and that costs less than `wait`
-    /// nanoseconds.
-    fn read_meanwhile(&mut self, step: &mut LayerStep, index: usize, wait: f64) -> bool {
+    /// Serves a block without the copy that is under way to it, if the guard lets it and that costs less than `wait`
+    /// nanoseconds: from a lesser copy that is there, or by the host.
+    fn serve_meanwhile(&mut self, step: &mut LayerStep, index: usize, wait: f64) -> bool {
         let mut options = std::mem::take(&mut self.proposals);
         self.options(step, index, &mut options);
-        options.retain(|proposal| proposal.action == Action::Read && proposal.terms.total <= wait);
+        options.retain(|proposal| {
+            matches!(proposal.action, Action::Read | Action::Host) && proposal.terms.total <= wait
+        });
         options.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.route.to.cmp(&b.route.to)));
-        let read = options.iter().find(|proposal| self.vetted(proposal)).copied();
+        let taken = options.iter().find(|proposal| self.vetted(proposal)).copied();
         options.clear();
         self.proposals = options;
-        if let Some(proposal) = read {
-            step.members[index].standing = Standing::Ready(proposal.route.to);
+        if let Some(proposal) = taken {
+            let hosted = proposal.action == Action::Host;
+            self.tally.hosted += u64::from(hosted);
+            step.work = proposal.work_with();
+            let form = proposal.route.to;
+            step.members[index].standing =
+                if hosted { Standing::Hosted(form) } else { Standing::Ready(form) };
             step.members[index].drift = self.drift_of(&proposal);
         }
-        read.is_some()
+        taken.is_some()
     }
 
     /// Carries out the first way to serve a block that the guard allows and that there is room for; returns where the
@@ -397,8 +404,13 @@ impl Orchestrator {
         self.speculate();
     }
 
+    /// Whether no layer step waits for a copy.
+    pub(crate) fn waits_for_no_move(&self) -> bool {
+        self.running.as_ref().is_none_or(|step| step.computing)
+    }
+
     /// What the idle links could do meanwhile.
-    fn speculate(&mut self) {
+    pub(crate) fn speculate(&mut self) {
         let mut proposals = std::mem::take(&mut self.proposals);
         self.policy.speculate(&self.context, &mut proposals);
         for proposal in proposals.drain(..) {

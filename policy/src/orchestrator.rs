@@ -1,8 +1,8 @@
 //! The controller: events in, commands out. It owns the layer sequence, admission and the batch, and runs the five
 //! phases (observe, score, veto, schedule, execute) at every layer step.
 
-use crate::control::{Context, Policy, Proposal};
-use crate::event::{Command, Event, EventKind, Part, Platform};
+use crate::control::{Context, Policy, Prices, Proposal};
+use crate::event::{Command, Event, EventKind, MoveClass, Part, Platform};
 use crate::format::FormatId;
 use crate::guard::{Guard, GuardSpec};
 use crate::id::{BlockId, LayerId, MoveId, TierId};
@@ -136,6 +136,7 @@ impl Orchestrator {
             costs: if host_compute { costs.with_host() } else { costs },
             model,
             machine,
+            pace,
         };
         Ok(Orchestrator {
             context,
@@ -174,12 +175,7 @@ impl Orchestrator {
                 self.start_step();
             }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
-            EventKind::ChunkDone { id, .. } => {
-                if let Some(block) = self.landed(id)? {
-                    self.move_ended(block)?;
-                }
-                self.resume_starved()?;
-            }
+            EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
             EventKind::HostDone { layer } => {
                 if self.host_done()? {
@@ -202,6 +198,21 @@ impl Orchestrator {
         }
         self.schedule.dispatch(event.at, &mut self.context.ledger, &mut self.commands)?;
         commands.append(&mut self.commands);
+        Ok(())
+    }
+
+    fn chunk_done(&mut self, id: MoveId) -> Result<(), ControlError> {
+        let flight = self.context.ledger.flight(id);
+        let is_demand = flight.is_some_and(|flight| flight.class == MoveClass::Demand);
+        let ended = self.landed(id)?;
+        if let Some(block) = ended {
+            self.move_ended(block)?;
+        }
+        self.resume_starved()?;
+        // The link that a move ahead of demand leaves is idle until something is demanded.
+        if ended.is_some() && !is_demand && self.serving.is_running() && self.waits_for_no_move() {
+            self.speculate();
+        }
         Ok(())
     }
 
@@ -248,6 +259,11 @@ impl Orchestrator {
     /// What the run has counted.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// What the policy pays for memory and drift, if it has prices for them.
+    pub fn prices(&self) -> Option<Prices> {
+        self.policy.prices()
     }
 
     /// Copies, signals, guard and costs.

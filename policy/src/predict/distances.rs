@@ -8,15 +8,15 @@ const SPREAD: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 18, 27, 41];
 pub struct Distances(Vec<usize>);
 
 impl Distances {
-    /// Each of the next `near` layers, and a whole token ahead.
-    pub fn near(near: usize, layers: usize) -> Distances {
-        Distances((1..=near.min(layers.saturating_sub(1))).chain([layers.max(1)]).collect())
+    /// From the next layer to at most `most` ahead, at growing intervals, and a whole token ahead.
+    pub fn until(most: usize, layers: usize) -> Distances {
+        let within = SPREAD.into_iter().take_while(|&ahead| ahead <= most && ahead < layers);
+        Distances(within.chain([layers.max(1)]).collect())
     }
 
     /// From the next layer to a whole token ahead, at growing intervals.
     pub fn spread(layers: usize) -> Distances {
-        let within = SPREAD.into_iter().take_while(|&ahead| ahead < layers);
-        Distances(within.chain([layers.max(1)]).collect())
+        Distances::until(layers, layers)
     }
 
     /// At most `most` of them, but always the whole token: the nearest stay.
@@ -44,9 +44,10 @@ mod tests {
 
     #[test]
     fn they_end_with_the_whole_token() {
-        assert_eq!(Distances::near(2, 24).as_slice(), [1, 2, 24]);
-        assert_eq!(Distances::near(9, 3).as_slice(), [1, 2, 3]);
-        assert_eq!(Distances::near(2, 1).as_slice(), [1]);
+        assert_eq!(Distances::until(2, 24).as_slice(), [1, 2, 24]);
+        assert_eq!(Distances::until(7, 24).as_slice(), [1, 2, 3, 4, 6, 24]);
+        assert_eq!(Distances::until(9, 3).as_slice(), [1, 2, 3]);
+        assert_eq!(Distances::until(2, 1).as_slice(), [1]);
         assert_eq!(Distances::spread(24).as_slice(), [1, 2, 3, 4, 6, 8, 12, 18, 24]);
         assert_eq!(Distances::spread(24).thinned(3).as_slice(), [1, 2, 24]);
         assert_eq!(Distances::spread(24).thinned(99), Distances::spread(24));

@@ -241,7 +241,7 @@ mod tests {
     /// A router in which layer 1 always chooses the neighbour of layer 0's choice, and layer 0 walks round.
     fn right_of_1000(members: Members) -> usize {
         let shape = Shape { layers: 2, experts: 8, selected: 1 };
-        let mut model = Ensemble::new(shape, Distances::near(2, 2), members);
+        let mut model = Ensemble::new(shape, Distances::until(2, 2), members);
         let mut right = 0;
         for token in 0..2000u32 {
             let first = token * token % 13 % 8;

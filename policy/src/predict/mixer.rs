@@ -7,8 +7,12 @@
 use super::lanes::{Lanes, add_scaled, dot, logistic, set_errors};
 use std::ops::Range;
 
-/// Learning rate, for each expert that a weight is learned from.
+/// Learning rate in the long run, for each expert that a weight is learned from.
 const RATE: f32 = 0.0003;
+/// At first it is so many times more on top, and half of that after so many visits: the weights that a mix starts from suit one
+/// model (on generated routing of Mixtral and Qwen3 the stall is 1 to 2 % less than without; on gpt-oss-20b 0.1 to 0.3 % more).
+const BOOST: f32 = 10.0;
+const BOOST_VISITS: f32 = 100.0;
 
 /// The weights of several mixes, each shared by all experts of a row.
 #[derive(Clone, Debug)]
@@ -17,6 +21,8 @@ pub(super) struct Mixer {
     width: usize,
     /// `[mix][input]`, the bias as the last.
     weights: Vec<f32>,
+    /// How often each mix has learned.
+    visits: Vec<f32>,
     /// Room for a row.
     errors: Vec<Lanes>,
 }
@@ -25,7 +31,13 @@ impl Mixer {
     /// `mixes` mixes in which every input starts with its weight in `initial`. A row is `width` lanes.
     pub(super) fn new(mixes: usize, initial: &[f32], width: usize) -> Mixer {
         let weights = [initial, &[0.0]].concat().repeat(mixes);
-        Mixer { inputs: initial.len(), width, weights, errors: vec![[0.0; _]; width] }
+        Mixer {
+            inputs: initial.len(),
+            width,
+            weights,
+            visits: vec![0.0; mixes],
+            errors: vec![[0.0; _]; width],
+        }
     }
 
     /// Lanes that a mix reads and writes: rows of log-odds, one an input, then one of probabilities.
@@ -51,10 +63,13 @@ impl Mixer {
     /// Moves the weights of a mix from what the inputs in `rows` came to towards what was chosen; `one` is a row with 1
     /// for each expert.
     pub(super) fn learn(&mut self, mix: usize, rows: &[Lanes], chosen: &[Lanes], one: &[Lanes]) {
+        let visits = &mut self.visits[mix];
+        let rate = RATE * (1.0 + BOOST / (1.0 + *visits / BOOST_VISITS));
+        *visits += 1.0;
         let (inputs, predicted) = rows.split_at(self.inputs * self.width);
         set_errors(&mut self.errors, chosen, predicted);
         for (error, one) in self.errors.as_flattened_mut().iter_mut().zip(one.as_flattened()) {
-            *error *= RATE * one;
+            *error *= rate * one;
         }
         let weights = self.weights(mix);
         let inputs = inputs.chunks_exact(self.width).chain([one]);

@@ -6,20 +6,21 @@
 mod fetches;
 mod foresight;
 mod holding;
+mod interference;
 mod params;
 mod prices;
 mod residency;
+mod uses;
 
 use self::fetches::{Fetches, Way};
 use self::foresight::Foresight;
 use self::holding::{NextUse, RARE};
+use self::interference::Interference;
 use self::params::{PARAMS, Settings};
-use self::prices::Prices;
+use self::prices::PriceLoop;
 use crate::bits::ones;
-use crate::control::{Context, Policy, Proposal, StepWork, Victim};
+use crate::control::{Context, Policy, Prices, Proposal, StepWork, Victim};
 use crate::event::{Form, MoveClass, Routed};
-use crate::format::FormatId;
-use crate::guard::ErrorBound;
 use crate::id::{BlockId, LayerId};
 use crate::model::Layer;
 use crate::predict::{History, Shape};
@@ -41,12 +42,16 @@ pub const ENTRY: Entry = Entry {
     scripted: false,
 };
 
-/// Speculative moves under way at once.
-const MAX_SPECULATIONS: usize = 2;
+/// Speculative moves under way at once: the room of a second one would be empty until the first has arrived (gpt-oss-20b on
+/// PCIe 5 and on NVLink-C2C, 96 to 480 slots: with 2 the stall is up to 5 % higher, with 4 up to 9 %).
+const MAX_SPECULATIONS: usize = 1;
 /// Blocks less likely than this to be asked for are not worth a look.
-const LIKELY: f32 = 0.05;
+const LIKELY: f32 = 0.02;
 /// A step that spends its drift budget unevenly pays at most so many times the price, or so small a part of it.
 const MOST_HASTE: f64 = 10.0;
+/// For how many tokens more a copy is taken to be held when it is chosen which of a block's copies is worth least
+/// (mixtral-8x7b without drift: held for half a token the stall is 4 % higher; for four, 5 % higher at 1 %).
+const KEPT_ON: f64 = 2.0;
 /// Prices of memory that differ by less than this share rank blocks alike.
 const NEAR: f64 = 0.1;
 /// Weight of the newest visit in a block's mean squared gate weight.
@@ -68,6 +73,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     Ok(Box::new(Predictive {
         history,
         selected,
+        interference: Interference::default(),
         foresight: Foresight::new(model.layers.iter().map(blocks_of).collect()),
         settings,
         fetches: Fetches::new(model.blocks.len()),
@@ -78,7 +84,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         likeliest: Vec::new(),
         gates: vec![0.0; model.blocks.len()],
         chosen: Vec::new(),
-        prices: Prices::new(),
+        prices: PriceLoop::new(),
     }))
 }
 
@@ -87,8 +93,10 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
 struct Stake {
     /// The block's copies that this follows from.
     copies: u64,
+    /// Whether there is only this one.
+    only: bool,
     form: Form,
-    /// Nanoseconds that a use of the copy saves.
+    /// Nanoseconds that a use of the copy saves, beside the block's other copies.
     saves: f64,
     bytes: f64,
     /// What a byte of it is worth to keep, but for the rent until the layer comes, as of a valuation of the layer.
@@ -123,6 +131,7 @@ impl Ranked {
 struct Predictive {
     history: History,
     selected: u32,
+    interference: Interference,
     foresight: Foresight,
     settings: Settings,
     fetches: Fetches,
@@ -137,7 +146,7 @@ struct Predictive {
     /// Running mean of each block's squared gate weight when chosen.
     gates: Vec<f64>,
     chosen: Vec<u32>,
-    prices: Prices,
+    prices: PriceLoop,
 }
 
 fn blocks_of(layer: &Layer) -> Range<usize> {
@@ -188,39 +197,25 @@ impl Predictive {
         }
     }
 
-    /// The cheapest way to have a block again if its copy is gone.
-    #[inline]
-    fn refetch(&mut self, context: &Context, block: BlockId) -> Option<Way> {
-        let (settings, price) = (&self.settings, self.prices.drift() * self.gates[block.index()]);
-        let cheapest = || cheapest_way(settings, context, block, price);
-        // What drift costs changes all the time.
-        if context.guard.budget() > 0.0 { cheapest() } else { self.fetches.of(context, block, cheapest) }
-    }
-
-    /// The price of reading a block in a format, for each unit of its squared gate weight; `None` for a format that may
-    /// not be used.
-    #[inline]
-    fn drift_price_of(&self, context: &Context, block: BlockId, format: FormatId) -> Option<f64> {
-        let error = usable(&self.settings, context, block, format)?.upper;
-        Some(self.prices.drift() * error * error)
-    }
-
-    /// What giving up the copy of a block that is worth least would lose, which is then to be valued.
-    fn least_copy(&mut self, context: &Context, block: BlockId, copies: u64) -> Option<Stake> {
+    /// The copy of a block that is worth least beside the others it has, which is then to be valued.
+    fn least_copy(&mut self, context: &Context, block: BlockId) -> Option<Stake> {
+        let absent = self.cost_absent(context, block);
         let ledger = &context.ledger;
-        let full = ledger.full_copy(block);
-        let packed = ledger.fast_copies(block).find(|form| !form.format.get().direct);
-        let (form, saves) = match (full, packed) {
-            (Some(full), Some(packed)) => (full, context.costs.expand(block, packed.format).0 as f64),
-            _ => {
-                let form = full.or(packed).or_else(|| ledger.fast_copies(block).next())?;
-                let drift = self.drift_price_of(context, block, form.format)? * self.gates[block.index()];
-                let expand = context.costs.expand(block, form.format).0 as f64;
-                (form, self.refetch(context, block).map_or(0.0, Way::cost) - expand - drift)
-            }
+        let copies = ledger.copies_word(block);
+        let cheapest_but = |left_out: Option<Form>| {
+            let others = ledger.fast_copies(block).filter(|&form| Some(form) != left_out);
+            others.map(|form| self.cost_held(context, block, form.format, absent)).fold(absent, f64::min)
         };
-        let bytes = ledger.footprint(block, form).0 as f64;
-        Some(Stake { copies, form, saves: saves.max(1.0), bytes, worth: 0.0, valuation: u64::MAX })
+        let now = cheapest_but(None);
+        let only = ledger.fast_copies(block).nth(1).is_none();
+        let kept_on = NextUse { wait: KEPT_ON, ..self.next_use(context, block) };
+        let stakes = ledger.fast_copies(block).map(|form| {
+            let saves = (cheapest_but(Some(form)) - now).max(1.0);
+            let bytes = ledger.footprint(block, form).0 as f64;
+            let worth = kept_on.holding(saves, self.ranking_price, bytes, self.settings.horizon).worth();
+            Stake { copies, only, form, saves, bytes, worth, valuation: u64::MAX }
+        });
+        stakes.min_by(|a, b| a.worth.total_cmp(&b.worth))
     }
 
     /// The block of a layer that is worth least per byte, of those that may be given up, with that worth but for the
@@ -228,8 +223,10 @@ impl Predictive {
     fn least_of(&mut self, context: &Context, layer: LayerId, valuation: u64) -> (f64, BlockId) {
         for block in context.ledger.idle(layer) {
             let copies = context.ledger.copies_word(block);
-            if self.stakes[block.index()].is_none_or(|known| known.copies != copies) {
-                self.stakes[block.index()] = self.least_copy(context, block, copies);
+            // Which of several copies is worth least changes with what is expected.
+            let holds = |stake: Stake| stake.copies == copies && (stake.only || stake.valuation == valuation);
+            if !self.stakes[block.index()].is_some_and(holds) {
+                self.stakes[block.index()] = self.least_copy(context, block);
             }
         }
         let mut stakes = std::mem::take(&mut self.stakes);
@@ -301,14 +298,19 @@ impl Predictive {
         let (ahead, observations) =
             (f64::from(layers_ahead(context, layer)), self.history.observations(layer));
         let idle = context.signals.idle_window.0 as f64 * ahead;
-        let in_time = if self.settings.inputs.pressure { idle / route.time.0.max(1) as f64 } else { 1.0 };
+        let (in_time, moving) = if self.settings.inputs.pressure {
+            (idle / route.time.0.max(1) as f64, self.interference.delay(context, &route, ahead))
+        } else {
+            (1.0, 0.0)
+        };
         let tokens = ahead / f64::from(context.signals.layers);
         let bytes = context.ledger.footprint(block, route.to).0 as f64;
         let likely = self.lower_bound(p, observations);
         let terms = Terms {
             probability: p,
             next_use: tokens,
-            saved: likely * way.cost() * in_time.min(1.0),
+            saved: likely * self.cost_absent(context, block) * in_time.min(1.0),
+            moving,
             decode: likely * decode,
             drift: likely * drift,
             memory: (1.0 + self.settings.hysteresis) * self.prices.memory() * bytes * tokens,
@@ -334,29 +336,6 @@ impl Predictive {
     }
 }
 
-/// The cheapest way to have a block again, with drift at `price` a unit of squared error.
-fn cheapest_way(settings: &Settings, context: &Context, block: BlockId, price: f64) -> Option<Way> {
-    let ways = context.costs.formats.iter().filter_map(|&format| {
-        let error = usable(settings, context, block, format)?.upper;
-        let route = context.costs.fetch(&context.ledger, block, format)?;
-        let costs = settings.inputs.costs;
-        let (moving, decode) = if costs {
-            (route.time.0 as f64, context.costs.expand(block, format).0 as f64)
-        } else {
-            (FLAT_COST, 0.0)
-        };
-        Some(Way { route, moving, decode, drift: price * error * error })
-    });
-    ways.min_by(|a, b| a.cost().total_cmp(&b.cost()))
-}
-
-/// The error of a format, if the guard and the budget leave it any use.
-fn usable(settings: &Settings, context: &Context, block: BlockId, format: FormatId) -> Option<ErrorBound> {
-    let error = context.guard.error(block, format)?;
-    let lossy = settings.inputs.sensitivity && context.guard.budget() > 0.0;
-    (error.upper == 0.0 || lossy).then_some(error)
-}
-
 impl Policy for Predictive {
     fn foresee(&mut self, context: &Context, layer: LayerId, routed: &[Routed]) {
         let first = context.model.layer(layer).first_block;
@@ -372,6 +351,9 @@ impl Policy for Predictive {
         self.chosen.clear();
         self.chosen.extend(routed.iter().map(|expert| expert.block.0 - first));
         let scale = f32::min(1.0, self.selected as f32 / routed.len() as f32);
+        let ledger = &context.ledger;
+        let comes = |block| ledger.is_fast(block) || ledger.is_moving(block);
+        self.interference.observe(!routed.iter().all(|expert| comes(expert.block)));
         self.foresight.observe(layer, &self.chosen);
         for changed in self.history.observe(layer, &self.chosen, scale) {
             self.ranking[changed.index()].revalue();
@@ -390,35 +372,34 @@ impl Policy for Predictive {
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
         let block = proposal.block;
         let route = proposal.route;
-        if proposal.action == Action::Skip {
-            return None;
-        }
-        let price = self.drift_price_of(context, block, route.to.format)?;
+        let costs = self.settings.inputs.costs;
+        let (format, action) = (route.to.format, proposal.action);
+        let (drift, expand) = match action {
+            Action::Skip => (self.price_of_skip(context, block)?, 0.0),
+            _ => (self.price_of_drift(context, block, format)?, context.costs.expand(block, format).0 as f64),
+        };
         let next = self.next_use(context, block);
-        let inputs = self.settings.inputs;
-        let expand = context.costs.expand(block, route.to.format).0 as f64;
         // What the copy is worth to later steps; a copy that is there already costs no more for being read.
-        let later_drift = price * self.gates[block.index()];
-        let saves = (self.refetch(context, block).map_or(0.0, Way::cost) - expand - later_drift).max(0.0);
-        let bytes = context.ledger.footprint(block, route.to).0 as f64;
-        let holding = next.holding(saves, self.prices.memory(), bytes, self.settings.horizon);
-        let stays = matches!(proposal.action, Action::Read | Action::Host);
-        let kept = !stays && holding.worth() > 0.0;
-        let (saved, memory) = if kept { (holding.saved, holding.rent) } else { (0.0, 0.0) };
-        Some(
-            Terms {
-                probability: next.p,
-                next_use: next.tokens(),
-                saved,
-                moving: if inputs.costs { proposal.wait().0 as f64 } else { FLAT_COST },
-                decode: if inputs.costs { expand } else { 0.0 },
-                drift: price * proposal.gate_squared
-                    / context.guard.pace().clamp(1.0 / MOST_HASTE, MOST_HASTE),
-                memory,
-                total: 0.0,
-            }
-            .sum(),
-        )
+        let stays = matches!(action, Action::Read | Action::Host | Action::Skip);
+        let holding = (!stays).then(|| {
+            let absent = self.cost_absent(context, block);
+            let saves = (absent - self.cost_held(context, block, format, absent)).max(0.0);
+            let bytes = context.ledger.footprint(block, route.to).0 as f64;
+            next.holding(saves, self.prices.memory(), bytes, self.settings.horizon)
+        });
+        let kept = holding.filter(|holding| holding.worth() > 0.0);
+        let (saved, memory) = kept.map_or((0.0, 0.0), |holding| (holding.saved, holding.rent));
+        let terms = Terms {
+            probability: next.p,
+            next_use: next.tokens(),
+            saved,
+            moving: if costs { proposal.wait().0 as f64 } else { FLAT_COST },
+            decode: if costs { expand } else { 0.0 },
+            drift: drift * proposal.gate_squared / context.guard.pace().clamp(1.0 / MOST_HASTE, MOST_HASTE),
+            memory,
+            total: 0.0,
+        };
+        Some(terms.sum())
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
@@ -469,8 +450,17 @@ impl Policy for Predictive {
             let (p, block) = self.likeliest[index];
             proposals.extend(self.speculation(context, block, f64::from(p)));
         }
-        proposals.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.block.cmp(&b.block)));
+        // What idle link time there is goes to the likeliest, and of two alike to the one that is wanted sooner.
+        let likeliest = |a: &Proposal, b: &Proposal| {
+            let (a, b) = (a.terms, b.terms);
+            b.probability.total_cmp(&a.probability).then(a.next_use.total_cmp(&b.next_use))
+        };
+        proposals.sort_by(|a, b| likeliest(a, b).then(a.block.cmp(&b.block)));
         proposals.truncate(most);
+    }
+
+    fn prices(&self) -> Option<Prices> {
+        Some(Prices { memory: self.prices.memory(), drift: self.prices.drift() })
     }
 
     fn step_done(&mut self, context: &Context, drift: f64) {

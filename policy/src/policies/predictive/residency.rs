@@ -4,11 +4,11 @@
 //! replayed by frequency over age.
 
 use super::holding::{NextUse, RARE};
-use super::params::Settings;
+use super::params::{PREDICTED_NEAR, Settings};
 use crate::demand::{Demand, Demands};
 use crate::id::LayerId;
 use crate::policies::lfru::Lfru;
-use crate::predict::{Kind, Predictor, Shape};
+use crate::predict::{Distances, Kind, Predictor, Shape};
 use crate::replay::{Order, ReplayError, ReplayInput, ReplayResult};
 use crate::rule::{Keep, KeepNone, Rule};
 
@@ -150,7 +150,7 @@ fn predictor(demands: &Demands, layers: usize, settings: &Settings) -> Box<dyn P
     let kind = if settings.inputs.router_history { settings.predictor } else { Kind::Popularity };
     let widest = (0..demands.len()).map(|step| demands.step(step).len()).max().unwrap_or(0);
     let shape = Shape { layers, experts: demands.universe() as usize / layers, selected: widest };
-    kind.build(shape, settings.distances(layers))
+    kind.build(shape, Distances::until(PREDICTED_NEAR, layers))
 }
 
 impl Rule for Residency<'_> {

@@ -41,7 +41,7 @@ const RARE: f64 = 1e-3;
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let script = input.script.cloned().ok_or(SimulateError::NoScript)?;
-    let learned = |shape: Shape| Kind::Ensemble.build(shape, Distances::near(AHEAD as usize, shape.layers));
+    let learned = |shape: Shape| Kind::Ensemble.build(shape, Distances::until(AHEAD as usize, shape.layers));
     let history = History::new(input.model, Some(learned)).ok_or(SimulateError::UnevenLayers)?;
     Ok(Box::new(Scripted {
         script,

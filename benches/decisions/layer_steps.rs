@@ -205,6 +205,7 @@ fn context(case: &Case) -> Context {
         signals,
         guard: Guard::new(case.guard.clone(), &model),
         costs: Costs::new(model.clone(), machine.clone(), fast, formats),
+        pace: case.pace,
         model,
         machine,
     }

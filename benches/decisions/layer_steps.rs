@@ -163,6 +163,7 @@ fn context(case: &Case) -> Context {
         signals,
         guard: Guard::new(case.guard.clone(), &model),
         costs: Costs::new(model.clone(), machine.clone(), fast, vec![native]),
+        pace: case.pace,
         model,
         machine,
     }

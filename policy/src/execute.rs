@@ -4,6 +4,7 @@
 use crate::control::{Proposal, Victim};
 use crate::event::{Command, MoveClass};
 use crate::id::{BlockId, MoveId};
+use crate::ledger::Usage;
 use crate::orchestrator::Orchestrator;
 use crate::record::{Action, Decision};
 use crate::refused::Refused;
@@ -51,10 +52,16 @@ impl Orchestrator {
         self.log_proposal(proposal, Verdict::Reject(Reason::Capacity));
     }
 
+    /// Gives up copies until fast memory holds no more than it may; those that are in use stay.
+    pub(crate) fn shed(&mut self) -> Result<(), Refused> {
+        self.make_room(Bytes::ZERO).map(|_| ())
+    }
+
     /// Frees fast memory until `wanted` bytes fit; `false` if that cannot be done now.
     fn make_room(&mut self, wanted: Bytes) -> Result<bool, Refused> {
         let fast = self.context.costs.fast;
-        while self.context.ledger.free(fast) < wanted {
+        let fits = |usage: &Usage| usage.used + wanted <= usage.capacity;
+        while !fits(self.context.ledger.usage(fast)) {
             if let Some(victim) = self.policy.victim(&self.context) {
                 self.evict(victim)?;
             } else if !self.cancel_background()? {

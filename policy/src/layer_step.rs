@@ -445,14 +445,16 @@ impl Orchestrator {
             step.waits_for_host = Some(self.context.signals.now);
             return Ok(false);
         }
-        self.end_layer();
+        self.end_layer()?;
         Ok(true)
     }
 
-    /// Every block of the layer step is computed: its drift is booked.
-    fn end_layer(&mut self) {
-        let Some(step) = self.running.take() else { return };
+    /// Every block of the layer step is computed: its drift is booked, and what memory was short of meanwhile is given up.
+    fn end_layer(&mut self) -> Result<(), ControlError> {
+        let Some(step) = self.running.take() else { return Ok(()) };
         let drift = step.members.iter().fold((0.0, 0.0), |sum, m| (sum.0 + m.drift.0, sum.1 + m.drift.1));
         self.context.guard.spend_layer(drift.0, drift.1);
+        self.shed()?;
+        Ok(())
     }
 }

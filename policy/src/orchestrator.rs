@@ -191,6 +191,7 @@ impl Orchestrator {
             EventKind::MemoryPressure { tier, reserved } => {
                 let whole = self.context.machine.tier(tier).capacity;
                 self.context.ledger.set_capacity(tier, whole.saturating_sub(reserved));
+                self.shed()?;
             }
         }
         if let Some(failure) = self.policy.failure() {

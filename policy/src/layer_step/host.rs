@@ -39,7 +39,7 @@ impl Orchestrator {
         }
         let Some(since) = step.waits_for_host else { return Ok(false) };
         self.tally.stalled(Cause::Host, self.context.signals.now.since(since));
-        self.end_layer();
+        self.end_layer()?;
         Ok(true)
     }
 }

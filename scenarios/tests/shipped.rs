@@ -60,7 +60,9 @@ fn every_shipped_scenario_loads() {
             "mer-qwen3-coder-30b",
             "mixtral-8x7b-4090",
             "mixtral-8x7b-h100",
-            "quickstart"
+            "mixtral-8x7b-joint",
+            "quickstart",
+            "qwen3-30b-a3b-joint",
         ]
     );
 }

@@ -68,6 +68,63 @@ fn full_coupling_makes_each_layer_a_fixed_image_of_the_one_before() {
     assert!((independent.popularity.top_25_percent - coupled.popularity.top_25_percent).abs() < 0.02);
 }
 
+/// Parameters found by a search for the statistics that `trace info` measures on the recorded routing of gpt-oss-20b
+/// (mmlu_validation), in its shape.
+const LIKE_RECORDED: Params = Params {
+    layers: 24,
+    top_k: 4,
+    traces: 60,
+    tokens_per_trace: 214,
+    skew: 0.77,
+    stickiness: 0.09,
+    kinds: 8,
+    specialisation: 3.1,
+    favourites: 2.9,
+    ..PLAIN
+};
+
+#[test]
+fn kinds_and_favourites_make_routing_like_the_recorded() {
+    let seeds =
+        [20, 21, 22].map(|seed| info(&generate(&Params { seed, ..LIKE_RECORDED }).unwrap(), true).unwrap());
+    let mean = |of: &dyn Fn(&traces::Info) -> f64| seeds.iter().map(of).sum::<f64>() / seeds.len() as f64;
+    let blocks = |tokens: usize| {
+        mean(&|info| {
+            let window = info.working_set.iter().find(|window| window.tokens == tokens);
+            window.and_then(|window| window.blocks).unwrap()
+        })
+    };
+    let foretold = |layers: usize| {
+        mean(&|info| {
+            let known = info.predictability.as_ref().unwrap();
+            known.by_layers_ahead.iter().find(|ahead| ahead.layers == layers).unwrap().recall
+        })
+    };
+    let near = |name: &str, made: f64, recorded: f64, share: f64| {
+        println!("{name}: {made:.3}, recorded {recorded}");
+        assert!((made / recorded - 1.0).abs() < share, "{name}: {made} for {recorded}");
+    };
+    near("Zipf exponent", mean(&|info| info.zipf_exponent), 0.671, 0.1);
+    near("same as before", mean(&|info| info.overlap_with_previous_token.unwrap()), 0.439, 0.1);
+    near("blocks in 16 tokens", blocks(16), 395.5, 0.1);
+    near("blocks in 64 tokens", blocks(64), 534.1, 0.1);
+    near("foretold a layer ahead", foretold(1), 0.614, 0.1);
+    near("foretold four layers ahead", foretold(4), 0.554, 0.1);
+}
+
+#[test]
+fn experts_that_specialise_foretell_each_other_and_favourites_keep_requests_together() {
+    let measured = |specialisation, favourites| {
+        let params = Params { specialisation, favourites, ..LIKE_RECORDED };
+        let info = info(&generate(&params).unwrap(), true).unwrap();
+        let ahead = info.predictability.unwrap().by_layers_ahead[0].recall;
+        (ahead, info.working_set.iter().find(|window| window.tokens == 64).unwrap().blocks.unwrap())
+    };
+    let (plain, special, both) = (measured(0.0, 0.0), measured(3.0, 0.0), measured(3.0, 3.0));
+    assert!(special.0 > plain.0 + 0.1, "{plain:?} {special:?}");
+    assert!(both.1 < 0.9 * special.1, "{special:?} {both:?}");
+}
+
 #[test]
 fn a_seed_and_a_trace_index_fix_a_trace() {
     let params = Params { top_k: 4, stickiness: 0.3, coupling: 0.3, tokens_per_trace: 50, ..PLAIN };

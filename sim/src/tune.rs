@@ -202,7 +202,7 @@ mod tests {
         };
         let bowl = |params: &Vec<f64>| {
             let horizon = (value(params, "horizon").ln_1p() - 40_f64.ln_1p()) / 11.5;
-            let ahead = (value(params, "ahead") - 5.0) / 8.0;
+            let ahead = (value(params, "ahead") - 5.0) / 24.0;
             let confidence = (value(params, "confidence") - 2.0) / 5.0;
             Score {
                 violation: (2.0 - value(params, "confidence")).max(0.0),

@@ -65,7 +65,7 @@ recode: [int4_g32]
 host_compute: false
 load: { from: nvme }
 workload:
-  routing: { zipf_markov: { tokens: 400, traces: 8, skew: 0.8, stickiness: 0.3, coupling: 0.3 } }
+  routing: { zipf_markov: { tokens: 400, traces: 8, skew: 0.8, stickiness: 0.3, coupling: 0.3, kinds: 4, specialisation: 1, favourites: 1 } }
   requests: { poisson: { rate: 4 /s, batch: 16 } }
   fit: [Cargo.toml]
   include_repetition: true

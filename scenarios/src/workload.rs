@@ -263,7 +263,7 @@ fn zipf_markov(report: &mut Report, field: &Field<'_>) -> Option<ZipfMarkov> {
         skew: skew?,
         stickiness: stickiness?,
         coupling: coupling?,
-        kinds: kinds? as u32,
+        kinds: kinds?,
         specialisation: specialisation?,
         favourites: favourites?,
     };

@@ -245,8 +245,9 @@ impl<'a> Router<'a> {
     fn next_token(&mut self) {
         let mut above: Vec<u16> = Vec::new();
         let kind = self.kinds.draw(&mut self.kinds_rng);
-        let weights = &self.of_kind[kind * self.chosen.len()..];
-        for layer in 0..self.chosen.len() {
+        let layers = self.chosen.len();
+        let of_kind = &self.of_kind[kind * layers..][..layers];
+        for (layer, weights) in of_kind.iter().enumerate() {
             let mut ranks = std::mem::take(&mut self.chosen[layer]);
             ranks.retain(|_| self.rng.random_bool(self.params.stickiness));
             ranks.iter().for_each(|&rank| self.taken[rank as usize] = true);
@@ -256,7 +257,7 @@ impl<'a> Router<'a> {
                 }
             }
             while ranks.len() < self.params.top_k as usize {
-                let rank = self.draw(&weights[layer]);
+                let rank = self.draw(weights);
                 self.take(rank, &mut ranks);
             }
             ranks.iter().for_each(|&rank| self.taken[rank as usize] = false);

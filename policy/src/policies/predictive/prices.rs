@@ -69,7 +69,8 @@ impl PriceLoop {
     /// A step drifted by so much of a budget above 0. `fetch` is what the fetch of a block costs, in nanoseconds: the first
     /// price makes a step at the budget worth that much a layer.
     pub(super) fn step_done(&mut self, drift: f64, budget: f64, gain: f64, fetch: f64) {
-        let first = fetch / (budget * budget);
+        // Finite, however small the budget.
+        let first = (fetch.max(1.0) / (budget * budget)).min(f64::MAX / SPAN);
         let price = self.drift.unwrap_or(first);
         let full = if drift >= FULL * budget { 1.0 } else { 0.0 };
         let factor = libm::exp(gain * (full - FULL_STEPS));
@@ -112,6 +113,15 @@ mod tests {
                 let settled = &off[there as usize + 1..];
                 assert!(largest(settled) <= swing, "{delay}: {} off", largest(settled));
             }
+        }
+    }
+
+    #[test]
+    fn a_budget_too_small_to_be_squared_has_a_price_all_the_same() {
+        for fetch in [0.0, 1e6] {
+            let mut prices = PriceLoop::new();
+            (0..100).for_each(|_| prices.step_done(1.0, 1e-200, GAIN, fetch));
+            assert!(prices.drift().is_finite());
         }
     }
 

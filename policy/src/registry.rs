@@ -172,6 +172,18 @@ impl Scale {
 }
 
 impl Entry {
+    /// An online policy that needs nothing beforehand, to be given a name and ways to run.
+    pub const ONLINE: Entry = Entry {
+        name: "",
+        about: "",
+        params: &[],
+        replay: None,
+        simulate: None,
+        clairvoyant: false,
+        fitted: false,
+        scripted: false,
+    };
+
     /// Builds the policy for the controller.
     ///
     /// # Errors

@@ -20,7 +20,7 @@
 //! its share while others hold less.
 
 use super::layer_caches::LayerCaches;
-use super::look_ahead::{Expected, PREFETCHES, gate_squared, prefetch, room_for};
+use super::look_ahead::{AHEAD, Expected, PREFETCHES, gate_squared, prefetch, room_for};
 use super::reactive::at_full_precision;
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::Routed;
@@ -43,21 +43,11 @@ pub const ENTRY: Entry = Entry {
             max: 1e6,
             scale: Scale::Linear,
         },
-        Param {
-            name: "ahead",
-            about: "layers that prefetches look ahead",
-            default: 3.0,
-            min: 0.0,
-            max: 64.0,
-            scale: Scale::Linear,
-        },
+        AHEAD,
         PREFETCHES,
     ],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 /// What may be lost in a layer by leaving experts out.

@@ -17,8 +17,7 @@ pub const ENTRY: Entry = Entry {
     replay: Some(replay),
     simulate: Some(simulate),
     clairvoyant: true,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

@@ -69,11 +69,8 @@ pub const ENTRY: Entry = Entry {
         },
         PREFETCHES,
     ],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

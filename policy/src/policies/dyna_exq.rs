@@ -66,11 +66,8 @@ pub const ENTRY: Entry = Entry {
             scale: Scale::Linear,
         },
     ],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

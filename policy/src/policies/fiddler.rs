@@ -28,11 +28,9 @@ pub const ENTRY: Entry = Entry {
     name: "fiddler",
     about: "keeps the most popular blocks of the fitted trace; the host computes misses where it is quicker (arXiv 2402.07033)",
     params: &[],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
     fitted: true,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

@@ -51,11 +51,8 @@ pub const ENTRY: Entry = Entry {
         },
         PREFETCHES,
     ],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 /// What is added to every probability where experts are evicted.

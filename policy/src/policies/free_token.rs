@@ -27,11 +27,8 @@ pub const ENTRY: Entry = Entry {
     name: "free_token",
     about: "least recently used; misses are split between the link and the host by their rates (arXiv 2608.16157)",
     params: &[],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

@@ -29,9 +29,7 @@ pub const ENTRY: Entry = Entry {
     params: &[COST_EXPONENT],
     replay: Some(replay),
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

@@ -23,7 +23,7 @@
 //! between. The paper serves one sequence: in a batch the ranks are of the gate weights summed over it, and the counts
 //! begin anew whenever a request ends.
 
-use super::look_ahead::{Expected, gate_squared, prefetch};
+use super::look_ahead::{AHEAD, Expected, gate_squared, prefetch};
 use super::per_layer::{PerLayer, Ranking};
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::{Form, Routed};
@@ -38,24 +38,14 @@ pub const ENTRY: Entry = Entry {
     name: "hobbit",
     about: "loads what is missing in the precision its gate weight deserves, with look-ahead (arXiv 2411.01433)",
     params: PARAMS,
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 const PARAMS: &[Param] = &[
     share("t1", "gate weight before an expert up to which it is loaded in high precision", 0.6),
     share("t2", "gate weight before an expert up to which it is loaded in low precision, else left out", 0.9),
-    Param {
-        name: "ahead",
-        about: "layers that prefetches look ahead",
-        default: 3.0,
-        min: 0.0,
-        max: 64.0,
-        scale: Scale::Linear,
-    },
+    AHEAD,
     share("recency", "weight of the last use in what is kept", 0.25),
     share("frequency", "weight of the uses in what is kept", 0.25),
     share("high_use", "weight of the uses in high precision in what is kept", 0.25),

@@ -20,7 +20,7 @@
 //! Differences: the paper lets an idle host compute resident experts too; here a resident block is always computed by the
 //! accelerator. In a batch the scores are those of the whole batch, per token.
 
-use super::look_ahead::{Expected, PREFETCHES, gate_squared, prefetch, room_for};
+use super::look_ahead::{AHEAD, Expected, PREFETCHES, gate_squared, prefetch, room_for};
 use super::per_layer::Ranking;
 use super::reactive::at_full_precision;
 use crate::control::{Context, Policy, Proposal, Victim};
@@ -43,21 +43,11 @@ pub const ENTRY: Entry = Entry {
             max: 1.0,
             scale: Scale::Linear,
         },
-        Param {
-            name: "ahead",
-            about: "layers that prefetches look ahead",
-            default: 3.0,
-            min: 0.0,
-            max: 64.0,
-            scale: Scale::Linear,
-        },
+        AHEAD,
         PREFETCHES,
     ],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

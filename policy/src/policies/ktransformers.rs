@@ -57,11 +57,9 @@ pub const ENTRY: Entry = Entry {
             scale: Scale::Linear,
         },
     ],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
     fitted: true,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 /// The source's seed of the random placement.

@@ -14,9 +14,7 @@ pub const ENTRY: Entry = Entry {
     params: &[],
     replay: Some(replay),
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

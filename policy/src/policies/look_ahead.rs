@@ -79,6 +79,16 @@ pub(super) fn prefetch(
     })
 }
 
+/// The parameter of policies that prefetch for the layers that come next.
+pub(super) const AHEAD: Param = Param {
+    name: "ahead",
+    about: "layers that prefetches look ahead",
+    default: 3.0,
+    min: 0.0,
+    max: 64.0,
+    scale: Scale::Linear,
+};
+
 /// The parameter of policies whose sources do not say how many prefetches may be under way.
 pub(super) const PREFETCHES: Param = Param {
     name: "prefetches",

@@ -36,11 +36,8 @@ pub const ENTRY: Entry = Entry {
         max: 8.0,
         scale: Scale::Linear,
     }],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 /// Copies under way beside the caches.

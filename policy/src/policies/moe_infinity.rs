@@ -36,11 +36,8 @@ pub const ENTRY: Entry = Entry {
     name: "moe_infinity",
     about: "prefetches and keeps what the past sequence most like this one asked for (arXiv 2401.14361)",
     params: PARAMS,
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 const PARAMS: &[Param] = &[

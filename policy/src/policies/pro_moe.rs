@@ -32,11 +32,8 @@ pub const ENTRY: Entry = Entry {
     name: "pro_moe",
     about: "prefetches what look-ahead expects, behind demands, over least recently used (arXiv 2410.22134)",
     params: &[PREFETCHES],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

@@ -29,11 +29,9 @@ pub const ENTRY: Entry = Entry {
     name: "static_joint",
     about: "keeps the blocks and formats that a knapsack over the fitted trace chose under the drift budget",
     params: PARAMS,
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
     fitted: true,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 const PARAMS: &[Param] = &[

@@ -15,9 +15,8 @@ pub const ENTRY: Entry = Entry {
     params: &[],
     replay: Some(replay),
     simulate: Some(simulate),
-    clairvoyant: false,
     fitted: true,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

@@ -48,9 +48,7 @@ pub const ENTRY: Entry = Entry {
     params: PARAMS,
     replay: Some(replay),
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {

@@ -37,9 +37,7 @@ pub const ENTRY: Entry = Entry {
     params: PARAMS,
     replay: Some(residency::replay),
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
-    scripted: false,
+    ..Entry::ONLINE
 };
 
 /// Speculative moves under way at once: the room of a second one would be empty until the first has arrived (gpt-oss-20b on

@@ -23,11 +23,9 @@ pub const ENTRY: Entry = Entry {
     name: "script",
     about: "a script of yours says what a copy is worth: `policy: { script: my.rhai }`",
     params: &[],
-    replay: None,
     simulate: Some(simulate),
-    clairvoyant: false,
-    fitted: false,
     scripted: true,
+    ..Entry::ONLINE
 };
 
 /// Layers ahead that a script is asked about.

@@ -2,6 +2,7 @@
 //! number of loads matters, the bound is Belady's.
 
 use crate::small::{Small, fast, policies};
+use policy::model::Matrix;
 use policy::registry::lookup;
 use policy::{Nanos, Paths};
 use sim::bound::{StallBound, stall_bound};
@@ -84,7 +85,9 @@ fn it_holds_for_blocks_of_several_sizes() {
             .case();
     let mut model = policy::Model::clone(&case.model);
     for (index, block) in model.blocks.iter_mut().enumerate() {
-        block.elements -= block.elements / 8 * (index as u64 % 5);
+        let less =
+            |matrix: &Matrix| Matrix { rows: matrix.rows - matrix.rows / 8 * (index as u64 % 5), ..*matrix };
+        block.matrices = block.matrices.iter().map(less).collect();
     }
     case.model = model.into();
     assert!(check(&case, "sizes") > 0.1, "the bound says next to nothing");

@@ -50,7 +50,7 @@ impl Contents {
     /// The numbers of a block before they are rounded to its native format. The generator's stream is the block's
     /// number, so that blocks do not depend on each other.
     pub fn values(&self, id: BlockId) -> Vec<f32> {
-        bell(self.seed, id.0.into(), self.block(id).elements).collect()
+        bell(self.seed, id.0.into(), self.block(id).elements()).collect()
     }
 
     /// The bytes of a block in `format`, made from its native bytes.
@@ -58,12 +58,12 @@ impl Contents {
         let block = self.block(id);
         let buffer = |format| vec![0u8; block.bytes(format).0 as usize];
         let mut native = buffer(block.native);
-        codec::encode(block.native, &self.values(id), block.rows, &mut native)?;
+        codec::encode(block.native, &self.values(id), block.rows(), &mut native)?;
         if format == block.native {
             return Ok(native);
         }
         let mut coded = buffer(format);
-        codec::transcode(block.native, &native, format, block.elements, block.rows, &mut coded)?;
+        codec::transcode(block.native, &native, format, block.elements(), block.rows(), &mut coded)?;
         Ok(coded)
     }
 
@@ -81,7 +81,7 @@ impl Contents {
     /// `values`, the matrix of a block, times the activation vector, in one number: each row's product weighed by the
     /// vector once more, so that rows count differently.
     pub fn product(&self, id: BlockId, values: &[f32]) -> f32 {
-        let rows = self.block(id).rows.clamp(1, values.len().max(1) as u64) as usize;
+        let rows = self.block(id).rows().clamp(1, values.len().max(1) as u64) as usize;
         let width = values.len().div_ceil(rows);
         let activation: Vec<f32> = bell(self.seed, ACTIVATION, width as u64).collect();
         let products = values.chunks(width.max(1)).map(|row| dot(row, &activation));

@@ -235,8 +235,7 @@ mod tests {
             kind,
             layer: crate::LayerId(0),
             index: 0,
-            elements: 1024,
-            rows: 32,
+            matrices: [crate::model::Matrix { rows: 32, columns: 32 }].into(),
             native: format("bf16"),
             mixed: None,
         };

@@ -4,6 +4,7 @@ use crate::format::FormatId;
 use crate::id::{BlockId, LayerId};
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What a block is. Floors and sensitivities are set by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -23,6 +24,22 @@ pub enum BlockKind {
     Stage,
 }
 
+/// A weight matrix, row by row: `rows` outputs of `columns` inputs each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Matrix {
+    /// Outputs.
+    pub rows: u64,
+    /// Inputs.
+    pub columns: u64,
+}
+
+impl Matrix {
+    /// Numbers it holds.
+    pub fn elements(self) -> u64 {
+        self.rows * self.columns
+    }
+}
+
 /// The managed unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -32,10 +49,8 @@ pub struct Block {
     pub layer: LayerId,
     /// Its number within the layer.
     pub index: u32,
-    /// Numbers it holds.
-    pub elements: u64,
-    /// Rows of its matrices: each has a scale of its own in row-scaled formats.
-    pub rows: u64,
+    /// Its matrices, one after another. An expert has three: gate, up, down.
+    pub matrices: Arc<[Matrix]>,
     /// The format the model is published in: its full precision.
     pub native: FormatId,
     /// Exact bytes of a native copy whose matrices are in several formats, `native` being that of most elements.
@@ -43,10 +58,20 @@ pub struct Block {
 }
 
 impl Block {
+    /// Numbers it holds.
+    pub fn elements(&self) -> u64 {
+        self.matrices.iter().map(|matrix| matrix.elements()).sum()
+    }
+
+    /// Rows of its matrices: each has a scale of its own in row-scaled formats.
+    pub fn rows(&self) -> u64 {
+        self.matrices.iter().map(|matrix| matrix.rows).sum()
+    }
+
     /// Exact bytes of a copy in `format`.
     pub fn bytes(&self, format: FormatId) -> Bytes {
         let mixed = self.mixed.filter(|_| format == self.native);
-        mixed.unwrap_or_else(|| format.bytes(self.elements, self.rows))
+        mixed.unwrap_or_else(|| format.bytes(self.elements(), self.rows()))
     }
 }
 

@@ -22,7 +22,7 @@ impl Sizes {
         let mut bytes = Vec::new();
         let shape = |block: &crate::model::Block| {
             let mixed = block.mixed.map(|bytes| (block.native, bytes));
-            *known.entry((block.elements, block.rows, mixed)).or_insert_with(|| {
+            *known.entry((block.elements(), block.rows(), mixed)).or_insert_with(|| {
                 bytes.push(std::array::from_fn(|format| block.bytes(FormatId(format as u8))));
                 bytes.len() as u32 - 1
             })
@@ -48,21 +48,20 @@ impl Sizes {
 mod tests {
     use super::*;
     use crate::id::LayerId;
-    use crate::model::{Block, BlockKind};
+    use crate::model::{Block, BlockKind, Matrix};
 
     #[test]
     fn blocks_of_one_shape_share_a_row_and_every_size_is_exact() {
-        let block = |index, elements, mixed| Block {
+        let block = |index, columns, mixed| Block {
             kind: BlockKind::Expert,
             layer: LayerId(0),
             index,
-            elements,
-            rows: 3,
+            matrices: [Matrix { rows: 3, columns }].into(),
             native: FormatId(0),
             mixed,
         };
         let blocks =
-            vec![block(0, 96, None), block(1, 97, None), block(2, 96, None), block(3, 96, Some(Bytes(100)))];
+            vec![block(0, 32, None), block(1, 33, None), block(2, 32, None), block(3, 32, Some(Bytes(100)))];
         let model = Model {
             name: String::new(),
             layers: Vec::new(),

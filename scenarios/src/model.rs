@@ -5,10 +5,11 @@ use crate::gguf;
 use crate::reader::Field;
 use crate::shape::shape;
 use crate::tree::Value;
-use policy::model::{Block, BlockKind, Layer};
+use policy::model::{Block, BlockKind, Layer, Matrix};
 use policy::{BlockId, Bytes, FormatId, LayerId, Model};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Blocks a model may have.
 pub(crate) const MOST_BLOCKS: u64 = 1 << 20;
@@ -80,10 +81,9 @@ pub(crate) struct Resident {
 }
 
 /// One block's weights.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Weights {
-    pub(crate) elements: u64,
-    pub(crate) rows: u64,
+    pub(crate) matrices: Arc<[Matrix]>,
     pub(crate) native: FormatId,
     /// Exact bytes, where the matrices are in several formats.
     pub(crate) mixed: Option<Bytes>,
@@ -126,7 +126,11 @@ impl Assembly {
     pub(crate) fn layer(&mut self, part: Part) {
         let layer = LayerId(self.model.layers.len() as u16);
         let count = part.blocks.len() as u64;
-        let elements: u64 = part.blocks.iter().map(|(_, weights)| weights.elements).sum();
+        let elements: u64 = part
+            .blocks
+            .iter()
+            .map(|(_, weights)| weights.matrices.iter().map(|matrix| matrix.elements()).sum::<u64>())
+            .sum();
         self.parameters += part.resident.parameters + elements;
         // The experts of a layer are alike; where a token selects all blocks, this is their sum.
         let used = u128::from(elements) * u128::from(part.selected) / u128::from(count.max(1));
@@ -145,8 +149,7 @@ impl Assembly {
             kind,
             layer,
             index,
-            elements: weights.elements,
-            rows: weights.rows,
+            matrices: weights.matrices,
             native: weights.native,
             mixed: weights.mixed,
         }));

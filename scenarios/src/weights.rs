@@ -6,7 +6,7 @@
 
 use crate::model::{Assembly, Part, Resident, Weights};
 use crate::shape::{Attention, Bias, Experts, QkNorm, Shape};
-use policy::model::BlockKind;
+use policy::model::{BlockKind, Matrix};
 use policy::{Bytes, FormatId};
 
 /// Key-value caches are kept in 16 bits.
@@ -14,24 +14,11 @@ pub(crate) const KV_BYTES: u64 = 2;
 /// No shard of a dense layer is larger than this part of the layer, so that while one is computed the next ones arrive.
 const SHARDS: u64 = 8;
 
-/// A weight matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Matrix {
-    pub(crate) rows: u64,
-    pub(crate) columns: u64,
-}
-
-impl Matrix {
-    pub(crate) fn elements(self) -> u64 {
-        self.rows * self.columns
-    }
-
-    /// Cuts it by rows, as evenly as rows allow, into pieces of at most `most` elements, or of one row.
-    pub(crate) fn shards(self, most: u64) -> impl Iterator<Item = Matrix> {
-        let pieces = self.rows.div_ceil((most / self.columns.max(1)).max(1));
-        let start = move |piece: u64| piece * self.rows / pieces;
-        (0..pieces).map(move |piece| Matrix { rows: start(piece + 1) - start(piece), ..self })
-    }
+/// Cuts a matrix by rows, as evenly as rows allow, into pieces of at most `most` elements, or of one row.
+pub(crate) fn shards(matrix: Matrix, most: u64) -> impl Iterator<Item = Matrix> {
+    let pieces = matrix.rows.div_ceil((most / matrix.columns.max(1)).max(1));
+    let start = move |piece: u64| piece * matrix.rows / pieces;
+    (0..pieces).map(move |piece| Matrix { rows: start(piece + 1) - start(piece), ..matrix })
 }
 
 /// The largest shard of a dense layer of these matrices, in elements.
@@ -120,7 +107,7 @@ impl Shape {
         let attention = attention.iter().map(|matrix| (BlockKind::Attention, matrix));
         let dense = dense.iter().map(|matrix| (BlockKind::Dense, matrix));
         let cut = |(kind, matrix): (BlockKind, &Matrix)| {
-            matrix.shards(most).map(move |shard| (kind, self.block(&[shard], self.linear)))
+            shards(*matrix, most).map(move |shard| (kind, self.block(&[shard], self.linear)))
         };
         attention.chain(dense).flat_map(cut).collect()
     }
@@ -130,12 +117,7 @@ impl Shape {
     }
 
     fn block(&self, matrices: &[Matrix], native: FormatId) -> Weights {
-        Weights {
-            elements: matrices.iter().map(|matrix| matrix.elements()).sum(),
-            rows: matrices.iter().map(|matrix| matrix.rows).sum(),
-            native,
-            mixed: None,
-        }
+        Weights { matrices: matrices.into(), native, mixed: None }
     }
 
     /// Routers, shared experts and what else stands beside the routed experts.
@@ -234,7 +216,7 @@ mod tests {
             most in 1u64..(1 << 31),
         ) {
             let whole = Matrix { rows, columns };
-            let shards: Vec<Matrix> = whole.shards(most).collect();
+            let shards: Vec<Matrix> = shards(whole, most).collect();
             prop_assert_eq!(shards.iter().map(|shard| shard.rows).sum::<u64>(), rows);
             prop_assert!(shards.iter().all(|shard| shard.elements() <= most.max(columns)));
             let (least, largest) = (shards.iter().map(|s| s.rows).min(), shards.iter().map(|s| s.rows).max());

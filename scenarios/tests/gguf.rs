@@ -47,7 +47,7 @@ fn experts_of_mixed_types_take_their_exact_bytes() {
     assert_eq!(mixed.bytes(mixed.native), Bytes(groups * (2 * 144 + 210)));
     assert_eq!(mixed.bytes(format("q6_k")), Bytes(3 * groups * 210));
     assert_eq!((plain.mixed, plain.bytes(plain.native)), (None, Bytes(groups * 3 * 144)));
-    assert_eq!((plain.elements, plain.rows), (3 * 768 * 2048, 768 + 768 + 2048));
+    assert_eq!((plain.elements(), plain.rows()), (3 * 768 * 2048, 768 + 768 + 2048));
     assert_eq!(model.head_read, Bytes(151_936 * 2048 / 256 * 210));
     // Attention and router of a token, and not the norms.
     assert_eq!(model.layers[0].flops_per_token, 2 * (2048 * (2 * 4096 + 2 * 512) + 128 * 2048));
@@ -74,7 +74,8 @@ fn a_model_in_parts_is_one_and_a_dense_one_is_cut_into_shards() {
     assert_eq!(facts.kv_bytes_per_token, Bytes(2 * 2 * 8 * 128 * 2));
     let (config, _) = scenarios::model("llama-3.1-8b").unwrap();
     let shapes = |model: &Model| {
-        let mut shapes: Vec<_> = model.blocks[..13].iter().map(|b| (b.kind, b.elements, b.rows)).collect();
+        let mut shapes: Vec<_> =
+            model.blocks[..13].iter().map(|b| (b.kind, b.elements(), b.rows())).collect();
         shapes.sort();
         shapes
     };

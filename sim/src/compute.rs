@@ -41,8 +41,9 @@ impl Kernel {
             }
             Part::Experts | Part::Host => {
                 let bytes = reads.iter().map(|read| sizes.bytes(read.block, read.form.format)).sum();
-                let one =
-                    |read: &Read| model.block(read.block).elements.saturating_mul(2 * u64::from(read.tokens));
+                let one = |read: &Read| {
+                    model.block(read.block).elements().saturating_mul(2 * u64::from(read.tokens))
+                };
                 (bytes, reads.iter().map(one).fold(0, u64::saturating_add))
             }
             Part::Head => (model.head_read, model.head_flops_per_token.saturating_mul(emitting)),

@@ -1,7 +1,7 @@
 use super::*;
 use policy::event::MoveClass;
 use policy::machine::{Backing, Class, Link, Processor, Tier};
-use policy::model::{Block, BlockKind};
+use policy::model::{Block, BlockKind, Matrix};
 use policy::units::{Bandwidth, FlopRate};
 use policy::{FormatId, LayerId, Rate};
 
@@ -43,8 +43,7 @@ fn device() -> (HostDevice, Copy, Copy) {
         kind: BlockKind::Expert,
         layer: LayerId(0),
         index: 0,
-        elements: 1000,
-        rows: 10,
+        matrices: [Matrix { rows: 10, columns: 100 }].into(),
         native,
         mixed: None,
     };

@@ -5,7 +5,7 @@ use hw::host::HostDevice;
 use hw::lockstep::{Lockstep, LockstepError, LockstepReport};
 use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::machine::{Backing, Class, Link, Processor, Tier};
-use policy::model::{Block, BlockKind, Layer};
+use policy::model::{Block, BlockKind, Layer, Matrix};
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
 use policy::{BlockId, FormatId, LayerId, Machine, Model, MoveId, Rate, TierId};
 use std::convert::Infallible;
@@ -32,7 +32,8 @@ pub(crate) fn form(tier: TierId, name: &str) -> Form {
 /// An odd number of elements, so that no plane ends where a page does.
 pub(crate) fn block(index: u32) -> Block {
     let native = form_of("bf16");
-    Block { kind: BlockKind::Expert, layer: LayerId(0), index, elements: 4999, rows: 64, native, mixed: None }
+    let matrices = [Matrix { rows: 17, columns: 231 }, Matrix { rows: 8, columns: 134 }].into();
+    Block { kind: BlockKind::Expert, layer: LayerId(0), index, matrices, native, mixed: None }
 }
 
 pub(crate) fn bytes(index: u32, format: FormatId) -> Bytes {

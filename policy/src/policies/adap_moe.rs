@@ -212,8 +212,7 @@ mod tests {
             kind: crate::model::BlockKind::Expert,
             layer: LayerId((id / blocks) as u16),
             index: id % blocks,
-            elements: 1024,
-            rows: 32,
+            matrices: [crate::model::Matrix { rows: 32, columns: 32 }].into(),
             native: crate::FormatId(1),
             mixed: None,
         };

@@ -100,7 +100,7 @@ impl Job {
         let (ledger, block) = (&context.ledger, expert.block);
         let data = context.model.block(block);
         let accelerator = &context.machine.accelerator;
-        let operations = data.elements.saturating_mul(2 * u64::from(expert.tokens));
+        let operations = data.elements().saturating_mul(2 * u64::from(expert.tokens));
         let read = accelerator.read.time_for(data.bytes(data.native));
         Some(Job {
             block,

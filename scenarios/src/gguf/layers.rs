@@ -6,8 +6,8 @@
 
 use super::header::{Header, Kept, Tensor};
 use crate::model::{Assembly, Imported, MOST_BLOCKS, Part, Resident, Weights};
-use crate::weights::{KV_BYTES, Matrix, largest_shard};
-use policy::model::BlockKind;
+use crate::weights::{KV_BYTES, largest_shard, shards};
+use policy::model::{BlockKind, Matrix};
 use policy::{Bytes, FormatId};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -189,10 +189,9 @@ impl<'h> LayerTensors<'h> {
         for (name, tensor) in &self.matrices {
             let kind = if name.starts_with("attn") { BlockKind::Attention } else { BlockKind::Dense };
             let Piece { matrix, format, .. } = Piece::of(name, tensor, 1)?;
-            blocks.extend(matrix.shards(most).map(|shard| {
-                let weights =
-                    Weights { elements: shard.elements(), rows: shard.rows, native: format, mixed: None };
-                (kind, weights)
+            blocks.extend(shards(matrix, most).map(|shard| {
+                let matrices = [shard].into();
+                (kind, Weights { matrices, native: format, mixed: None })
             }));
         }
         Ok(blocks)
@@ -224,8 +223,7 @@ fn block(pieces: &[Piece]) -> Option<Weights> {
     }
     let (&native, _) = by_format.iter().max_by_key(|(_, elements)| **elements)?;
     Some(Weights {
-        elements: pieces.iter().map(|piece| piece.matrix.elements()).sum(),
-        rows: pieces.iter().map(|piece| piece.matrix.rows).sum(),
+        matrices: pieces.iter().map(|piece| piece.matrix).collect(),
         native,
         mixed: (by_format.len() > 1).then(|| Bytes(pieces.iter().map(|piece| piece.bytes).sum())),
     })

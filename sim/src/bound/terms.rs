@@ -47,7 +47,7 @@ impl Terms {
         let guard = Guard::new(case.guard.clone(), &case.model);
         let (mut known, mut kinds, mut kind) = (Vec::new(), Vec::new(), Vec::new());
         for (id, block) in (0..).map(BlockId).zip(&case.model.blocks) {
-            let alike = (block.kind, block.elements, block.rows, block.native, block.mixed);
+            let alike = (block.kind, block.elements(), block.rows(), block.native, block.mixed);
             let place = known.iter().position(|&other| other == alike);
             if place.is_none() {
                 known.push(alike);

@@ -30,7 +30,7 @@ impl World {
                 Some((_, sum)) => *sum += of_block,
                 None => bytes.push((read.form.tier, of_block)),
             }
-            let elements = self.model.block(read.block).elements;
+            let elements = self.model.block(read.block).elements();
             operations = operations.saturating_add(elements.saturating_mul(2 * u64::from(read.tokens)));
         }
         let operations = host.flops.time_for(operations);

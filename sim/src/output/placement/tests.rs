@@ -1,6 +1,6 @@
 use super::*;
 use crate::output::{ktransformers, llama_cpp};
-use policy::model::{Block, Layer};
+use policy::model::{Block, Layer, Matrix};
 use policy::{FormatId, LayerId};
 use regex::Regex;
 
@@ -32,8 +32,7 @@ fn model(layers: &[u32]) -> Model {
             kind,
             layer,
             index,
-            elements: 5,
-            rows: 1,
+            matrices: [Matrix { rows: 1, columns: 5 }].into(),
             native,
             mixed: None,
         }));

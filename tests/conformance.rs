@@ -3,7 +3,6 @@
 
 use crate::invariants::smalls;
 use crate::small::{self, Seen, Small, home_copies};
-use hw::host::HostDevice;
 use hw::lockstep::Lockstep;
 use policy::event::Form;
 use policy::record::compare_logs;
@@ -42,7 +41,7 @@ fn conforms(case: &Case, entry: &Entry) -> BTreeSet<&'static str> {
         .unwrap_or_else(|error| panic!("{name}, simulated: {error}"));
     let copies: Vec<_> = home_copies(case).into_iter().collect();
     let folder = tempfile::tempdir().unwrap();
-    let device = HostDevice::new(&case.machine, &case.model, &copies, case.seed, folder.path()).unwrap();
+    let device = hw::host::device(&case.machine, &case.model, &copies, case.seed, folder.path()).unwrap();
     let real = small::run(case, entry, Lockstep::new(case.world(false).unwrap(), device))
         .unwrap_or_else(|error| panic!("{name}, on the host: {error}"));
 

@@ -2,6 +2,7 @@
 //! be made again at any time and compared.
 
 use crate::codec::{self, CodecError};
+use half::bf16;
 use policy::model::{Block, Model};
 use policy::{BlockId, FormatId};
 use rand::Rng;
@@ -27,24 +28,30 @@ impl Checksum {
 /// The blocks of a model and what they contain.
 pub struct Contents {
     seed: u64,
-    blocks: Vec<Block>,
+    model: Model,
     expected: Mutex<BTreeMap<(BlockId, FormatId), Checksum>>,
 }
 
 impl Contents {
     /// The contents of every block of `model` under `seed`.
     pub fn new(model: &Model, seed: u64) -> Contents {
-        Contents { seed, blocks: model.blocks.clone(), expected: Mutex::default() }
+        Contents { seed, model: model.clone(), expected: Mutex::default() }
     }
 
-    /// How many blocks there are.
-    pub fn blocks(&self) -> usize {
-        self.blocks.len()
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 
     /// A block of the model.
     pub fn block(&self, id: BlockId) -> &Block {
-        &self.blocks[id.index()]
+        self.model.block(id)
+    }
+
+    /// A stretch of bf16 numbers for memory that is read but not managed.
+    pub fn filler(&self, stream: u64) -> Vec<u8> {
+        let numbers = bell(self.seed, FILLER + u128::from(stream), FILLER_NUMBERS);
+        numbers.flat_map(|number| bf16::from_f32(number).to_le_bytes()).collect()
     }
 
     /// The numbers of a block before they are rounded to its native format. The generator's stream is the block's
@@ -91,6 +98,10 @@ impl Contents {
 
 /// The generator's stream for the activation vector; blocks have numbers of 32 bits.
 const ACTIVATION: u128 = 1 << 32;
+/// The first of the generator's streams for what is not managed.
+const FILLER: u128 = 1 << 33;
+/// A prime number of them, so that no row repeats another.
+const FILLER_NUMBERS: u64 = 1_000_003;
 
 /// Symmetric, bell-shaped numbers within 3.5 standard deviations: the sum of four 16-bit lanes of one draw, exact on
 /// every machine.

@@ -2,9 +2,9 @@
 //! commands out in reality. An event of the timeline is passed on once the device has really done what it reports. So
 //! the controller decides exactly as in simulation, and every copy it reads is a real one.
 
-use crate::host::{HostDevice, Totals, stream_of};
+use crate::device::{Device, Totals, stream_of};
 use crate::lane::{now, since};
-use crate::refusal::HostError;
+use crate::refusal::DeviceError;
 use policy::event::{Command, Event, EventKind, Form, MoveChunk, Part, Platform};
 use policy::units::Nanos;
 use policy::{BlockId, MoveId};
@@ -20,7 +20,7 @@ pub enum LockstepError<E: StdError + 'static> {
     Timeline(#[source] E),
     /// The device.
     #[error("device: {0}")]
-    Device(#[from] HostError),
+    Device(#[from] DeviceError),
     /// The timeline reports the end of a compute command that was not the oldest under way.
     #[error("the timeline reports that {reported} is done; the oldest compute under way is {oldest}")]
     OutOfOrder {
@@ -61,7 +61,7 @@ struct Promise {
 /// A [`Platform`] whose time is `P`'s and whose memory is a device's.
 pub struct Lockstep<P> {
     timeline: P,
-    device: HostDevice,
+    device: Device,
     /// The copies there must be, from commands and events alone.
     copies: BTreeSet<(BlockId, Form)>,
     moves: BTreeMap<MoveId, Promise>,
@@ -72,7 +72,7 @@ pub struct Lockstep<P> {
 
 impl<P: Platform> Lockstep<P> {
     /// Puts a device under a timeline. Nothing may have been submitted to either.
-    pub fn new(timeline: P, device: HostDevice) -> Lockstep<P> {
+    pub fn new(timeline: P, device: Device) -> Lockstep<P> {
         let copies = device.published().collect();
         let (moves, computes) = (BTreeMap::new(), Default::default());
         Lockstep { timeline, device, copies, moves, computes, lockstep_wait: Nanos::ZERO }

@@ -1,7 +1,7 @@
 //! Why a device refuses a command, or fails at one.
 
 use crate::arena::ArenaError;
-use crate::lane::JobError;
+use crate::engine::JobError;
 use policy::event::Form;
 use policy::{BlockId, TierId};
 use std::io;
@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// Why a device refused a command or failed at it.
 #[derive(Debug, Error)]
-pub enum HostError {
+pub enum DeviceError {
     /// The memory of a tier.
     #[error(transparent)]
     Arena(#[from] ArenaError),

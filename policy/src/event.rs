@@ -37,6 +37,16 @@ pub struct Slice {
     pub tokens: u32,
 }
 
+impl Slice {
+    /// Tokens of the cache that are read for it: once, however many of its tokens look at them, and no more than the
+    /// attention window reaches.
+    pub fn seen(&self, window: Option<u32>) -> u64 {
+        let (cached, tokens) = (u64::from(self.cached), u64::from(self.tokens));
+        let reach = window.map_or(u64::MAX, |window| (u64::from(window) + tokens).saturating_sub(1));
+        (cached + tokens).saturating_sub(1).min(reach)
+    }
+}
+
 /// Which part of a layer a compute command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

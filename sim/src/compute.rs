@@ -30,7 +30,7 @@ impl Kernel {
         let (bytes, flops) = match part {
             Part::Mixer => {
                 let layer = model.layer(layer);
-                let cache = slices.iter().map(|slice| seen(slice, layer.window)).sum::<u64>();
+                let cache = slices.iter().map(|slice| slice.seen(layer.window)).sum::<u64>();
                 let pairs =
                     slices.iter().map(|slice| looked_at(slice, layer.window)).fold(0, u64::saturating_add);
                 let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
@@ -51,13 +51,6 @@ impl Kernel {
         let flop_rate: FlopRate = machine.accelerator.flops;
         Kernel { bytes, operations: flop_rate.time_for(flops) }
     }
-}
-
-/// Tokens of the cache that a slice reads: once, however many of its tokens look at them.
-fn seen(slice: &Slice, window: Option<u32>) -> u64 {
-    let (cached, tokens) = (u64::from(slice.cached), u64::from(slice.tokens));
-    let reach = window.map_or(u64::MAX, |window| u64::from(window) + tokens - 1);
-    (cached + tokens - 1).min(reach)
 }
 
 /// Pairs of a token and one it looks at: all before it and itself, or as many as its window has.

@@ -5,7 +5,7 @@ mod timeline;
 mod world;
 
 use hw::lockstep::{Lockstep, LockstepError};
-use hw::refusal::HostError;
+use hw::refusal::DeviceError;
 use policy::event::{Command, EncodeAt, Event, EventKind, Part, Platform};
 use policy::units::Bytes;
 use policy::{MoveId, TierId, Time};
@@ -57,7 +57,7 @@ fn a_copy_cannot_be_read_before_its_last_chunk() {
         .map(|(offset, len, last)| chunk(9, 1, from, to, EncodeAt::Source, offset, len, last));
     world.submit(first).unwrap();
     let early = world.submit(read.clone()).unwrap_err();
-    assert!(matches!(early, LockstepError::Device(HostError::NotPublished { .. })), "{early}");
+    assert!(matches!(early, LockstepError::Device(DeviceError::NotPublished { .. })), "{early}");
     assert!(early.to_string().contains("block 1 as int4_g32 in hbm is not published"), "{early}");
     world.submit(last).unwrap();
     assert!(world.submit(read.clone()).is_err(), "submitted is not arrived");
@@ -79,10 +79,10 @@ fn chunks_must_follow_each_other_and_agree() {
         let mut world = World::new(40_000);
         world.submit(ok(0, 100, false)).unwrap();
         let refused = world.submit(bad).unwrap_err();
-        assert!(matches!(refused, LockstepError::Device(HostError::Chunk { id: 9, .. })), "{refused}");
+        assert!(matches!(refused, LockstepError::Device(DeviceError::Chunk { id: 9, .. })), "{refused}");
         world.submit(ok(100, total - 100, true)).unwrap();
         let refused = world.submit(ok(total, 0, true)).unwrap_err();
-        assert!(matches!(refused, LockstepError::Device(HostError::Chunk { id: 9, .. })), "{refused}");
+        assert!(matches!(refused, LockstepError::Device(DeviceError::Chunk { id: 9, .. })), "{refused}");
     }
 }
 
@@ -134,7 +134,7 @@ fn copies_that_are_read_and_last_copies_are_not_dropped() {
     world.run(whole(0, 0, from, to, EncodeAt::Source));
     world.submit(world::compute_command(&[(0, to)])).unwrap();
     let refused = world.submit(drop_copy(0, to)).unwrap_err();
-    assert!(matches!(refused, LockstepError::Device(HostError::InUse { .. })), "{refused}");
+    assert!(matches!(refused, LockstepError::Device(DeviceError::InUse { .. })), "{refused}");
     world.next();
     world.submit(chunk(1, 0, to, form(DISK, "int4_g32"), EncodeAt::Source, 0, 10, false)).unwrap();
     let refused = world.submit(drop_copy(0, to)).unwrap_err();
@@ -142,9 +142,9 @@ fn copies_that_are_read_and_last_copies_are_not_dropped() {
     world.submit(cancel(1)).unwrap();
     world.submit(drop_copy(0, to)).unwrap();
     let refused = world.submit(drop_copy(0, form(DISK, "bf16"))).unwrap_err();
-    assert!(matches!(refused, LockstepError::Device(HostError::LastCopy { .. })), "{refused}");
+    assert!(matches!(refused, LockstepError::Device(DeviceError::LastCopy { .. })), "{refused}");
     let refused = world.submit(drop_copy(0, to)).unwrap_err();
-    assert!(matches!(refused, LockstepError::Device(HostError::NotPublished { .. })), "{refused}");
+    assert!(matches!(refused, LockstepError::Device(DeviceError::NotPublished { .. })), "{refused}");
     world.finish().unwrap();
 }
 
@@ -156,16 +156,16 @@ fn moves_that_cannot_be_are_refused_with_the_reason() {
     };
     let source = EncodeAt::Source;
     let lossy = refusal(whole(1, 0, form(DRAM, "int4_g32"), form(HBM, "int8"), source));
-    assert!(matches!(lossy, HostError::LossySource { id: 1, .. }), "{lossy}");
+    assert!(matches!(lossy, DeviceError::LossySource { id: 1, .. }), "{lossy}");
     let exists = refusal(whole(1, 0, form(DISK, "bf16"), form(DRAM, "int4_g32"), source));
-    assert!(matches!(exists, HostError::Exists { id: 1, .. }), "{exists}");
+    assert!(matches!(exists, DeviceError::Exists { id: 1, .. }), "{exists}");
     let no_link = refusal(whole(1, 0, form(DISK, "bf16"), form(APART, "bf16"), source));
-    assert!(matches!(no_link, HostError::NoLink { from: DISK, to: APART }), "{no_link}");
+    assert!(matches!(no_link, DeviceError::NoLink { from: DISK, to: APART }), "{no_link}");
     let nowhere = refusal(whole(1, 0, form(DISK, "bf16"), form(TierId(9), "bf16"), source));
-    assert!(matches!(nowhere, HostError::Unknown { what: "tier", number: 9 }), "{nowhere}");
+    assert!(matches!(nowhere, DeviceError::Unknown { what: "tier", number: 9 }), "{nowhere}");
     let nobody = refusal(drop_copy(99, form(DISK, "bf16")));
-    assert!(matches!(nobody, HostError::Unknown { what: "block", number: 99 }), "{nobody}");
-    assert!(matches!(refusal(cancel(5)), HostError::NoSuchMove { id: 5 }));
+    assert!(matches!(nobody, DeviceError::Unknown { what: "block", number: 99 }), "{nobody}");
+    assert!(matches!(refusal(cancel(5)), DeviceError::NoSuchMove { id: 5 }));
 }
 
 #[test]

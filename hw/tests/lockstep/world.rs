@@ -1,7 +1,7 @@
 //! A small machine and model for the tests, and short ways to say commands.
 
 use crate::timeline::Timeline;
-use hw::host::HostDevice;
+use hw::device::Device;
 use hw::lockstep::{Lockstep, LockstepError, LockstepReport};
 use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::machine::{Backing, Class, Link, Processor, Tier};
@@ -106,8 +106,8 @@ pub(crate) fn copies() -> Vec<(BlockId, Form)> {
     (0..BLOCKS).flat_map(|block| forms.map(|form| (BlockId(block), form))).collect()
 }
 
-pub(crate) fn device(hbm: u64, seed: u64) -> HostDevice {
-    HostDevice::new(&machine(hbm), &model(), &copies(), seed, &std::env::temp_dir()).unwrap()
+pub(crate) fn device(hbm: u64, seed: u64) -> Device {
+    hw::host::device(&machine(hbm), &model(), &copies(), seed, &std::env::temp_dir()).unwrap()
 }
 
 pub(crate) struct World {

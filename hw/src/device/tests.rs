@@ -1,13 +1,16 @@
 use super::*;
+use crate::host;
+use policy::Model;
 use policy::event::MoveClass;
+use policy::event::{EncodeAt, MoveChunk};
 use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind, Matrix};
-use policy::units::{Bandwidth, FlopRate};
+use policy::units::{Bandwidth, FlopRate, Nanos};
 use policy::{FormatId, LayerId, Rate};
 
 const UP: (TierId, TierId) = (TierId(1), TierId(0));
 
-fn device() -> (HostDevice, Copy, Copy) {
+fn device() -> (Device, Copy, Copy) {
     let rate = Bandwidth(1);
     let tier = |name: &str, class, backing| Tier {
         name: name.into(),
@@ -57,7 +60,7 @@ fn device() -> (HostDevice, Copy, Copy) {
     };
     let copy = |tier| (BlockId(0), Form { tier, format: native });
     let (home, fast) = (copy(UP.0), copy(UP.1));
-    (HostDevice::new(&machine, &model, &[home], 3, &std::env::temp_dir()).unwrap(), home, fast)
+    (host::device(&machine, &model, &[home], 3, &std::env::temp_dir()).unwrap(), home, fast)
 }
 
 fn up(home: Copy, fast: Copy) -> Command {
@@ -75,15 +78,15 @@ fn up(home: Copy, fast: Copy) -> Command {
     })
 }
 
-fn flip_a_bit(device: &HostDevice, copy: Copy) {
+fn flip_a_bit(device: &Device, copy: Copy) {
     let region = device.readable("test", copy).unwrap();
     let mut byte = [0];
     region.read_at(1234, &mut byte).unwrap();
     region.write_at(1234, &[byte[0] ^ 1]).unwrap();
 }
 
-fn is_mismatch(error: &HostError) -> bool {
-    matches!(error, HostError::Job(JobError::Mismatch { block: 0, .. }))
+fn is_mismatch(error: &DeviceError) -> bool {
+    matches!(error, DeviceError::Job(JobError::Mismatch { block: 0, .. }))
 }
 
 #[test]
@@ -115,11 +118,11 @@ fn one_wrong_bit_in_a_published_copy_is_found_by_compute_and_by_the_audit() {
 #[test]
 fn waiting_for_what_was_never_submitted_is_an_error_not_a_hang() {
     let (mut device, home, fast) = device();
-    assert!(matches!(device.wait_compute(Part::Experts), Err(HostError::NoCompute)));
-    assert!(matches!(device.wait(MoveId(1)), Err(HostError::NoSuchMove { id: 1 })));
+    assert!(matches!(device.wait_compute(Part::Experts), Err(DeviceError::NoCompute)));
+    assert!(matches!(device.wait(MoveId(1)), Err(DeviceError::NoSuchMove { id: 1 })));
     device.submit(&up(home, fast)).unwrap();
     device.wait(MoveId(1)).unwrap();
-    assert!(matches!(device.wait(MoveId(1)), Err(HostError::NoSuchMove { id: 1 })));
+    assert!(matches!(device.wait(MoveId(1)), Err(DeviceError::NoSuchMove { id: 1 })));
 }
 
 #[test]

@@ -1,0 +1,348 @@
+//! A device: an arena for every tier, a lane for every path, one for changes of format within each tier, two for compute.
+//! Commands are checked when they are submitted, carried out by the lanes, and seen when they are waited for: a copy is
+//! published when its last chunk has been waited for, not before. What the memory is and who does the jobs is the
+//! engine's affair; what is promised of them is here, once for all engines.
+
+mod moves;
+mod resident;
+
+use self::moves::Flight;
+use self::resident::Resident;
+use crate::arena::{Arena, SlotId};
+use crate::content::Contents;
+use crate::engine::{ComputeReport, Done, Engine, Job, JobError, LaneKind, Reading, Work};
+use crate::lane::{Lane, now};
+use crate::refusal::{CopyName, DeviceError};
+use crate::region::Region;
+use crate::verify;
+use policy::event::{Command, Form, Part, Read, Slice};
+use policy::format::FORMATS;
+use policy::machine::Tier;
+use policy::units::Bytes;
+use policy::{BlockId, LayerId, Machine, MoveId, Paths, TierId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Instant;
+
+/// What a device has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Moves whose last chunk was carried over.
+    pub moves: u64,
+    /// Bytes carried from one tier to another, those of moves given up included.
+    pub bytes_moved: BTreeMap<(TierId, TierId), Bytes>,
+    /// Compute commands done.
+    pub computes: u64,
+    /// Copies dropped.
+    pub drops: u64,
+    /// Times the bytes of a copy were compared with its block and found right: when published and in the last audit.
+    pub verified_copies: u64,
+    /// Times the bytes of a copy were found wrong.
+    pub mismatches: u64,
+    /// Moves by the real time they took on their lanes: the key is its upper bound, a power of two of nanoseconds.
+    pub real_move_ns: BTreeMap<u64, u64>,
+    /// The most bytes that the copies in each tier have taken together.
+    pub peak: Vec<Bytes>,
+}
+
+/// What a device is to hold when it begins.
+pub struct Setup<'a> {
+    /// The machine whose tiers and links it stands for.
+    pub machine: &'a Machine,
+    /// What is in the blocks of the model.
+    pub contents: Contents,
+    /// The copies that exist before the run: each block's home copy, and those encoded ahead.
+    pub copies: &'a [(BlockId, Form)],
+    /// Bytes of each tier that copies may take.
+    pub budgets: &'a [Bytes],
+    /// Key-value cache beside them in the fast tier.
+    pub cache: Bytes,
+    /// Compare every copy with its block each time it is read, not only when it is published.
+    pub check_reads: bool,
+}
+
+/// What a device has finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// A chunk of this move.
+    Chunk(MoveId),
+    /// The oldest compute command of those that run where this part does.
+    Compute(Part),
+}
+
+type Copy = (BlockId, Form);
+
+/// Compute commands run in order on one of two streams: the accelerator's, and the host's own.
+pub(crate) fn stream_of(part: Part) -> usize {
+    usize::from(part == Part::Host)
+}
+
+struct Held {
+    slot: SlotId,
+    published: bool,
+}
+
+/// A machine's memories, links and compute, in reality.
+pub struct Device {
+    name: String,
+    tiers: Vec<String>,
+    contents: Arc<Contents>,
+    arenas: Vec<Arena>,
+    copies: BTreeMap<Copy, Held>,
+    moves: BTreeMap<MoveId, Flight>,
+    /// The copies that each compute command reads, until it has been waited for.
+    computing: [VecDeque<BTreeSet<Copy>>; 2],
+    computed: [VecDeque<Result<ComputeReport, JobError>>; 2],
+    lanes: BTreeMap<(TierId, TierId), Lane>,
+    /// The accelerator's stream, and the host's own.
+    compute: [Lane; 2],
+    done: Receiver<Done>,
+    /// Jobs that the lanes have not reported on.
+    under_way: u64,
+    resident: Resident,
+    check_reads: bool,
+    totals: Totals,
+}
+
+impl Device {
+    /// Sets aside the memories and writes the copies that exist before the run.
+    pub fn new(engine: &dyn Engine, setup: Setup<'_>) -> Result<Device, DeviceError> {
+        let Setup { machine, contents, copies, budgets, cache, check_reads } = setup;
+        let contents = Arc::new(contents);
+        let (report, done) = channel();
+        let lane = |kind| {
+            let worker = engine.worker(kind, &contents)?;
+            Lane::spawn(kind, worker, report.clone()).map_err(DeviceError::Thread)
+        };
+        let within = (0..machine.tiers.len() as u8).map(|tier| (TierId(tier), TierId(tier)));
+        let paths = Paths::new(machine);
+        let between = paths.iter().map(|path| (path.from, path.to));
+        let mut lanes = BTreeMap::new();
+        for (from, to) in within.chain(between) {
+            lanes.insert((from, to), lane(LaneKind::Copy { from, to })?);
+        }
+        let budget = |index: usize, tier: &Tier| budgets.get(index).map_or(tier.capacity, |&budget| budget);
+        let arena = |(index, tier)| engine.arena(tier, budget(index, tier));
+        let mut device = Device {
+            name: engine.name(),
+            tiers: machine.tiers.iter().map(|tier| tier.name.clone()).collect(),
+            arenas: machine.tiers.iter().enumerate().map(arena).collect::<Result<_, _>>()?,
+            copies: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            computing: Default::default(),
+            computed: Default::default(),
+            compute: [lane(LaneKind::Compute)?, lane(LaneKind::HostCompute)?],
+            lanes,
+            done,
+            under_way: 0,
+            resident: Resident::new(engine, machine, &contents, cache)?,
+            check_reads,
+            totals: Totals { peak: vec![Bytes::ZERO; machine.tiers.len()], ..Totals::default() },
+            contents,
+        };
+        for (block, form) in copies {
+            device.materialise(*block, *form)?;
+        }
+        Ok(device)
+    }
+
+    /// What it is, for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is in the blocks.
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Checks a command and starts it. Waits only where it needs memory that a job is still using.
+    pub fn submit(&mut self, command: &Command) -> Result<(), DeviceError> {
+        match command {
+            Command::Move(chunk) => self.carry(chunk),
+            Command::Drop { block, form } => self.drop_copy((*block, *form)),
+            Command::Cancel { id } => self.give_up(*id),
+            Command::Compute { layer, part, batch, reads } => {
+                self.start_compute((*layer, *part), batch.clone(), reads)
+            }
+            // Requests have no memory of their own here.
+            Command::Finish { .. } => Ok(()),
+        }
+    }
+
+    /// Waits until something more is done, and says what; it can then be waited for without delay. `None` when nothing is
+    /// under way, or when nothing was done by `until`.
+    pub fn next(&mut self, until: Option<Instant>) -> Result<Option<Finished>, DeviceError> {
+        while self.under_way > 0 {
+            let done = match until {
+                None => self.done.recv().map_err(|_| DeviceError::LaneDied)?,
+                Some(until) => match self.done.recv_timeout(until.saturating_duration_since(now())) {
+                    Ok(done) => done,
+                    Err(RecvTimeoutError::Timeout) => return Ok(None),
+                    Err(RecvTimeoutError::Disconnected) => return Err(DeviceError::LaneDied),
+                },
+            };
+            if let Some(finished) = self.take_in(done) {
+                return Ok(Some(finished));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the oldest compute command that has not been waited for, of those that run where `part` does.
+    pub fn wait_compute(&mut self, part: Part) -> Result<ComputeReport, DeviceError> {
+        let stream = stream_of(part);
+        while self.computed[stream].is_empty() {
+            if self.computing[stream].is_empty() {
+                return Err(DeviceError::NoCompute);
+            }
+            self.next(None)?;
+        }
+        self.computing[stream].pop_front();
+        let computed = self.computed[stream].pop_front().ok_or(DeviceError::NoCompute)?;
+        computed.map_err(|error| self.count(error))
+    }
+
+    /// Waits until the lanes are idle, then compares the bytes of every published copy with its block. Returns the
+    /// published copies.
+    pub fn audit(&mut self) -> Result<BTreeSet<(BlockId, Form)>, DeviceError> {
+        while self.next(None)?.is_some() {}
+        let published: Vec<Copy> = self.published().collect();
+        for (block, form) in &published {
+            let region = self.readable("audit", (*block, *form))?;
+            verify::check(&self.contents, *block, *form, &region).map_err(|error| self.count(error))?;
+            self.totals.verified_copies += 1;
+        }
+        Ok(published.into_iter().collect())
+    }
+
+    /// What has been done so far.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// The copies that can be read.
+    pub fn published(&self) -> impl Iterator<Item = (BlockId, Form)> + '_ {
+        self.copies.iter().filter(|(_, held)| held.published).map(|(copy, _)| *copy)
+    }
+
+    /// Bytes that a tier's slots take.
+    pub fn held(&self, tier: TierId) -> Option<Bytes> {
+        self.arenas.get(tier.index()).map(Arena::held)
+    }
+
+    fn materialise(&mut self, block: BlockId, form: Form) -> Result<(), DeviceError> {
+        self.check_names(block, form)?;
+        let copy = (block, form);
+        if self.copies.contains_key(&copy) {
+            return Err(DeviceError::Exists { id: 0, copy: self.name_of(copy) });
+        }
+        let failed = |source| JobError::Codec { block: block.0, form, source };
+        let bytes = self.contents.bytes(block, form.format).map_err(failed)?;
+        let slot = self.allocate(form.tier, Bytes(bytes.len() as u64))?;
+        self.arenas[form.tier.index()].region(slot)?.write_at(0, &bytes)?;
+        self.copies.insert(copy, Held { slot, published: true });
+        Ok(())
+    }
+
+    fn drop_copy(&mut self, copy: Copy) -> Result<(), DeviceError> {
+        let in_use = |reader| DeviceError::InUse { copy: self.name_of(copy), reader };
+        self.readable("drop", copy)?;
+        if self.computing.iter().flatten().any(|reads| reads.contains(&copy)) {
+            return Err(in_use("a compute command".into()));
+        }
+        let reads =
+            |flight: &&Flight| flight.haul.is_some() && (flight.first.block, flight.first.from) == copy;
+        if let Some(flight) = self.moves.values().find(reads) {
+            return Err(in_use(format!("move {}", flight.first.id.0)));
+        }
+        let native = self.contents.block(copy.0).native;
+        let whole = |other: Copy| other.0 == copy.0 && other.1.format.keeps(native);
+        if whole(copy) && !self.published().any(|other| other != copy && whole(other)) {
+            return Err(DeviceError::LastCopy { copy: self.name_of(copy) });
+        }
+        self.release(copy)?;
+        self.totals.drops += 1;
+        Ok(())
+    }
+
+    fn start_compute(
+        &mut self,
+        (layer, part): (LayerId, Part),
+        batch: Arc<[Slice]>,
+        reads: &[Read],
+    ) -> Result<(), DeviceError> {
+        let mut regions = Vec::with_capacity(reads.len());
+        for &Read { block, form, tokens } in reads {
+            regions.push(Reading { block, form, region: self.readable("compute", (block, form))?, tokens });
+        }
+        let stream = stream_of(part);
+        self.computing[stream].push_back(reads.iter().map(|read| (read.block, read.form)).collect());
+        self.under_way += 1;
+        let (dense, cache) = self.resident.of(layer, part, &batch);
+        let work = Work { layer, part, batch, reads: regions, dense, cache, check: self.check_reads };
+        if self.compute[stream].submit(Job::Compute(work)) { Ok(()) } else { Err(DeviceError::LaneDied) }
+    }
+
+    /// Takes in one report of a lane. Nobody waits for what belongs to a move that was given up.
+    fn take_in(&mut self, done: Done) -> Option<Finished> {
+        self.under_way -= 1;
+        match done {
+            Done::Compute(part, computed) => {
+                self.totals.computes += 1;
+                self.computed[stream_of(part)].push_back(computed);
+                Some(Finished::Compute(part))
+            }
+            Done::Chunk(id, arrived) => self.arrive(id, arrived).then_some(Finished::Chunk(id)),
+        }
+    }
+
+    fn allocate(&mut self, tier: TierId, bytes: Bytes) -> Result<SlotId, DeviceError> {
+        let slot = self.arenas[tier.index()].allocate(bytes)?;
+        let peak = &mut self.totals.peak[tier.index()];
+        *peak = (*peak).max(self.arenas[tier.index()].held());
+        Ok(slot)
+    }
+
+    fn count(&mut self, error: JobError) -> DeviceError {
+        if matches!(error, JobError::Mismatch { .. }) {
+            self.totals.mismatches += 1;
+        }
+        error.into()
+    }
+
+    fn release(&mut self, copy: Copy) -> Result<(), DeviceError> {
+        match self.copies.remove(&copy) {
+            Some(held) => Ok(self.arenas[copy.1.tier.index()].free(held.slot)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The bytes of a published copy.
+    fn readable(&self, command: &'static str, copy: Copy) -> Result<Arc<Region>, DeviceError> {
+        self.check_names(copy.0, copy.1)?;
+        match self.copies.get(&copy) {
+            Some(held) if held.published => Ok(self.arenas[copy.1.tier.index()].region(held.slot)?),
+            _ => Err(DeviceError::NotPublished { command, copy: self.name_of(copy) }),
+        }
+    }
+
+    fn check_names(&self, block: BlockId, form: Form) -> Result<(), DeviceError> {
+        let unknown = |what, number| Err(DeviceError::Unknown { what, number });
+        match (self.contents.model().blocks.len(), self.tiers.len(), FORMATS.len()) {
+            (blocks, ..) if block.index() >= blocks => unknown("block", block.0.into()),
+            (_, tiers, _) if form.tier.index() >= tiers => unknown("tier", form.tier.0.into()),
+            (.., formats) if form.format.0 as usize >= formats => unknown("format", form.format.0.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn name_of(&self, (block, form): Copy) -> CopyName {
+        let tier = self.tiers.get(form.tier.index()).cloned().unwrap_or_default();
+        CopyName { block, form, tier }
+    }
+}
+
+#[cfg(test)]
+mod tests;

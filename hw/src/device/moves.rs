@@ -1,0 +1,188 @@
+//! Moves on a device: opened by their first chunk, carried chunk by chunk, published when the last one has been seen.
+
+use super::{Copy, Device, Held};
+use crate::engine::{Change, ChunkReport, Haul, Job, JobError};
+use crate::refusal::DeviceError;
+use policy::MoveId;
+use policy::event::{EncodeAt, MoveChunk};
+use policy::units::{Bytes, Nanos};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+/// A move of which something is still to be submitted, carried or waited for.
+pub(super) struct Flight {
+    pub(super) first: MoveChunk,
+    /// What the chunks need; gone once the last one is submitted or the move is given up.
+    pub(super) haul: Option<Arc<Haul>>,
+    /// The byte at which the next chunk must begin.
+    next: Bytes,
+    /// Bytes that cross in all.
+    total: Bytes,
+    /// Chunks submitted that have not been carried over.
+    carried_later: u64,
+    /// Chunks carried over that have not been waited for.
+    arrived: VecDeque<Result<ChunkReport, JobError>>,
+    /// Real time of the chunks so far.
+    took: Nanos,
+    given_up: bool,
+}
+
+impl Device {
+    /// Waits for the oldest chunk of a move that has not been waited for. After the last one the copy is published.
+    pub fn wait(&mut self, id: MoveId) -> Result<ChunkReport, DeviceError> {
+        loop {
+            let unknown = DeviceError::NoSuchMove { id: id.0 };
+            let flight = self.moves.get_mut(&id).filter(|flight| !flight.given_up).ok_or(unknown)?;
+            if let Some(arrived) = flight.arrived.pop_front() {
+                let copy = (flight.first.block, flight.first.to);
+                self.forget_if_over(id);
+                return self.see(copy, arrived);
+            }
+            if flight.carried_later == 0 {
+                return Err(DeviceError::NoSuchMove { id: id.0 });
+            }
+            self.next(None)?;
+        }
+    }
+
+    /// Starts one chunk of a move.
+    pub(super) fn carry(&mut self, chunk: &MoveChunk) -> Result<(), DeviceError> {
+        if !self.moves.contains_key(&chunk.id) {
+            let flight = self.open(chunk)?;
+            self.moves.insert(chunk.id, flight);
+        }
+        let refuse = |why| Err(DeviceError::Chunk { id: chunk.id.0, why });
+        let Some(flight) = self.moves.get_mut(&chunk.id) else { return refuse("it is not under way") };
+        let Some(haul) = flight.haul.clone() else { return refuse("its last chunk has been submitted") };
+        let first = &flight.first;
+        if (chunk.block, chunk.from, chunk.to, chunk.encode_at)
+            != (first.block, first.from, first.to, first.encode_at)
+        {
+            return refuse("block, forms or place of the encode differ from its first chunk");
+        }
+        let end = chunk.offset + chunk.len;
+        if chunk.offset != flight.next || end > flight.total || chunk.last != (end == flight.total) {
+            return refuse("chunks follow each other without gaps, and the last one ends with the copy");
+        }
+        flight.next = end;
+        flight.carried_later += 1;
+        if chunk.last {
+            flight.haul = None;
+        }
+        self.under_way += 1;
+        let job = Job::Chunk { haul, offset: chunk.offset, len: chunk.len, last: chunk.last };
+        let lane = self.lanes.get(&(chunk.from.tier, chunk.to.tier));
+        if lane.is_some_and(|lane| lane.submit(job)) { Ok(()) } else { Err(DeviceError::LaneDied) }
+    }
+
+    /// Checks the first chunk of a move and takes the memory of its copy.
+    fn open(&mut self, chunk: &MoveChunk) -> Result<Flight, DeviceError> {
+        self.check_names(chunk.block, chunk.to)?;
+        let (source, target) = ((chunk.block, chunk.from), (chunk.block, chunk.to));
+        let (from, to) = (chunk.from.tier, chunk.to.tier);
+        if chunk.offset != Bytes::ZERO {
+            return Err(DeviceError::Chunk {
+                id: chunk.id.0,
+                why: "it is the first, and does not begin at byte 0",
+            });
+        }
+        if !self.lanes.contains_key(&(from, to)) {
+            return Err(DeviceError::NoLink { from, to });
+        }
+        let read_from = self.readable("move", source)?;
+        if self.copies.contains_key(&target) {
+            return Err(DeviceError::Exists { id: chunk.id.0, copy: self.name_of(target) });
+        }
+        let block = self.contents.block(chunk.block);
+        let change = match chunk.encode_at {
+            _ if chunk.from.format == chunk.to.format => Change::Nowhere,
+            _ if !chunk.from.format.keeps(block.native) => {
+                return Err(DeviceError::LossySource { id: chunk.id.0, copy: self.name_of(source) });
+            }
+            EncodeAt::Source => Change::BeforeLink,
+            EncodeAt::Destination => Change::AfterLink,
+        };
+        let size = block.bytes(chunk.to.format);
+        let total = if change == Change::AfterLink { block.bytes(chunk.from.format) } else { size };
+        let slot = self.allocate(to, size)?;
+        let haul = Haul {
+            id: chunk.id,
+            block: chunk.block,
+            from: chunk.from,
+            to: chunk.to,
+            change,
+            source: read_from,
+            target: self.arenas[to.index()].region(slot)?,
+            staging: Mutex::default(),
+        };
+        self.copies.insert(target, Held { slot, published: false });
+        Ok(Flight {
+            first: *chunk,
+            haul: Some(Arc::new(haul)),
+            next: Bytes::ZERO,
+            total,
+            carried_later: 0,
+            arrived: VecDeque::new(),
+            took: Nanos::ZERO,
+            given_up: false,
+        })
+    }
+
+    pub(super) fn give_up(&mut self, id: MoveId) -> Result<(), DeviceError> {
+        let open = |flight: &&mut Flight| flight.haul.is_some();
+        let flight = self.moves.get_mut(&id).filter(open).ok_or(DeviceError::NoSuchMove { id: id.0 })?;
+        flight.haul = None;
+        flight.given_up = true;
+        flight.arrived.clear();
+        let copy = (flight.first.block, flight.first.to);
+        self.forget_if_over(id);
+        self.release(copy)
+    }
+
+    /// Books a chunk that has been carried over; false if its move was given up meanwhile.
+    pub(super) fn arrive(&mut self, id: MoveId, arrived: Result<ChunkReport, JobError>) -> bool {
+        let Some(flight) = self.moves.get_mut(&id) else { return false };
+        flight.carried_later -= 1;
+        if let Ok(report) = &arrived {
+            let link = (flight.first.from.tier, flight.first.to.tier);
+            *self.totals.bytes_moved.entry(link).or_default() += report.bytes;
+            flight.took += report.took;
+            if report.published.is_some() {
+                self.totals.moves += 1;
+                let bound = flight.took.0.checked_next_power_of_two().unwrap_or(u64::MAX);
+                *self.totals.real_move_ns.entry(bound).or_default() += 1;
+            }
+        }
+        let awaited = !flight.given_up;
+        if awaited {
+            flight.arrived.push_back(arrived);
+        }
+        self.forget_if_over(id);
+        awaited
+    }
+
+    /// Forgets a move of which nothing is left to be submitted, carried or waited for.
+    fn forget_if_over(&mut self, id: MoveId) {
+        let over =
+            |flight: &Flight| flight.haul.is_none() && flight.carried_later == 0 && flight.arrived.is_empty();
+        if self.moves.get(&id).is_some_and(over) {
+            self.moves.remove(&id);
+        }
+    }
+
+    /// Shows an arrived chunk to the caller; the last one publishes its copy.
+    fn see(
+        &mut self,
+        copy: Copy,
+        arrived: Result<ChunkReport, JobError>,
+    ) -> Result<ChunkReport, DeviceError> {
+        let report = arrived.map_err(|error| self.count(error))?;
+        if report.published.is_some() {
+            self.totals.verified_copies += 1;
+            if let Some(held) = self.copies.get_mut(&copy) {
+                held.published = true;
+            }
+        }
+        Ok(report)
+    }
+}

@@ -51,6 +51,8 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
         codecs: vec![],
         host_codecs: vec![],
         host_compute: None,
+        kernels: vec![],
+        host_kernels: vec![],
     }
 }
 

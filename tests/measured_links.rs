@@ -80,6 +80,8 @@ fn machine(fit: &Fit) -> Machine {
         codecs: vec![],
         host_codecs: vec![],
         host_compute: None,
+        kernels: vec![],
+        host_kernels: vec![],
     }
 }
 

@@ -102,6 +102,9 @@ pub const FORMATS: &[Format] = &[
 ];
 
 impl FormatId {
+    /// What weights beside the managed blocks are kept in.
+    pub const BF16: FormatId = FormatId(1);
+
     /// The format called `name`.
     pub fn named(name: &str) -> Option<FormatId> {
         FORMATS.iter().position(|format| format.name == name).map(|index| FormatId(index as u8))
@@ -147,6 +150,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_lossless_formats_name_a_format() {
+        assert_eq!(FormatId::named("bf16"), Some(FormatId::BF16));
         for (index, format) in FORMATS.iter().enumerate() {
             assert_eq!(FormatId::named(format.name), Some(FormatId(index as u8)));
             assert!(format.lossless_of.is_none_or(|name| FormatId::named(name).is_some()));

@@ -12,6 +12,7 @@ pub mod format;
 mod forms;
 pub mod guard;
 pub mod id;
+pub mod kernel;
 mod layer_step;
 pub mod ledger;
 pub mod machine;

@@ -2,6 +2,7 @@
 
 use crate::format::FormatId;
 use crate::id::{LinkId, TierId};
+use crate::kernel::KernelRate;
 use crate::rate::Rate;
 use crate::units::{Bandwidth, Bytes, FlopRate, Nanos};
 use serde::{Deserialize, Serialize};
@@ -123,6 +124,10 @@ pub struct Machine {
     pub host_codecs: Vec<Codec>,
     /// The host's processor, if it can compute blocks where they are.
     pub host_compute: Option<Processor>,
+    /// Measured matrix products on the accelerator, by format.
+    pub kernels: Vec<KernelRate>,
+    /// Measured matrix products on the host.
+    pub host_kernels: Vec<KernelRate>,
 }
 
 impl Machine {
@@ -141,6 +146,13 @@ impl Machine {
     /// The tiers of a class, in the order of the file.
     pub fn tiers_of(&self, class: Class) -> impl Iterator<Item = TierId> + '_ {
         (0..self.tiers.len() as u8).map(TierId).filter(move |&id| self.tier(id).class == class)
+    }
+
+    /// The measured time for `tokens` through `bytes` of weights in a format, on the accelerator or on the host; `None` where
+    /// it has not been measured.
+    pub fn kernel_time(&self, on_host: bool, format: FormatId, bytes: Bytes, tokens: u32) -> Option<Nanos> {
+        let kernels = if on_host { &self.host_kernels } else { &self.kernels };
+        kernels.iter().find(|kernel| kernel.format() == format).map(|kernel| kernel.time(bytes, tokens))
     }
 
     /// What coding a format costs the processor beside a tier: the accelerator for the fast one, else the host's.

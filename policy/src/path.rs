@@ -202,6 +202,8 @@ mod tests {
             codecs: vec![],
             host_codecs: vec![],
             host_compute: None,
+            kernels: vec![],
+            host_kernels: vec![],
         }
     }
 

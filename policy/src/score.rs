@@ -101,9 +101,13 @@ impl Costs {
         });
         readable.map(move |(host, copy)| {
             let crossing = self.sizes.bytes(block, copy.format);
-            let operations = self.model.block(block).elements().saturating_mul(2 * u64::from(tokens));
             let rate = host.read.min(self.machine.tier(copy.tier).read);
-            let time = rate.time_for(crossing).max(host.flops.time_for(operations)) + host.launch;
+            let multiply =
+                self.machine.kernel_time(true, copy.format, crossing, tokens).unwrap_or_else(|| {
+                    let operations = self.model.block(block).elements().saturating_mul(2 * u64::from(tokens));
+                    host.flops.time_for(operations)
+                });
+            let time = rate.time_for(crossing).max(multiply) + host.launch;
             Route { from: copy, to: copy, encode_at: EncodeAt::Source, links: LinkSet::NONE, crossing, time }
         })
     }

@@ -93,6 +93,8 @@ pub(crate) enum RowKey {
     Name(Names),
     /// A quantity of more than zero.
     AboveZero(&'static Quantity),
+    /// A whole number of at least 1.
+    Count,
 }
 
 /// One of the things a [`Type::Choice`] may be.

@@ -5,6 +5,7 @@ use crate::machine_keys::{ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, L
 use crate::reader::{Field, Keys, format, join, name_of, text};
 use crate::tree::{Entry, Value};
 use crate::units::{count, flops, rate, size, size_above_zero, time};
+use policy::kernel::{KernelError, KernelRate};
 use policy::machine::{Class, Codec, Link, Processor, Tier};
 use policy::path::MAX_LINKS;
 use policy::{Bandwidth, LinkId, Machine, Nanos, Rate, TierId};
@@ -22,10 +23,12 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
     let links = links_field.as_ref().and_then(|links| read_links(report, links, tiers.as_deref()));
     let accelerator_field = keys.need(report, "accelerator");
     let accelerator = accelerator_field.as_ref().and_then(|field| read_processor(report, field));
+    let (accelerator, kernels) = accelerator.unzip();
     let host_field = keys.get("host");
     let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
     let host = host_field.as_ref().map_or(Some((vec![], None)), |host| read_host(report, host));
-    let (host_codecs, host_compute) = host?;
+    let (host_codecs, host) = host?;
+    let (host_compute, host_kernels) = host.unzip();
     let machine = Machine {
         name: name?,
         tiers: tiers?,
@@ -34,6 +37,8 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
         codecs: codecs?,
         host_codecs,
         host_compute,
+        kernels: kernels?,
+        host_kernels: host_kernels.unwrap_or_default(),
     };
     let (tiers, links) = (tiers_field?, links_field?);
     check_classes(report, &tiers, &machine)?;
@@ -215,15 +220,40 @@ fn read_duplex(
     Some((forward?, backward?))
 }
 
-fn read_processor(report: &mut Report, field: &Field<'_>) -> Option<Processor> {
+fn read_processor(report: &mut Report, field: &Field<'_>) -> Option<(Processor, Vec<KernelRate>)> {
     let keys = field.keys(report, &ACCELERATOR)?;
     let flops = keys.required(report, "flops", flops);
     let read = keys.required(report, "read", rate);
     let launch = keys.required(report, "launch", time);
-    Some(Processor { flops: flops?, read: read?, launch: launch? })
+    let kernels = keys.get("kernels").map_or(Some(vec![]), |kernels| read_kernels(report, &kernels));
+    Some((Processor { flops: flops?, read: read?, launch: launch? }, kernels?))
 }
 
-fn read_host(report: &mut Report, field: &Field<'_>) -> Option<(Vec<Codec>, Option<Processor>)> {
+fn read_kernels(report: &mut Report, field: &Field<'_>) -> Option<Vec<KernelRate>> {
+    let fields = field.fields(report, "format names, each with rates by tokens")?;
+    let read = |entry: &Entry| {
+        let field = fields.field(entry);
+        let id = format(&entry.key).map_err(|wrong| field.key_error(report, wrong)).ok();
+        let rates = field.fields(report, "tokens, each with a rate: { 1: 2200 GB/s, 16: 1900 GB/s }")?;
+        let mut points = Vec::new();
+        for entry in rates.entries {
+            let point = rates.field(entry);
+            let tokens = count(&entry.key).map_err(|wrong| point.key_error(report, wrong)).ok();
+            points.push(tokens.zip(point.read(report, rate)));
+        }
+        let points = points.into_iter().collect::<Option<Vec<_>>>()?;
+        let hint = "tokens in growing numbers, and no more of them done before fewer";
+        let wrong = |error: KernelError| field.error(report, Wrong::new(error.to_string(), hint));
+        KernelRate::measured(id?, points).map_err(wrong).ok()
+    };
+    let kernels: Vec<_> = fields.entries.iter().map(read).collect();
+    kernels.into_iter().collect()
+}
+
+/// What the host codes, and how it computes.
+type HostParts = (Vec<Codec>, Option<(Processor, Vec<KernelRate>)>);
+
+fn read_host(report: &mut Report, field: &Field<'_>) -> Option<HostParts> {
     let keys = field.keys(report, &HOST)?;
     let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
     let compute = keys.get("compute").map_or(Some(None), |field| read_processor(report, &field).map(Some));

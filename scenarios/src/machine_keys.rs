@@ -165,7 +165,27 @@ pub(crate) static ACCELERATOR: Table = Table {
             "Sustained rate at which kernels read weights; the fast tier's `read` is at least this",
         ),
         Key::required("launch", Quantity(&TIME), "3 us", "Fixed cost of one kernel launch"),
+        Key::optional(
+            "kernels",
+            Type::Rows(&KERNELS),
+            "{ int8: { 1: 2200 GB/s, 16: 1900 GB/s } }",
+            "Matrix products as measured; formats that are left out take `read` and `flops`",
+        ),
     ],
+};
+
+static KERNELS: Rows = Rows {
+    about: "Matrix products with weights in a format",
+    key: RowKey::Name(format_names),
+    value: Type::Rows(&BY_TOKENS),
+    merges: true,
+};
+
+static BY_TOKENS: Rows = Rows {
+    about: "Bytes of weights a second by the tokens that share them, in growing numbers: `{ 1: 2200 GB/s, 16: 1900 GB/s }`",
+    key: RowKey::Count,
+    value: AboveZero(&RATE),
+    merges: false,
 };
 
 static CODECS: Rows = Rows {

@@ -201,6 +201,10 @@ impl Builder {
                 schema["propertyNames"] = json!({ "pattern": pattern(quantity, ABOVE_ZERO) });
                 schema["additionalProperties"] = value;
             }
+            RowKey::Count => {
+                schema["propertyNames"] = json!({ "pattern": COUNT });
+                schema["additionalProperties"] = value;
+            }
         }
         schema
     }
@@ -269,6 +273,8 @@ fn or_null(schema: Value) -> Value {
 }
 
 /// Before a number: a digit of it is not zero.
+/// A whole number of at least 1.
+const COUNT: &str = "^0*[1-9][0-9]*$";
 const ABOVE_ZERO: &str = "(?=[0-9.]*[1-9])";
 
 /// A decimal number and a unit.

@@ -2,7 +2,7 @@
 
 use policy::event::{Part, Read, Slice};
 use policy::sizes::Sizes;
-use policy::{Bytes, FlopRate, LayerId, Machine, Model, Nanos};
+use policy::{Bytes, FormatId, LayerId, Machine, Model, Nanos};
 
 /// The demand of one kernel: it ends when its bytes are read and its operations done, and a launch after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,29 +27,57 @@ impl Kernel {
         emitting: u64,
         reads: &[Read],
     ) -> Kernel {
-        let (bytes, flops) = match part {
+        let flops = machine.accelerator.flops;
+        let multiply = |bytes, tokens, operations| {
+            let measured = machine.kernel_time(false, FormatId::BF16, bytes, tokens);
+            measured.unwrap_or_else(|| flops.time_for(operations))
+        };
+        match part {
             Part::Mixer => {
                 let layer = model.layer(layer);
-                let cache = slices.iter().map(|slice| slice.seen(layer.window)).sum::<u64>();
+                let seen = slices.iter().map(|slice| slice.seen(layer.window)).sum::<u64>();
+                let cache = Bytes(seen.saturating_mul(layer.kv_per_token.0));
                 let pairs =
                     slices.iter().map(|slice| looked_at(slice, layer.window)).fold(0, u64::saturating_add);
                 let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
-                let flops = layer.flops_per_token.saturating_mul(tokens);
                 let attention = layer.flops_per_pair.saturating_mul(pairs);
-                let bytes = layer.resident + Bytes(cache.saturating_mul(layer.kv_per_token.0));
-                (bytes, flops.saturating_add(attention))
-            }
-            Part::Experts | Part::Host => {
-                let bytes = reads.iter().map(|read| sizes.bytes(read.block, read.form.format)).sum();
-                let one = |read: &Read| {
-                    model.block(read.block).elements().saturating_mul(2 * u64::from(read.tokens))
+                let weights = layer.flops_per_token.saturating_mul(tokens);
+                let operations = match machine.kernel_time(false, FormatId::BF16, cache, 1) {
+                    Some(looking) => multiply(layer.resident, tokens as u32, weights) + looking,
+                    None => flops.time_for(weights.saturating_add(attention)),
                 };
-                (bytes, reads.iter().map(one).fold(0, u64::saturating_add))
+                Kernel { bytes: layer.resident + cache, operations }
             }
-            Part::Head => (model.head_read, model.head_flops_per_token.saturating_mul(emitting)),
-        };
-        let flop_rate: FlopRate = machine.accelerator.flops;
-        Kernel { bytes, operations: flop_rate.time_for(flops) }
+            Part::Experts | Part::Host => Kernel::of_blocks(machine, model, sizes, part, reads),
+            Part::Head => {
+                let operations = model.head_flops_per_token.saturating_mul(emitting);
+                let operations = multiply(model.head_read, emitting as u32, operations);
+                Kernel { bytes: model.head_read, operations }
+            }
+        }
+    }
+
+    /// Routed blocks, each for its tokens, on the accelerator or on the host.
+    pub fn of_blocks(machine: &Machine, model: &Model, sizes: &Sizes, part: Part, reads: &[Read]) -> Kernel {
+        let on_host = part == Part::Host;
+        let flops = if on_host { machine.host_compute.map(|host| host.flops) } else { None };
+        let flops = flops.unwrap_or(machine.accelerator.flops);
+        let mut kernel = Kernel { bytes: Bytes::ZERO, operations: Nanos::ZERO };
+        let mut operations = 0u64;
+        for read in reads {
+            let bytes = sizes.bytes(read.block, read.form.format);
+            kernel.bytes += bytes;
+            match machine.kernel_time(on_host, read.form.format, bytes, read.tokens) {
+                Some(measured) => kernel.operations += measured,
+                None => {
+                    let elements = model.block(read.block).elements();
+                    operations =
+                        operations.saturating_add(elements.saturating_mul(2 * u64::from(read.tokens)));
+                }
+            }
+        }
+        kernel.operations += flops.time_for(operations);
+        kernel
     }
 }
 

@@ -40,6 +40,8 @@ fn device() -> (Device, Copy, Copy) {
         codecs: vec![],
         host_codecs: vec![],
         host_compute: None,
+        kernels: vec![],
+        host_kernels: vec![],
     };
     let native = FormatId::named("bf16").unwrap();
     let block = Block {

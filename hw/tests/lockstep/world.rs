@@ -97,6 +97,8 @@ pub(crate) fn machine(hbm: u64) -> Machine {
         codecs: vec![],
         host_codecs: vec![],
         host_compute: None,
+        kernels: vec![],
+        host_kernels: vec![],
     }
 }
 

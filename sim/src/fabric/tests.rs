@@ -48,6 +48,8 @@ fn machine(tiers: Vec<Tier>, links: Vec<Link>) -> Machine {
         codecs: vec![],
         host_codecs: vec![],
         host_compute: None,
+        kernels: vec![],
+        host_kernels: vec![],
     }
 }
 

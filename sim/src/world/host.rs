@@ -2,6 +2,7 @@
 //! one command after the other.
 
 use super::{HOST, Tick, World, WorldError};
+use crate::compute::Kernel;
 use crate::queue::Rank;
 use policy::event::{EventKind, Part, Read};
 use policy::{Bytes, LayerId, Nanos, TierId, Time};
@@ -21,19 +22,17 @@ pub(super) struct HostShare {
 impl World {
     /// Takes a command for the host.
     pub(super) fn begin_host(&mut self, layer: LayerId, reads: &[Read]) -> Result<(), WorldError> {
-        let host = self.machine.host_compute.ok_or(WorldError::NoHost)?;
+        self.machine.host_compute.ok_or(WorldError::NoHost)?;
         let mut bytes: Vec<(TierId, Bytes)> = Vec::new();
-        let mut operations = 0u64;
         for read in reads {
             let of_block = self.sizes.bytes(read.block, read.form.format);
             match bytes.iter_mut().find(|(tier, _)| *tier == read.form.tier) {
                 Some((_, sum)) => *sum += of_block,
                 None => bytes.push((read.form.tier, of_block)),
             }
-            let elements = self.model.block(read.block).elements();
-            operations = operations.saturating_add(elements.saturating_mul(2 * u64::from(read.tokens)));
         }
-        let operations = host.flops.time_for(operations);
+        let operations =
+            Kernel::of_blocks(&self.machine, &self.model, &self.sizes, Part::Host, reads).operations;
         self.hosted.push_back(HostShare { layer, bytes, operations, since: self.now, reading: 0 });
         if self.hosted.len() == 1 {
             self.start_host();

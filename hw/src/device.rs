@@ -3,9 +3,12 @@
 //! published when its last chunk has been waited for, not before. What the memory is and who does the jobs is the
 //! engine's affair; what is promised of them is here, once for all engines.
 
+mod clock;
 mod moves;
 mod resident;
 
+use self::clock::Clock;
+pub use self::clock::{Deed, Span};
 use self::moves::Flight;
 use self::resident::Resident;
 use crate::arena::{Arena, SlotId};
@@ -18,7 +21,7 @@ use crate::verify;
 use policy::event::{Command, Form, Part, Read, Slice};
 use policy::format::FORMATS;
 use policy::machine::Tier;
-use policy::units::Bytes;
+use policy::units::{Bytes, Nanos};
 use policy::{BlockId, LayerId, Machine, MoveId, Paths, TierId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -78,6 +81,10 @@ pub(crate) fn stream_of(part: Part) -> usize {
     usize::from(part == Part::Host)
 }
 
+fn lane_of(part: Part) -> LaneKind {
+    if part == Part::Host { LaneKind::HostCompute } else { LaneKind::Compute }
+}
+
 struct Held {
     slot: SlotId,
     published: bool,
@@ -93,7 +100,7 @@ pub struct Device {
     moves: BTreeMap<MoveId, Flight>,
     /// The copies that each compute command reads, until it has been waited for.
     computing: [VecDeque<BTreeSet<Copy>>; 2],
-    computed: [VecDeque<Result<ComputeReport, JobError>>; 2],
+    computed: [VecDeque<(Nanos, Result<ComputeReport, JobError>)>; 2],
     lanes: BTreeMap<(TierId, TierId), Lane>,
     /// The accelerator's stream, and the host's own.
     compute: [Lane; 2],
@@ -102,6 +109,7 @@ pub struct Device {
     under_way: u64,
     resident: Resident,
     check_reads: bool,
+    clock: Clock,
     totals: Totals,
 }
 
@@ -138,6 +146,7 @@ impl Device {
             under_way: 0,
             resident: Resident::new(engine, machine, &contents, cache)?,
             check_reads,
+            clock: Clock::default(),
             totals: Totals { peak: vec![Bytes::ZERO; machine.tiers.len()], ..Totals::default() },
             contents,
         };
@@ -200,7 +209,8 @@ impl Device {
             self.next(None)?;
         }
         self.computing[stream].pop_front();
-        let computed = self.computed[stream].pop_front().ok_or(DeviceError::NoCompute)?;
+        let (ended, computed) = self.computed[stream].pop_front().ok_or(DeviceError::NoCompute)?;
+        self.clock.see(ended, false);
         computed.map_err(|error| self.count(error))
     }
 
@@ -215,6 +225,31 @@ impl Device {
             self.totals.verified_copies += 1;
         }
         Ok(published.into_iter().collect())
+    }
+
+    /// The time of the run so far: see [`clock`](self).
+    pub fn elapsed(&self) -> Nanos {
+        self.clock.now
+    }
+
+    /// Time passes in which nothing is waited for: a request has come in that much later.
+    pub fn idle(&mut self, time: Nanos) {
+        self.clock.now += time;
+    }
+
+    /// Time of copies from one tier to another, and how much of it the accelerator waited with nothing to do.
+    pub fn transfer_time(&self) -> (Nanos, Nanos) {
+        (self.clock.transfer, self.clock.exposed)
+    }
+
+    /// From here on, keeps what the lanes do.
+    pub fn keep_spans(&mut self) {
+        self.clock.keep_spans();
+    }
+
+    /// What the lanes have done since [`Device::keep_spans`].
+    pub fn take_spans(&mut self) -> Vec<Span> {
+        self.clock.take_spans()
     }
 
     /// What has been done so far.
@@ -280,6 +315,7 @@ impl Device {
         let stream = stream_of(part);
         self.computing[stream].push_back(reads.iter().map(|read| (read.block, read.form)).collect());
         self.under_way += 1;
+        self.clock.submit(lane_of(part), Deed::Compute(layer, part));
         let (dense, cache) = self.resident.of(layer, part, &batch);
         let work = Work { layer, part, batch, reads: regions, dense, cache, check: self.check_reads };
         if self.compute[stream].submit(Job::Compute(work)) { Ok(()) } else { Err(DeviceError::LaneDied) }
@@ -291,7 +327,9 @@ impl Device {
         match done {
             Done::Compute(part, computed) => {
                 self.totals.computes += 1;
-                self.computed[stream_of(part)].push_back(computed);
+                let took = computed.as_ref().ok().map(|report| report.took);
+                let ended = self.clock.done(lane_of(part), took);
+                self.computed[stream_of(part)].push_back((ended, computed));
                 Some(Finished::Compute(part))
             }
             Done::Chunk(id, arrived) => self.arrive(id, arrived).then_some(Finished::Chunk(id)),

@@ -16,6 +16,7 @@ mod lane;
 pub mod lockstep;
 pub mod refusal;
 pub mod region;
+pub mod times;
 mod verify;
 
 #[cfg(target_endian = "big")]

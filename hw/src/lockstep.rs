@@ -2,12 +2,13 @@
 //! commands out in reality. An event of the timeline is passed on once the device has really done what it reports. So
 //! the controller decides exactly as in simulation, and every copy it reads is a real one.
 
-use crate::device::{Device, Totals, stream_of};
+use crate::device::{Device, Span, Totals, stream_of};
 use crate::lane::{now, since};
 use crate::refusal::DeviceError;
+use crate::times::{Component, Pair, Times};
 use policy::event::{Command, Event, EventKind, Form, MoveChunk, Part, Platform};
 use policy::units::Nanos;
-use policy::{BlockId, MoveId};
+use policy::{BlockId, MoveId, TierId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::error::Error as StdError;
 use thiserror::Error;
@@ -48,14 +49,29 @@ pub struct LockstepReport {
     pub lockstep_wait: Nanos,
     /// Copies at the end; each is on the device, and its bytes are right.
     pub live_copies: u64,
+    /// Predicted against measured.
+    pub times: Times,
+    /// Time of copies from one tier to another on the device, and how much of it the accelerator waited with nothing to do.
+    pub transfer: (Nanos, Nanos),
+    /// What the lanes did, if it was kept.
+    pub spans: Vec<Span>,
 }
 
 /// What the commands say of a move.
 struct Promise {
     copy: (BlockId, Form),
-    /// Chunks submitted and not reported.
-    outstanding: u64,
+    from: TierId,
+    /// Chunks submitted and not reported: when, by the timeline.
+    outstanding: VecDeque<Time>,
     complete: bool,
+}
+
+/// A compute command that has not been answered.
+struct Computing {
+    layer: u16,
+    part: Part,
+    /// When it was submitted, by the timeline.
+    since: Time,
 }
 
 /// A [`Platform`] whose time is `P`'s and whose memory is a device's.
@@ -66,8 +82,13 @@ pub struct Lockstep<P> {
     copies: BTreeSet<(BlockId, Form)>,
     moves: BTreeMap<MoveId, Promise>,
     /// Compute commands not answered, in order: the accelerator's, and the host's.
-    computes: [VecDeque<(u16, Part)>; 2],
+    computes: [VecDeque<Computing>; 2],
     lockstep_wait: Nanos,
+    /// The present of the timeline.
+    now: Time,
+    /// When the running step began, by the timeline and by the device.
+    step: Option<(Time, Nanos)>,
+    times: Times,
 }
 
 impl<P: Platform> Lockstep<P> {
@@ -75,7 +96,22 @@ impl<P: Platform> Lockstep<P> {
     pub fn new(timeline: P, device: Device) -> Lockstep<P> {
         let copies = device.published().collect();
         let (moves, computes) = (BTreeMap::new(), Default::default());
-        Lockstep { timeline, device, copies, moves, computes, lockstep_wait: Nanos::ZERO }
+        Lockstep {
+            timeline,
+            device,
+            copies,
+            moves,
+            computes,
+            lockstep_wait: Nanos::ZERO,
+            now: Time(0),
+            step: None,
+            times: Times::default(),
+        }
+    }
+
+    /// Keeps what the lanes do, for the report.
+    pub fn keep_spans(&mut self) {
+        self.device.keep_spans();
     }
 
     /// The timeline, for what it alone knows.
@@ -95,6 +131,9 @@ impl<P: Platform> Lockstep<P> {
             totals: self.device.totals().clone(),
             lockstep_wait: self.lockstep_wait,
             live_copies: found.len() as u64,
+            times: self.times,
+            transfer: self.device.transfer_time(),
+            spans: self.device.take_spans(),
         })
     }
 
@@ -105,10 +144,15 @@ impl<P: Platform> Lockstep<P> {
 
     fn promise(&mut self, command: &Command) {
         match command {
-            Command::Move(MoveChunk { id, block, to, last, .. }) => {
-                let promise = Promise { copy: (*block, *to), outstanding: 0, complete: false };
+            Command::Move(MoveChunk { id, block, from, to, last, .. }) => {
+                let promise = Promise {
+                    copy: (*block, *to),
+                    from: from.tier,
+                    outstanding: VecDeque::new(),
+                    complete: false,
+                };
                 let promise = self.moves.entry(*id).or_insert(promise);
-                promise.outstanding += 1;
+                promise.outstanding.push_back(self.now);
                 promise.complete = *last;
             }
             Command::Drop { block, form } => {
@@ -118,53 +162,76 @@ impl<P: Platform> Lockstep<P> {
                 self.moves.remove(id);
             }
             Command::Compute { layer, part, .. } => {
-                self.computes[stream_of(*part)].push_back((layer.0, *part))
+                let computing = Computing { layer: layer.0, part: *part, since: self.now };
+                self.computes[stream_of(*part)].push_back(computing);
+                if self.step.is_none() {
+                    self.step = Some((self.now, self.device.elapsed()));
+                }
             }
             Command::Finish { .. } => {}
         }
     }
 
-    fn keep(&mut self, id: MoveId) {
-        let Some(promise) = self.moves.get_mut(&id) else { return };
-        promise.outstanding -= 1;
-        if promise.complete && promise.outstanding == 0 {
+    /// A chunk has arrived in both worlds.
+    fn follow_chunk(&mut self, id: MoveId, queued: Nanos) -> Result<(), LockstepError<P::Error>> {
+        let took = self.device.wait(id)?.took;
+        let Some(promise) = self.moves.get_mut(&id) else { return Ok(()) };
+        if let Some(since) = promise.outstanding.pop_front() {
+            let predicted = Nanos(self.now.since(since).0.saturating_sub(queued.0));
+            let component = Component::Copy(promise.from, promise.copy.1.tier);
+            self.times.jobs.entry(component).or_default().push(Pair { predicted, measured: took });
+        }
+        if promise.complete && promise.outstanding.is_empty() {
             self.copies.insert(promise.copy);
             self.moves.remove(&id);
         }
+        Ok(())
     }
 
     /// Waits until the device has done what the event says.
     fn follow(&mut self, event: &Event) -> Result<(), LockstepError<P::Error>> {
         let start = now();
+        let before = std::mem::replace(&mut self.now, event.at);
         match &event.kind {
-            EventKind::ChunkDone { id, .. } => {
-                self.device.wait(*id)?;
-                self.keep(*id);
-            }
+            EventKind::ChunkDone { id, queued } => self.follow_chunk(*id, *queued)?,
             EventKind::LayerRouted { layer, .. } => self.follow_compute(Some(layer.0), Part::Mixer)?,
             EventKind::LayerDone { layer } => self.follow_compute(Some(layer.0), Part::Experts)?,
             EventKind::HostDone { layer } => self.follow_compute(Some(layer.0), Part::Host)?,
-            EventKind::HeadDone => self.follow_compute(None, Part::Head)?,
-            EventKind::RequestArrived { .. }
-            | EventKind::Foreseen { .. }
-            | EventKind::Loaded
-            | EventKind::MemoryPressure { .. } => {
-                return Ok(());
+            EventKind::HeadDone => {
+                self.follow_compute(None, Part::Head)?;
+                self.end_step();
             }
+            EventKind::RequestArrived { .. } | EventKind::Loaded => {
+                if self.step.is_none() {
+                    self.device.idle(event.at.since(before));
+                }
+            }
+            EventKind::Foreseen { .. } | EventKind::MemoryPressure { .. } => {}
         }
         self.lockstep_wait += since(start);
         Ok(())
     }
 
+    fn end_step(&mut self) {
+        if let Some((since, began)) = self.step.take() {
+            let measured = Nanos(self.device.elapsed().0.saturating_sub(began.0));
+            self.times.steps.push(Pair { predicted: self.now.since(since), measured });
+        }
+    }
+
     fn follow_compute(&mut self, layer: Option<u16>, part: Part) -> Result<(), LockstepError<P::Error>> {
         let oldest = self.computes[stream_of(part)].pop_front();
-        if !oldest.is_some_and(|oldest| oldest.1 == part && layer.is_none_or(|layer| layer == oldest.0)) {
+        let awaited =
+            |oldest: &Computing| oldest.part == part && layer.is_none_or(|layer| layer == oldest.layer);
+        let Some(Computing { since, .. }) = oldest.as_ref().filter(|oldest| awaited(oldest)) else {
             let reported = layer.map_or("the head".into(), |layer| format!("{part:?} of layer {layer}"));
-            let name = |(layer, part)| format!("{part:?} of layer {layer}");
+            let name = |oldest: Computing| format!("{:?} of layer {}", oldest.part, oldest.layer);
             let oldest = oldest.map_or("none".into(), name);
             return Err(LockstepError::OutOfOrder { reported, oldest });
-        }
-        self.device.wait_compute(part)?;
+        };
+        let measured = self.device.wait_compute(part)?.took;
+        let pair = Pair { predicted: self.now.since(*since), measured };
+        self.times.jobs.entry(Component::Compute(part)).or_default().push(pair);
         Ok(())
     }
 }

@@ -48,7 +48,7 @@ impl Slice {
 }
 
 /// Which part of a layer a compute command runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// Attention or another mixer, and the router: its result says which experts are needed.

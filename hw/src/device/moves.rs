@@ -1,7 +1,7 @@
 //! Moves on a device: opened by their first chunk, carried chunk by chunk, published when the last one has been seen.
 
-use super::{Copy, Device, Held};
-use crate::engine::{Change, ChunkReport, Haul, Job, JobError};
+use super::{Copy, Deed, Device, Held};
+use crate::engine::{Change, ChunkReport, Haul, Job, JobError, LaneKind};
 use crate::refusal::DeviceError;
 use policy::MoveId;
 use policy::event::{EncodeAt, MoveChunk};
@@ -21,7 +21,7 @@ pub(super) struct Flight {
     /// Chunks submitted that have not been carried over.
     carried_later: u64,
     /// Chunks carried over that have not been waited for.
-    arrived: VecDeque<Result<ChunkReport, JobError>>,
+    arrived: VecDeque<(Nanos, Result<ChunkReport, JobError>)>,
     /// Real time of the chunks so far.
     took: Nanos,
     given_up: bool,
@@ -33,8 +33,9 @@ impl Device {
         loop {
             let unknown = DeviceError::NoSuchMove { id: id.0 };
             let flight = self.moves.get_mut(&id).filter(|flight| !flight.given_up).ok_or(unknown)?;
-            if let Some(arrived) = flight.arrived.pop_front() {
+            if let Some((ended, arrived)) = flight.arrived.pop_front() {
                 let copy = (flight.first.block, flight.first.to);
+                self.clock.see(ended, self.computing.iter().all(VecDeque::is_empty));
                 self.forget_if_over(id);
                 return self.see(copy, arrived);
             }
@@ -70,6 +71,8 @@ impl Device {
             flight.haul = None;
         }
         self.under_way += 1;
+        let kind = LaneKind::Copy { from: chunk.from.tier, to: chunk.to.tier };
+        self.clock.submit(kind, Deed::Chunk(*chunk));
         let job = Job::Chunk { haul, offset: chunk.offset, len: chunk.len, last: chunk.last };
         let lane = self.lanes.get(&(chunk.from.tier, chunk.to.tier));
         if lane.is_some_and(|lane| lane.submit(job)) { Ok(()) } else { Err(DeviceError::LaneDied) }
@@ -143,6 +146,9 @@ impl Device {
     pub(super) fn arrive(&mut self, id: MoveId, arrived: Result<ChunkReport, JobError>) -> bool {
         let Some(flight) = self.moves.get_mut(&id) else { return false };
         flight.carried_later -= 1;
+        let took = arrived.as_ref().ok().map(|report| report.took);
+        let lane = LaneKind::Copy { from: flight.first.from.tier, to: flight.first.to.tier };
+        let ended = self.clock.done(lane, took);
         if let Ok(report) = &arrived {
             let link = (flight.first.from.tier, flight.first.to.tier);
             *self.totals.bytes_moved.entry(link).or_default() += report.bytes;
@@ -155,7 +161,7 @@ impl Device {
         }
         let awaited = !flight.given_up;
         if awaited {
-            flight.arrived.push_back(arrived);
+            flight.arrived.push_back((ended, arrived));
         }
         self.forget_if_over(id);
         awaited

@@ -89,11 +89,11 @@ pub enum ArenaError {
         source: io::Error,
     },
     /// The file behind a tier is shorter than it was made.
-    #[error("{tier}: its file ends at byte {at}, it has shrunk; nobody else may change the files of a run")]
+    #[error("{tier}: its file has shrunk, byte {at} is gone; nobody else may change the files of a run")]
     Ended {
         /// The tier.
         tier: String,
-        /// Where it ends.
+        /// A byte that is no longer there.
         at: u64,
     },
 }
@@ -117,9 +117,7 @@ impl Arena {
         let capacity = Bytes(tier.capacity.0 / granularity.0 * granularity.0);
         let mut notes = Vec::new();
         let store = match tier.backing {
-            Backing::File => {
-                FileStore::new(folder, capacity.0, granularity.0, &mut notes).map(Store::File)
-            }
+            Backing::File => FileStore::new(folder, capacity.0, granularity.0, &mut notes).map(Store::File),
             Backing::Device | Backing::Pinned | Backing::Pageable | Backing::Numa => {
                 Memory::new(capacity.0, tier.backing, node, &mut notes).map(Store::Memory)
             }
@@ -152,8 +150,7 @@ impl Arena {
             let (tier, held, capacity) = (self.tier.clone(), self.held, self.capacity);
             return Err(ArenaError::Full { tier, asked, held, capacity });
         }
-        let no_memory =
-            |source| ArenaError::NoMemory { tier: self.tier.clone(), capacity: asked, source };
+        let no_memory = |source| ArenaError::NoMemory { tier: self.tier.clone(), capacity: asked, source };
         if self.pool.faults().is_some_and(|faults| faults.strike(Fault::Allocation).is_some()) {
             return Err(no_memory(io::ErrorKind::OutOfMemory.into()));
         }

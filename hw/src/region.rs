@@ -8,10 +8,9 @@ use crate::arena::ArenaError;
 use crate::extents::{Extent, FreeList};
 use crate::faults::{Fault, Faults};
 use crate::store::{Broken, Memory, Pages, Store, Way};
+use policy::units::Bytes;
 use std::io;
-use std::sync::{
-    Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What slots are cut from; shared with the regions, which give their ranges back.
 pub(crate) struct Pool {
@@ -73,10 +72,16 @@ impl Pool {
     }
 
     /// Calls `work` with a buffer of `len` bytes; what is in it is arbitrary.
-    fn with_scratch<R>(&self, len: u64, work: impl FnOnce(&mut [u8]) -> R) -> R {
+    fn with_scratch<R>(
+        &self,
+        len: u64,
+        work: impl FnOnce(&mut [u8]) -> Result<R, ArenaError>,
+    ) -> Result<R, ArenaError> {
         let idle = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pages = idle().pop().unwrap_or_default();
-        let result = work(pages.bytes(len as usize));
+        let no_memory =
+            |source| ArenaError::NoMemory { tier: self.tier.clone(), capacity: Bytes(len), source };
+        let result = pages.bytes(len as usize).map_err(no_memory).and_then(work);
         idle().push(pages);
         result
     }
@@ -146,7 +151,7 @@ impl Region {
                         reading.load(at, part)?;
                         writing.store(at, part)?;
                     }
-                    Ok::<(), ArenaError>(())
+                    Ok(())
                 })?;
             }
         }
@@ -288,7 +293,8 @@ impl Writing<'_> {
     /// Turns a bit of `offset .. offset + len` over, if the plan has that for this call.
     fn maybe_flip(&mut self, offset: u64, len: u64) -> Result<(), ArenaError> {
         let pool = &self.region.pool;
-        let Some(draw) = pool.faults().filter(|_| len > 0).and_then(|faults| faults.strike(Fault::Flip)) else {
+        let Some(draw) = pool.faults().filter(|_| len > 0).and_then(|faults| faults.strike(Fault::Flip))
+        else {
             return Ok(());
         };
         let at = offset + draw % len;

@@ -39,8 +39,7 @@ impl FileStore {
             notes.push(Note::NotReserved { capacity: Bytes(capacity), source });
             file.set_len(capacity)?;
         }
-        let store =
-            FileStore { file, capacity, alignment: ANYWHERE, idle: Mutex::default(), rings: false };
+        let store = FileStore { file, capacity, alignment: ANYWHERE, idle: Mutex::default(), rings: false };
         store.past_the_cache(granularity, notes)
     }
 
@@ -121,7 +120,9 @@ impl FileStore {
 
     /// A further engine. Where the system has no more rings to give, plain calls do.
     fn engine(&self) -> io::Result<Engine> {
-        if self.rings && let Ok((engine, _)) = Engine::ring(self.capacity) {
+        if self.rings
+            && let Ok((engine, _)) = Engine::ring(self.capacity)
+        {
             return Ok(engine);
         }
         Engine::calls(self.capacity)

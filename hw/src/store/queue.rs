@@ -88,10 +88,8 @@ impl Ring {
         let ring = IoUring::new(depth as u32)?;
         let piece = bounce.len() / depth;
         let first: *mut u8 = bounce.as_mut_ptr();
-        let buffer = |slot: usize| libc::iovec {
-            iov_base: first.wrapping_add(slot * piece).cast(),
-            iov_len: piece,
-        };
+        let buffer =
+            |slot: usize| libc::iovec { iov_base: first.wrapping_add(slot * piece).cast(), iov_len: piece };
         let buffers: Vec<libc::iovec> = (0..depth).map(buffer).collect();
         // SAFETY: the buffers are parts of the map. The engine owns the ring and the map; the kernel keeps the pages
         // for as long as it uses them.

@@ -4,13 +4,15 @@
 //! bounce buffer; one to be saved that covers a block in part first loads the rest of it. What the system cuts short is
 //! asked for again. So a transfer is complete, or there is an error.
 
+use super::pages::{self, PAGE};
 use super::queue::{Calls, PIECE, Queue, Request, Ring, Way};
 use crate::faults::{Fault, Faults};
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::MmapRaw;
 use std::fs::File;
 use std::io;
 
-/// Requests under way at once: what one drive and one lane need, by measurement.
+/// Requests under way at once. On the virtual drive this was measured on, 13 MB are read at 1.8 GB/s with one, at 2.5 GB/s
+/// with 16, and no faster with 32.
 const DEPTH: usize = 16;
 
 /// What a file's addresses and a buffer's are multiples of in a transfer without bounce buffer; 1 where anything goes.
@@ -239,6 +241,9 @@ fn shortened(len: u64, target: Target<'_>) -> u64 {
 
 /// Buffers for `depth` pieces, and the size of a piece: no larger than the file.
 fn bounce(depth: usize, capacity: u64) -> io::Result<(MmapRaw, usize)> {
-    let whole = capacity.clamp(1, PIECE as u64).next_multiple_of(super::pages::PAGE as u64) as usize;
-    Ok((MmapOptions::new().len(depth * whole).map_anon()?.into(), whole))
+    let piece = capacity.clamp(1, PIECE as u64).next_multiple_of(PAGE as u64) as usize;
+    Ok((pages::map(depth * piece)?.into(), piece))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,15 +4,17 @@
 //! when the rounded sizes of the slots that are held leave room for it: fragmentation cannot make one fail that a ledger
 //! of bytes allows. A slot is known by an id with a generation; an old id is an error.
 //!
+//! Slots are in one piece where that can be, since kernels read them in place, see `extents`.
+//!
 //! A freed slot is gone at once for its owner. Its bytes are handed out again after the last [`Region`] to it is
 //! dropped: whoever still copies from or to it holds one, and an allocation that needs those bytes waits for it.
 
-use crate::region::{Pool, Region, Store};
-use memmap2::{MmapOptions, MmapRaw};
+use crate::faults::{Fault, Faults};
+use crate::region::{Pool, Region};
+use crate::store::{FileStore, Memory, Note, Store};
 use policy::machine::{Backing, Tier};
 use policy::units::Bytes;
 use slotmap::SlotMap;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -56,19 +58,44 @@ pub enum ArenaError {
         /// Bytes of the slot.
         len: u64,
     },
-    /// The memory could not be had.
+    /// The system has not the memory: for the tier, or for the pages of a slot.
     #[error("{tier}: cannot set aside {capacity}: {source}; lower the tier's capacity")]
     NoMemory {
         /// The tier.
         tier: String,
-        /// Its capacity.
+        /// Bytes asked for.
         capacity: Bytes,
         /// Why.
         source: io::Error,
     },
-    /// The file behind a tier failed.
-    #[error("the file of a tier: {0}")]
-    File(#[from] io::Error),
+    /// Bytes could not be read.
+    #[error("{tier}: cannot read at byte {at}: {source}")]
+    Read {
+        /// The tier.
+        tier: String,
+        /// Where in the tier.
+        at: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// Bytes could not be written.
+    #[error("{tier}: cannot write at byte {at}: {source}")]
+    Write {
+        /// The tier.
+        tier: String,
+        /// Where in the tier.
+        at: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file behind a tier is shorter than it was made.
+    #[error("{tier}: its file has shrunk, byte {at} is gone; nobody else may change the files of a run")]
+    Ended {
+        /// The tier.
+        tier: String,
+        /// A byte that is no longer there.
+        at: u64,
+    },
 }
 
 /// The memory of a tier.
@@ -79,24 +106,36 @@ pub struct Arena {
     held: Bytes,
     slots: SlotMap<SlotId, Arc<Region>>,
     pool: Arc<Pool>,
+    notes: Vec<Note>,
 }
 
 impl Arena {
-    /// Sets aside a tier's capacity: address space, of which pages are taken when they are first written, or a
-    /// temporary file in `folder`, removed when the arena goes.
-    pub fn new(tier: &Tier, folder: &Path) -> Result<Arena, ArenaError> {
+    /// Sets aside a tier's capacity: address space, of which slots take pages when they are allocated, on the NUMA node
+    /// `node` if there is one named; or a temporary file in `folder`, removed when the arena goes.
+    pub fn new(tier: &Tier, folder: &Path, node: Option<u32>) -> Result<Arena, ArenaError> {
         let granularity = Bytes(tier.granularity.0.max(1));
         let capacity = Bytes(tier.capacity.0 / granularity.0 * granularity.0);
-        let no_memory = |source| ArenaError::NoMemory { tier: tier.name.clone(), capacity, source };
+        let mut notes = Vec::new();
         let store = match tier.backing {
-            Backing::File => temporary_file(folder, capacity.0).map(Store::File),
+            Backing::File => FileStore::new(folder, capacity.0, granularity.0, &mut notes).map(Store::File),
             Backing::Device | Backing::Pinned | Backing::Pageable | Backing::Numa => {
-                anonymous(capacity.0).map(Store::Memory)
+                Memory::new(capacity.0, tier.backing, node, &mut notes).map(Store::Memory)
             }
         };
-        let pool = Pool::new(store.map_err(no_memory)?, capacity.0);
+        let no_memory = |source| ArenaError::NoMemory { tier: tier.name.clone(), capacity, source };
+        let pool = Pool::new(tier.name.clone(), store.map_err(no_memory)?, capacity.0);
         let (tier, slots, held) = (tier.name.clone(), SlotMap::with_key(), Bytes::ZERO);
-        Ok(Arena { tier, granularity, capacity, held, slots, pool: Arc::new(pool) })
+        Ok(Arena { tier, granularity, capacity, held, slots, pool: Arc::new(pool), notes })
+    }
+
+    /// What the tier asks for and this host does not give.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// From now on the memory fails as planned, for tests. False if it has a plan already, which it keeps.
+    pub fn fail(&self, faults: Arc<Faults>) -> bool {
+        self.pool.fail(faults)
     }
 
     /// Bytes of the slots that are held, each rounded up to the granularity.
@@ -111,8 +150,13 @@ impl Arena {
             let (tier, held, capacity) = (self.tier.clone(), self.held, self.capacity);
             return Err(ArenaError::Full { tier, asked, held, capacity });
         }
+        let no_memory = |source| ArenaError::NoMemory { tier: self.tier.clone(), capacity: asked, source };
+        if self.pool.faults().is_some_and(|faults| faults.strike(Fault::Allocation).is_some()) {
+            return Err(no_memory(io::ErrorKind::OutOfMemory.into()));
+        }
+        let region = Region::take(&self.pool, bytes.0, asked.0).map_err(no_memory)?;
         self.held += asked;
-        Ok(self.slots.insert(Arc::new(Region::take(&self.pool, bytes.0, asked.0))))
+        Ok(self.slots.insert(Arc::new(region)))
     }
 
     /// Gives a slot back.
@@ -130,19 +174,4 @@ impl Arena {
     fn stale(&self, slot: SlotId) -> ArenaError {
         ArenaError::Stale { tier: self.tier.clone(), slot }
     }
-}
-
-fn anonymous(capacity: u64) -> io::Result<MmapRaw> {
-    let len = usize::try_from(capacity.max(1)).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    let map = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
-    #[cfg(target_os = "linux")]
-    // Advice: a kernel without huge pages says no, and nothing is lost but speed.
-    let _ = map.advise(memmap2::Advice::HugePage);
-    Ok(map.into())
-}
-
-fn temporary_file(folder: &Path, capacity: u64) -> io::Result<File> {
-    let file = tempfile::tempfile_in(folder)?;
-    file.set_len(capacity)?;
-    Ok(file)
 }

@@ -37,7 +37,7 @@ impl Engine for Host {
     }
 
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {
-        Arena::new(&Tier { capacity, ..tier.clone() }, &self.folder)
+        Arena::new(&Tier { capacity, ..tier.clone() }, &self.folder, None)
     }
 
     fn worker(&self, _lane: LaneKind, contents: &Arc<Contents>) -> Result<Box<dyn Worker>, DeviceError> {

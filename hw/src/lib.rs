@@ -3,7 +3,8 @@
 //!
 //! `codec` codes numbers, `content` says what a block holds, `arena` owns memory, `engine` says what a kind of device has
 //! to do, `host` does it, `device` keeps what is promised of every device, and `lockstep` puts a device under a timeline
-//! that somebody else supplies. `unsafe` is in `region` only.
+//! that somebody else supplies. `unsafe` is in `region`, which lends the bytes of slots, and in `store`, which asks
+//! the system for memory and transfers.
 
 pub mod arena;
 pub mod codec;
@@ -11,11 +12,13 @@ pub mod content;
 pub mod device;
 pub mod engine;
 mod extents;
+pub mod faults;
 pub mod host;
 mod lane;
 pub mod lockstep;
 pub mod refusal;
 pub mod region;
+pub mod store;
 pub mod times;
 mod verify;
 

@@ -1,27 +1,26 @@
 //! The bytes of a slot: copied, read and written by several threads, in memory or in a file.
 //!
-//! This is the one place where memory is borrowed as slices. What makes that sound: the free list hands no range out
-//! twice, a region gives its ranges back only when it is dropped, and a slice lives as long as a guard of the region's
-//! lock: `Reading` shares the bytes, `Writing` has them alone.
+//! This is the one place where a tier's memory is borrowed as slices. What makes that sound: the free list hands no range
+//! out twice, a region gives its ranges back only when it is dropped, and a slice lives as long as a guard of the
+//! region's lock: `Reading` shares the bytes, `Writing` has them alone.
 
 use crate::arena::ArenaError;
 use crate::extents::{Extent, FreeList};
-use memmap2::MmapRaw;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-/// What the bytes of a tier are kept in.
-pub(crate) enum Store {
-    Memory(MmapRaw),
-    File(File),
-}
+use crate::faults::{Fault, Faults};
+use crate::store::{Broken, Memory, Pages, Store, Way};
+use policy::units::Bytes;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What slots are cut from; shared with the regions, which give their ranges back.
 pub(crate) struct Pool {
+    tier: String,
     store: Store,
     free: Mutex<FreeList>,
     returned: Condvar,
+    /// Buffers for slots that do not lie in one piece of memory.
+    scratch: Mutex<Vec<Pages>>,
+    faults: OnceLock<Arc<Faults>>,
 }
 
 /// The bytes of a slot, for as long as somebody uses them.
@@ -32,17 +31,66 @@ pub struct Region {
     lock: RwLock<()>,
 }
 
+/// Bytes of a file that are carried to another at a time.
+const WINDOW: u64 = 16 << 20;
+
 impl Pool {
     /// `store` has at least `capacity` bytes.
-    pub(crate) fn new(store: Store, capacity: u64) -> Pool {
-        Pool { store, free: Mutex::new(FreeList::new(capacity)), returned: Condvar::new() }
+    pub(crate) fn new(tier: String, store: Store, capacity: u64) -> Pool {
+        let free = Mutex::new(FreeList::new(capacity));
+        let (returned, scratch, faults) = (Condvar::new(), Mutex::default(), OnceLock::new());
+        Pool { tier, store, free, returned, scratch, faults }
+    }
+
+    /// Takes up a plan of failures; false if there is one already.
+    pub(crate) fn fail(&self, faults: Arc<Faults>) -> bool {
+        self.faults.set(faults).is_ok()
+    }
+
+    pub(crate) fn faults(&self) -> Option<&Faults> {
+        self.faults.get().map(Arc::as_ref)
+    }
+
+    fn strike(&self, fault: Fault) -> Option<u64> {
+        self.faults()?.strike(fault)
+    }
+
+    /// An error of the system's, if the plan has one for this call.
+    fn maybe_refuse(&self, way: Way, at: u64) -> Result<(), ArenaError> {
+        let fault = if way == Way::Load { Fault::Read } else { Fault::Write };
+        let refused = || Broken::System { way, at, source: io::Error::from_raw_os_error(libc::EIO) };
+        self.strike(fault).map_or(Ok(()), |_| Err(self.broken(refused())))
+    }
+
+    fn broken(&self, broken: Broken) -> ArenaError {
+        let tier = self.tier.clone();
+        match broken {
+            Broken::System { way: Way::Load, at, source } => ArenaError::Read { tier, at, source },
+            Broken::System { way: Way::Save, at, source } => ArenaError::Write { tier, at, source },
+            Broken::Ended { at } => ArenaError::Ended { tier, at },
+        }
+    }
+
+    /// Calls `work` with a buffer of `len` bytes; what is in it is arbitrary.
+    fn with_scratch<R>(
+        &self,
+        len: u64,
+        work: impl FnOnce(&mut [u8]) -> Result<R, ArenaError>,
+    ) -> Result<R, ArenaError> {
+        let idle = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pages = idle().pop().unwrap_or_default();
+        let no_memory =
+            |source| ArenaError::NoMemory { tier: self.tier.clone(), capacity: Bytes(len), source };
+        let result = pages.bytes(len as usize).map_err(no_memory).and_then(work);
+        idle().push(pages);
+        result
     }
 }
 
 impl Region {
     /// A region of `len` bytes on ranges of `rounded` bytes in all. Waits for freed ranges that are still in use; the
-    /// arena has checked that the slots it holds leave enough.
-    pub(crate) fn take(pool: &Arc<Pool>, len: u64, rounded: u64) -> Region {
+    /// arena has checked that the slots it holds leave enough. Pages are there when it returns.
+    pub(crate) fn take(pool: &Arc<Pool>, len: u64, rounded: u64) -> io::Result<Region> {
         let mut free = pool.free.lock().unwrap_or_else(PoisonError::into_inner);
         let extents = loop {
             match free.take(rounded) {
@@ -51,7 +99,11 @@ impl Region {
             }
         };
         drop(free);
-        Region { pool: pool.clone(), extents, len, lock: RwLock::new(()) }
+        let region = Region { pool: pool.clone(), extents, len, lock: RwLock::new(()) };
+        if let Store::Memory(memory) = &pool.store {
+            memory.populate(&region.extents)?;
+        }
+        Ok(region)
     }
 
     /// Bytes of the slot.
@@ -78,20 +130,29 @@ impl Region {
     pub fn copy_from(&self, source: &Region, offset: u64, len: u64) -> Result<(), ArenaError> {
         let (reading, mut writing) = (source.reading(), self.writing());
         match (&source.pool.store, &self.pool.store) {
-            (Store::Memory(map), _) => {
+            (Store::Memory(memory), _) => {
+                source.pool.maybe_refuse(Way::Load, offset)?;
                 for (at, extent) in source.pieces(offset, len)? {
-                    writing.store(at, reading.slice(map, extent))?;
+                    writing.store(at, reading.slice(memory, extent))?;
                 }
             }
-            (Store::File(_), Store::Memory(map)) => {
+            (Store::File(_), Store::Memory(memory)) => {
+                self.pool.maybe_refuse(Way::Save, offset)?;
                 for (at, extent) in self.pieces(offset, len)? {
-                    reading.load(at, writing.slice(map, extent))?;
+                    reading.load(at, writing.slice(memory, extent))?;
                 }
+                writing.maybe_flip(offset, len)?;
             }
             (Store::File(_), Store::File(_)) => {
-                let mut buffer = vec![0; len as usize];
-                reading.load(offset, &mut buffer)?;
-                writing.store(offset, &buffer)?;
+                let end = offset.saturating_add(len);
+                self.pool.with_scratch(WINDOW.min(len), |window| {
+                    for at in (offset..end).step_by(WINDOW as usize) {
+                        let part = &mut window[..WINDOW.min(end - at) as usize];
+                        reading.load(at, part)?;
+                        writing.store(at, part)?;
+                    }
+                    Ok(())
+                })?;
             }
         }
         Ok(())
@@ -100,25 +161,31 @@ impl Region {
     /// Calls `read` with all bytes: in place where they lie in one piece of memory, else in a copy.
     pub fn with_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, ArenaError> {
         let reading = self.reading();
-        if let (Store::Memory(map), [extent]) = (&self.pool.store, self.extents.as_slice()) {
-            return Ok(read(reading.slice(map, Extent { len: self.len, ..*extent })));
+        if let (Store::Memory(memory), [extent]) = (&self.pool.store, self.extents.as_slice()) {
+            self.pool.maybe_refuse(Way::Load, 0)?;
+            return Ok(read(reading.slice(memory, Extent { len: self.len, ..*extent })));
         }
-        let mut buffer = vec![0; self.len as usize];
-        reading.load(0, &mut buffer)?;
-        Ok(read(&buffer))
+        self.pool.with_scratch(self.len, |buffer| {
+            reading.load(0, buffer)?;
+            Ok(read(buffer))
+        })
     }
 
     /// Calls `write` with all bytes, which it is to fill: in place where they lie in one piece of memory, else in a
     /// buffer that is stored afterwards.
     pub fn fill<R>(&self, write: impl FnOnce(&mut [u8]) -> R) -> Result<R, ArenaError> {
         let mut writing = self.writing();
-        if let (Store::Memory(map), [extent]) = (&self.pool.store, self.extents.as_slice()) {
-            return Ok(write(writing.slice(map, Extent { len: self.len, ..*extent })));
+        if let (Store::Memory(memory), [extent]) = (&self.pool.store, self.extents.as_slice()) {
+            self.pool.maybe_refuse(Way::Save, 0)?;
+            let result = write(writing.slice(memory, Extent { len: self.len, ..*extent }));
+            writing.maybe_flip(0, self.len)?;
+            return Ok(result);
         }
-        let mut buffer = vec![0; self.len as usize];
-        let result = write(&mut buffer);
-        writing.store(0, &buffer)?;
-        Ok(result)
+        self.pool.with_scratch(self.len, |buffer| {
+            let result = write(buffer);
+            writing.store(0, buffer)?;
+            Ok(result)
+        })
     }
 
     fn reading(&self) -> Reading<'_> {
@@ -169,20 +236,24 @@ struct Writing<'a> {
 }
 
 impl Reading<'_> {
-    /// `extent`, a part of this region, in `map`, its store.
+    /// `extent`, a part of this region, in `memory`, its store.
     #[allow(unsafe_code)]
-    fn slice(&self, map: &MmapRaw, extent: Extent) -> &[u8] {
-        // SAFETY: extents lie inside the map. No other region has these bytes while this one lives, and nobody writes
-        // them while the guard in `self`, which the slice borrows, is held. The region keeps the map alive.
-        unsafe { std::slice::from_raw_parts(map.as_ptr().add(extent.start as usize), extent.len as usize) }
+    fn slice(&self, memory: &Memory, extent: Extent) -> &[u8] {
+        // SAFETY: extents lie inside the memory. No other region has these bytes while this one lives, and nobody writes
+        // them while the guard in `self`, which the slice borrows, is held. The region keeps the memory alive.
+        unsafe { std::slice::from_raw_parts(memory.start().add(extent.start as usize), extent.len as usize) }
     }
 
     fn load(&self, offset: u64, out: &mut [u8]) -> Result<(), ArenaError> {
+        let pool = &self.region.pool;
+        pool.maybe_refuse(Way::Load, offset)?;
         for (at, extent) in self.region.pieces(offset, out.len() as u64)? {
             let part = &mut out[(at - offset) as usize..][..extent.len as usize];
-            match &self.region.pool.store {
-                Store::Memory(map) => part.copy_from_slice(self.slice(map, extent)),
-                Store::File(file) => file.read_exact_at(part, extent.start)?,
+            match &pool.store {
+                Store::Memory(memory) => part.copy_from_slice(self.slice(memory, extent)),
+                Store::File(file) => {
+                    file.load(extent.start, part, pool.faults()).map_err(|broken| pool.broken(broken))?;
+                }
             }
         }
         Ok(())
@@ -190,23 +261,55 @@ impl Reading<'_> {
 }
 
 impl Writing<'_> {
-    /// `extent`, a part of this region, in `map`, its store.
+    /// `extent`, a part of this region, in `memory`, its store.
     #[allow(unsafe_code)]
-    fn slice(&mut self, map: &MmapRaw, extent: Extent) -> &mut [u8] {
+    fn slice(&mut self, memory: &Memory, extent: Extent) -> &mut [u8] {
         // SAFETY: as in `Reading::slice`; the guard in `self`, which the slice borrows mutably, is the only one.
         unsafe {
-            std::slice::from_raw_parts_mut(map.as_mut_ptr().add(extent.start as usize), extent.len as usize)
+            std::slice::from_raw_parts_mut(memory.start().add(extent.start as usize), extent.len as usize)
         }
     }
 
     fn store(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ArenaError> {
+        self.region.pool.maybe_refuse(Way::Save, offset)?;
+        self.put(offset, bytes)?;
+        self.maybe_flip(offset, bytes.len() as u64)
+    }
+
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ArenaError> {
+        let pool = &self.region.pool;
         for (at, extent) in self.region.pieces(offset, bytes.len() as u64)? {
             let part = &bytes[(at - offset) as usize..][..extent.len as usize];
-            match &self.region.pool.store {
-                Store::Memory(map) => self.slice(map, extent).copy_from_slice(part),
-                Store::File(file) => file.write_all_at(part, extent.start)?,
+            match &pool.store {
+                Store::Memory(memory) => self.slice(memory, extent).copy_from_slice(part),
+                Store::File(file) => {
+                    file.save(extent.start, part, pool.faults()).map_err(|broken| pool.broken(broken))?;
+                }
             }
         }
         Ok(())
     }
+
+    /// Turns a bit of `offset .. offset + len` over, if the plan has that for this call.
+    fn maybe_flip(&mut self, offset: u64, len: u64) -> Result<(), ArenaError> {
+        let pool = &self.region.pool;
+        let Some(draw) = pool.faults().filter(|_| len > 0).and_then(|faults| faults.strike(Fault::Flip))
+        else {
+            return Ok(());
+        };
+        let at = offset + draw % len;
+        let mut byte = [0];
+        for (_, extent) in self.region.pieces(at, 1)? {
+            match &pool.store {
+                Store::Memory(memory) => byte[0] = self.slice(memory, extent)[0],
+                Store::File(file) => {
+                    file.load(extent.start, &mut byte, None).map_err(|broken| pool.broken(broken))?;
+                }
+            }
+        }
+        self.put(at, &[byte[0] ^ 1 << (draw % 8)])
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 //! The memory of a tier: what it promises about room, generations and bytes.
 
 use hw::arena::{Arena, ArenaError};
+use hw::store::Note;
 use policy::machine::{Backing, Class, Tier};
 use policy::units::{Bandwidth, Bytes};
+use proptest::prelude::*;
 use std::env::temp_dir;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -21,7 +23,7 @@ fn tier(capacity: u64, granularity: u64, backing: Backing) -> Tier {
 }
 
 fn arena(capacity: u64, granularity: u64, backing: Backing) -> Arena {
-    Arena::new(&tier(capacity, granularity, backing), &temp_dir()).unwrap()
+    Arena::new(&tier(capacity, granularity, backing), &temp_dir(), None).unwrap()
 }
 
 fn pattern(len: usize, salt: u8) -> Vec<u8> {
@@ -116,11 +118,81 @@ fn freed_bytes_are_handed_out_again_only_after_their_last_reader() {
 
 #[test]
 fn memory_that_cannot_be_had_is_an_error_and_an_empty_tier_is_not() {
-    let refused = Arena::new(&tier(u64::MAX / 2, 1, Backing::Device), &temp_dir());
+    let refused = Arena::new(&tier(u64::MAX / 2, 1, Backing::Device), &temp_dir(), None);
     assert!(matches!(refused, Err(ArenaError::NoMemory { .. })));
-    let nowhere = Arena::new(&tier(512, 1, Backing::File), &temp_dir().join("no such folder"));
+    let nowhere = Arena::new(&tier(512, 1, Backing::File), &temp_dir().join("no such folder"), None);
     assert!(matches!(nowhere, Err(ArenaError::NoMemory { .. })));
     let mut empty = arena(100, 512, Backing::Device);
     assert!(empty.allocate(Bytes(1)).is_err());
     empty.allocate(Bytes(0)).unwrap();
+}
+
+proptest! {
+    #[test]
+    fn chunks_of_any_size_arrive_whole_in_scattered_slots_of_any_backing(
+        backings in prop::sample::subsequence(
+            vec![Backing::Device, Backing::Pageable, Backing::File, Backing::File, Backing::Numa], 2),
+        granularity in prop::sample::select(vec![512u64, 4096]),
+        len in 1u64..40_000,
+        chunk in 1u64..20_000,
+    ) {
+        let scattered = |backing, granularity| {
+            let mut arena = arena(1 << 17, granularity, backing);
+            let small: Vec<_> = (0..(1 << 17) / 4096).map(|_| arena.allocate(Bytes(4096)).unwrap()).collect();
+            small.iter().step_by(2).for_each(|slot| arena.free(*slot).unwrap());
+            let slot = arena.allocate(Bytes(len)).unwrap();
+            arena.region(slot).unwrap()
+        };
+        let (source, target) = (scattered(backings[0], 4096), scattered(backings[1], granularity));
+        source.write_at(0, &pattern(len as usize, 5)).unwrap();
+        for offset in (0..len).step_by(chunk as usize) {
+            target.copy_from(&source, offset, chunk.min(len - offset)).unwrap();
+        }
+        prop_assert!(target.with_bytes(|bytes| bytes == pattern(len as usize, 5)).unwrap());
+        let mut last = [0];
+        target.read_at(len - 1, &mut last).unwrap();
+        prop_assert_eq!(last[0], pattern(len as usize, 5)[len as usize - 1]);
+    }
+}
+
+fn notes(capacity: u64, granularity: u64, backing: Backing, node: Option<u32>) -> Vec<String> {
+    let arena = Arena::new(&tier(capacity, granularity, backing), &temp_dir(), node).unwrap();
+    arena.notes().iter().map(Note::to_string).collect()
+}
+
+#[test]
+fn what_a_tier_asks_for_and_does_not_get_is_said() {
+    let said = |notes: &[String], what: &str| notes.iter().any(|note| note.contains(what));
+    let small_slots = notes(1 << 16, 512, Backing::File, None);
+    assert!(said(&small_slots, "page cache: slots are multiples of 512 bytes"), "{small_slots:?}");
+    // No file system has so much to give.
+    let too_large = notes(15 << 40, 4096, Backing::File, None);
+    assert!(said(&too_large, "15.00 TiB of disk are not reserved"), "{too_large:?}");
+    let nowhere = notes(1 << 16, 512, Backing::Numa, Some(1000));
+    assert!(said(&nowhere, "not bound to NUMA node 1000"), "{nowhere:?}");
+    let beyond = notes(1 << 16, 512, Backing::Numa, Some(u32::MAX));
+    assert!(said(&beyond, "not bound to NUMA node 4294967295"), "{beyond:?}");
+    assert!(!said(&notes(1 << 16, 512, Backing::Numa, None), "NUMA"));
+    // Only tiers of locked memory ask for locks.
+    assert!(!said(&notes(1 << 16, 512, Backing::Pageable, None), "page-locked"));
+}
+
+#[test]
+fn a_slot_has_its_pages_before_anybody_copies_to_it() {
+    let mut arena = arena(64 << 20, 4096, Backing::Device);
+    if arena.notes().iter().any(|note| matches!(note, Note::NotPopulated(_))) {
+        println!("skipped: this kernel faults nothing in ahead of time");
+        return;
+    }
+    let before = resident();
+    let slot = arena.allocate(Bytes(32 << 20)).unwrap();
+    // Other tests of this process may give memory back meanwhile, but they hold little.
+    assert!(resident() >= before + (24 << 20), "{before} to {}", resident());
+    arena.free(slot).unwrap();
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    status.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }

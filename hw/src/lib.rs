@@ -5,6 +5,7 @@
 //! `lockstep` does so under a timeline that somebody else supplies. `unsafe` is in `region` only.
 
 pub mod arena;
+pub mod checksum;
 pub mod codec;
 pub mod content;
 mod extents;

@@ -1,6 +1,7 @@
 //! What is in a block: numbers that look like trained weights and follow from a seed, so that the bytes of any copy can
 //! be made again at any time and compared.
 
+pub use crate::checksum::Checksum;
 use crate::codec::{self, CodecError};
 use half::bf16;
 use policy::model::{Block, Model};
@@ -9,21 +10,9 @@ use rand::Rng;
 use rand_pcg::Pcg64Dxsm;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// The standard deviation of the numbers, as in trained projection matrices.
 pub const SIGMA: f32 = 0.02;
-
-/// The XXH3 hash of a copy's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Checksum(pub u64);
-
-impl Checksum {
-    /// Of these bytes.
-    pub fn of(bytes: &[u8]) -> Checksum {
-        Checksum(xxh3_64(bytes))
-    }
-}
 
 /// The blocks of a model and what they contain.
 pub struct Contents {

@@ -7,6 +7,7 @@
 //! the system for memory and transfers.
 
 pub mod arena;
+pub mod checksum;
 pub mod codec;
 pub mod content;
 pub mod device;

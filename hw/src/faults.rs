@@ -4,8 +4,8 @@
 //! Each kind counts its own calls, and whether the n-th fails follows from the seed, the kind and n. So equal orders of
 //! calls meet equal failures; with several threads the order is the threads'.
 
+use crate::checksum::Checksum;
 use std::sync::atomic::{AtomicU64, Ordering};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Faults {
             return None;
         }
         let call = self.calls[kind].fetch_add(1, Ordering::Relaxed);
-        let draw = xxh3_64_with_seed(&call.to_le_bytes(), self.seed.wrapping_add(kind as u64));
+        let Checksum(draw) = Checksum::of(bytemuck::bytes_of(&[self.seed, kind as u64, call]));
         if !draw.is_multiple_of(one_in) {
             return None;
         }

@@ -45,10 +45,6 @@ pub struct Errors {
     pub p99: Pair,
     /// Mean of |predicted - measured| / measured, as a fraction.
     pub mape: f64,
-    /// Median of the same.
-    pub median_error: f64,
-    /// 99th percentile of the same.
-    pub p99_error: f64,
 }
 
 impl Pair {
@@ -75,8 +71,6 @@ impl Errors {
             times
         };
         let (predicted, measured) = (sorted(|pair| pair.predicted), sorted(|pair| pair.measured));
-        let mut errors: Vec<f64> = pairs.iter().map(|pair| pair.error()).collect();
-        errors.sort_by(f64::total_cmp);
         let at =
             |share| Pair { predicted: *nearest(&predicted, share), measured: *nearest(&measured, share) };
         Some(Errors {
@@ -87,9 +81,7 @@ impl Errors {
             },
             median: at(0.5),
             p99: at(0.99),
-            mape: errors.iter().sum::<f64>() / errors.len() as f64,
-            median_error: *nearest(&errors, 0.5),
-            p99_error: *nearest(&errors, 0.99),
+            mape: pairs.iter().map(|pair| pair.error()).sum::<f64>() / pairs.len() as f64,
         })
     }
 }
@@ -109,7 +101,6 @@ mod tests {
         let pair = |predicted, measured| Pair { predicted: Nanos(predicted), measured: Nanos(measured) };
         let errors = Errors::of(&[pair(90, 100), pair(220, 200), pair(300, 300), pair(50, 100)]).unwrap();
         assert!((errors.mape - 0.175).abs() < 1e-12);
-        assert!((errors.median_error - 0.1).abs() < 1e-12 && (errors.p99_error - 0.5).abs() < 1e-12);
         assert_eq!((errors.total, errors.median), (pair(660, 700), pair(90, 100)));
         assert_eq!(errors.p99, pair(300, 300));
         assert_eq!(Errors::of(&[]), None);

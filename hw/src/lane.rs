@@ -200,8 +200,11 @@ impl Haul {
     fn recode(&self, contents: &Contents, bytes: &[u8], out: &mut [u8]) -> Result<(), JobError> {
         let block = contents.block(self.block);
         let (from, to) = (self.from.format, self.to.format);
-        codec::transcode(from, bytes, to, block.elements(), block.rows(), out)
-            .map_err(|source| JobError::Codec { block: self.block.0, form: self.to, source })
+        codec::transcode(from, bytes, to, &block.matrices, out).map_err(|source| JobError::Codec {
+            block: self.block.0,
+            form: self.to,
+            source,
+        })
     }
 }
 
@@ -225,7 +228,7 @@ fn compute(contents: &Contents, id: BlockId, form: Form, region: &Region) -> Res
     let block = contents.block(id);
     let mut values = vec![0.0f32; block.elements() as usize];
     region
-        .with_bytes(|bytes| codec::decode(form.format, bytes, block.rows(), &mut values))?
+        .with_bytes(|bytes| codec::decode(form.format, bytes, &block.matrices, &mut values))?
         .map_err(|source| JobError::Codec { block: id.0, form, source })?;
     Ok(contents.product(id, &values))
 }

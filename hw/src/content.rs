@@ -54,12 +54,12 @@ impl Contents {
         let block = self.block(id);
         let buffer = |format| vec![0u8; block.bytes(format).0 as usize];
         let mut native = buffer(block.native);
-        codec::encode(block.native, &self.values(id), block.rows(), &mut native)?;
+        codec::encode(block.native, &self.values(id), &block.matrices, &mut native)?;
         if format == block.native {
             return Ok(native);
         }
         let mut coded = buffer(format);
-        codec::transcode(block.native, &native, format, block.elements(), block.rows(), &mut coded)?;
+        codec::transcode(block.native, &native, format, &block.matrices, &mut coded)?;
         Ok(coded)
     }
 

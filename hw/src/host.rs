@@ -124,8 +124,11 @@ impl Haul {
     fn recode(&self, contents: &Contents, bytes: &[u8], out: &mut [u8]) -> Result<(), JobError> {
         let block = contents.block(self.block);
         let (from, to) = (self.from.format, self.to.format);
-        codec::transcode(from, bytes, to, block.elements(), block.rows(), out)
-            .map_err(|source| JobError::Codec { block: self.block.0, form: self.to, source })
+        codec::transcode(from, bytes, to, &block.matrices, out).map_err(|source| JobError::Codec {
+            block: self.block.0,
+            form: self.to,
+            source,
+        })
     }
 }
 
@@ -150,7 +153,7 @@ impl HostWorker {
         let block = self.contents.block(*id);
         let mut values = vec![0.0f32; block.elements() as usize];
         region
-            .with_bytes(|bytes| codec::decode(form.format, bytes, block.rows(), &mut values))?
+            .with_bytes(|bytes| codec::decode(form.format, bytes, &block.matrices, &mut values))?
             .map_err(|source| JobError::Codec { block: id.0, form: *form, source })?;
         Ok(self.contents.product(*id, &values))
     }

@@ -6,6 +6,7 @@
 
 use hw::codec::{decode, encode};
 use policy::FormatId;
+use policy::model::Matrix;
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use rand_pcg::Pcg64Mcg;
@@ -30,10 +31,11 @@ fn format(name: &str) -> FormatId {
 
 /// Values as they come back from a copy in `format`.
 fn through(format: FormatId, values: &[f32], rows: usize) -> Vec<f32> {
+    let matrix = [Matrix { rows: rows as u64, columns: (values.len() / rows) as u64 }];
     let mut bytes = vec![0; format.bytes(values.len() as u64, rows as u64).0 as usize];
-    encode(format, values, rows as u64, &mut bytes).unwrap();
+    encode(format, values, &matrix, &mut bytes).unwrap();
     let mut back = vec![0.0; values.len()];
-    decode(format, &bytes, rows as u64, &mut back).unwrap();
+    decode(format, &bytes, &matrix, &mut back).unwrap();
     back
 }
 

@@ -1,67 +1,125 @@
 //! Symmetric integers of eight and four bits with an f16 scale.
 
-use super::nibble;
-use super::scaled::Element;
+use super::element::Element;
+use super::nibble::{self, Table};
+use super::plain::fp16_value;
+use super::scaled::Quantised;
+use fearless_simd::prelude::*;
+use fearless_simd::{Simd, f32x16, i8x32, i32x16};
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 /// Adding this to a number below 2^22 leaves its nearest integer, ties to even, in the low bits of the mantissa, in
 /// two's complement. Unlike a conversion it costs one instruction on every processor.
 const TO_INTEGER: f32 = 12_582_912.0;
 
-/// Stores the scale for values up to `peak` in steps up to `largest`, and returns what to multiply values by.
-fn store_scale(peak: f32, largest: f32, scale: &mut [u8]) -> f32 {
-    let exact = (peak / largest).min(f16::MAX.to_f32());
-    let stored = f16::from_f32(exact);
-    scale.copy_from_slice(&stored.to_le_bytes());
-    // As in GGUF, values are divided by the scale before it was rounded.
-    if stored == f16::ZERO { 0.0 } else { 1.0 / exact }
+/// Stores the scales for values up to `peaks` in steps up to `largest`, and leaves in `peaks` what to multiply values by.
+#[inline(always)]
+fn store_scales(peaks: &mut [f32], largest: f32, scales: &mut [u8]) {
+    const MOST: usize = 128;
+    for (peaks, scales) in peaks.chunks_mut(MOST).zip(scales.chunks_mut(2 * MOST)) {
+        let mut stored = [f16::ZERO; MOST];
+        let stored = &mut stored[..peaks.len()];
+        for peak in peaks.iter_mut() {
+            *peak = (*peak / largest).min(f16::MAX.to_f32_const());
+        }
+        stored.convert_from_f32_slice(peaks);
+        scales.copy_from_slice(bytemuck::cast_slice(stored));
+        // As in GGUF, values are divided by the scale before it was rounded.
+        for (exact, stored) in peaks.iter_mut().zip(stored) {
+            *exact = if stored.to_bits() == 0 { 0.0 } else { 1.0 / *exact };
+        }
+    }
 }
 
+#[inline(always)]
 fn load_scale(scale: &[u8]) -> f32 {
-    f16::from_le_bytes([scale[0], scale[1]]).to_f32()
+    fp16_value(u16::from_le_bytes([scale[0], scale[1]]))
 }
 
 /// The low eight bits of the integer nearest to `value`, which is clamped to `largest`.
+#[inline(always)]
 fn nearest(value: f32, largest: f32) -> u8 {
     (value.clamp(-largest, largest) + TO_INTEGER).to_bits() as u8
 }
 
 /// -127 ..= 127.
-pub(super) struct Int8;
+pub(crate) struct Int8;
 
 impl Element for Int8 {
     const BITS: usize = 8;
     const SCALE: usize = 2;
 
-    fn store(values: &[f32], peak: f32, elements: &mut [u8], scale: &mut [u8]) {
-        let inverse = store_scale(peak, 127.0, scale);
-        for (element, value) in elements.iter_mut().zip(values) {
-            *element = nearest(value * inverse, 127.0);
-        }
+    #[inline(always)]
+    fn chunk<S: Simd>(simd: S, bytes: &[u8]) -> [f32x16<S>; 2] {
+        let (low, high) = i8x32::from_slice(simd, bytemuck::cast_slice(bytes)).widen();
+        let floats = |half: fearless_simd::i16x16<S>| -> f32x16<S> {
+            let (low, high) = half.widen();
+            let integers: i32x16<S> = low.combine(high);
+            integers.to_float()
+        };
+        [floats(low), floats(high)]
     }
 
-    fn load(elements: &[u8], scale: &[u8], out: &mut [f32]) {
-        let scale = load_scale(scale);
-        for (value, element) in out.iter_mut().zip(elements) {
-            *value = *element as i8 as f32 * scale;
+    #[inline(always)]
+    fn one(bytes: &[u8], index: usize) -> f32 {
+        bytes[index] as i8 as f32
+    }
+
+    #[inline(always)]
+    fn scale(bytes: &[u8]) -> f32 {
+        load_scale(bytes)
+    }
+}
+
+impl Quantised for Int8 {
+    #[inline(always)]
+    fn store_scales(peaks: &mut [f32], scales: &mut [u8]) {
+        store_scales(peaks, 127.0, scales);
+    }
+
+    #[inline(always)]
+    fn store(values: &[f32], inverse: f32, elements: &mut [u8]) {
+        for (element, value) in elements.iter_mut().zip(values) {
+            *element = nearest(value * inverse, 127.0);
         }
     }
 }
 
 /// -7 ..= 7, stored plus 8.
-pub(super) struct Int4;
+pub(crate) struct Int4;
+
+static INT4: Table =
+    Table::new([-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
 
 impl Element for Int4 {
     const BITS: usize = 4;
     const SCALE: usize = 2;
 
-    fn store(values: &[f32], peak: f32, elements: &mut [u8], scale: &mut [u8]) {
-        let inverse = store_scale(peak, 7.0, scale);
-        nibble::pack(values, elements, |value| nearest(value * inverse, 7.0).wrapping_add(8));
+    #[inline(always)]
+    fn chunk<S: Simd>(simd: S, bytes: &[u8]) -> [f32x16<S>; 2] {
+        INT4.chunk(simd, bytes)
     }
 
-    fn load(elements: &[u8], scale: &[u8], out: &mut [f32]) {
-        let scale = load_scale(scale);
-        nibble::unpack(elements, out, |code| (code as i8 - 8) as f32 * scale);
+    #[inline(always)]
+    fn one(bytes: &[u8], index: usize) -> f32 {
+        INT4.one(bytes, index)
+    }
+
+    #[inline(always)]
+    fn scale(bytes: &[u8]) -> f32 {
+        load_scale(bytes)
+    }
+}
+
+impl Quantised for Int4 {
+    #[inline(always)]
+    fn store_scales(peaks: &mut [f32], scales: &mut [u8]) {
+        store_scales(peaks, 7.0, scales);
+    }
+
+    #[inline(always)]
+    fn store(values: &[f32], inverse: f32, elements: &mut [u8]) {
+        nibble::pack(values, elements, |value| nearest(value * inverse, 7.0).wrapping_add(8) & 15);
     }
 }

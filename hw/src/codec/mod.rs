@@ -2,15 +2,15 @@
 //!
 //! A copy of a block is two planes: the elements, in order and little-endian, then the scales, in order. Four-bit
 //! elements are packed two to a byte, the earlier one in the low half. Together they take exactly
-//! [`FormatId::bytes`]. A block is known by its elements and rows only, so row `r` of `n` elements in `rows` rows is
-//! the range `r * n / rows .. (r + 1) * n / rows`.
+//! [`FormatId::bytes`]. A block's matrices follow each other, each row by row; a group may reach from one row, or matrix,
+//! into the next. Coders use the widest vectors the processor has; the bytes are the same on all of them.
 //!
 //! | format | element | scale |
 //! |---|---|---|
 //! | `fp32`, `bf16`, `fp16` | IEEE, nearest even | none |
-//! | `fp8_e4m3` | OCP E4M3, nearest even, 448 at most | row, f32: largest magnitude / 448 |
+//! | `fp8_e4m3` | OCP E4M3, nearest even, 448 at most | matrix row, f32: largest magnitude / 448 |
 //! | `fp8_e4m3_b128` | the same | 16,384 elements in order, f32; the release it is named for has tiles of 128 by 128 |
-//! | `int8` | -127 ..= 127, nearest even | row, f16: largest magnitude / 127 |
+//! | `int8` | -127 ..= 127, nearest even | matrix row, f16: largest magnitude / 127 |
 //! | `int8_g32` | the same; the numbers of GGUF's Q8_0 | 32 elements, f16 |
 //! | `mxfp4` | OCP E2M1, nearest even | 32 elements, E8M0: floor(log2(largest magnitude)) - 2 |
 //! | `int4_g32`, `int4_g128` | -7 ..= 7, stored plus 8 | 32 or 128 elements, f16: largest magnitude / 7 |
@@ -20,6 +20,7 @@
 //! and NaN stay what they are. The scaled formats have no place for infinities and NaN and refuse them. A group whose
 //! scale underflows is stored as zeros; a scale beyond its own range saturates, and its values with it.
 
+mod element;
 mod fp8;
 mod int;
 mod mx;
@@ -28,10 +29,11 @@ pub mod packed;
 mod plain;
 mod scaled;
 
+use fearless_simd::Level;
+use plain::Plain;
 use policy::format::{FORMATS, FormatId};
+use policy::model::Matrix;
 use thiserror::Error;
-
-pub(crate) use plain::Plain;
 
 /// Why bytes could not be coded.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -52,12 +54,17 @@ pub enum CodecError {
         /// Bytes there are.
         got: u64,
     },
-    /// A format with a scale for each row was given elements and no rows.
-    #[error("{format} keeps a scale for each row, and the block has no rows")]
-    NoRows {
-        /// The format.
-        format: &'static str,
+    /// There are not as many values as the matrices have elements.
+    #[error("the matrices have {elements} elements, {values} values were given")]
+    WrongCount {
+        /// Elements of the matrices.
+        elements: u64,
+        /// Values given.
+        values: u64,
     },
+    /// Matrices larger than any memory.
+    #[error("the matrices have more elements than this machine can address")]
+    TooLarge,
     /// An infinity or a NaN for a format that has no place for it.
     #[error(
         "element {element} is {value}: {format} stores finite values only; keep the block in its native format"
@@ -89,31 +96,77 @@ pub enum CodecError {
         value: f32,
     },
     /// Bytes no encoder wrote.
-    #[error("{format}: the bytes name {needed} exponents without a code, {room} are there")]
+    #[error("{format}: {fault}")]
     Corrupt {
         /// The format.
         format: &'static str,
-        /// Exponents the codes ask for.
-        needed: u64,
-        /// How many there are.
-        room: u64,
+        /// What is wrong with them.
+        fault: Fault,
     },
 }
 
+/// What a decoder found wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// The codes ask for more exponents than the buffer has room for.
+    #[error("the codes name {needed} exponents without a code, {room} are there")]
+    Room {
+        /// Exponents the codes ask for.
+        needed: u64,
+        /// How many there are at most.
+        room: u64,
+    },
+    /// The offset of a tile is not the number of exponents without a code before it.
+    #[error(
+        "tile {tile} says that {stored} exponents without a code come before it, the codes have {counted}"
+    )]
+    Offset {
+        /// The tile of 4096 elements.
+        tile: u64,
+        /// What its offset says.
+        stored: u64,
+        /// What the codes say.
+        counted: u64,
+    },
+}
+
+/// Takes the elements of a copy in turn: the first one's number, and a tile of values.
+type Tiles<'a> = &'a mut dyn FnMut(usize, &[f32]);
+
+/// Writes values from an element on to a buffer of the whole copy.
+type Write = fn(Level, usize, &[f32], &mut [u8]);
+
 /// One coder. Sizes have been checked before it is called.
 trait Codec: Sync {
-    /// Writes `source`, in `rows` rows, to `out`.
-    fn encode(&self, source: Plain<'_>, rows: usize, out: &mut [u8]) -> Result<(), CodecError>;
+    /// Writes `source` to `out`.
+    fn encode(
+        &self,
+        level: Level,
+        source: Plain<'_>,
+        matrices: &[Matrix],
+        out: &mut [u8],
+    ) -> Result<(), CodecError>;
 
     /// Reads the elements back.
-    fn decode(&self, bytes: &[u8], rows: usize, out: &mut [f32]) -> Result<(), CodecError>;
+    fn decode(
+        &self,
+        level: Level,
+        bytes: &[u8],
+        matrices: &[Matrix],
+        tiles: Tiles<'_>,
+    ) -> Result<(), CodecError>;
+
+    /// How to write a part of a copy, for formats whose elements do not depend on each other.
+    fn writer(&self) -> Option<Write> {
+        None
+    }
 }
 
 /// The coders, by the name of their format.
 const CODECS: &[(&str, &dyn Codec)] = &[
-    ("fp32", &plain::Fp32),
-    ("bf16", &plain::Bf16),
-    ("fp16", &plain::Fp16),
+    ("fp32", &plain::Alone::<plain::Fp32>::new()),
+    ("bf16", &plain::Alone::<plain::Bf16>::new()),
+    ("fp16", &plain::Alone::<plain::Fp16>::new()),
     ("fp8_e4m3", &scaled::Scaled::<fp8::E4m3>::by_row("fp8_e4m3")),
     ("fp8_e4m3_b128", &scaled::Scaled::<fp8::E4m3>::by_group("fp8_e4m3_b128", 128 * 128)),
     ("int8", &scaled::Scaled::<int::Int8>::by_row("int8")),
@@ -129,49 +182,85 @@ pub fn has_coder(format: FormatId) -> bool {
     FORMATS.get(format.0 as usize).is_some_and(|row| CODECS.iter().any(|(name, _)| *name == row.name))
 }
 
-/// Writes `values`, in `rows` rows, to `out` in `format`. `out` is exactly [`FormatId::bytes`] long.
-pub fn encode(format: FormatId, values: &[f32], rows: u64, out: &mut [u8]) -> Result<(), CodecError> {
-    let coder = coder(format, values.len(), rows, out.len())?;
-    coder.encode(Plain::Fp32(bytemuck::cast_slice(values)), rows as usize, out)
+/// Writes `values`, the elements of `matrices` one after another, to `out` in `format`. `out` is exactly
+/// [`FormatId::bytes`] long.
+pub fn encode(
+    format: FormatId,
+    values: &[f32],
+    matrices: &[Matrix],
+    out: &mut [u8],
+) -> Result<(), CodecError> {
+    let coder = coder(format, matrices, out.len())?;
+    check_count(matrices, values.len())?;
+    coder.encode(Level::new(), Plain::Fp32(bytemuck::cast_slice(values)), matrices, out)
 }
 
-/// Reads the elements of a copy in `format` into `out`, whose length is the number of elements.
-pub fn decode(format: FormatId, bytes: &[u8], rows: u64, out: &mut [f32]) -> Result<(), CodecError> {
-    coder(format, out.len(), rows, bytes.len())?.decode(bytes, rows as usize, out)
+/// Reads the elements of a copy in `format` into `out`, which has as many elements as the matrices.
+pub fn decode(
+    format: FormatId,
+    bytes: &[u8],
+    matrices: &[Matrix],
+    out: &mut [f32],
+) -> Result<(), CodecError> {
+    let coder = coder(format, matrices, bytes.len())?;
+    check_count(matrices, out.len())?;
+    coder.decode(Level::new(), bytes, matrices, &mut |first, values| {
+        out[first..first + values.len()].copy_from_slice(values);
+    })
 }
 
-/// Writes a copy in format `from` to `out` in format `to`. Plain sources are read tile by tile; from a coded source
-/// all elements are expanded first.
+/// Writes a copy in format `from` to `out` in format `to`, tile by tile where one of them has no scales; else all
+/// elements are expanded first.
 pub fn transcode(
     from: FormatId,
     bytes: &[u8],
     to: FormatId,
-    elements: u64,
-    rows: u64,
+    matrices: &[Matrix],
     out: &mut [u8],
 ) -> Result<(), CodecError> {
-    let (elements, row_count) = (elements as usize, rows as usize);
-    let reader = coder(from, elements, rows, bytes.len())?;
-    let writer = coder(to, elements, rows, out.len())?;
+    let level = Level::new();
+    let reader = coder(from, matrices, bytes.len())?;
+    let writer = coder(to, matrices, out.len())?;
     if from == to {
         out.copy_from_slice(bytes);
         return Ok(());
     }
     if let Some(source) = Plain::of(from.name(), bytes) {
-        return writer.encode(source, row_count, out);
+        return writer.encode(level, source, matrices, out);
     }
-    let mut values = vec![0.0f32; elements];
-    reader.decode(bytes, row_count, &mut values)?;
-    writer.encode(Plain::Fp32(bytemuck::cast_slice(&values)), row_count, out)
+    if let Some(write) = writer.writer() {
+        return reader.decode(level, bytes, matrices, &mut |first, values| write(level, first, values, out));
+    }
+    let mut values = vec![0.0f32; elements(matrices)];
+    decode(from, bytes, matrices, &mut values)?;
+    writer.encode(level, Plain::Fp32(bytemuck::cast_slice(&values)), matrices, out)
 }
 
 /// The coder of a format, once the size of the coded buffer has been found right.
-fn coder(format: FormatId, elements: usize, rows: u64, got: usize) -> Result<&'static dyn Codec, CodecError> {
+fn coder(format: FormatId, matrices: &[Matrix], got: usize) -> Result<&'static dyn Codec, CodecError> {
     let row = FORMATS.get(format.0 as usize).ok_or(CodecError::UnknownFormat(format.0))?;
     let found = CODECS.iter().find(|(name, _)| *name == row.name).ok_or(CodecError::NoCoder(row.name))?;
-    let expected = format.bytes(elements as u64, rows).0;
+    let total = |of: fn(&Matrix) -> Option<u64>| {
+        matrices.iter().try_fold(0u64, |sum, matrix| sum.checked_add(of(matrix)?)).ok_or(CodecError::TooLarge)
+    };
+    let elements = total(|matrix| matrix.rows.checked_mul(matrix.columns))?;
+    let expected = format.bytes(elements, total(|matrix| Some(matrix.rows))?).0;
     if expected != got as u64 {
         return Err(CodecError::WrongSize { format: row.name, expected, got: got as u64 });
     }
     Ok(found.1)
+}
+
+/// The elements of matrices that [`coder`] has found to fit in memory.
+fn elements(matrices: &[Matrix]) -> usize {
+    matrices.iter().map(|matrix| matrix.elements() as usize).sum()
+}
+
+fn check_count(matrices: &[Matrix], values: usize) -> Result<(), CodecError> {
+    let elements = elements(matrices);
+    if elements == values {
+        Ok(())
+    } else {
+        Err(CodecError::WrongCount { elements: elements as u64, values: values as u64 })
+    }
 }

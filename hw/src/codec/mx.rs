@@ -1,14 +1,19 @@
 //! OCP Microscaling v1.0: E2M1 elements that share an E8M0 scale.
 
-use super::nibble;
-use super::scaled::Element;
+use super::element::Element;
+use super::nibble::{self, Table};
+use super::scaled::Quantised;
+use fearless_simd::{Simd, f32x16};
 
 /// What each code stands for.
 const VALUES: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
+static E2M1: Table = Table::new(VALUES);
+
 /// The code nearest to `value`, ties to even; beyond 6 it is the one of 6. Ties lie between two codes, and the even
 /// one takes them, so the comparisons alternate.
+#[inline(always)]
 fn code(value: f32) -> u8 {
     let size = value.abs();
     let steps = (size > 0.25) as u8
@@ -22,6 +27,7 @@ fn code(value: f32) -> u8 {
 }
 
 /// 2 to the power of `scale - 127`; NaN for 255.
+#[inline(always)]
 fn power(scale: u8) -> f32 {
     match scale {
         0 => f32::from_bits(0x0040_0000),
@@ -30,23 +36,41 @@ fn power(scale: u8) -> f32 {
     }
 }
 
-pub(super) struct E2m1;
+pub(crate) struct E2m1;
 
 impl Element for E2m1 {
     const BITS: usize = 4;
     const SCALE: usize = 1;
 
-    fn store(values: &[f32], peak: f32, elements: &mut [u8], scale: &mut [u8]) {
-        // The exponent of the largest magnitude less that of the largest element, 4 = 2^2.
-        let exponent = (peak.to_bits() >> 23).saturating_sub(2) as u8;
-        scale[0] = exponent;
-        let inverse = power(254 - exponent);
-        nibble::pack(values, elements, |value| code(value * inverse));
+    #[inline(always)]
+    fn chunk<S: Simd>(simd: S, bytes: &[u8]) -> [f32x16<S>; 2] {
+        E2M1.chunk(simd, bytes)
     }
 
-    fn load(elements: &[u8], scale: &[u8], out: &mut [f32]) {
-        let power = power(scale[0]);
-        nibble::unpack(elements, out, |code| VALUES[code as usize & 15] * power);
+    #[inline(always)]
+    fn one(bytes: &[u8], index: usize) -> f32 {
+        E2M1.one(bytes, index)
+    }
+
+    #[inline(always)]
+    fn scale(bytes: &[u8]) -> f32 {
+        power(bytes[0])
+    }
+}
+
+impl Quantised for E2m1 {
+    #[inline(always)]
+    fn store_scales(peaks: &mut [f32], scales: &mut [u8]) {
+        for (peak, scale) in peaks.iter_mut().zip(scales) {
+            // The exponent of the largest magnitude less that of the largest element, 4 = 2^2.
+            *scale = (peak.to_bits() >> 23).saturating_sub(2) as u8;
+            *peak = power(254 - *scale);
+        }
+    }
+
+    #[inline(always)]
+    fn store(values: &[f32], inverse: f32, elements: &mut [u8]) {
+        nibble::pack(values, elements, |value| code(value * inverse));
     }
 }
 

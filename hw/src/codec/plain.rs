@@ -1,11 +1,17 @@
 //! The formats without scales: fp32, bf16, fp16. Every other coder reads its source through them, tile by tile.
 
-use super::{Codec, CodecError};
+use super::element::{self, CHUNK, Element};
+use super::{Codec, CodecError, Tiles, Write};
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, Simd, dispatch, f32x16, u16x32};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use policy::model::Matrix;
+use std::marker::PhantomData;
 
-/// Elements read at a time where a coder does not need a whole row: 16 KiB of f32, inside the first-level cache.
-pub(super) const TILE: usize = 4096;
+/// Elements coded at a time: 16 KiB of f32, inside the first-level cache, and a whole number of the small groups that
+/// share a scale.
+pub(crate) const TILE: usize = 4096;
 
 /// The elements of a block, as bytes of a format without scales.
 #[derive(Clone, Copy)]
@@ -35,47 +41,19 @@ impl<'a> Plain<'a> {
     }
 
     /// Reads elements `first .. first + out.len()`.
-    pub(super) fn load(self, first: usize, out: &mut [f32]) {
-        let end = first + out.len();
+    #[inline(always)]
+    pub(super) fn load<S: Simd>(self, simd: S, first: usize, out: &mut [f32]) {
         match self {
-            Plain::Fp32(bytes) => {
-                bytemuck::cast_slice_mut(out).copy_from_slice(&bytes[first * 4..end * 4]);
-            }
-            Plain::Bf16(bytes) => {
-                for (value, pair) in out.iter_mut().zip(bytes[first * 2..end * 2].as_chunks().0) {
-                    *value = f32::from_bits((u16::from_le_bytes(*pair) as u32) << 16);
-                }
-            }
-            Plain::Fp16(bytes) => load_fp16(&bytes[first * 2..end * 2], out),
-        }
-    }
-
-    /// Calls `each` with every element in turn, a tile at a time.
-    fn tiles(self, mut each: impl FnMut(usize, &[f32])) {
-        let mut tile = [0.0f32; TILE];
-        let elements = self.elements();
-        for first in (0..elements).step_by(TILE) {
-            let values = &mut tile[..TILE.min(elements - first)];
-            self.load(first, values);
-            each(first, values);
-        }
-    }
-}
-
-fn load_fp16(bytes: &[u8], out: &mut [f32]) {
-    // The slice conversion uses the processor's instructions; a copy at an odd address goes one by one.
-    match bytemuck::try_cast_slice::<u8, f16>(bytes) {
-        Ok(halves) => halves.convert_to_f32_slice(out),
-        Err(_) => {
-            for (value, pair) in out.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f16::from_le_bytes(*pair).to_f32();
-            }
+            Plain::Fp32(bytes) => element::read::<S, Fp32>(simd, bytes, first, 1.0, out),
+            Plain::Bf16(bytes) => element::read::<S, Bf16>(simd, bytes, first, 1.0, out),
+            Plain::Fp16(bytes) => element::read::<S, Fp16>(simd, bytes, first, 1.0, out),
         }
     }
 }
 
 /// The bits of `value` in bf16, to the nearest, ties to even. NaN keeps the part of its payload that fits, so that a
 /// bf16 value that went through f32 comes back bit for bit; a finite value beyond the range becomes the largest one.
+#[inline(always)]
 fn bf16_bits(value: f32) -> u16 {
     let bits = value.to_bits();
     let magnitude = bits & 0x7fff_ffff;
@@ -87,66 +65,198 @@ fn bf16_bits(value: f32) -> u16 {
     (if magnitude < 0x7f80_0000 { finite } else { truncated | quiet }) as u16
 }
 
+/// The number an f16 stands for; NaN keeps its payload. Without a branch, so that the compiler converts several at once.
+#[inline(always)]
+pub(super) fn fp16_value(bits: u16) -> f32 {
+    const SMALLEST_NORMAL: f32 = 1.0 / 16384.0;
+    let magnitude = (bits & 0x7fff) as u32;
+    // Exponents begin at 2^-14 here and at 2^-126 in an f32, and end in a pattern of their own.
+    let normal = (magnitude << 13) + ((127 - 15) << 23);
+    let subnormal = (f32::from_bits((magnitude << 13) + ((127 - 14) << 23)) - SMALLEST_NORMAL).to_bits();
+    let special = (magnitude << 13) | 0x7f80_0000;
+    let finite = if magnitude < 0x0400 { subnormal } else { normal };
+    let value = if magnitude < 0x7c00 { finite } else { special };
+    f32::from_bits(value | ((bits & 0x8000) as u32) << 16)
+}
+
 /// The largest finite f16.
 const FP16_MAX: f32 = 65504.0;
 
+#[inline(always)]
 fn fp16_saturated(value: f32) -> f32 {
     if value.is_finite() { value.clamp(-FP16_MAX, FP16_MAX) } else { value }
 }
 
-pub(super) struct Fp32;
-pub(super) struct Bf16;
-pub(super) struct Fp16;
+pub(crate) struct Fp32;
+pub(crate) struct Bf16;
+pub(crate) struct Fp16;
 
-impl Codec for Fp32 {
-    fn encode(&self, source: Plain<'_>, _rows: usize, out: &mut [u8]) -> Result<(), CodecError> {
-        source.tiles(|first, values| {
-            let bytes: &[u8] = bytemuck::cast_slice(values);
-            out[first * 4..first * 4 + bytes.len()].copy_from_slice(bytes);
-        });
-        Ok(())
+/// A format whose elements are stored each by itself.
+pub(super) trait Unscaled: Element {
+    fn store(values: &[f32], out: &mut [u8]);
+}
+
+impl Element for Fp32 {
+    const BITS: usize = 32;
+    const SCALE: usize = 0;
+
+    #[inline(always)]
+    fn chunk<S: Simd>(simd: S, bytes: &[u8]) -> [f32x16<S>; 2] {
+        let mut values = [0.0f32; CHUNK];
+        bytemuck::bytes_of_mut(&mut values).copy_from_slice(bytes);
+        [f32x16::from_slice(simd, &values[..16]), f32x16::from_slice(simd, &values[16..])]
     }
 
-    fn decode(&self, bytes: &[u8], _rows: usize, out: &mut [f32]) -> Result<(), CodecError> {
-        Plain::Fp32(bytes).load(0, out);
-        Ok(())
+    #[inline(always)]
+    fn one(bytes: &[u8], index: usize) -> f32 {
+        f32::from_le_bytes(bytes.as_chunks().0[index])
+    }
+
+    fn scale(_: &[u8]) -> f32 {
+        1.0
     }
 }
 
-impl Codec for Bf16 {
-    fn encode(&self, source: Plain<'_>, _rows: usize, out: &mut [u8]) -> Result<(), CodecError> {
-        source.tiles(|first, values| {
-            let bytes = &mut out[first * 2..(first + values.len()) * 2];
-            for (pair, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-                *pair = bf16_bits(*value).to_le_bytes();
-            }
-        });
-        Ok(())
-    }
-
-    fn decode(&self, bytes: &[u8], _rows: usize, out: &mut [f32]) -> Result<(), CodecError> {
-        Plain::Bf16(bytes).load(0, out);
-        Ok(())
+impl Unscaled for Fp32 {
+    #[inline(always)]
+    fn store(values: &[f32], out: &mut [u8]) {
+        out.copy_from_slice(bytemuck::cast_slice(values));
     }
 }
 
-impl Codec for Fp16 {
-    fn encode(&self, source: Plain<'_>, _rows: usize, out: &mut [u8]) -> Result<(), CodecError> {
-        let mut halves = [f16::ZERO; TILE];
-        let mut fitting = [0.0f32; TILE];
-        source.tiles(|first, values| {
+impl Element for Bf16 {
+    const BITS: usize = 16;
+    const SCALE: usize = 0;
+
+    #[inline(always)]
+    fn chunk<S: Simd>(simd: S, bytes: &[u8]) -> [f32x16<S>; 2] {
+        let mut bits = [0u16; CHUNK];
+        bytemuck::bytes_of_mut(&mut bits).copy_from_slice(bytes);
+        let (low, high) = u16x32::from_slice(simd, &bits).widen();
+        [(low << 16).bitcast(), (high << 16).bitcast()]
+    }
+
+    #[inline(always)]
+    fn one(bytes: &[u8], index: usize) -> f32 {
+        f32::from_bits((u16::from_le_bytes(bytes.as_chunks().0[index]) as u32) << 16)
+    }
+
+    fn scale(_: &[u8]) -> f32 {
+        1.0
+    }
+}
+
+impl Unscaled for Bf16 {
+    #[inline(always)]
+    fn store(values: &[f32], out: &mut [u8]) {
+        for (pair, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
+            *pair = bf16_bits(*value).to_le_bytes();
+        }
+    }
+}
+
+impl Element for Fp16 {
+    const BITS: usize = 16;
+    const SCALE: usize = 0;
+
+    #[inline(always)]
+    fn chunk<S: Simd>(simd: S, bytes: &[u8]) -> [f32x16<S>; 2] {
+        let mut values = [0.0; CHUNK];
+        for (value, pair) in values.iter_mut().zip(bytes.as_chunks().0) {
+            *value = fp16_value(u16::from_le_bytes(*pair));
+        }
+        [f32x16::from_slice(simd, &values[..16]), f32x16::from_slice(simd, &values[16..])]
+    }
+
+    #[inline(always)]
+    fn one(bytes: &[u8], index: usize) -> f32 {
+        fp16_value(u16::from_le_bytes(bytes.as_chunks().0[index]))
+    }
+
+    fn scale(_: &[u8]) -> f32 {
+        1.0
+    }
+}
+
+impl Unscaled for Fp16 {
+    #[inline(always)]
+    fn store(values: &[f32], out: &mut [u8]) {
+        let (mut halves, mut fitting) = ([f16::ZERO; TILE], [0.0f32; TILE]);
+        for (values, out) in values.chunks(TILE).zip(out.chunks_mut(2 * TILE)) {
             let (halves, fitting) = (&mut halves[..values.len()], &mut fitting[..values.len()]);
             for (to, from) in fitting.iter_mut().zip(values) {
                 *to = fp16_saturated(*from);
             }
             halves.convert_from_f32_slice(fitting);
-            out[first * 2..(first + values.len()) * 2].copy_from_slice(bytemuck::cast_slice(halves));
-        });
+            out.copy_from_slice(bytemuck::cast_slice(halves));
+        }
+    }
+}
+
+/// A coder of elements `E` without scales.
+pub(super) struct Alone<E>(PhantomData<E>);
+
+impl<E> Alone<E> {
+    pub(super) const fn new() -> Self {
+        Alone(PhantomData)
+    }
+}
+
+impl<E: Unscaled> Codec for Alone<E> {
+    fn encode(
+        &self,
+        level: Level,
+        source: Plain<'_>,
+        _: &[Matrix],
+        out: &mut [u8],
+    ) -> Result<(), CodecError> {
+        dispatch!(level, simd => encode::<_, E>(simd, source, out));
         Ok(())
     }
 
-    fn decode(&self, bytes: &[u8], _rows: usize, out: &mut [f32]) -> Result<(), CodecError> {
-        Plain::Fp16(bytes).load(0, out);
+    fn decode(&self, level: Level, bytes: &[u8], _: &[Matrix], tiles: Tiles<'_>) -> Result<(), CodecError> {
+        dispatch!(level, simd => decode::<_, E>(simd, bytes, tiles));
         Ok(())
+    }
+
+    fn writer(&self) -> Option<Write> {
+        Some(|level, first, values, out| {
+            let bytes = E::BITS / 8;
+            let out = &mut out[first * bytes..][..values.len() * bytes];
+            dispatch!(level, _simd => E::store(values, out));
+        })
+    }
+}
+
+#[inline(always)]
+fn encode<S: Simd, E: Unscaled>(simd: S, source: Plain<'_>, out: &mut [u8]) {
+    let mut tile = [0.0f32; TILE];
+    for (index, out) in out.chunks_mut(TILE * E::BITS / 8).enumerate() {
+        let values = &mut tile[..out.len() * 8 / E::BITS];
+        source.load(simd, index * TILE, values);
+        E::store(values, out);
+    }
+}
+
+#[inline(always)]
+fn decode<S: Simd, E: Unscaled>(simd: S, bytes: &[u8], tiles: Tiles<'_>) {
+    let mut tile = [0.0f32; TILE];
+    for (index, bytes) in bytes.chunks(TILE * E::BITS / 8).enumerate() {
+        let values = &mut tile[..bytes.len() * 8 / E::BITS];
+        element::read::<S, E>(simd, bytes, 0, 1.0, values);
+        tiles(index * TILE, values);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_f16_is_what_the_half_crate_says() {
+        for bits in 0..=u16::MAX {
+            let (ours, theirs) = (fp16_value(bits), f16::from_bits(bits).to_f32_const());
+            assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#x}");
+        }
     }
 }

@@ -1,97 +1,212 @@
 //! The formats whose elements share a scale: which elements share one, and where planes lie. What an element and a
 //! scale look like is the [`Element`]'s affair.
 
-use super::plain::Plain;
-use super::{Codec, CodecError};
+use super::element::{self, Element};
+use super::plain::{Plain, TILE};
+use super::{Codec, CodecError, Tiles, elements};
+use fearless_simd::{Level, Simd, dispatch};
+use policy::model::Matrix;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// How one element and its scale are stored.
-pub(super) trait Element: Sync {
-    /// Bits of an element: 8 or 4.
-    const BITS: usize;
-    /// Bytes of a scale.
-    const SCALE: usize;
+/// How finite values become elements and scales.
+pub(super) trait Quantised: Element {
+    /// Stores the scales of groups with these largest magnitudes, and leaves in `peaks` what [`Quantised::store`] needs
+    /// to know of each.
+    fn store_scales(peaks: &mut [f32], scales: &mut [u8]);
 
-    /// Stores finite values that share a scale; `peak` is their largest magnitude.
-    fn store(values: &[f32], peak: f32, elements: &mut [u8], scale: &mut [u8]);
-
-    /// Reads them back.
-    fn load(elements: &[u8], scale: &[u8], out: &mut [f32]);
+    /// Stores values that share a scale.
+    fn store(values: &[f32], unit: f32, elements: &mut [u8]);
 }
 
-/// A coder of elements `E`: a scale for each group of `group` elements, or for each row where it is `None`.
+/// Which elements share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// So many in order, whatever row they belong to; the last group may be smaller.
+    Group(usize),
+    /// A row of a matrix.
+    Row,
+}
+
+/// A coder of elements `E`.
 pub(super) struct Scaled<E> {
     name: &'static str,
-    group: Option<usize>,
+    sharing: Sharing,
     element: PhantomData<E>,
 }
 
-impl<E: Element> Scaled<E> {
+impl<E: Quantised> Scaled<E> {
     pub(super) const fn by_row(name: &'static str) -> Self {
-        Scaled { name, group: None, element: PhantomData }
+        assert!(E::BITS.is_multiple_of(8), "a row begins at a byte");
+        Scaled { name, sharing: Sharing::Row, element: PhantomData }
     }
 
     pub(super) const fn by_group(name: &'static str, size: usize) -> Self {
         assert!((size * E::BITS).is_multiple_of(8), "a group begins at a byte");
-        Scaled { name, group: Some(size), element: PhantomData }
+        assert!(TILE.is_multiple_of(size) || size.is_multiple_of(TILE), "groups and tiles end together");
+        Scaled { name, sharing: Sharing::Group(size), element: PhantomData }
     }
 
-    /// The elements that share a scale, scale by scale.
-    fn spans(&self, elements: usize, rows: usize) -> Result<impl Iterator<Item = Range<usize>>, CodecError> {
-        if self.group.is_none() && rows == 0 && elements > 0 {
-            return Err(CodecError::NoRows { format: self.name });
-        }
-        let group = self.group;
-        let start = move |span: usize| match group {
-            Some(size) => (span * size).min(elements),
-            None => (span as u128 * elements as u128 / rows as u128) as usize,
-        };
-        let spans = group.map_or(rows, |size| elements.div_ceil(size));
-        Ok((0..spans).map(move |span| start(span)..start(span + 1)))
-    }
-
-    /// The payload bytes of a span.
+    /// The payload bytes of a span that begins at a byte.
     fn stored(span: &Range<usize>) -> Range<usize> {
         span.start * E::BITS / 8..(span.end * E::BITS).div_ceil(8)
     }
-}
 
-/// The largest magnitude among `values`, or the index of the first that is not finite.
-fn peak(values: &[f32]) -> Result<f32, usize> {
-    // Magnitudes order as their bits do, and integers compare several at a time.
-    let bits = values.iter().fold(0, |peak, value| (value.to_bits() & 0x7fff_ffff).max(peak));
-    let peak = f32::from_bits(bits);
-    if peak.is_finite() {
-        Ok(peak)
-    } else {
-        Err(values.iter().position(|value| !value.is_finite()).unwrap_or(0))
+    fn not_finite(&self, first: usize, values: &[f32]) -> CodecError {
+        let at = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
+        CodecError::NotFinite { format: self.name, element: (first + at) as u64, value: values[at] }
     }
-}
 
-impl<E: Element> Codec for Scaled<E> {
-    fn encode(&self, source: Plain<'_>, rows: usize, out: &mut [u8]) -> Result<(), CodecError> {
+    /// Codes groups of `size`, a tile holding some of them.
+    #[inline(always)]
+    fn encode_groups<S: Simd>(
+        &self,
+        simd: S,
+        source: Plain<'_>,
+        size: usize,
+        payload: &mut [u8],
+        scales: &mut [u8],
+    ) -> Result<(), CodecError> {
+        let (mut tile, mut peaks) = ([0.0f32; TILE], [0.0f32; TILE / element::CHUNK]);
         let elements = source.elements();
-        let (payload, scales) = out.split_at_mut((elements * E::BITS).div_ceil(8));
-        let mut values = Vec::new();
-        for (span, scale) in self.spans(elements, rows)?.zip(scales.chunks_exact_mut(E::SCALE)) {
-            values.resize(span.len(), 0.0);
-            source.load(span.start, &mut values);
-            let peak = peak(&values).map_err(|at| CodecError::NotFinite {
-                format: self.name,
-                element: (span.start + at) as u64,
-                value: values[at],
-            })?;
-            E::store(&values, peak, &mut payload[Self::stored(&span)], scale);
+        let stored = payload.chunks_mut(TILE * E::BITS / 8).zip(scales.chunks_mut(TILE / size * E::SCALE));
+        for (first, (payload, scales)) in (0..elements).step_by(TILE).zip(stored) {
+            let values = &mut tile[..TILE.min(elements - first)];
+            source.load(simd, first, values);
+            let peaks = &mut peaks[..values.len().div_ceil(size)];
+            for (peak, group) in peaks.iter_mut().zip(values.chunks(size)) {
+                *peak = magnitude(group);
+            }
+            if !magnitude(peaks).is_finite() {
+                return Err(self.not_finite(first, values));
+            }
+            E::store_scales(peaks, scales);
+            let groups = values.chunks(size).zip(payload.chunks_mut(size * E::BITS / 8));
+            for (unit, (group, payload)) in peaks.iter().zip(groups) {
+                E::store(group, *unit, payload);
+            }
         }
         Ok(())
     }
 
-    fn decode(&self, bytes: &[u8], rows: usize, out: &mut [f32]) -> Result<(), CodecError> {
-        let (payload, scales) = bytes.split_at((out.len() * E::BITS).div_ceil(8));
-        for (span, scale) in self.spans(out.len(), rows)?.zip(scales.chunks_exact(E::SCALE)) {
-            E::load(&payload[Self::stored(&span)], scale, &mut out[span]);
+    /// Codes spans of any length that begin at a byte, reading a span twice where it is longer than a tile.
+    #[inline(always)]
+    fn encode_spans<S: Simd>(
+        &self,
+        simd: S,
+        source: Plain<'_>,
+        spans: impl Iterator<Item = Range<usize>>,
+        payload: &mut [u8],
+        scales: &mut [u8],
+    ) -> Result<(), CodecError> {
+        let mut tile = [0.0f32; TILE];
+        for (span, scale) in spans.zip(scales.chunks_exact_mut(E::SCALE)) {
+            let mut unit = [0.0f32];
+            for piece in pieces(&span) {
+                let values = &mut tile[..piece.len()];
+                source.load(simd, piece.start, values);
+                let most = magnitude(values);
+                if !most.is_finite() {
+                    return Err(self.not_finite(piece.start, values));
+                }
+                unit[0] = unit[0].max(most);
+            }
+            E::store_scales(&mut unit, scale);
+            for piece in pieces(&span) {
+                let values = &mut tile[..piece.len()];
+                if span.len() > TILE {
+                    source.load(simd, piece.start, values);
+                }
+                E::store(values, unit[0], &mut payload[Self::stored(&piece)]);
+            }
         }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn decode_with<S: Simd>(&self, simd: S, bytes: &[u8], matrices: &[Matrix], tiles: Tiles<'_>) {
+        let elements = elements(matrices);
+        let (payload, scales) = bytes.split_at((elements * E::BITS).div_ceil(8));
+        let mut tile = [0.0f32; TILE];
+        match self.sharing {
+            Sharing::Group(size) => {
+                for piece in pieces(&(0..elements)) {
+                    let values = &mut tile[..piece.len()];
+                    let groups = scales[piece.start / size * E::SCALE..].chunks_exact(E::SCALE);
+                    let firsts = piece.clone().step_by(size.min(TILE));
+                    for ((values, scale), first) in values.chunks_mut(size).zip(groups).zip(firsts) {
+                        element::read::<S, E>(simd, payload, first, E::scale(scale), values);
+                    }
+                    tiles(piece.start, values);
+                }
+            }
+            Sharing::Row => {
+                for (row, scale) in rows(matrices).zip(scales.chunks_exact(E::SCALE)) {
+                    for piece in pieces(&row) {
+                        let values = &mut tile[..piece.len()];
+                        element::read::<S, E>(simd, payload, piece.start, E::scale(scale), values);
+                        tiles(piece.start, values);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The elements of each row.
+fn rows(matrices: &[Matrix]) -> impl Iterator<Item = Range<usize>> {
+    let widths = matrices.iter().flat_map(|matrix| (0..matrix.rows).map(|_| matrix.columns as usize));
+    widths.scan(0, |start, width| {
+        *start += width;
+        Some(*start - width..*start)
+    })
+}
+
+/// A span in pieces of a tile.
+fn pieces(span: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+    let end = span.end;
+    span.clone().step_by(TILE).map(move |start| start..end.min(start + TILE))
+}
+
+/// The largest magnitude among `values`; not finite if one of them is not.
+#[inline(always)]
+fn magnitude(values: &[f32]) -> f32 {
+    // Magnitudes order as their bits do, and integers compare several at a time.
+    f32::from_bits(values.iter().fold(0, |most, value| (value.to_bits() & 0x7fff_ffff).max(most)))
+}
+
+impl<E: Quantised> Codec for Scaled<E> {
+    fn encode(
+        &self,
+        level: Level,
+        source: Plain<'_>,
+        matrices: &[Matrix],
+        out: &mut [u8],
+    ) -> Result<(), CodecError> {
+        let elements = source.elements();
+        let (payload, scales) = out.split_at_mut((elements * E::BITS).div_ceil(8));
+        match self.sharing {
+            Sharing::Group(size) if size <= TILE => {
+                dispatch!(level, simd => self.encode_groups(simd, source, size, payload, scales))
+            }
+            Sharing::Group(size) => {
+                let spans = (0..elements).step_by(size).map(|start| start..elements.min(start + size));
+                dispatch!(level, simd => self.encode_spans(simd, source, spans, payload, scales))
+            }
+            Sharing::Row => {
+                dispatch!(level, simd => self.encode_spans(simd, source, rows(matrices), payload, scales))
+            }
+        }
+    }
+
+    fn decode(
+        &self,
+        level: Level,
+        bytes: &[u8],
+        matrices: &[Matrix],
+        tiles: Tiles<'_>,
+    ) -> Result<(), CodecError> {
+        dispatch!(level, simd => self.decode_with(simd, bytes, matrices, tiles));
         Ok(())
     }
 }

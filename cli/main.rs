@@ -15,6 +15,7 @@ mod simulate;
 mod trace;
 mod trace_files;
 mod tune;
+mod validate;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -38,6 +39,7 @@ enum Command {
     Trace(trace::Command),
     Compare(compare::Args),
     Tune(tune::Args),
+    Validate(validate::Args),
     Check(check::Args),
     Explain(explain::Args),
     Schema(schema::Args),
@@ -54,6 +56,7 @@ impl Command {
             Command::Trace(command) => command.run(),
             Command::Compare(args) => compare::run(&args),
             Command::Tune(args) => tune::run(&args),
+            Command::Validate(args) => validate::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Schema(args) => schema::run(&args),

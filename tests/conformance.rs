@@ -2,7 +2,7 @@
 //! must not be able to tell them apart, and what it believes of the copies must be true of the bytes.
 
 use crate::invariants::smalls;
-use crate::small::{self, Seen, Small, home_copies};
+use crate::small::{self, Seen, Small};
 use hw::lockstep::Lockstep;
 use policy::event::Form;
 use policy::record::compare_logs;
@@ -39,7 +39,7 @@ fn conforms(case: &Case, entry: &Entry) -> BTreeSet<&'static str> {
     let name = entry.name;
     let simulated = small::run(case, entry, case.world(false).unwrap())
         .unwrap_or_else(|error| panic!("{name}, simulated: {error}"));
-    let copies: Vec<_> = home_copies(case).into_iter().collect();
+    let copies = case.home_copies();
     let folder = tempfile::tempdir().unwrap();
     let device = hw::host::device(&case.machine, &case.model, &copies, case.seed, folder.path()).unwrap();
     let real = small::run(case, entry, Lockstep::new(case.world(false).unwrap(), device))

@@ -144,17 +144,6 @@ pub(crate) fn fast(machine: &Machine) -> TierId {
     machine.tiers_of(Class::Fast).next().unwrap()
 }
 
-/// The copies that exist before a run.
-pub(crate) fn home_copies(case: &Case) -> BTreeSet<(BlockId, Form)> {
-    let of_block = |(index, block): (usize, &policy::model::Block)| {
-        let native = std::iter::once(block.native);
-        let formats = native.chain(case.encoded.iter().copied().filter(|&format| format != block.native));
-        let copies = formats.map(|format| (BlockId(index as u32), Form { tier: case.home, format }));
-        copies.collect::<Vec<_>>()
-    };
-    case.model.blocks.iter().enumerate().flat_map(of_block).collect()
-}
-
 /// The policies that the controller can run on this case.
 pub(crate) fn policies(closed: bool) -> impl Iterator<Item = &'static Entry> {
     let all = policy::registry::registry().iter();
@@ -227,7 +216,7 @@ impl<P> Witness<P> {
             world,
             fast: fast(&case.machine),
             native: case.model.blocks.iter().map(|block| block.native).collect(),
-            copies: home_copies(case),
+            copies: case.home_copies().into_iter().collect(),
             moves: BTreeMap::new(),
             gave_way: 0,
             demanded: 0,

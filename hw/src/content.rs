@@ -74,14 +74,9 @@ impl Contents {
         Ok(checksum)
     }
 
-    /// `values`, the matrix of a block, times the activation vector, in one number: each row's product weighed by the
-    /// vector once more, so that rows count differently.
-    pub fn product(&self, id: BlockId, values: &[f32]) -> f32 {
-        let rows = self.block(id).rows().clamp(1, values.len().max(1) as u64) as usize;
-        let width = values.len().div_ceil(rows);
-        let activation: Vec<f32> = bell(self.seed, ACTIVATION, width as u64).collect();
-        let products = values.chunks(width.max(1)).map(|row| dot(row, &activation));
-        products.zip(activation.iter().cycle()).map(|(product, weight)| product * weight).sum()
+    /// `count` numbers of unit variance for blocks to be multiplied with; shorter inputs are the beginnings of longer ones.
+    pub fn input(&self, count: usize) -> Vec<f32> {
+        bell(self.seed, ACTIVATION, count as u64).map(|number| number / SIGMA).collect()
     }
 }
 
@@ -103,18 +98,4 @@ fn bell(seed: u64, stream: u128, count: u64) -> impl Iterator<Item = f32> {
         let lanes = (draw & 0xffff) + (draw >> 16 & 0xffff) + (draw >> 32 & 0xffff) + (draw >> 48);
         (lanes as i32 - 2 * 65535) as f32 * step
     })
-}
-
-/// The inner product, summed in eight lanes so that the compiler may use the processor's vectors.
-fn dot(row: &[f32], vector: &[f32]) -> f32 {
-    let (rows, row_rest) = row.as_chunks::<8>();
-    let (vectors, vector_rest) = vector[..row.len()].as_chunks::<8>();
-    let mut sums = [0.0f32; 8];
-    for (row, vector) in rows.iter().zip(vectors) {
-        for lane in 0..8 {
-            sums[lane] += row[lane] * vector[lane];
-        }
-    }
-    let rest: f32 = row_rest.iter().zip(vector_rest).map(|(value, weight)| value * weight).sum();
-    sums.iter().sum::<f32>() + rest
 }

@@ -1,6 +1,7 @@
 //! The host as an engine: memories are its own and a file, copies are made by its processor, one thread a lane.
 
 use crate::arena::{Arena, ArenaError};
+use crate::branch;
 use crate::codec;
 use crate::content::{Checksum, Contents};
 use crate::device::{Device, Setup};
@@ -155,6 +156,12 @@ impl HostWorker {
         region
             .with_bytes(|bytes| codec::decode(form.format, bytes, &block.matrices, &mut values))?
             .map_err(|source| JobError::Codec { block: id.0, form: *form, source })?;
-        Ok(self.contents.product(*id, &values))
+        let output = branch::output(block, &values, &self.contents.input(branch::inputs(block)));
+        Ok(root_mean_square(&output))
     }
+}
+
+fn root_mean_square(values: &[f32]) -> f32 {
+    let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
+    (squares / values.len().max(1) as f64).sqrt() as f32
 }

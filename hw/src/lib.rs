@@ -7,16 +7,20 @@
 //! the system for memory and transfers.
 
 pub mod arena;
+pub mod branch;
 pub mod checksum;
 pub mod codec;
 pub mod content;
 pub mod device;
+pub mod drift;
 pub mod engine;
 mod extents;
 pub mod faults;
 pub mod host;
 mod lane;
+pub mod live;
 pub mod lockstep;
+pub mod open;
 pub mod refusal;
 pub mod region;
 pub mod store;

@@ -3,6 +3,7 @@
 //! the controller decides exactly as in simulation, and every copy it reads is a real one.
 
 use crate::device::{Device, Span, Totals, stream_of};
+use crate::drift::Drift;
 use crate::lane::{now, since};
 use crate::refusal::DeviceError;
 use crate::times::{Component, Pair, Times};
@@ -41,7 +42,7 @@ pub enum LockstepError<E: StdError + 'static> {
 }
 
 /// What a run in lockstep did on the device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct LockstepReport {
     /// Moves, bytes, computes, drops, checks, real times.
     pub totals: Totals,
@@ -51,6 +52,8 @@ pub struct LockstepReport {
     pub live_copies: u64,
     /// Predicted against measured.
     pub times: Times,
+    /// What was read in which format.
+    pub drift: Drift,
     /// Time of copies from one tier to another on the device, and how much of it the accelerator waited with nothing to do.
     pub transfer: (Nanos, Nanos),
     /// What the lanes did, if it was kept.
@@ -89,6 +92,9 @@ pub struct Lockstep<P> {
     /// When the running step began, by the timeline and by the device.
     step: Option<(Time, Nanos)>,
     times: Times,
+    drift: Drift,
+    /// Tokens of the running step.
+    tokens: u32,
 }
 
 impl<P: Platform> Lockstep<P> {
@@ -106,7 +112,14 @@ impl<P: Platform> Lockstep<P> {
             now: Time(0),
             step: None,
             times: Times::default(),
+            drift: Drift::default(),
+            tokens: 0,
         }
+    }
+
+    /// The device, for what it alone knows.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Keeps what the lanes do, for the report.
@@ -132,14 +145,10 @@ impl<P: Platform> Lockstep<P> {
             lockstep_wait: self.lockstep_wait,
             live_copies: found.len() as u64,
             times: self.times,
+            drift: self.drift,
             transfer: self.device.transfer_time(),
             spans: self.device.take_spans(),
         })
-    }
-
-    /// What the device has done so far.
-    pub fn totals(&self) -> &Totals {
-        self.device.totals()
     }
 
     fn promise(&mut self, command: &Command) {
@@ -161,7 +170,12 @@ impl<P: Platform> Lockstep<P> {
             Command::Cancel { id } => {
                 self.moves.remove(id);
             }
-            Command::Compute { layer, part, .. } => {
+            Command::Compute { layer, part, batch, reads } => {
+                match part {
+                    Part::Mixer => self.tokens = batch.iter().map(|slice| slice.tokens).sum(),
+                    Part::Experts | Part::Host => self.drift.computed(self.device.contents().model(), reads),
+                    Part::Head => self.drift.end_step(),
+                }
                 let computing = Computing { layer: layer.0, part: *part, since: self.now };
                 self.computes[stream_of(*part)].push_back(computing);
                 if self.step.is_none() {
@@ -194,7 +208,10 @@ impl<P: Platform> Lockstep<P> {
         let before = std::mem::replace(&mut self.now, event.at);
         match &event.kind {
             EventKind::ChunkDone { id, queued } => self.follow_chunk(*id, *queued)?,
-            EventKind::LayerRouted { layer, .. } => self.follow_compute(Some(layer.0), Part::Mixer)?,
+            EventKind::LayerRouted { layer, routed } => {
+                self.follow_compute(Some(layer.0), Part::Mixer)?;
+                self.drift.routed(routed, self.tokens);
+            }
             EventKind::LayerDone { layer } => self.follow_compute(Some(layer.0), Part::Experts)?,
             EventKind::HostDone { layer } => self.follow_compute(Some(layer.0), Part::Host)?,
             EventKind::HeadDone => {

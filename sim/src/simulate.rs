@@ -2,7 +2,7 @@
 
 use crate::workload::{Arrivals, Needs, Workload};
 use crate::world::{Placement, World, WorldError};
-use policy::event::{Command, Event, EventKind, Platform};
+use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::guard::GuardSpec;
 use policy::machine::Class;
 use policy::orchestrator::{ControlError, RunError, Setup};
@@ -10,7 +10,7 @@ use policy::policies::script::{Script, ScriptError};
 use policy::record::Decision;
 use policy::registry::{Entry, SimulateError, SimulateInput, registry};
 use policy::schedule::Pace;
-use policy::{Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, run};
+use policy::{BlockId, Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, run};
 use scenarios::RequestOrder;
 use std::sync::Arc;
 use thiserror::Error;
@@ -188,6 +188,16 @@ impl Case {
     /// # Errors
     /// The routing cannot be served, or the home copies do not fit.
     pub fn world(&self, timeline: bool) -> Result<World, RunFailure> {
+        let (machine, model) = (self.machine.clone(), self.model.clone());
+        let placement = Placement { home: self.home, encoded: &self.encoded, load_from: self.load_from };
+        Ok(World::new(machine, model, placement, self.workload()?, timeline)?)
+    }
+
+    /// The requests, and what their tokens need.
+    ///
+    /// # Errors
+    /// The routing cannot be served.
+    pub fn workload(&self) -> Result<Workload, RunFailure> {
         self.check()?;
         let needs = match &self.load {
             Load::Routed(routing) => {
@@ -199,18 +209,21 @@ impl Case {
             }
             &Load::Dense { requests, tokens } => Needs::Dense { requests, tokens },
         };
-        let (machine, model) = (self.machine.clone(), self.model.clone());
-        let workload = Workload::new(
-            needs,
-            model.clone(),
-            self.prompt_tokens,
-            self.arrivals,
-            self.limit_tokens,
-            self.seed,
-        )
-        .foreseen(&self.lookahead);
-        let placement = Placement { home: self.home, encoded: &self.encoded, load_from: self.load_from };
-        Ok(World::new(machine, model, placement, workload, timeline)?)
+        let model = self.model.clone();
+        let (prompt, arrivals) = (self.prompt_tokens, self.arrivals);
+        let workload = Workload::new(needs, model, prompt, arrivals, self.limit_tokens, self.seed);
+        Ok(workload.foreseen(&self.lookahead))
+    }
+
+    /// The copies before the run: of every block, in its native format and in those encoded ahead.
+    pub fn home_copies(&self) -> Vec<(BlockId, Form)> {
+        let of_block = |(index, block): (usize, &policy::model::Block)| {
+            let others = self.encoded.iter().copied().filter(|&format| format != block.native);
+            let forms = std::iter::once(block.native).chain(others);
+            let copies = forms.map(|format| (BlockId(index as u32), Form { tier: self.home, format }));
+            copies.collect::<Vec<_>>()
+        };
+        self.model.blocks.iter().enumerate().flat_map(of_block).collect()
     }
 
     /// The controller at time zero.

@@ -186,42 +186,49 @@ impl Timeline {
     /// # Errors
     /// What the writer reports.
     pub fn write(&self, out: impl Write) -> io::Result<()> {
-        let mut events = Events { out, any: false };
-        let left_out = LeftOut {
-            spans_left_out: self.spans_left_out,
-            levels_left_out: self.levels_left_out,
-            complete_until_us: self.complete_until.map(micros),
-        };
-        events.out.write_all(b"{\"displayTimeUnit\":\"ns\",\"otherData\":")?;
-        serde_json::to_writer(&mut events.out, &left_out)?;
-        events.out.write_all(b",\"traceEvents\":[")?;
-        self.write_names(&mut events)?;
+        write_together(out, &[("", self)])
+    }
+
+    /// Writes its events beside those of others: processes have the prefix in their names, and numbers from `first` on.
+    fn write_events<W: Write>(&self, events: &mut Events<W>, prefix: &str, first: u32) -> io::Result<()> {
+        events.first = first;
+        self.write_names(events, prefix)?;
         for span in &self.spans {
-            self.write_span(&mut events, span)?;
+            self.write_span(events, span)?;
         }
         for level in &self.levels {
             let name = &self.machine.tier(level.tier).name;
             let args = Args::Level { block_bytes: level.bytes };
-            events.put(&TraceEvent { ts: Some(micros(level.at)), ..event("C", TIERS, name, args) })?;
+            events.put(TraceEvent { ts: Some(micros(level.at)), ..event("C", TIERS, name, args) })?;
         }
         if let Some(at) = self.complete_until {
-            let kept = format!("incomplete from here: {left_out}");
+            let kept = format!("incomplete from here: {}", self.left_out());
             let mark = event("i", DEVICE, &kept, Args::Mark {});
-            events.put(&TraceEvent { ts: Some(micros(at)), tid: Some(COMPUTE), s: Some("g"), ..mark })?;
+            events.put(TraceEvent { ts: Some(micros(at)), tid: Some(COMPUTE), s: Some("g"), ..mark })?;
         }
-        events.out.write_all(b"\n]}\n")
+        Ok(())
     }
 
-    fn write_names<W: Write>(&self, events: &mut Events<W>) -> io::Result<()> {
+    fn left_out(&self) -> LeftOut {
+        LeftOut {
+            spans_left_out: self.spans_left_out,
+            levels_left_out: self.levels_left_out,
+            complete_until_us: self.complete_until.map(micros),
+        }
+    }
+
+    fn write_names<W: Write>(&self, events: &mut Events<W>, prefix: &str) -> io::Result<()> {
         for (pid, name) in PROCESSES {
-            events.put(&event("M", pid, "process_name", Args::Name { name }))?;
-            events.put(&event("M", pid, "process_sort_index", Args::Sort { sort_index: pid }))?;
+            let name = format!("{prefix}{name}");
+            events.put(event("M", pid, "process_name", Args::Name { name: &name }))?;
+            let sort_index = events.first + pid;
+            events.put(event("M", pid, "process_sort_index", Args::Sort { sort_index }))?;
         }
         let mut name_track = |pid, tid, sort_index, name: &str| -> io::Result<()> {
             let named = event("M", pid, "thread_name", Args::Name { name });
-            events.put(&TraceEvent { tid: Some(tid), ..named })?;
+            events.put(TraceEvent { tid: Some(tid), ..named })?;
             let sorted = event("M", pid, "thread_sort_index", Args::Sort { sort_index });
-            events.put(&TraceEvent { tid: Some(tid), ..sorted })
+            events.put(TraceEvent { tid: Some(tid), ..sorted })
         };
         for (track, name) in DEVICE_TRACKS {
             name_track(DEVICE, track, track, name)?;
@@ -254,13 +261,29 @@ impl Timeline {
                 (LINKS, name, Args::Chunk { id, class, from, to, bytes, queued_us })
             }
         };
-        events.put(&TraceEvent {
+        events.put(TraceEvent {
             tid: Some(span.track),
             ts: Some(micros(span.from)),
             dur: Some(span.to.since(span.from).0 as f64 / 1e3),
             ..event("X", pid, &name, args)
         })
     }
+}
+
+/// Writes several timelines into one trace, each with its name before the names of its processes. What the cap has cost is
+/// that of the first.
+///
+/// # Errors
+/// What the writer reports.
+pub fn write_together(out: impl Write, timelines: &[(&str, &Timeline)]) -> io::Result<()> {
+    let mut events = Events { out, any: false, first: 0 };
+    events.out.write_all(b"{\"displayTimeUnit\":\"ns\",\"otherData\":")?;
+    serde_json::to_writer(&mut events.out, &timelines.first().map(|(_, timeline)| timeline.left_out()))?;
+    events.out.write_all(b",\"traceEvents\":[")?;
+    for ((prefix, timeline), index) in timelines.iter().zip(0..) {
+        timeline.write_events(&mut events, prefix, index * PROCESSES.len() as u32)?;
+    }
+    events.out.write_all(b"\n]}\n")
 }
 
 fn part_name(part: Part) -> &'static str {
@@ -326,12 +349,15 @@ fn event<'a>(ph: &'static str, pid: u32, name: &'a str, args: Args<'a>) -> Trace
 struct Events<W> {
     out: W,
     any: bool,
+    /// Added to the numbers of processes.
+    first: u32,
 }
 
 impl<W: Write> Events<W> {
-    fn put(&mut self, event: &TraceEvent<'_>) -> io::Result<()> {
+    fn put(&mut self, event: TraceEvent<'_>) -> io::Result<()> {
+        let event = TraceEvent { pid: self.first + event.pid, ..event };
         let separator: &[u8] = if std::mem::replace(&mut self.any, true) { b",\n" } else { b"\n" };
         self.out.write_all(separator)?;
-        Ok(serde_json::to_writer(&mut self.out, event)?)
+        Ok(serde_json::to_writer(&mut self.out, &event)?)
     }
 }

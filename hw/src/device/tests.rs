@@ -126,23 +126,3 @@ fn waiting_for_what_was_never_submitted_is_an_error_not_a_hang() {
     device.wait(MoveId(1)).unwrap();
     assert!(matches!(device.wait(MoveId(1)), Err(DeviceError::NoSuchMove { id: 1 })));
 }
-
-#[test]
-fn the_product_is_that_of_the_matrix() {
-    let (device, ..) = device();
-    let mut unit = vec![0.0; 1000];
-    // Row 4 is the activation vector itself, so the product is its square, weighed by its fourth number.
-    let activation: Vec<f32> = (0..100)
-        .map(|at| {
-            let mut row = vec![0.0; 1000];
-            row[at] = 1.0;
-            device.contents.product(BlockId(0), &row)
-        })
-        .collect();
-    let first = activation[0].abs().sqrt();
-    let vector: Vec<f32> = activation.iter().map(|product| product / activation[0] * first).collect();
-    unit[400..500].copy_from_slice(&vector);
-    let expected: f32 = vector.iter().map(|value| value * value).sum::<f32>() * vector[4];
-    let got = device.contents.product(BlockId(0), &unit);
-    assert!((got - expected).abs() <= expected.abs() * 1e-4, "{got} against {expected}");
-}

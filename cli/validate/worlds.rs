@@ -1,0 +1,169 @@
+//! One case in both worlds.
+
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::simulate::policy_of;
+use hw::content::Contents;
+use hw::device::{Device, Setup};
+use hw::engine::Engine;
+use hw::live::{Arrival, Live, Load};
+use hw::lockstep::{Lockstep, LockstepReport};
+use policy::event::{EventKind, Form, Routed, Slice};
+use policy::machine::Class;
+use policy::orchestrator::RunError;
+use policy::record::{Decision, LogDifference, compare_logs};
+use policy::registry::Entry;
+use policy::tally::Tally;
+use policy::{BlockId, Bytes, LayerId, Orchestrator};
+use scenarios::Scenario;
+use sim::workload::Workload;
+use sim::{Case, Keep, Outcome, World};
+use std::collections::BTreeSet;
+use std::error::Error as StdError;
+
+/// What came of a case in both worlds.
+pub(super) struct Worlds {
+    pub(super) device: String,
+    pub(super) policy: String,
+    pub(super) simulated: Outcome,
+    pub(super) decisions: usize,
+    pub(super) difference: Option<LogDifference>,
+    pub(super) lockstep: LockstepReport,
+    pub(super) controller: Orchestrator,
+    pub(super) contents: Contents,
+    pub(super) live: Option<LiveRun>,
+}
+
+/// A run in which real times fed the controller.
+pub(super) struct LiveRun {
+    pub(super) tally: Tally,
+    /// Blocks of the fast tier that both this run and the one in lockstep ended with, over those that either did.
+    pub(super) residency_jaccard: f64,
+}
+
+pub(super) fn run(
+    scenario: &Scenario,
+    case: &Case,
+    engine: &dyn Engine,
+    live: bool,
+    spans: bool,
+) -> Result<Worlds, Failure> {
+    let (entry, params) = policy_of(scenario)?;
+    let mut decisions = Vec::new();
+    let keep = Keep { decisions: true, timeline: spans };
+    let progress = Progress::spinner("simulating");
+    let simulated = case.run(entry, &params, keep, |decision| decisions.push(decision))?;
+    drop(progress);
+    let progress = Progress::spinner("setting the device up");
+    let device = device(case, engine)?;
+    drop(progress);
+    let progress = Progress::spinner("running in lockstep");
+    let mut platform = Lockstep::new(case.world(false)?, device);
+    if spans {
+        platform.keep_spans();
+    }
+    let mut controller = case.orchestrator(entry, &params, true)?;
+    let mut followed: Vec<Decision> = Vec::new();
+    policy::run(&mut controller, &mut platform, |decision| followed.push(decision)).map_err(stopped)?;
+    let lockstep = platform.finish().map_err(Failure::failed)?;
+    drop(progress);
+    let difference = compare_logs(&decisions, &followed);
+    let contents = Contents::new(&case.model, case.seed);
+    let live = live.then(|| run_live(case, engine, entry, &params, &controller)).transpose()?;
+    let device = engine.name();
+    let (decisions, policy) = (decisions.len(), entry.name.to_owned());
+    Ok(Worlds { device, policy, simulated, decisions, difference, lockstep, controller, contents, live })
+}
+
+/// The case's machine and model on a device.
+fn device(case: &Case, engine: &dyn Engine) -> Result<Device, Failure> {
+    let copies = case.home_copies();
+    let weights = case.model.resident_bytes();
+    let setup = Setup {
+        machine: &case.machine,
+        contents: Contents::new(&case.model, case.seed),
+        budgets: &budgets(case, &copies),
+        copies: &copies,
+        cache: case.reserved.saturating_sub(weights),
+        check_reads: false,
+    };
+    Device::new(engine, setup).map_err(Failure::failed)
+}
+
+/// What each tier has to hold at most: a cold tier that begins empty stays so, and no tier holds more than every block in
+/// every format that may come up.
+fn budgets(case: &Case, copies: &[(BlockId, Form)]) -> Vec<Bytes> {
+    let formats: BTreeSet<_> = case.encoded.iter().chain(&case.recode).copied().collect();
+    let all = case.model.blocks.iter().map(|block| {
+        let others = formats.iter().filter(|format| **format != block.native);
+        block.bytes(block.native) + others.map(|format| block.bytes(*format)).sum()
+    });
+    let all: Bytes = all.sum();
+    let tiers = case.machine.tiers.iter().zip(0u8..).zip(&case.budgets);
+    let of_tier = |((tier, index), budget): ((&policy::machine::Tier, u8), &Bytes)| {
+        let used = copies.iter().any(|(_, form)| form.tier.0 == index);
+        let slack = Bytes(tier.granularity.0.saturating_mul(2 * case.model.blocks.len() as u64));
+        match tier.class {
+            Class::Cold if !used => Bytes::ZERO,
+            _ => (*budget).min(all + slack),
+        }
+    };
+    tiers.map(of_tier).collect()
+}
+
+/// The workload of the simulator, served by a device.
+struct Served(Workload);
+
+impl Load for Served {
+    fn request(&self, number: usize) -> Option<Arrival> {
+        let request = self.0.requests().get(number)?;
+        Some(Arrival { at: request.at, context: request.context, tokens: request.tokens })
+    }
+
+    fn route(&mut self, batch: &[Slice], layer: LayerId) -> Vec<Routed> {
+        self.0.route(batch, layer)
+    }
+
+    fn foresee(&mut self, batch: &[Slice], layer: LayerId) -> Vec<EventKind> {
+        self.0.foresee(batch, layer)
+    }
+}
+
+fn run_live(
+    case: &Case,
+    engine: &dyn Engine,
+    entry: &Entry,
+    params: &[f64],
+    lockstep: &Orchestrator,
+) -> Result<LiveRun, Failure> {
+    let progress = Progress::spinner("running live");
+    let mut platform = Live::new(device(case, engine)?, Served(case.workload()?));
+    let mut controller = case.orchestrator(entry, params, false)?;
+    policy::run(&mut controller, &mut platform, |_| {}).map_err(stopped)?;
+    platform.device().audit().map_err(Failure::failed)?;
+    drop(progress);
+    let (ours, theirs) = (resident(case, &controller), resident(case, lockstep));
+    let either = ours.union(&theirs).count();
+    let residency_jaccard =
+        if either == 0 { 1.0 } else { ours.intersection(&theirs).count() as f64 / either as f64 };
+    Ok(LiveRun { tally: controller.tally().clone(), residency_jaccard })
+}
+
+fn resident(case: &Case, controller: &Orchestrator) -> BTreeSet<(BlockId, Form)> {
+    let ledger = &controller.context().ledger;
+    let blocks = (0..case.model.blocks.len() as u32).map(BlockId);
+    let copies = blocks.flat_map(|block| ledger.copies(block).map(move |form| (block, form)));
+    copies.filter(|(_, form)| case.machine.tier(form.tier).class == Class::Fast).collect()
+}
+
+fn stopped<E: StdError + Send + Sync + 'static>(error: RunError<E>) -> Failure {
+    match error {
+        RunError::Control(error) => sim::RunFailure::Control(error).into(),
+        RunError::Platform(error) => Failure::failed(error),
+    }
+}
+
+/// Bytes that each link direction carried in simulation.
+pub(super) fn delivered(world: &World) -> Vec<Bytes> {
+    world.links().map(|(_, count)| Bytes(count.bytes)).collect()
+}

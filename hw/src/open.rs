@@ -1,0 +1,30 @@
+//! The devices there are, by name.
+
+use crate::engine::Engine;
+use crate::host::Host;
+use std::path::Path;
+use thiserror::Error;
+
+/// Why there is no such device.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// No kind of device has this name.
+    #[error("no device is called `{0}`: write host, or cuda:0 for the first CUDA device")]
+    Unknown(String),
+    /// The machine cannot give it.
+    #[error("{device} cannot be opened: {why}")]
+    Absent {
+        /// What was asked for.
+        device: String,
+        /// Why, and what would help.
+        why: String,
+    },
+}
+
+/// Opens a device: `host`, or `cuda:N`. Tiers of files are in `folder`.
+pub fn open(name: &str, folder: &Path) -> Result<Box<dyn Engine>, OpenError> {
+    if name == "host" {
+        return Ok(Box::new(Host::new(folder)));
+    }
+    Err(OpenError::Unknown(name.to_owned()))
+}

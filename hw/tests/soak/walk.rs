@@ -13,7 +13,7 @@ use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind, Layer, Matrix};
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
 use policy::{BlockId, FormatId, LayerId, Machine, Model, MoveId, Rate, TierId};
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Dxsm;
 use std::path::Path;
 use std::sync::Arc;

@@ -4,8 +4,9 @@
 //! Each kind counts its own calls while the plan is armed, and whether the n-th fails follows from the seed, the kind and
 //! n. So equal orders of calls meet equal failures; with several threads the order is the threads'.
 
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64Dxsm;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,8 @@ impl Faults {
             return None;
         }
         let call = self.calls[kind].fetch_add(1, Ordering::Relaxed);
-        let draw = xxh3_64_with_seed(&call.to_le_bytes(), self.seed.wrapping_add(kind as u64));
+        let which = call.wrapping_mul(FAULTS.len() as u64).wrapping_add(kind as u64);
+        let draw = Pcg64Dxsm::seed_from_u64(self.seed.rotate_left(32) ^ which).next_u64();
         if !draw.is_multiple_of(one_in) {
             return None;
         }

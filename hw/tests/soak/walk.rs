@@ -45,7 +45,7 @@ pub(crate) struct Tally {
     pub(crate) transitions: u64,
     /// Moves whose copy was published.
     pub(crate) published: u64,
-    /// Moves that failed on the way.
+    /// Moves that failed on the way, by plan or because the block does not pack without loss.
     pub(crate) failed: u64,
     /// Moves given up.
     pub(crate) cancelled: u64,

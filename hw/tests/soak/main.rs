@@ -4,10 +4,18 @@ mod walk;
 
 use hw::faults::Fault;
 use policy::model::Matrix;
-use walk::{Size, Tally, Walk};
+use walk::{CODED, Size, Tally, Walk};
 
 const PLAN: &[(Fault, u64)] =
     &[(Fault::Allocation, 50), (Fault::Read, 100), (Fault::Write, 100), (Fault::Flip, 50), (Fault::Short, 3)];
+
+const SMALL: Size = Size {
+    blocks: 8,
+    formats: CODED,
+    matrix: Matrix { rows: 7, columns: 43 },
+    quarters: [14, 40, 80],
+    file_granularity: 512,
+};
 
 fn walk(size: Size, transitions: u64) -> Tally {
     let folder = tempfile::tempdir().unwrap();
@@ -21,8 +29,7 @@ fn walk(size: Size, transitions: u64) -> Tally {
 
 #[test]
 fn a_hundred_thousand_transitions_lose_no_block_and_leak_no_slot() {
-    let matrix = Matrix { rows: 7, columns: 43 };
-    let tally = walk(Size { matrix, quarters: [14, 40, 80], file_granularity: 512 }, 100_000);
+    let tally = walk(SMALL, 100_000);
     let unlikely = |(fault, struck): &(Fault, u64)| *fault != Fault::Short && *struck < 100;
     assert!(!tally.struck.iter().any(unlikely), "{tally:?}");
 }
@@ -31,6 +38,6 @@ fn a_hundred_thousand_transitions_lose_no_block_and_leak_no_slot() {
 fn transfers_past_the_page_cache_fail_and_are_cut_short_as_safely() {
     // Copies of 40 KB, so that a transfer has blocks to be cut short by.
     let matrix = Matrix { rows: 64, columns: 313 };
-    let tally = walk(Size { matrix, quarters: [14, 40, 80], file_granularity: 4096 }, 2_000);
+    let tally = walk(Size { matrix, file_granularity: 4096, ..SMALL }, 2_000);
     assert!(tally.struck.iter().all(|(_, struck)| *struck > 0), "{tally:?}");
 }

@@ -22,17 +22,21 @@ const HBM: TierId = TierId(0);
 const DRAM: TierId = TierId(1);
 const DISK: TierId = TierId(2);
 const LINKS: [(TierId, TierId); 5] = [(DRAM, HBM), (HBM, DRAM), (DISK, DRAM), (DRAM, DISK), (HBM, DISK)];
-const FORMATS: [&str; 5] = ["bf16", "bf16_packed", "int8", "int4_g32", "mxfp4"];
-const BLOCKS: u32 = 8;
+/// Formats for a walk that codes; the first is the native one.
+pub(crate) const CODED: &[&str] = &["bf16", "bf16_packed", "int8", "int4_g32", "mxfp4"];
 /// Moves under way at once, so that most of a walk is not waiting.
 const MOVING: usize = 12;
 
 /// How large things are.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
+    /// How many blocks there are.
+    pub(crate) blocks: u32,
+    /// The formats of copies.
+    pub(crate) formats: &'static [&'static str],
     /// The one matrix of a block.
     pub(crate) matrix: Matrix,
-    /// Blocks in bf16 that each tier has room for, in quarters.
+    /// Native copies that each tier has room for, in quarters.
     pub(crate) quarters: [u64; 3],
     /// Granularity of the file tier: of 4096 it is read and written past the page cache.
     pub(crate) file_granularity: u64,
@@ -102,6 +106,7 @@ pub(crate) struct Walk {
     device: Device,
     machine: Machine,
     block: Block,
+    blocks: u32,
     formats: Vec<FormatId>,
     faults: Arc<Faults>,
     draws: Pcg64Dxsm,
@@ -115,7 +120,7 @@ pub(crate) struct Walk {
 impl Walk {
     /// Every block is in the file tier to begin with. `plan` fails one call in so many, of each kind.
     pub(crate) fn new(size: Size, seed: u64, plan: &[(Fault, u64)], folder: &Path) -> Walk {
-        let native = FormatId::named("bf16").unwrap();
+        let native = FormatId::named(size.formats[0]).unwrap();
         let block = Block {
             kind: BlockKind::Expert,
             layer: LayerId(0),
@@ -124,9 +129,9 @@ impl Walk {
             native,
             mixed: None,
         };
-        let (machine, model) = (machine(size, block.bytes(native)), model(&block));
+        let (machine, model) = (machine(size, block.bytes(native)), model(&block, size.blocks));
         let published: Vec<Copy> =
-            (0..BLOCKS).map(|id| (BlockId(id), Form { tier: DISK, format: native })).collect();
+            (0..size.blocks).map(|id| (BlockId(id), Form { tier: DISK, format: native })).collect();
         let faults = Arc::new(Faults::new(seed, plan));
         let setup = Setup {
             machine: &machine,
@@ -139,13 +144,14 @@ impl Walk {
         let device =
             Device::new(&Failing { host: Host::new(folder), faults: faults.clone() }, setup).unwrap();
         faults.arm(true);
-        let formats = FORMATS.map(|name| FormatId::named(name).unwrap()).to_vec();
+        let formats = size.formats.iter().map(|name| FormatId::named(name).unwrap()).collect();
         let draws = Pcg64Dxsm::seed_from_u64(seed);
         let (moving, tally) = (Vec::new(), Tally::default());
         Walk {
             device,
             machine,
             block,
+            blocks: size.blocks,
             formats,
             faults,
             draws,
@@ -181,8 +187,11 @@ impl Walk {
         let source = self.pick(self.published.len());
         let (block, from) = self.published[source];
         let tier = TierId(self.pick(3) as u8);
-        let format =
-            if self.draws.random() { from.format } else { self.formats[self.draws.random_range(0..5)] };
+        let format = if self.draws.random() {
+            from.format
+        } else {
+            self.formats[self.draws.random_range(0..self.formats.len())]
+        };
         let to = Form { tier, format };
         let coded = from.format != format;
         let linked = from.tier == tier || LINKS.contains(&(from.tier, tier));
@@ -344,7 +353,7 @@ impl Walk {
         let mut known = self.published.clone();
         known.sort_unstable();
         assert_eq!(found.iter().copied().collect::<Vec<_>>(), known);
-        for id in (0..BLOCKS).map(BlockId) {
+        for id in (0..self.blocks).map(BlockId) {
             let whole = |copy: &Copy| copy.0 == id && copy.1.format.keeps(self.block.native);
             assert!(found.iter().any(whole), "block {} is lost", id.0);
         }
@@ -364,7 +373,7 @@ impl Walk {
     }
 }
 
-fn model(block: &Block) -> Model {
+fn model(block: &Block, blocks: u32) -> Model {
     let layer = Layer {
         resident: Bytes::ZERO,
         flops_per_token: 0,
@@ -372,13 +381,13 @@ fn model(block: &Block) -> Model {
         kv_per_token: Bytes::ZERO,
         window: None,
         first_block: BlockId(0),
-        blocks: BLOCKS,
+        blocks,
         selected: 2,
     };
     Model {
         name: "soak".into(),
         layers: vec![layer],
-        blocks: (0..BLOCKS).map(|index| Block { index, ..block.clone() }).collect(),
+        blocks: (0..blocks).map(|index| Block { index, ..block.clone() }).collect(),
         resident: Bytes::ZERO,
         head_read: Bytes::ZERO,
         head_flops_per_token: 0,

@@ -1,8 +1,9 @@
-//! What is in a block: numbers that look like trained weights and follow from a seed, so that the bytes of any copy can
-//! be made again at any time and compared.
+//! What is in a block: the weights of a published model, or numbers that look like trained weights and follow from a
+//! seed. Either way the bytes of any copy can be made again at any time and compared.
 
 pub use crate::checksum::Checksum;
 use crate::codec::{self, CodecError};
+use crate::weights::{Weights, WeightsError};
 use half::bf16;
 use policy::model::{Block, Model};
 use policy::{BlockId, FormatId};
@@ -10,21 +11,40 @@ use rand::Rng;
 use rand_pcg::Pcg64Dxsm;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use thiserror::Error;
 
 /// The standard deviation of the numbers, as in trained projection matrices.
 pub const SIGMA: f32 = 0.02;
+
+/// Why the bytes of a block could not be had.
+#[derive(Debug, Error)]
+pub enum ContentError {
+    /// They cannot be coded in a format.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// They cannot be read from the model's files.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
 
 /// The blocks of a model and what they contain.
 pub struct Contents {
     seed: u64,
     model: Model,
+    /// Where the blocks' weights are, if they are not made up.
+    weights: Option<Weights>,
     expected: Mutex<BTreeMap<(BlockId, FormatId), Checksum>>,
 }
 
 impl Contents {
     /// The contents of every block of `model` under `seed`.
     pub fn new(model: &Model, seed: u64) -> Contents {
-        Contents { seed, model: model.clone(), expected: Mutex::default() }
+        Contents { seed, model: model.clone(), weights: None, expected: Mutex::default() }
+    }
+
+    /// The contents of every block of `model` in its files. `seed` decides what is not in blocks.
+    pub fn published(model: &Model, weights: Weights, seed: u64) -> Contents {
+        Contents { weights: Some(weights), ..Contents::new(model, seed) }
     }
 
     /// The model.
@@ -43,18 +63,24 @@ impl Contents {
         numbers.flat_map(|number| bf16::from_f32(number).to_le_bytes()).collect()
     }
 
-    /// The numbers of a block before they are rounded to its native format. The generator's stream is the block's
+    /// The numbers of a made-up block before they are rounded to its native format. The generator's stream is the block's
     /// number, so that blocks do not depend on each other.
-    pub fn values(&self, id: BlockId) -> Vec<f32> {
+    fn values(&self, id: BlockId) -> Vec<f32> {
         bell(self.seed, id.0.into(), self.block(id).elements()).collect()
     }
 
     /// The bytes of a block in `format`, made from its native bytes.
-    pub fn bytes(&self, id: BlockId, format: FormatId) -> Result<Vec<u8>, CodecError> {
+    pub fn bytes(&self, id: BlockId, format: FormatId) -> Result<Vec<u8>, ContentError> {
         let block = self.block(id);
         let buffer = |format| vec![0u8; block.bytes(format).0 as usize];
-        let mut native = buffer(block.native);
-        codec::encode(block.native, &self.values(id), &block.matrices, &mut native)?;
+        let native = match &self.weights {
+            Some(weights) => weights.native(id)?,
+            None => {
+                let mut native = buffer(block.native);
+                codec::encode(block.native, &self.values(id), &block.matrices, &mut native)?;
+                native
+            }
+        };
         if format == block.native {
             return Ok(native);
         }
@@ -64,7 +90,7 @@ impl Contents {
     }
 
     /// The checksum that a copy of a block in `format` must have. Computed once for each.
-    pub fn checksum(&self, id: BlockId, format: FormatId) -> Result<Checksum, CodecError> {
+    pub fn checksum(&self, id: BlockId, format: FormatId) -> Result<Checksum, ContentError> {
         let known = || self.expected.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(checksum) = known().get(&(id, format)) {
             return Ok(*checksum);

@@ -273,7 +273,7 @@ impl Device {
         if self.copies.contains_key(&copy) {
             return Err(DeviceError::Exists { id: 0, copy: self.name_of(copy) });
         }
-        let failed = |source| JobError::Codec { block: block.0, form, source };
+        let failed = |source| JobError::Content { block: block.0, form, source };
         let bytes = self.contents.bytes(block, form.format).map_err(failed)?;
         let slot = self.allocate(form.tier, Bytes(bytes.len() as u64))?;
         self.arenas[form.tier.index()].region(slot)?.write_at(0, &bytes)?;

@@ -3,7 +3,7 @@
 
 use crate::arena::{Arena, ArenaError};
 use crate::codec::CodecError;
-use crate::content::{Checksum, Contents};
+use crate::content::{Checksum, ContentError, Contents};
 use crate::refusal::DeviceError;
 use crate::region::Region;
 use policy::event::{Form, Part, Slice};
@@ -184,6 +184,16 @@ pub enum JobError {
         form: Form,
         /// Why.
         source: CodecError,
+    },
+    /// What is in a block cannot be had.
+    #[error("block {block} as {}: {source}", form.format.name())]
+    Content {
+        /// The block.
+        block: u32,
+        /// The copy.
+        form: Form,
+        /// Why.
+        source: ContentError,
     },
     /// The bytes of a copy are not those of its block.
     #[error("block {block} as {} in tier {}: bytes hash to {got:?}, not {expected:?}", form.format.name(), form.tier.0)]

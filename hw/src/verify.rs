@@ -14,7 +14,7 @@ pub(crate) fn check(
     region: &Region,
 ) -> Result<Checksum, JobError> {
     let got = region.with_bytes(Checksum::of)?;
-    let failed = |source| JobError::Codec { block: block.0, form, source };
+    let failed = |source| JobError::Content { block: block.0, form, source };
     let expected = contents.checksum(block, form.format).map_err(failed)?;
     if got == expected { Ok(got) } else { Err(JobError::Mismatch { block: block.0, form, expected, got }) }
 }

@@ -27,14 +27,28 @@ pub(super) struct Flight {
     given_up: bool,
 }
 
+impl Flight {
+    /// Nothing more is submitted or waited for.
+    fn give_up(&mut self) {
+        self.haul = None;
+        self.given_up = true;
+        self.arrived.clear();
+    }
+}
+
 impl Device {
-    /// Waits for the oldest chunk of a move that has not been waited for. After the last one the copy is published.
+    /// Waits for the oldest chunk of a move that has not been waited for. After the last one the copy is published. A
+    /// chunk that failed ends its move: what was copied is given up, the copy it was read from is untouched.
     pub fn wait(&mut self, id: MoveId) -> Result<ChunkReport, DeviceError> {
         loop {
             let unknown = DeviceError::NoSuchMove { id: id.0 };
             let flight = self.moves.get_mut(&id).filter(|flight| !flight.given_up).ok_or(unknown)?;
             if let Some((ended, arrived)) = flight.arrived.pop_front() {
                 let copy = (flight.first.block, flight.first.to);
+                if arrived.is_err() {
+                    flight.give_up();
+                    self.release(copy)?;
+                }
                 self.clock.see(ended, self.computing.iter().all(VecDeque::is_empty));
                 self.forget_if_over(id);
                 return self.see(copy, arrived);
@@ -134,9 +148,7 @@ impl Device {
     pub(super) fn give_up(&mut self, id: MoveId) -> Result<(), DeviceError> {
         let open = |flight: &&mut Flight| flight.haul.is_some();
         let flight = self.moves.get_mut(&id).filter(open).ok_or(DeviceError::NoSuchMove { id: id.0 })?;
-        flight.haul = None;
-        flight.given_up = true;
-        flight.arrived.clear();
+        flight.give_up();
         let copy = (flight.first.block, flight.first.to);
         self.forget_if_over(id);
         self.release(copy)

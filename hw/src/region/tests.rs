@@ -32,6 +32,12 @@ fn a_file_that_shrinks_under_its_slots_is_an_error_that_says_so() {
     }
 }
 
+fn always(fault: Fault) -> Arc<Faults> {
+    let faults = Faults::new(1, &[(fault, 1)]);
+    faults.arm(true);
+    Arc::new(faults)
+}
+
 #[test]
 fn every_planned_failure_is_a_typed_error_and_a_flipped_bit_is_one_bit() {
     let memory = |name: &str| {
@@ -42,7 +48,6 @@ fn every_planned_failure_is_a_typed_error_and_a_flipped_bit_is_one_bit() {
         let (source, target) =
             (Region::take(&memory("source"), 9000, 9000).unwrap(), Region::take(&pool, 9000, 12288).unwrap());
         source.write_at(0, &[0x55; 9000]).unwrap();
-        let always = |fault| Arc::new(Faults::new(1, &[(fault, 1)]));
         target.write_at(0, &[0x55; 9000]).unwrap();
         assert!(pool.fail(always(Fault::Flip)));
         assert!(!pool.fail(always(Fault::Read)), "one plan");
@@ -56,7 +61,7 @@ fn every_planned_failure_is_a_typed_error_and_a_flipped_bit_is_one_bit() {
     for (fault, kind) in [(Fault::Read, "cannot read"), (Fault::Write, "cannot write")] {
         let pool = file_pool(1 << 16, 4096);
         let region = Region::take(&pool, 100, 4096).unwrap();
-        pool.fail(Arc::new(Faults::new(1, &[(fault, 1)])));
+        pool.fail(always(fault));
         let error = if fault == Fault::Read {
             region.with_bytes(|_| ()).unwrap_err()
         } else {

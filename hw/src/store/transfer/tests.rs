@@ -144,6 +144,7 @@ fn what_the_system_refuses_is_its_error_and_where() {
 #[test]
 fn transfers_cut_short_by_plan_are_completed() {
     let faults = Faults::new(5, &[(Fault::Short, 2)]);
+    faults.arm(true);
     let before = noise(SIZE, 9);
     for (name, mut engine) in engines(11) {
         let file = file_of(&before);

@@ -10,8 +10,12 @@ pub mod arena;
 pub mod checksum;
 pub mod codec;
 pub mod content;
+<<<<<<< HEAD
 pub mod device;
 pub mod engine;
+=======
+pub mod cuda;
+>>>>>>> ed1931c (The CUDA kernels: encoders, decoders, checksum and fused products, executed on the CPU in tests)
 mod extents;
 pub mod faults;
 pub mod host;

@@ -4,10 +4,10 @@
 
 DEVICE bool is_finite(f32 value) { return (bits_of(value) & 0x7fffffff) < 0x7f800000; }
 
-// f16 to f32 where a NaN keeps the part of its payload that fits.
+// f16 to f32; a NaN keeps its payload.
 DEVICE f32 half_to_f32(u16 bits) {
     bool nan = (bits & 0x7fff) > 0x7c00;
-    return nan ? of_bits((u32)(bits & 0x8000) << 16 | 0x7fc00000 | (u32)(bits & 0x3ff) << 13) : half_value(bits);
+    return nan ? of_bits((u32)(bits & 0x8000) << 16 | 0x7f800000 | (u32)(bits & 0x3ff) << 13) : half_value(bits);
 }
 
 // f32 to f16, nearest even; finite values beyond the range become the largest one.

@@ -10,12 +10,9 @@ pub mod arena;
 pub mod checksum;
 pub mod codec;
 pub mod content;
-<<<<<<< HEAD
+pub mod cuda;
 pub mod device;
 pub mod engine;
-=======
-pub mod cuda;
->>>>>>> ed1931c (The CUDA kernels: encoders, decoders, checksum and fused products, executed on the CPU in tests)
 mod extents;
 pub mod faults;
 pub mod host;

@@ -1,5 +1,6 @@
 //! Numbers and shapes for the tests, from a seed.
 
+use hw::codec::{self, CodecError};
 use policy::format::FormatId;
 use policy::model::Matrix;
 use rand::{RngExt, SeedableRng};
@@ -51,29 +52,32 @@ pub(crate) fn weights(count: u64, seed: u64) -> Vec<f32> {
 
 /// A copy of `values` on the host.
 pub(crate) fn encoded(format: FormatId, values: &[f32], matrices: &[Matrix]) -> Vec<u8> {
-    let rows = matrices.iter().map(|matrix| matrix.rows).sum();
-    let mut out = vec![0; format.bytes(values.len() as u64, rows).0 as usize];
-    hw::codec::encode(format, values, rows, &mut out).unwrap();
+    let mut out = vec![0; bytes(format, matrices) as usize];
+    codec::encode(format, values, matrices, &mut out).unwrap();
     out
 }
 
 /// What a copy stands for, on the host.
 pub(crate) fn decoded(format: FormatId, bytes: &[u8], matrices: &[Matrix]) -> Vec<f32> {
     let mut out = vec![0.0; elements(matrices) as usize];
-    hw::codec::decode(format, bytes, matrices.iter().map(|matrix| matrix.rows).sum(), &mut out).unwrap();
+    codec::decode(format, bytes, matrices, &mut out).unwrap();
     out
 }
 
 /// A copy in another format, on the host.
 pub(crate) fn transcoded(
     from: FormatId,
-    bytes: &[u8],
+    source: &[u8],
     to: FormatId,
     matrices: &[Matrix],
-) -> Result<Vec<u8>, hw::codec::CodecError> {
-    let (elements, rows) = (elements(matrices), matrices.iter().map(|matrix| matrix.rows).sum());
-    let mut out = vec![0; to.bytes(elements, rows).0 as usize];
-    hw::codec::transcode(from, bytes, to, elements, rows, &mut out).map(|()| out)
+) -> Result<Vec<u8>, CodecError> {
+    let mut out = vec![0; bytes(to, matrices) as usize];
+    codec::transcode(from, source, to, matrices, &mut out).map(|()| out)
+}
+
+/// Bytes of a copy.
+pub(crate) fn bytes(format: FormatId, matrices: &[Matrix]) -> u64 {
+    format.bytes(elements(matrices), matrices.iter().map(|matrix| matrix.rows).sum()).0
 }
 
 pub(crate) fn elements(matrices: &[Matrix]) -> u64 {

@@ -11,18 +11,24 @@ fn nvrtc_compiles_the_kernels_for_every_architecture() {
         println!("skipped: no libnvrtc on the library path (PyPI has it as nvidia-cuda-nvrtc)");
         return;
     }
-    let source = std::fs::read_to_string(folder().join("hotset.cu")).unwrap();
-    for architecture in ["compute_80", "compute_90"] {
-        let options = CompileOptions {
-            arch: Some(architecture),
-            include_paths: vec![folder().display().to_string()],
-            options: vec!["--std=c++17".into()],
-            fmad: Some(false),
-            ..Default::default()
-        };
-        let ptx = compile_ptx_with_opts(&source, options).unwrap().to_src();
-        for kernel in [".entry checksum(", ".entry matmul_bf16_8(", ".entry decode_bf16_packed_to_bf16("] {
-            assert!(ptx.contains(kernel), "{architecture}: {kernel}");
+    std::thread::scope(|scope| {
+        for architecture in ["compute_80", "compute_90"] {
+            scope.spawn(|| compile(architecture));
         }
+    });
+}
+
+fn compile(architecture: &'static str) {
+    let source = std::fs::read_to_string(folder().join("hotset.cu")).unwrap();
+    let options = CompileOptions {
+        arch: Some(architecture),
+        include_paths: vec![folder().display().to_string()],
+        options: vec!["--std=c++17".into()],
+        fmad: Some(false),
+        ..Default::default()
+    };
+    let ptx = compile_ptx_with_opts(&source, options).unwrap().to_src();
+    for kernel in [".entry checksum(", ".entry matmul_bf16_8(", ".entry decode_bf16_packed_to_bf16("] {
+        assert!(ptx.contains(kernel), "{architecture}: {kernel}");
     }
 }

@@ -1,8 +1,8 @@
 //! What a block gives: the output of its branch for one input, from its numbers. The plain definition, in float32 on
 //! expanded numbers; kernels are held to it, and errors of formats are measured with it.
 
-use crate::codec::{self, CodecError};
-use crate::content::Contents;
+use crate::codec;
+use crate::content::{ContentError, Contents};
 use policy::model::{Block, BlockKind, Matrix};
 use policy::{BlockId, FormatId};
 
@@ -40,9 +40,9 @@ pub fn output(block: &Block, values: &[f32], input: &[f32]) -> Vec<f32> {
 
 /// The error of a block's output in `format` against its native one: the root mean square of the difference, as a
 /// fraction of that of the output.
-pub fn error(contents: &Contents, id: BlockId, format: FormatId) -> Result<f64, CodecError> {
+pub fn error(contents: &Contents, id: BlockId, format: FormatId) -> Result<f64, ContentError> {
     let block = contents.block(id);
-    let of = |format| -> Result<Vec<f32>, CodecError> {
+    let of = |format| -> Result<Vec<f32>, ContentError> {
         let mut values = vec![0.0; block.elements() as usize];
         codec::decode(format, &contents.bytes(id, format)?, &block.matrices, &mut values)?;
         Ok(output(block, &values, &contents.input(inputs(block))))

@@ -11,6 +11,7 @@ pub mod branch;
 pub mod checksum;
 pub mod codec;
 pub mod content;
+pub mod cuda;
 pub mod device;
 pub mod drift;
 pub mod engine;

@@ -1,5 +1,6 @@
 //! The `hotset` command: reads the arguments, calls the crates, prints.
 
+mod calibrate;
 mod catalogue;
 mod check;
 mod compare;
@@ -39,6 +40,7 @@ enum Command {
     Trace(trace::Command),
     Compare(compare::Args),
     Tune(tune::Args),
+    Calibrate(calibrate::Args),
     Validate(validate::Args),
     Check(check::Args),
     Explain(explain::Args),
@@ -56,6 +58,7 @@ impl Command {
             Command::Trace(command) => command.run(),
             Command::Compare(args) => compare::run(&args),
             Command::Tune(args) => tune::run(&args),
+            Command::Calibrate(args) => calibrate::run(&args),
             Command::Validate(args) => validate::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),

@@ -45,6 +45,11 @@ impl Progress {
         Progress { bar, _alive: alive }
     }
 
+    /// What is being done now.
+    pub(crate) fn say(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+    }
+
     /// One piece of work is done.
     pub(crate) fn step(&self) {
         self.bar.inc(1);

@@ -15,11 +15,13 @@ use policy::record::{Decision, LogDifference, compare_logs};
 use policy::registry::Entry;
 use policy::tally::Tally;
 use policy::{BlockId, Bytes, LayerId, Orchestrator};
+use rayon::prelude::*;
 use scenarios::Scenario;
 use sim::workload::Workload;
 use sim::{Case, Keep, Outcome, World};
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
+use std::sync::Arc;
 
 /// What came of a case in both worlds.
 pub(super) struct Worlds {
@@ -30,7 +32,7 @@ pub(super) struct Worlds {
     pub(super) difference: Option<LogDifference>,
     pub(super) lockstep: LockstepReport,
     pub(super) controller: Orchestrator,
-    pub(super) contents: Contents,
+    pub(super) contents: Arc<Contents>,
     pub(super) live: Option<LiveRun>,
 }
 
@@ -55,7 +57,8 @@ pub(super) fn run(
     let simulated = case.run(entry, &params, keep, |decision| decisions.push(decision))?;
     drop(progress);
     let progress = Progress::spinner("setting the device up");
-    let device = device(case, engine)?;
+    let contents = contents(case)?;
+    let device = device(case, engine, &contents)?;
     drop(progress);
     let progress = Progress::spinner("running in lockstep");
     let mut platform = Lockstep::new(case.world(false)?, device);
@@ -68,20 +71,30 @@ pub(super) fn run(
     let lockstep = platform.finish().map_err(Failure::failed)?;
     drop(progress);
     let difference = compare_logs(&decisions, &followed);
-    let contents = Contents::new(&case.model, case.seed);
-    let live = live.then(|| run_live(case, engine, entry, &params, &controller)).transpose()?;
+    let live = live.then(|| run_live(case, engine, &contents, (entry, &params), &controller)).transpose()?;
     let device = engine.name();
     let (decisions, policy) = (decisions.len(), entry.name.to_owned());
     Ok(Worlds { device, policy, simulated, decisions, difference, lockstep, controller, contents, live })
 }
 
+/// What the blocks contain, with the checksums of every copy that may come up: found before a run, they cost it nothing.
+fn contents(case: &Case) -> Result<Arc<Contents>, Failure> {
+    let contents = Contents::new(&case.model, case.seed);
+    let blocks: Vec<BlockId> = (0..case.model.blocks.len() as u32).map(BlockId).collect();
+    let formats: BTreeSet<_> = case.encoded.iter().chain(&case.recode).collect();
+    let know =
+        |&block: &BlockId| formats.iter().try_for_each(|format| contents.checksum(block, **format).map(drop));
+    blocks.par_iter().try_for_each(know).map_err(Failure::refused)?;
+    Ok(Arc::new(contents))
+}
+
 /// The case's machine and model on a device.
-fn device(case: &Case, engine: &dyn Engine) -> Result<Device, Failure> {
+fn device(case: &Case, engine: &dyn Engine, contents: &Arc<Contents>) -> Result<Device, Failure> {
     let copies = case.home_copies();
     let weights = case.model.resident_bytes();
     let setup = Setup {
         machine: &case.machine,
-        contents: Contents::new(&case.model, case.seed),
+        contents: contents.clone(),
         budgets: &budgets(case, &copies),
         copies: &copies,
         cache: case.reserved.saturating_sub(weights),
@@ -132,12 +145,12 @@ impl Load for Served {
 fn run_live(
     case: &Case,
     engine: &dyn Engine,
-    entry: &Entry,
-    params: &[f64],
+    contents: &Arc<Contents>,
+    (entry, params): (&Entry, &[f64]),
     lockstep: &Orchestrator,
 ) -> Result<LiveRun, Failure> {
     let progress = Progress::spinner("running live");
-    let mut platform = Live::new(device(case, engine)?, Served(case.workload()?));
+    let mut platform = Live::new(device(case, engine, contents)?, Served(case.workload()?));
     let mut controller = case.orchestrator(entry, params, false)?;
     policy::run(&mut controller, &mut platform, |_| {}).map_err(stopped)?;
     platform.device().audit().map_err(Failure::failed)?;

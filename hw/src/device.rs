@@ -54,7 +54,7 @@ pub struct Setup<'a> {
     /// The machine whose tiers and links it stands for.
     pub machine: &'a Machine,
     /// What is in the blocks of the model.
-    pub contents: Contents,
+    pub contents: Arc<Contents>,
     /// The copies that exist before the run: each block's home copy, and those encoded ahead.
     pub copies: &'a [(BlockId, Form)],
     /// Bytes of each tier that copies may take.
@@ -117,7 +117,6 @@ impl Device {
     /// Sets aside the memories and writes the copies that exist before the run.
     pub fn new(engine: &dyn Engine, setup: Setup<'_>) -> Result<Device, DeviceError> {
         let Setup { machine, contents, copies, budgets, cache, check_reads } = setup;
-        let contents = Arc::new(contents);
         let (report, done) = channel();
         let lane = |kind| {
             let worker = engine.worker(kind, &contents)?;
@@ -197,6 +196,14 @@ impl Device {
             }
         }
         Ok(None)
+    }
+
+    /// Sees what [`Device::next`] has named; how long it took.
+    pub fn see(&mut self, finished: Finished) -> Result<Nanos, DeviceError> {
+        Ok(match finished {
+            Finished::Chunk(id) => self.wait(id)?.took,
+            Finished::Compute(part) => self.wait_compute(part)?.took,
+        })
     }
 
     /// Waits for the oldest compute command that has not been waited for, of those that run where `part` does.

@@ -19,6 +19,9 @@ pub trait Engine {
     /// What it is, for people: `host`, or the name and number of an accelerator.
     fn name(&self) -> String;
 
+    /// How much fast memory, host memory and storage it could give at present.
+    fn capacity(&self) -> [Bytes; 3];
+
     /// Memory for `capacity` bytes of a tier.
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError>;
 

@@ -16,6 +16,7 @@ use policy::event::Form;
 use policy::machine::Tier;
 use policy::units::{Bytes, Nanos};
 use policy::{Machine, Model};
+use rustix::fs::statvfs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
@@ -37,6 +38,13 @@ impl Engine for Host {
         "host".into()
     }
 
+    /// A quarter of the memory stands for fast memory, a half for the host's.
+    fn capacity(&self) -> [Bytes; 3] {
+        let memory = host_memory();
+        let disk = statvfs(&self.folder).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        [Bytes(memory.0 / 4), Bytes(memory.0 / 2), Bytes(disk / 2)].map(|bytes| Bytes(bytes.0 >> 20 << 20))
+    }
+
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {
         Arena::new(&Tier { capacity, ..tier.clone() }, &self.folder, None)
     }
@@ -56,7 +64,7 @@ pub fn device(
 ) -> Result<Device, DeviceError> {
     let setup = Setup {
         machine,
-        contents: Contents::new(model, seed),
+        contents: Arc::new(Contents::new(model, seed)),
         copies,
         budgets: &[],
         cache: Bytes::ZERO,
@@ -159,6 +167,12 @@ impl HostWorker {
         let output = branch::output(block, &values, &self.contents.input(branch::inputs(block)));
         Ok(root_mean_square(&output))
     }
+}
+
+/// The host's memory, free or not.
+pub(crate) fn host_memory() -> Bytes {
+    let system = rustix::system::sysinfo();
+    Bytes((system.totalram as u64).saturating_mul(u64::from(system.mem_unit)))
 }
 
 fn root_mean_square(values: &[f32]) -> f32 {

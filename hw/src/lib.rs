@@ -8,6 +8,7 @@
 
 pub mod arena;
 pub mod branch;
+pub mod calibrate;
 pub mod checksum;
 pub mod codec;
 pub mod content;

@@ -51,7 +51,7 @@ impl Device {
                 }
                 self.clock.see(ended, self.computing.iter().all(VecDeque::is_empty));
                 self.forget_if_over(id);
-                return self.see(copy, arrived);
+                return self.publish(copy, arrived);
             }
             if flight.carried_later == 0 {
                 return Err(DeviceError::NoSuchMove { id: id.0 });
@@ -189,7 +189,7 @@ impl Device {
     }
 
     /// Shows an arrived chunk to the caller; the last one publishes its copy.
-    fn see(
+    fn publish(
         &mut self,
         copy: Copy,
         arrived: Result<ChunkReport, JobError>,

@@ -1,0 +1,141 @@
+//! Measures a machine as a device sees it: the same commands that a run submits, timed by the same reports, become the
+//! numbers of a machine file. What a run pays for is what is measured: cold memory, one copy after the other, sums of
+//! bytes where several flow at once.
+
+mod bench;
+mod codecs;
+mod kernels;
+mod links;
+mod steady;
+mod yaml;
+
+pub use self::codecs::CodecRates;
+pub use self::kernels::Kernels;
+pub use self::links::{Contention, Direction};
+pub use self::steady::Steady;
+
+use self::bench::Bench;
+use crate::engine::Engine;
+use crate::refusal::DeviceError;
+use policy::fit::FitError;
+use policy::kernel::KernelError;
+use policy::machine::{Backing, Class};
+use policy::units::Bytes;
+use thiserror::Error;
+
+/// Why a machine could not be measured.
+#[derive(Debug, Error)]
+pub enum CalibrateError {
+    /// The device refused, or failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Measured copies make no link.
+    #[error("copies from {from} to {to}: {source}")]
+    Link {
+        /// Where from.
+        from: &'static str,
+        /// Where to.
+        to: &'static str,
+        /// Why.
+        source: FitError,
+    },
+    /// Measured products make no table.
+    #[error("products with {format}: {source}")]
+    Kernel {
+        /// The format.
+        format: &'static str,
+        /// Why.
+        source: KernelError,
+    },
+}
+
+/// What is measured, and with how much memory.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Name of the machine.
+    pub name: String,
+    /// The day, as the file should say it.
+    pub date: String,
+    /// Capacity of the fast tier, of host memory and of storage, as the file should say them. A storage of zero bytes is
+    /// left out.
+    pub capacity: [Bytes; 3],
+    /// Bytes that copies go through before one is used again: more than the caches hold.
+    pub cold: Bytes,
+    /// Sizes of copies.
+    pub sizes: Vec<Bytes>,
+    /// Numbers of tokens.
+    pub tokens: Vec<u32>,
+}
+
+/// The tiers of a machine that is measured.
+pub const TIERS: [(&str, Class, Backing); 3] = [
+    ("fast", Class::Fast, Backing::Device),
+    ("dram", Class::Staged, Backing::Pinned),
+    ("disk", Class::Cold, Backing::File),
+];
+
+/// What was measured.
+#[derive(Debug)]
+pub struct Calibration {
+    plan: Plan,
+    device: String,
+    directions: Vec<Direction>,
+    contention: Contention,
+    kernels: Kernels,
+    host_kernels: Kernels,
+    codecs: Vec<CodecRates>,
+    host_codecs: Vec<CodecRates>,
+}
+
+impl Calibration {
+    /// Measures. `say` is told what comes next.
+    pub fn run(
+        engine: &dyn Engine,
+        plan: Plan,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Calibration, CalibrateError> {
+        let bench = Bench::new(engine, &plan);
+        let mut directions = Vec::new();
+        for (from, to) in links::pairs(&plan) {
+            say(&format!("copies from {} to {}", TIERS[from].0, TIERS[to].0));
+            directions.push(links::direction(&bench, from, to)?);
+        }
+        say("products");
+        let kernels = kernels::measure(&bench, false)?;
+        say("products on the host");
+        let host_kernels = kernels::measure(&bench, true)?;
+        say("copies and products at once");
+        let contention = links::contention(&bench)?;
+        say("formats");
+        let codecs = codecs::measure(&bench, 0)?;
+        let host_codecs = codecs::measure(&bench, 1)?;
+        let device = engine.name();
+        Ok(Calibration { plan, device, directions, contention, kernels, host_kernels, codecs, host_codecs })
+    }
+
+    /// The machine file.
+    pub fn yaml(&self) -> String {
+        yaml::write(self)
+    }
+
+    /// Measurements that did not settle, in words.
+    pub fn unsettled(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut look = |what: String, steady: &Steady| {
+            if !steady.settled() {
+                found.push(format!("{what}: {steady}"));
+            }
+        };
+        for direction in &self.directions {
+            for (size, time) in &direction.times {
+                look(format!("{size} from {} to {}", direction.from_name(), direction.to_name()), time);
+            }
+        }
+        for (place, kernels) in [("", &self.kernels), (" on the host", &self.host_kernels)] {
+            for (format, tokens, time) in &kernels.times {
+                look(format!("{tokens} tokens through {}{place}", format.name()), time);
+            }
+        }
+        found
+    }
+}

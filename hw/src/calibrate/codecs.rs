@@ -1,0 +1,50 @@
+//! Changes of format within a tier.
+
+use super::bench::{Bench, plain};
+use super::links::rate;
+use super::{CalibrateError, Steady};
+use crate::codec::has_coder;
+use policy::event::Form;
+use policy::format::FORMATS;
+use policy::units::{Bandwidth, Bytes};
+use policy::{BlockId, FormatId, TierId};
+
+/// What coding a format costs, over native bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct CodecRates {
+    /// The format.
+    pub format: FormatId,
+    /// From bf16.
+    pub encode: Bandwidth,
+    /// To bf16; only lossless formats are expanded, the others are read as they are and have the rate of encoding here.
+    pub decode: Bandwidth,
+}
+
+/// Native bytes of the blocks that are coded.
+const SIZE: Bytes = Bytes(4 << 20);
+
+pub(super) fn measure(bench: &Bench<'_>, tier: u8) -> Result<Vec<CodecRates>, CalibrateError> {
+    let form = |format| Form { tier: TierId(tier), format };
+    let others = (0..FORMATS.len() as u8).map(FormatId);
+    let coded =
+        others.filter(|&format| has_coder(format) && !matches!(format.name(), "fp32" | "bf16" | "fp16"));
+    let count = (bench.plan.cold.0 / SIZE.0 / 2).clamp(2, 64) as u32;
+    let ids: Vec<BlockId> = (0..count).map(BlockId).collect();
+    let blocks = || (0..count).map(|index| plain(index, SIZE)).collect();
+    let from = |format| ids.iter().map(|id| (*id, form(format))).collect::<Vec<_>>();
+    coded
+        .map(|format| {
+            let mut device = bench.device(blocks(), &from(FormatId::BF16))?;
+            let encoding =
+                Steady::measure(|| bench.round(&mut device, &ids, form(FormatId::BF16), form(format)))?;
+            let encode = rate(SIZE, encoding.median());
+            if !format.keeps(FormatId::BF16) {
+                return Ok(CodecRates { format, encode, decode: encode });
+            }
+            let mut device = bench.device(blocks(), &from(format))?;
+            let expanding =
+                Steady::measure(|| bench.round(&mut device, &ids, form(format), form(FormatId::BF16)))?;
+            Ok(CodecRates { format, encode, decode: rate(SIZE, expanding.median()) })
+        })
+        .collect()
+}

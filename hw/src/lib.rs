@@ -10,6 +10,7 @@ pub mod arena;
 pub mod branch;
 pub mod checksum;
 pub mod codec;
+pub mod compute;
 pub mod content;
 pub mod cuda;
 pub mod device;

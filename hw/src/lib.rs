@@ -11,6 +11,7 @@ pub mod branch;
 pub mod calibrate;
 pub mod checksum;
 pub mod codec;
+pub mod compute;
 pub mod content;
 pub mod cuda;
 pub mod device;

@@ -2,7 +2,7 @@
 //! one elsewhere. Both ways give the same numbers.
 
 use fearless_simd::prelude::*;
-use fearless_simd::{Simd, f32x16};
+use fearless_simd::{Simd, f32x16, u32x16};
 
 /// Elements read at a time: the smallest group that shares a scale.
 pub(crate) const CHUNK: usize = 32;
@@ -50,4 +50,38 @@ pub(crate) fn read<S: Simd, E: Element>(simd: S, payload: &[u8], first: usize, s
 #[inline(always)]
 pub(crate) fn scaled<S: Simd, E: Element>(chunk: [f32x16<S>; 2], scale: f32) -> [f32x16<S>; 2] {
     if E::SCALE == 0 { chunk } else { [chunk[0] * scale, chunk[1] * scale] }
+}
+
+/// Stores values whose codes are bytes.
+#[inline(always)]
+pub(super) fn store_bytes(values: &[f32], elements: &mut [u8], code: impl Fn(f32) -> u8) {
+    let (chunks, rest) = values.as_chunks::<CHUNK>();
+    let (stored, last) = elements.as_chunks_mut::<CHUNK>();
+    // Loops of a known length: the compiler writes them without a branch.
+    for (stored, values) in stored.iter_mut().zip(chunks) {
+        for lane in 0..CHUNK {
+            stored[lane] = code(values[lane]);
+        }
+    }
+    for (stored, value) in last.iter_mut().zip(rest) {
+        *stored = code(*value);
+    }
+}
+
+/// The largest magnitude among `values`; not finite if one of them is not.
+#[inline(always)]
+pub(super) fn magnitude<S: Simd>(simd: S, values: &[f32]) -> f32 {
+    // Magnitudes order as their bits do, and integers have no NaN.
+    const MAGNITUDE: u32 = 0x7fff_ffff;
+    let (lanes, rest) = values.as_chunks::<16>();
+    let mut most = u32x16::splat(simd, 0);
+    for values in lanes {
+        let bits: u32x16<S> = f32x16::load_array_ref(simd, values).bitcast();
+        most = most.max(bits & MAGNITUDE);
+    }
+    let mut most = most.reduce_max();
+    for value in rest {
+        most = most.max(value.to_bits() & MAGNITUDE);
+    }
+    f32::from_bits(most)
 }

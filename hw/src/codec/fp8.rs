@@ -1,7 +1,7 @@
 //! OCP E4M3 with an f32 scale. Conversions are written out so that the compiler handles several values at once; the
 //! `float8` crate, which they are tested against, goes value by value.
 
-use super::element::{CHUNK, Element};
+use super::element::{CHUNK, Element, store_bytes};
 use super::scaled::Quantised;
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, f32x16};
@@ -78,9 +78,7 @@ impl Quantised for E4m3 {
             elements.fill(0);
             return;
         }
-        for (element, value) in elements.iter_mut().zip(values) {
-            *element = code(value / step);
-        }
+        store_bytes(values, elements, |value| code(value / step));
     }
 }
 

@@ -1,13 +1,11 @@
 //! Symmetric integers of eight and four bits with an f16 scale.
 
-use super::element::Element;
+use super::element::{Element, store_bytes};
 use super::nibble::{self, Table};
-use super::plain::fp16_value;
+use super::plain::{FP16_MAX, fp16_bits, fp16_value};
 use super::scaled::Quantised;
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, f32x16, i8x32, i32x16};
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 /// Adding this to a number below 2^22 leaves its nearest integer, ties to even, in the low bits of the mantissa, in
 /// two's complement. Unlike a conversion it costs one instruction on every processor.
@@ -16,19 +14,12 @@ const TO_INTEGER: f32 = 12_582_912.0;
 /// Stores the scales for values up to `peaks` in steps up to `largest`, and leaves in `peaks` what to multiply values by.
 #[inline(always)]
 fn store_scales(peaks: &mut [f32], largest: f32, scales: &mut [u8]) {
-    const MOST: usize = 128;
-    for (peaks, scales) in peaks.chunks_mut(MOST).zip(scales.chunks_mut(2 * MOST)) {
-        let mut stored = [f16::ZERO; MOST];
-        let stored = &mut stored[..peaks.len()];
-        for peak in peaks.iter_mut() {
-            *peak = (*peak / largest).min(f16::MAX.to_f32_const());
-        }
-        stored.convert_from_f32_slice(peaks);
-        scales.copy_from_slice(bytemuck::cast_slice(stored));
+    for (peak, scale) in peaks.iter_mut().zip(scales.as_chunks_mut().0) {
+        let exact = (*peak / largest).min(FP16_MAX);
+        let stored = fp16_bits(exact);
+        *scale = stored.to_le_bytes();
         // As in GGUF, values are divided by the scale before it was rounded.
-        for (exact, stored) in peaks.iter_mut().zip(stored) {
-            *exact = if stored.to_bits() == 0 { 0.0 } else { 1.0 / *exact };
-        }
+        *peak = if stored == 0 { 0.0 } else { 1.0 / exact };
     }
 }
 
@@ -80,9 +71,7 @@ impl Quantised for Int8 {
 
     #[inline(always)]
     fn store(values: &[f32], inverse: f32, elements: &mut [u8]) {
-        for (element, value) in elements.iter_mut().zip(values) {
-            *element = nearest(value * inverse, 127.0);
-        }
+        store_bytes(values, elements, |value| nearest(value * inverse, 127.0));
     }
 }
 

@@ -29,10 +29,13 @@ pub mod packed;
 mod plain;
 mod scaled;
 
+use crate::compute::Kernel;
+pub(crate) use element::{CHUNK, Element, read, scaled};
 use fearless_simd::Level;
 use plain::Plain;
 use policy::format::{FORMATS, FormatId};
 use policy::model::Matrix;
+pub(crate) use scaled::Sharing;
 use thiserror::Error;
 
 /// Why bytes could not be coded.
@@ -160,6 +163,11 @@ trait Codec: Sync {
     fn writer(&self) -> Option<Write> {
         None
     }
+
+    /// How matrices in this format are multiplied, if they are read as they are.
+    fn kernel(&self) -> Option<Kernel> {
+        None
+    }
 }
 
 /// The coders, by the name of their format.
@@ -236,6 +244,15 @@ pub fn transcode(
     writer.encode(level, Plain::Fp32(bytemuck::cast_slice(&values)), matrices, out)
 }
 
+/// How the copy `bytes` is multiplied; `None` if it must be expanded first.
+pub(crate) fn kernel(
+    format: FormatId,
+    bytes: &[u8],
+    matrices: &[Matrix],
+) -> Result<Option<Kernel>, CodecError> {
+    Ok(coder(format, matrices, bytes.len())?.kernel())
+}
+
 /// The coder of a format, once the size of the coded buffer has been found right.
 fn coder(format: FormatId, matrices: &[Matrix], got: usize) -> Result<&'static dyn Codec, CodecError> {
     let row = FORMATS.get(format.0 as usize).ok_or(CodecError::UnknownFormat(format.0))?;
@@ -252,7 +269,7 @@ fn coder(format: FormatId, matrices: &[Matrix], got: usize) -> Result<&'static d
 }
 
 /// The elements of matrices that [`coder`] has found to fit in memory.
-fn elements(matrices: &[Matrix]) -> usize {
+pub(crate) fn elements(matrices: &[Matrix]) -> usize {
     matrices.iter().map(|matrix| matrix.elements() as usize).sum()
 }
 
@@ -262,5 +279,54 @@ fn check_count(matrices: &[Matrix], values: usize) -> Result<(), CodecError> {
         Ok(())
     } else {
         Err(CodecError::WrongCount { elements: elements as u64, values: values as u64 })
+    }
+}
+
+/// Every set of vectors that this processor has, the widest first.
+#[cfg(test)]
+pub(crate) fn levels() -> impl Iterator<Item = Level> {
+    let widest = Level::new();
+    #[cfg(target_arch = "x86_64")]
+    let narrower = [
+        widest.as_avx2().map(Level::Avx2),
+        widest.as_sse4_2().map(Level::Sse4_2),
+        widest.as_sse2().map(Level::Sse2),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let narrower = [None];
+    std::iter::once(widest).chain(narrower.into_iter().flatten())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_processor_writes_and_reads_the_same_bytes() {
+        // Rows of odd widths, several tiles, magnitudes from the smallest to the largest.
+        let matrices = [Matrix { rows: 3, columns: 4321 }, Matrix { rows: 2, columns: 77 }];
+        let bits = |at: u32| at.wrapping_mul(2_654_435_761) & 0xffff_0000;
+        let finite = |at| Some(f32::from_bits(bits(at))).filter(|value| value.abs() < 1e30).unwrap_or(0.5);
+        let wild: Vec<f32> = (0..13_117).map(finite).collect();
+        // For the lossless packing: few exponents.
+        let tame: Vec<f32> =
+            wild.iter().map(|value| f32::from_bits(value.to_bits() & 0x81ff_ffff | 0x3c00_0000)).collect();
+        let bytes = vec![0; 13_117 * 4];
+        for (name, coder) in CODECS {
+            let format = FormatId::named(name).unwrap();
+            let coded = &bytes[..format.bytes(13_117, 5).0 as usize];
+            for values in [&wild, &tame] {
+                let mut results = levels().map(|level| {
+                    let (mut coded, mut back) = (coded.to_vec(), Vec::new());
+                    let source = Plain::Fp32(bytemuck::cast_slice(values));
+                    coder.encode(level, source, &matrices, &mut coded)?;
+                    coder.decode(level, &coded, &matrices, &mut |_, tile| back.extend_from_slice(tile))?;
+                    Ok((coded, back))
+                });
+                let widest: Result<(Vec<u8>, Vec<f32>), CodecError> = results.next().unwrap();
+                assert!(results.all(|result| result == widest), "{name}");
+                assert!(widest.is_ok() || *name == "bf16_packed" && values == &wild, "{name}");
+            }
+        }
     }
 }

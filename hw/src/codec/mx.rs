@@ -29,11 +29,12 @@ fn code(value: f32) -> u8 {
 /// 2 to the power of `scale - 127`; NaN for 255.
 #[inline(always)]
 fn power(scale: u8) -> f32 {
-    match scale {
-        0 => f32::from_bits(0x0040_0000),
-        255 => f32::NAN,
-        exponent => f32::from_bits((exponent as u32) << 23),
-    }
+    let bits = match scale {
+        0 => 0x0040_0000,
+        255 => 0x7fc0_0000,
+        exponent => (exponent as u32) << 23,
+    };
+    f32::from_bits(bits)
 }
 
 pub(crate) struct E2m1;

@@ -47,17 +47,33 @@ impl Table {
     }
 }
 
-/// Stores the code of every value. The codes of a chunk are made first: they depend on nothing but their value, so the
-/// compiler makes several at once.
+/// Stores the code of every value.
 #[inline(always)]
 pub(super) fn pack(values: &[f32], elements: &mut [u8], code: impl Fn(f32) -> u8) {
-    for (elements, values) in elements.chunks_mut(CHUNK / 2).zip(values.chunks(CHUNK)) {
-        let mut codes = [0u8; CHUNK];
-        for (code_of, value) in codes.iter_mut().zip(values) {
-            *code_of = code(*value);
-        }
-        for (element, [low, high]) in elements.iter_mut().zip(codes.as_chunks::<2>().0) {
-            *element = low | high << 4;
-        }
+    let (chunks, rest) = values.as_chunks::<CHUNK>();
+    let (stored, last) = elements.split_at_mut(chunks.len() * (CHUNK / 2));
+    for (stored, values) in stored.as_chunks_mut::<{ CHUNK / 2 }>().0.iter_mut().zip(chunks) {
+        *stored = pairs(values, &code);
     }
+    if let Some(byte) = last.len().checked_sub(1) {
+        let mut padded = [0.0; CHUNK];
+        padded[..rest.len()].copy_from_slice(rest);
+        last.copy_from_slice(&pairs(&padded, &code)[..=byte]);
+        last[byte] &= if rest.len().is_multiple_of(2) { 0xff } else { 0x0f };
+    }
+}
+
+/// The codes of a chunk, two to a byte.
+#[inline(always)]
+fn pairs(values: &[f32; CHUNK], code: impl Fn(f32) -> u8) -> [u8; CHUNK / 2] {
+    let mut codes = [0u8; CHUNK];
+    for lane in 0..CHUNK {
+        codes[lane] = code(values[lane]);
+    }
+    let words: [u16; CHUNK / 2] = bytemuck::cast(codes);
+    let mut pairs = [0u8; CHUNK / 2];
+    for lane in 0..CHUNK / 2 {
+        pairs[lane] = (words[lane] | words[lane] >> 4) as u8;
+    }
+    pairs
 }

@@ -20,6 +20,7 @@ use super::{Codec, CodecError, Fault, Tiles, elements};
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, Simd, dispatch, u8x16, u8x64};
 use policy::model::Matrix;
+use std::ops::Range;
 
 /// Exponents with a code.
 const CODED: usize = 7;
@@ -49,6 +50,11 @@ impl Layout {
         Layout { codes, table, offsets, escapes: offsets + elements.div_ceil(TILE) * 4 }
     }
 
+    /// Bytes of the codes of elements `first .. first + length`, among all codes; tiles begin at a byte.
+    fn codes(first: usize, length: usize) -> Range<usize> {
+        first * 3 / 8..((first + length) * 3).div_ceil(8)
+    }
+
     /// How many exponents without a code a buffer of `bytes` has room for, and an offset can count; `None` if what comes
     /// before them does not fit.
     fn room(&self, bytes: usize) -> Option<usize> {
@@ -60,13 +66,15 @@ impl Layout {
 struct Split {
     signs: [u8; TILE],
     exponents: [u8; TILE],
-    /// Codes of the exponents; 0 beyond the last element.
+    /// Codes of the exponents; when encoding, 0 beyond the last element.
     codes: [u8; TILE],
+    /// The codes as they are stored, three bits each.
+    stored: [u8; TILE * 3 / 8],
 }
 
 impl Split {
     fn new() -> Split {
-        Split { signs: [0; TILE], exponents: [0; TILE], codes: [0; TILE] }
+        Split { signs: [0; TILE], exponents: [0; TILE], codes: [0; TILE], stored: [0; TILE * 3 / 8] }
     }
 
     /// Reads the signs, mantissas and exponents of `values`, or the index of one that bf16 cannot hold.
@@ -150,25 +158,25 @@ impl Census {
     const NEAR: u8 = 16;
 
     #[inline(always)]
-    fn count<S: Simd>(&mut self, simd: S, exponents: &[u8]) {
+    fn count(&mut self, exponents: &[u8]) {
         let most = exponents.iter().copied().fold(0, u8::max);
         let least = most.saturating_sub(Self::NEAR - 1);
         let (chunks, rest) = exponents.as_chunks::<64>();
-        let one = u8x64::splat(simd, 1);
-        let none = u8x64::splat(simd, 0);
         for exponent in least..=most {
             // A tile has 64 chunks: a byte counts them.
-            let counts = chunks.iter().fold(none, |counts, chunk| {
-                counts + u8x64::load_array_ref(simd, chunk).simd_eq(exponent).select(one, none)
-            });
-            let count: usize = counts.as_array().iter().map(|count| *count as usize).sum();
-            self.0[exponent as usize] += count;
+            let mut counts = [0u8; 64];
+            for chunk in chunks {
+                for lane in 0..64 {
+                    counts[lane] += (chunk[lane] == exponent) as u8;
+                }
+            }
+            self.0[exponent as usize] += counts.iter().map(|count| *count as usize).sum::<usize>();
         }
-        for chunk in chunks.iter().filter(|chunk| chunk.iter().fold(u8::MAX, |low, x| low.min(*x)) < least) {
-            chunk
-                .iter()
-                .filter(|exponent| **exponent < least)
-                .for_each(|exponent| self.0[*exponent as usize] += 1);
+        for chunk in chunks {
+            if chunk.iter().fold(u8::MAX, |low, exponent| low.min(*exponent)) < least {
+                let rare = chunk.iter().filter(|exponent| **exponent < least);
+                rare.for_each(|exponent| self.0[*exponent as usize] += 1);
+            }
         }
         rest.iter().for_each(|exponent| self.0[*exponent as usize] += 1);
     }
@@ -207,7 +215,13 @@ fn encode<S: Simd>(simd: S, source: Plain<'_>, out: &mut [u8]) -> Result<(), Cod
     let elements = source.elements();
     let layout = Layout::of(elements);
     let (mut split, mut census) = (Split::new(), Census([0; 256]));
-    tiles(simd, source, &mut split, |_, _, length, split| census.count(simd, &split.exponents[..length]))?;
+    tiles(
+        simd,
+        source,
+        &mut split,
+        #[inline(always)]
+        |_, _, length, split| census.count(&split.exponents[..length]),
+    )?;
     let table = census.table();
     let needed = elements - table.iter().map(|exponent| census.0[*exponent as usize]).sum::<usize>();
     let room = layout.room(out.len());
@@ -222,20 +236,28 @@ fn encode<S: Simd>(simd: S, source: Plain<'_>, out: &mut [u8]) -> Result<(), Cod
     let offsets = header[TABLE..].as_chunks_mut::<4>().0;
     unused.fill(0);
     let mut taken = 0;
-    tiles(simd, source, &mut split, |index, first, length, split| {
-        offsets[index] = (taken as u32).to_le_bytes();
-        signs[first..first + length].copy_from_slice(&split.signs[..length]);
-        split.code(simd, &table, length);
-        let eights = split.codes.as_chunks::<EIGHT>().0.iter().enumerate();
-        for (stored, (eight, coded)) in codes[first / EIGHT * 3..].chunks_mut(3).zip(eights) {
-            let coded = u64::from_le_bytes(*coded);
-            stored.copy_from_slice(&squeeze(coded)[..stored.len()]);
-            for place in escapes(coded) {
-                unused[taken] = split.exponents[eight * EIGHT + place];
-                taken += 1;
+    tiles(
+        simd,
+        source,
+        &mut split,
+        #[inline(always)]
+        |index, first, length, split| {
+            offsets[index] = (taken as u32).to_le_bytes();
+            signs[first..first + length].copy_from_slice(&split.signs[..length]);
+            split.code(simd, &table, length);
+            let eights = split.codes.as_chunks::<EIGHT>().0.iter().zip(split.stored.as_chunks_mut::<3>().0);
+            for (eight, (coded, stored)) in eights.enumerate() {
+                let coded = u64::from_le_bytes(*coded);
+                *stored = squeeze(coded);
+                for place in escapes(coded) {
+                    unused[taken] = split.exponents[eight * EIGHT + place];
+                    taken += 1;
+                }
             }
-        }
-    })
+            let stored = Layout::codes(first, length);
+            codes[stored.clone()].copy_from_slice(&split.stored[..stored.len()]);
+        },
+    )
 }
 
 #[inline(always)]
@@ -247,7 +269,7 @@ fn decode<S: Simd>(simd: S, elements: usize, bytes: &[u8], tiles: Tiles<'_>) -> 
     let offsets = bytes[layout.offsets..layout.escapes].as_chunks::<4>().0;
     let unused = &bytes[layout.escapes..];
     let table = u8x16::from_fn(simd, |place| if place < CODED { bytes[layout.table + place] } else { 0 });
-    let (mut split, mut values) = (Split::new(), [0.0f32; TILE]);
+    let (mut split, mut values, mut escaped) = (Split::new(), [0.0f32; TILE], [0u16; TILE]);
     let mut taken = 0;
     for (tile, offset) in offsets.iter().enumerate() {
         let (stored, counted) = (u32::from_le_bytes(*offset) as u64, taken as u64);
@@ -257,14 +279,13 @@ fn decode<S: Simd>(simd: S, elements: usize, bytes: &[u8], tiles: Tiles<'_>) -> 
         let first = tile * TILE;
         let length = TILE.min(elements - first);
         split.signs[..length].copy_from_slice(&signs[first..first + length]);
+        let stored = Layout::codes(first, length);
+        split.stored[..stored.len()].copy_from_slice(&codes[stored]);
         let mut bare = 0;
-        let eights = split.codes.as_chunks_mut::<EIGHT>().0.iter_mut();
-        let mut escaped = [0u16; TILE];
-        for (eight, (spread_out, stored)) in eights.zip(codes[first / EIGHT * 3..].chunks(3)).enumerate() {
-            let mut three = [0; 3];
-            three[..stored.len()].copy_from_slice(stored);
-            let coded = spread(three);
-            *spread_out = coded.to_le_bytes();
+        let eights = split.codes.as_chunks_mut::<EIGHT>().0.iter_mut().zip(split.stored.as_chunks::<3>().0);
+        for (eight, (eight_codes, stored)) in eights.enumerate() {
+            let coded = spread(*stored);
+            *eight_codes = coded.to_le_bytes();
             for place in escapes(coded).map(|place| eight * EIGHT + place).filter(|place| *place < length) {
                 escaped[bare] = place as u16;
                 bare += 1;

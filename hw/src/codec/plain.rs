@@ -1,11 +1,10 @@
 //! The formats without scales: fp32, bf16, fp16. Every other coder reads its source through them, tile by tile.
 
 use super::element::{self, CHUNK, Element};
-use super::{Codec, CodecError, Tiles, Write};
+use super::{Codec, CodecError, Sharing, Tiles, Write};
+use crate::compute::Kernel;
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, Simd, dispatch, f32x16, u16x32};
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use policy::model::Matrix;
 use std::marker::PhantomData;
 
@@ -80,11 +79,23 @@ pub(super) fn fp16_value(bits: u16) -> f32 {
 }
 
 /// The largest finite f16.
-const FP16_MAX: f32 = 65504.0;
+pub(super) const FP16_MAX: f32 = 65504.0;
 
+/// The bits of `value` in f16, to the nearest, ties to even; a finite value beyond the range becomes the largest one.
+/// NaN keeps the part of its payload that fits, and is quiet.
 #[inline(always)]
-fn fp16_saturated(value: f32) -> f32 {
-    if value.is_finite() { value.clamp(-FP16_MAX, FP16_MAX) } else { value }
+pub(super) fn fp16_bits(value: f32) -> u16 {
+    /// Adding this leaves multiples of 2^-24, the smallest step, in the low bits of the mantissa.
+    const TO_STEPS: f32 = 0.5;
+    let magnitude = value.to_bits() & 0x7fff_ffff;
+    let nearest = magnitude.wrapping_add(0xfff + (magnitude >> 13 & 1));
+    let normal = (nearest >> 13).wrapping_sub((127 - 15) << 10).min(0x7bff);
+    let subnormal = (f32::from_bits(magnitude) + TO_STEPS).to_bits() & 0x7fff;
+    let nan = 0x7e00 | magnitude >> 13 & 0x3ff;
+    let finite = if magnitude < 0x3880_0000 { subnormal } else { normal };
+    let special = if magnitude == 0x7f80_0000 { 0x7c00 } else { nan };
+    let bits = if magnitude < 0x7f80_0000 { finite } else { special };
+    (bits | value.to_bits() >> 16 & 0x8000) as u16
 }
 
 pub(crate) struct Fp32;
@@ -181,14 +192,8 @@ impl Element for Fp16 {
 impl Unscaled for Fp16 {
     #[inline(always)]
     fn store(values: &[f32], out: &mut [u8]) {
-        let (mut halves, mut fitting) = ([f16::ZERO; TILE], [0.0f32; TILE]);
-        for (values, out) in values.chunks(TILE).zip(out.chunks_mut(2 * TILE)) {
-            let (halves, fitting) = (&mut halves[..values.len()], &mut fitting[..values.len()]);
-            for (to, from) in fitting.iter_mut().zip(values) {
-                *to = fp16_saturated(*from);
-            }
-            halves.convert_from_f32_slice(fitting);
-            out.copy_from_slice(bytemuck::cast_slice(halves));
+        for (pair, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
+            *pair = fp16_bits(*value).to_le_bytes();
         }
     }
 }
@@ -226,6 +231,11 @@ impl<E: Unscaled> Codec for Alone<E> {
             dispatch!(level, _simd => E::store(values, out));
         })
     }
+
+    fn kernel(&self) -> Option<Kernel> {
+        // Nothing is shared; a row is as good as any.
+        Some(Kernel::of::<E>(Sharing::Row))
+    }
 }
 
 #[inline(always)]
@@ -251,12 +261,40 @@ fn decode<S: Simd, E: Unscaled>(simd: S, bytes: &[u8], tiles: Tiles<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::f16;
+    use proptest::prelude::*;
+
+    /// What the half crate stores, but for its overflow.
+    fn expected(value: f32) -> u16 {
+        let fitting = if value.is_finite() { value.clamp(-FP16_MAX, FP16_MAX) } else { value };
+        f16::from_f32_const(fitting).to_bits()
+    }
 
     #[test]
     fn every_f16_is_what_the_half_crate_says() {
         for bits in 0..=u16::MAX {
             let (ours, theirs) = (fp16_value(bits), f16::from_bits(bits).to_f32_const());
             assert!(ours.to_bits() == theirs.to_bits() || ours.is_nan() && theirs.is_nan(), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn every_f16_and_every_tie_is_stored_as_the_half_crate_does() {
+        for bits in 0..0x7c00 {
+            let (value, next) = (fp16_value(bits), fp16_value(bits + 1));
+            let tie = (value + next.min(65536.0)) / 2.0;
+            for near in [value, tie.next_down(), tie, tie.next_up()] {
+                assert_eq!(fp16_bits(near), expected(near), "{near}");
+                assert_eq!(fp16_bits(-near), expected(-near), "{near}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_f32_is_stored_as_the_half_crate_does(bits in any::<u32>()) {
+            let value = f32::from_bits(bits);
+            prop_assert_eq!(fp16_bits(value), expected(value));
         }
     }
 }

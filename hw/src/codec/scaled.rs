@@ -1,9 +1,10 @@
 //! The formats whose elements share a scale: which elements share one, and where planes lie. What an element and a
 //! scale look like is the [`Element`]'s affair.
 
-use super::element::{self, Element};
+use super::element::{self, CHUNK, Element, magnitude};
 use super::plain::{Plain, TILE};
 use super::{Codec, CodecError, Tiles, elements};
+use crate::compute::Kernel;
 use fearless_simd::{Level, Simd, dispatch};
 use policy::model::Matrix;
 use std::marker::PhantomData;
@@ -42,7 +43,7 @@ impl<E: Quantised> Scaled<E> {
     }
 
     pub(super) const fn by_group(name: &'static str, size: usize) -> Self {
-        assert!((size * E::BITS).is_multiple_of(8), "a group begins at a byte");
+        assert!(size >= CHUNK && size.is_power_of_two(), "a chunk lies in one group");
         assert!(TILE.is_multiple_of(size) || size.is_multiple_of(TILE), "groups and tiles end together");
         Scaled { name, sharing: Sharing::Group(size), element: PhantomData }
     }
@@ -75,9 +76,9 @@ impl<E: Quantised> Scaled<E> {
             source.load(simd, first, values);
             let peaks = &mut peaks[..values.len().div_ceil(size)];
             for (peak, group) in peaks.iter_mut().zip(values.chunks(size)) {
-                *peak = magnitude(group);
+                *peak = magnitude(simd, group);
             }
-            if !magnitude(peaks).is_finite() {
+            if !magnitude(simd, peaks).is_finite() {
                 return Err(self.not_finite(first, values));
             }
             E::store_scales(peaks, scales);
@@ -105,7 +106,7 @@ impl<E: Quantised> Scaled<E> {
             for piece in pieces(&span) {
                 let values = &mut tile[..piece.len()];
                 source.load(simd, piece.start, values);
-                let most = magnitude(values);
+                let most = magnitude(simd, values);
                 if !most.is_finite() {
                     return Err(self.not_finite(piece.start, values));
                 }
@@ -168,13 +169,6 @@ fn pieces(span: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
     span.clone().step_by(TILE).map(move |start| start..end.min(start + TILE))
 }
 
-/// The largest magnitude among `values`; not finite if one of them is not.
-#[inline(always)]
-fn magnitude(values: &[f32]) -> f32 {
-    // Magnitudes order as their bits do, and integers compare several at a time.
-    f32::from_bits(values.iter().fold(0, |most, value| (value.to_bits() & 0x7fff_ffff).max(most)))
-}
-
 impl<E: Quantised> Codec for Scaled<E> {
     fn encode(
         &self,
@@ -208,5 +202,9 @@ impl<E: Quantised> Codec for Scaled<E> {
     ) -> Result<(), CodecError> {
         dispatch!(level, simd => self.decode_with(simd, bytes, matrices, tiles));
         Ok(())
+    }
+
+    fn kernel(&self) -> Option<Kernel> {
+        Some(Kernel::of::<E>(self.sharing))
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::arena::{Arena, ArenaError};
 use crate::codec::CodecError;
+use crate::compute::ComputeError;
 use crate::content::{Checksum, ContentError, Contents};
 use crate::refusal::DeviceError;
 use crate::region::Region;
@@ -198,6 +199,9 @@ pub enum JobError {
         /// Why.
         source: ContentError,
     },
+    /// A product.
+    #[error(transparent)]
+    Product(#[from] ComputeError),
     /// The bytes of a copy are not those of its block.
     #[error("block {block} as {} in tier {}: bytes hash to {got:?}, not {expected:?}", form.format.name(), form.tier.0)]
     Mismatch {

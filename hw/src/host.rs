@@ -1,20 +1,20 @@
 //! The host as an engine: memories are its own and a file, copies are made by its processor, one thread a lane.
 
+mod arithmetic;
+
+use self::arithmetic::Arithmetic;
 use crate::arena::{Arena, ArenaError};
-use crate::branch;
 use crate::codec;
 use crate::content::{Checksum, Contents};
 use crate::device::{Device, Setup};
-use crate::engine::{
-    Change, ChunkReport, ComputeReport, Done, Engine, Haul, Job, JobError, LaneKind, Reading, Work, Worker,
-};
+use crate::engine::{Change, ChunkReport, Done, Engine, Haul, Job, JobError, LaneKind, Worker};
 use crate::lane::{now, since};
 use crate::refusal::DeviceError;
 use crate::verify::check;
 use policy::BlockId;
 use policy::event::Form;
 use policy::machine::Tier;
-use policy::units::{Bytes, Nanos};
+use policy::units::Bytes;
 use policy::{Machine, Model};
 use rustix::fs::statvfs;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,8 @@ impl Engine for Host {
     }
 
     fn worker(&self, _lane: LaneKind, contents: &Arc<Contents>) -> Result<Box<dyn Worker>, DeviceError> {
-        Ok(Box::new(HostWorker { contents: contents.clone() }))
+        let arithmetic = Arithmetic::new(contents.clone());
+        Ok(Box::new(HostWorker { contents: contents.clone(), arithmetic }))
     }
 }
 
@@ -76,6 +77,7 @@ pub fn device(
 /// One thread of the host.
 pub(crate) struct HostWorker {
     contents: Arc<Contents>,
+    arithmetic: Arithmetic,
 }
 
 impl Worker for HostWorker {
@@ -85,7 +87,7 @@ impl Worker for HostWorker {
                 Job::Chunk { haul, offset, len, last } => {
                     Done::Chunk(haul.id, haul.carry(&self.contents, offset, len, last))
                 }
-                Job::Compute(work) => Done::Compute(work.part, self.compute(&work)),
+                Job::Compute(work) => Done::Compute(work.part, self.arithmetic.compute(&work)),
             });
         }
     }
@@ -141,41 +143,8 @@ impl Haul {
     }
 }
 
-impl HostWorker {
-    fn compute(&self, work: &Work) -> Result<ComputeReport, JobError> {
-        let mut took = Nanos::ZERO;
-        let mut digests = Vec::with_capacity(work.reads.len());
-        for reading in &work.reads {
-            if work.check {
-                check(&self.contents, reading.block, reading.form, &reading.region)?;
-            }
-            let start = now();
-            digests.push(self.read(reading)?);
-            took += since(start);
-        }
-        Ok(ComputeReport { layer: work.layer, part: work.part, digests, took })
-    }
-
-    /// Expands a copy and multiplies by the activation vector.
-    fn read(&self, reading: &Reading) -> Result<f32, JobError> {
-        let Reading { block: id, form, region, .. } = reading;
-        let block = self.contents.block(*id);
-        let mut values = vec![0.0f32; block.elements() as usize];
-        region
-            .with_bytes(|bytes| codec::decode(form.format, bytes, &block.matrices, &mut values))?
-            .map_err(|source| JobError::Codec { block: id.0, form: *form, source })?;
-        let output = branch::output(block, &values, &self.contents.input(branch::inputs(block)));
-        Ok(root_mean_square(&output))
-    }
-}
-
 /// The host's memory, free or not.
 pub(crate) fn host_memory() -> Bytes {
     let system = rustix::system::sysinfo();
     Bytes((system.totalram as u64).saturating_mul(u64::from(system.mem_unit)))
-}
-
-fn root_mean_square(values: &[f32]) -> f32 {
-    let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
-    (squares / values.len().max(1) as f64).sqrt() as f32
 }

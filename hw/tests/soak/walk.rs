@@ -76,6 +76,10 @@ impl Engine for Failing {
         "failing host".into()
     }
 
+    fn capacity(&self) -> [Bytes; 3] {
+        self.host.capacity()
+    }
+
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {
         let arena = self.host.arena(tier, capacity)?;
         arena.fail(self.faults.clone());
@@ -135,7 +139,7 @@ impl Walk {
         let faults = Arc::new(Faults::new(seed, plan));
         let setup = Setup {
             machine: &machine,
-            contents: Contents::new(&model, seed),
+            contents: Arc::new(Contents::new(&model, seed)),
             copies: &published,
             budgets: &[],
             cache: Bytes::ZERO,

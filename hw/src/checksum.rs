@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_shows() {
-        let mut bytes: Vec<u8> = (0..1021u64).map(|at| (at * 2_654_435_761 >> 11) as u8).collect();
+        let mut bytes: Vec<u8> = (0..1021u64).map(|at| ((at * 2_654_435_761) >> 11) as u8).collect();
         let intact = Checksum::of(&bytes);
         for bit in 0..bytes.len() * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);

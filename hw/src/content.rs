@@ -10,6 +10,7 @@ use policy::{BlockId, FormatId};
 use rand::Rng;
 use rand_pcg::Pcg64Dxsm;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 
@@ -42,9 +43,11 @@ impl Contents {
         Contents { seed, model: model.clone(), weights: None, expected: Mutex::default() }
     }
 
-    /// The contents of every block of `model` in its files. `seed` decides what is not in blocks.
-    pub fn published(model: &Model, weights: Weights, seed: u64) -> Contents {
-        Contents { weights: Some(weights), ..Contents::new(model, seed) }
+    /// The contents of every block of `model` in its safetensors files at `path`, see [`Weights::open`]. `seed` decides
+    /// what is not in blocks.
+    pub fn published(model: &Model, path: &Path, seed: u64) -> Result<Contents, WeightsError> {
+        let weights = Some(Weights::open(path, model)?);
+        Ok(Contents { weights, ..Contents::new(model, seed) })
     }
 
     /// The model.

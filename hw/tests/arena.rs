@@ -173,22 +173,37 @@ fn what_a_tier_asks_for_and_does_not_get_is_said() {
     let beyond = notes(1 << 16, 512, Backing::Numa, Some(u32::MAX));
     assert!(said(&beyond, "not bound to NUMA node 4294967295"), "{beyond:?}");
     assert!(!said(&notes(1 << 16, 512, Backing::Numa, None), "NUMA"));
+    if std::path::Path::new("/sys/devices/system/node/node0").exists() {
+        let bound = notes(1 << 16, 512, Backing::Numa, Some(0));
+        assert!(!said(&bound, "NUMA"), "{bound:?}");
+    }
     // Only tiers of locked memory ask for locks.
     assert!(!said(&notes(1 << 16, 512, Backing::Pageable, None), "page-locked"));
 }
 
+/// One test for both, since they are counted for the process; the other tests of it hold little.
 #[test]
-fn a_slot_has_its_pages_before_anybody_copies_to_it() {
-    let mut arena = arena(64 << 20, 4096, Backing::Device);
-    if arena.notes().iter().any(|note| matches!(note, Note::NotPopulated(_))) {
-        println!("skipped: this kernel faults nothing in ahead of time");
-        return;
-    }
-    let before = resident();
+fn a_slot_has_its_pages_before_anybody_copies_to_it_and_they_are_locked_or_it_is_said() {
+    let (locked_before, resident_before) = (locked(), resident());
+    let mut arena = arena(64 << 20, 4096, Backing::Pinned);
     let slot = arena.allocate(Bytes(32 << 20)).unwrap();
-    // Other tests of this process may give memory back meanwhile, but they hold little.
-    assert!(resident() >= before + (24 << 20), "{before} to {}", resident());
+    let lacks = |what: fn(&Note) -> bool| arena.notes().iter().find(|note| what(note));
+    match lacks(|note| matches!(note, Note::NotPopulated(_))) {
+        Some(note) => println!("skipped: {note}"),
+        None => assert!(resident() >= resident_before + (24 << 20), "{resident_before} to {}", resident()),
+    }
+    match lacks(|note| matches!(note, Note::NotLocked { .. })) {
+        Some(note) => println!("skipped: {note}"),
+        None => assert!(locked() >= locked_before + (48 << 20), "{locked_before} to {}", locked()),
+    }
     arena.free(slot).unwrap();
+}
+
+/// Bytes of this process that are page-locked.
+fn locked() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
 /// Bytes of this process that are in memory.

@@ -1,8 +1,8 @@
 //! Which tensors a block is made of, by the names under which Hugging Face publishes models, and how its bytes are put
 //! together from theirs.
 
-use super::WeightsError;
 use super::files::{Files, Slab};
+use super::{WeightsError, WrongTensor};
 use crate::codec;
 use policy::model::{Block, BlockKind, Layer, Matrix};
 use policy::{BlockId, FormatId, Model};
@@ -278,7 +278,14 @@ impl Finder<'_> {
             "type" => placed.tensor.dtype.name.to_owned(),
             _ => format!("{:?}", placed.tensor.shape),
         };
-        WeightsError::Wrong { path, tensor: placed.name.clone(), what, found, expected, model }
+        WeightsError::Wrong(Box::new(WrongTensor {
+            path,
+            tensor: placed.name.clone(),
+            what,
+            found,
+            expected,
+            model,
+        }))
     }
 
     fn no_reader(&self, what: String) -> WeightsError {

@@ -66,8 +66,8 @@ impl Files {
         for path in paths {
             let file =
                 File::open(&path).map_err(|source| WeightsError::Open { path: path.clone(), source })?;
-            let tensors =
-                header::read(&file).map_err(|source| WeightsError::Header { path: path.clone(), source })?;
+            let tensors = header::read(&file)
+                .map_err(|source| WeightsError::Header { path: path.clone(), source: Box::new(source) })?;
             for (name, tensor) in tensors {
                 if let Some(first) = all.by_name.insert(name.clone(), all.tensors.len()) {
                     let first = all.path(first).to_owned();

@@ -216,10 +216,8 @@ impl<'de> Visitor<'de> for EntriesVisitor {
         while let Some(name) = map.next_key::<String>()? {
             if name == METADATA {
                 map.next_value::<IgnoredAny>()?;
-            } else if entries.contains_key(&name) {
+            } else if entries.insert(name.clone(), map.next_value()?).is_some() {
                 return Err(A::Error::custom(format_args!("tensor `{name}` is there twice")));
-            } else {
-                entries.insert(name, map.next_value()?);
             }
         }
         Ok(Entries(entries))

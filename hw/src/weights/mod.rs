@@ -40,7 +40,7 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: HeaderError,
+        source: Box<HeaderError>,
     },
     /// The index of a sharded model.
     #[error("{}: {problem}; fetch the index and its files from one release", path.display())]
@@ -73,21 +73,8 @@ pub enum WeightsError {
         model: String,
     },
     /// A tensor is not as the model's blocks ask.
-    #[error("{}: tensor `{tensor}` has {what} {found}, not {expected}; the model is {model}: are these its weights?", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// `type` or `shape`.
-        what: &'static str,
-        /// What the file has.
-        found: String,
-        /// What it should have.
-        expected: String,
-        /// The model's name.
-        model: String,
-    },
+    #[error(transparent)]
+    Wrong(Box<WrongTensor>),
     /// Blocks of a kind or format that no reader makes.
     #[error("{model}: {what} cannot be read from safetensors files; use weights from a seed")]
     NoReader {
@@ -116,6 +103,24 @@ pub enum WeightsError {
         /// The tensor.
         tensor: String,
     },
+}
+
+/// A tensor that is not as the model's blocks ask.
+#[derive(Debug, Error)]
+#[error("{}: tensor `{tensor}` has {what} {found}, not {expected}; the model is {model}: are these its weights?", path.display())]
+pub struct WrongTensor {
+    /// The file.
+    pub path: PathBuf,
+    /// The tensor.
+    pub tensor: String,
+    /// `type` or `shape`.
+    pub what: &'static str,
+    /// What the file has.
+    pub found: String,
+    /// What it should have.
+    pub expected: String,
+    /// The model's name.
+    pub model: String,
 }
 
 /// The weights of a model's blocks, in files.

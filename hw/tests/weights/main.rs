@@ -104,7 +104,7 @@ fn contents_from_files_are_coded_and_checked_like_made_up_ones() {
     let (_folder, file) = family.file();
     let weights = Weights::open(&file, &family.model).unwrap();
     let native = weights.native(BlockId(5)).unwrap();
-    let contents = Contents::published(&family.model, weights, 1);
+    let contents = Contents::published(&family.model, &file, 1).unwrap();
     let (bf16, int8) = (FormatId::named("bf16").unwrap(), FormatId::named("int8").unwrap());
     assert_eq!(contents.bytes(BlockId(5), bf16).unwrap(), native);
     let coded = contents.bytes(BlockId(5), int8).unwrap();

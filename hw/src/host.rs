@@ -42,7 +42,7 @@ impl Engine for Host {
     }
 
     fn worker(&self, _lane: LaneKind, contents: &Arc<Contents>) -> Result<Box<dyn Worker>, DeviceError> {
-        Ok(Box::new(HostWorker { contents: contents.clone() }))
+        Ok(Box::new(HostWorker::new(contents.clone())))
     }
 }
 
@@ -68,6 +68,12 @@ pub fn device(
 /// One thread of the host.
 pub(crate) struct HostWorker {
     contents: Arc<Contents>,
+}
+
+impl HostWorker {
+    pub(crate) fn new(contents: Arc<Contents>) -> HostWorker {
+        HostWorker { contents }
+    }
 }
 
 impl Worker for HostWorker {
@@ -100,7 +106,13 @@ impl Haul {
         Ok(ChunkReport { bytes: len, took, published: checked.transpose()? })
     }
 
-    fn copy(&self, contents: &Contents, offset: u64, len: u64, last: bool) -> Result<(), JobError> {
+    pub(crate) fn copy(
+        &self,
+        contents: &Contents,
+        offset: u64,
+        len: u64,
+        last: bool,
+    ) -> Result<(), JobError> {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         match self.change {
             Change::Nowhere => self.target.copy_from(&self.source, offset, len)?,
@@ -122,7 +134,7 @@ impl Haul {
         Ok(())
     }
 
-    fn recode(&self, contents: &Contents, bytes: &[u8], out: &mut [u8]) -> Result<(), JobError> {
+    pub(crate) fn recode(&self, contents: &Contents, bytes: &[u8], out: &mut [u8]) -> Result<(), JobError> {
         let block = contents.block(self.block);
         let (from, to) = (self.from.format, self.to.format);
         codec::transcode(from, bytes, to, &block.matrices, out).map_err(|source| JobError::Codec {

@@ -4,7 +4,6 @@
 use crate::arena::{Arena, ArenaError};
 use crate::codec::CodecError;
 use crate::content::{Checksum, ContentError, Contents};
-use crate::content::{Checksum, Contents};
 use crate::cuda::error::CudaError;
 use crate::refusal::DeviceError;
 use crate::region::Region;

@@ -99,7 +99,7 @@ impl Coder {
         unsafe { self.stream.launch(&launch) }?;
         self.stream.finish()?;
         let got = Checksum(self.report()?.checksum[0]);
-        let failed = |source| JobError::Codec { block: block.0, form, source };
+        let failed = |source| JobError::Content { block: block.0, form, source };
         let expected = contents.checksum(block, form.format).map_err(failed)?;
         if got == expected {
             Ok(got)

@@ -1,5 +1,6 @@
-//! The host device under a timeline: every command on real memory, contents checked at every step.
+//! A device under a timeline: every command on real memory, contents checked at every step.
 
+mod engine;
 mod laws;
 mod timeline;
 mod world;

@@ -1,7 +1,9 @@
 //! A small machine and model for the tests, and short ways to say commands.
 
+use crate::engine::engine;
 use crate::timeline::Timeline;
-use hw::device::Device;
+use hw::content::Contents;
+use hw::device::{Device, Setup};
 use hw::lockstep::{Lockstep, LockstepError, LockstepReport};
 use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::machine::{Backing, Class, Link, Processor, Tier};
@@ -109,7 +111,15 @@ pub(crate) fn copies() -> Vec<(BlockId, Form)> {
 }
 
 pub(crate) fn device(hbm: u64, seed: u64) -> Device {
-    hw::host::device(&machine(hbm), &model(), &copies(), seed, &std::env::temp_dir()).unwrap()
+    let setup = Setup {
+        machine: &machine(hbm),
+        contents: Contents::new(&model(), seed),
+        copies: &copies(),
+        budgets: &[],
+        cache: Bytes::ZERO,
+        check_reads: true,
+    };
+    Device::new(&*engine(), setup).unwrap()
 }
 
 pub(crate) struct World {

@@ -20,6 +20,7 @@ typedef std::lock_guard<std::recursive_mutex> Lock;
 
 struct Work {
     std::function<int()> run;
+    bool mark;
 };
 struct Stream {
     std::deque<Work> work;
@@ -67,6 +68,8 @@ void run_one(Stream* stream) {
     if (stream->work.empty()) return;
     Work work = std::move(stream->work.front());
     stream->work.pop_front();
+    // A context that is lost does nothing more, but marks are passed.
+    if (lost != 0 && !work.mark) return;
     int code = work.run();
     if (code != 0 && lost == 0) lost = code;
 }
@@ -80,8 +83,8 @@ void finish_all() {
     for (Stream* stream : streams) finish(stream);
 }
 
-int submit(void* stream, std::function<int()> run) {
-    ((Stream*)stream)->work.push_back({std::move(run)});
+int submit(void* stream, std::function<int()> run, bool mark = false) {
+    ((Stream*)stream)->work.push_back({std::move(run), mark});
     return 0;
 }
 
@@ -101,14 +104,18 @@ extern "C" void hotset_double_fail(const char* call, int nth, int code) {
     Lock guard(lock);
     planned[call] = {nth, code};
 }
-// Forgets all failures; bytes of device memory from now on.
+// Forgets all failures, and what was allocated if the context was lost; bytes of device memory from now on.
 extern "C" void hotset_double_reset(u64 bytes) {
     Lock guard(lock);
     planned.clear();
+    if (lost != 0) {
+        for (auto& [start, size] : allocations) munmap((void*)start, size);
+        allocations.clear();
+    }
     lost = 0;
     capacity = bytes;
 }
-// Bytes of device memory taken, and pieces of work that nobody has waited for.
+// Bytes of device memory taken.
 extern "C" u64 hotset_double_taken() {
     Lock guard(lock);
     u64 taken = 0;
@@ -146,7 +153,12 @@ extern "C" int cuStreamDestroy_v2(void* stream) {
     delete (Stream*)stream;
     return 0;
 }
-CALL(cuStreamSynchronize, void* stream) finish((Stream*)stream); return lost; END
+// Even where waiting is to fail, the work has ended.
+extern "C" int cuStreamSynchronize(void* stream) {
+    Lock guard(lock);
+    finish((Stream*)stream);
+    return verdict("cuStreamSynchronize");
+}
 CALL(cuStreamWaitEvent, void* stream, void* event, unsigned)
     Event* awaited = (Event*)event;
     u64 until = awaited->recorded;
@@ -166,13 +178,14 @@ CALL(cuEventRecord, void* event, void* stream)
         mark->milliseconds = std::chrono::duration<double, std::milli>(now).count();
         mark->reached = number;
         return 0;
-    });
+    }, true);
 END
-CALL(cuEventSynchronize, void* event)
+extern "C" int cuEventSynchronize(void* event) {
+    Lock guard(lock);
     Event* mark = (Event*)event;
     while (mark->reached < mark->recorded) run_one(mark->stream);
-    return lost;
-END
+    return verdict("cuEventSynchronize");
+}
 CALL(cuEventQuery, void* event)
     Event* mark = (Event*)event;
     if (mark->reached < mark->recorded) run_one(mark->stream);
@@ -202,8 +215,10 @@ END
 extern "C" int cuMemFree_v2(u64 address) {
     Lock guard(lock);
     finish_all();
-    munmap((void*)address, allocations[address]);
-    allocations.erase(address);
+    auto taken = allocations.find(address);
+    if (taken == allocations.end()) return BadAddress;
+    munmap((void*)address, taken->second);
+    allocations.erase(taken);
     return 0;
 }
 CALL(cuMemHostRegister_v2, void*, size_t, unsigned) END

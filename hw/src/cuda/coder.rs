@@ -72,8 +72,9 @@ impl Coder {
         let launches = recode(from, to, matrices, scratch.start(), self.status.start())?;
         // SAFETY: the callers pass copies whose sizes follow from the formats and the matrices; nobody else uses the
         // scratch or the status before `finish`.
-        unsafe { self.run(&launches) }?;
+        let started = unsafe { self.run(&launches) };
         self.stream.finish()?;
+        started?;
         self.give(scratch);
         let status = self.report()?;
         Ok(status.refused == u64::MAX && (!packs(to.format) || status.without_code <= room))

@@ -88,6 +88,11 @@ impl CopyWorker {
         if let Ok(Started::Pending(begun, ended)) = started {
             return self.pending.push_back(Pending { haul, len, last, begun, ended });
         }
+        // What was started before something failed has ended when the memory is used again.
+        if started.is_err() {
+            // An error of its own says what the first one says: the device is lost.
+            let _ = self.coder.stream().finish();
+        }
         // Reports come in the order of the jobs.
         while !self.pending.is_empty() {
             self.finish_oldest(report);

@@ -2,14 +2,19 @@
 //! an accelerator the same laws are tried on a test double of CUDA's driver, in a process of its own.
 
 #[path = "../kernels/library.rs"]
-mod library;
+pub(crate) mod library;
 
 use hw::cuda::Cuda;
 use hw::engine::Engine;
 use hw::host::Host;
 use std::process::Command;
 
-const DEVICE: &str = "HOTSET_TEST_DEVICE";
+pub(crate) const DEVICE: &str = "HOTSET_TEST_DEVICE";
+
+/// Whether the laws are being tried on one.
+pub(crate) fn is_accelerator() -> bool {
+    std::env::var_os(DEVICE).is_some()
+}
 
 pub(crate) fn engine() -> Box<dyn Engine> {
     let folder = std::env::temp_dir();
@@ -24,7 +29,7 @@ pub(crate) fn engine() -> Box<dyn Engine> {
 
 #[test]
 fn the_laws_hold_on_a_test_double_of_cuda() {
-    if std::env::var_os(DEVICE).is_some() {
+    if is_accelerator() {
         return;
     }
     let Some(double) = library::built() else { return };

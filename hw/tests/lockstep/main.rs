@@ -1,6 +1,8 @@
 //! A device under a timeline: every command on real memory, contents checked at every step.
 
+mod both;
 mod engine;
+mod failures;
 mod laws;
 mod timeline;
 mod world;

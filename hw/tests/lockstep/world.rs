@@ -42,7 +42,12 @@ pub(crate) fn bytes(index: u32, format: FormatId) -> Bytes {
     block(index).bytes(format)
 }
 
-fn model() -> Model {
+pub(crate) fn model() -> Model {
+    model_of((0..BLOCKS).map(block).collect())
+}
+
+/// One layer of these blocks.
+pub(crate) fn model_of(blocks: Vec<Block>) -> Model {
     let layer = Layer {
         resident: Bytes::ZERO,
         flops_per_token: 0,
@@ -50,13 +55,13 @@ fn model() -> Model {
         kv_per_token: Bytes::ZERO,
         window: None,
         first_block: BlockId(0),
-        blocks: BLOCKS,
+        blocks: blocks.len() as u32,
         selected: 2,
     };
     Model {
         name: "small".into(),
         layers: vec![layer],
-        blocks: (0..BLOCKS).map(block).collect(),
+        blocks,
         resident: Bytes::ZERO,
         head_read: Bytes::ZERO,
         head_flops_per_token: 0,

@@ -113,17 +113,25 @@ impl Arena {
     /// Sets aside a tier's capacity: address space, of which slots take pages when they are allocated, on the NUMA node
     /// `node` if there is one named; or a temporary file in `folder`, removed when the arena goes.
     pub fn new(tier: &Tier, folder: &Path, node: Option<u32>) -> Result<Arena, ArenaError> {
+        Arena::with_store(tier, |capacity, granularity, notes| match tier.backing {
+            Backing::File => FileStore::new(folder, capacity, granularity, notes).map(Store::File),
+            Backing::Device | Backing::Pinned | Backing::Pageable | Backing::Numa => {
+                Memory::new(capacity, tier.backing, node, notes).map(Store::Memory)
+            }
+        })
+    }
+
+    /// The same in a store of the caller's, who is told capacity and granularity.
+    pub(crate) fn with_store(
+        tier: &Tier,
+        store: impl FnOnce(u64, u64, &mut Vec<Note>) -> io::Result<Store>,
+    ) -> Result<Arena, ArenaError> {
         let granularity = Bytes(tier.granularity.0.max(1));
         let capacity = Bytes(tier.capacity.0 / granularity.0 * granularity.0);
         let mut notes = Vec::new();
-        let store = match tier.backing {
-            Backing::File => FileStore::new(folder, capacity.0, granularity.0, &mut notes).map(Store::File),
-            Backing::Device | Backing::Pinned | Backing::Pageable | Backing::Numa => {
-                Memory::new(capacity.0, tier.backing, node, &mut notes).map(Store::Memory)
-            }
-        };
         let no_memory = |source| ArenaError::NoMemory { tier: tier.name.clone(), capacity, source };
-        let pool = Pool::new(tier.name.clone(), store.map_err(no_memory)?, capacity.0);
+        let store = store(capacity.0, granularity.0, &mut notes).map_err(no_memory)?;
+        let pool = Pool::new(tier.name.clone(), store, capacity.0);
         let (tier, slots, held) = (tier.name.clone(), SlotMap::with_key(), Bytes::ZERO);
         Ok(Arena { tier, granularity, capacity, held, slots, pool: Arc::new(pool), notes })
     }

@@ -5,6 +5,7 @@ use crate::arena::{Arena, ArenaError};
 use crate::codec::CodecError;
 use crate::compute::ComputeError;
 use crate::content::{Checksum, ContentError, Contents};
+use crate::cuda::error::CudaError;
 use crate::refusal::DeviceError;
 use crate::region::Region;
 use policy::event::{Form, Part, Slice};
@@ -202,6 +203,9 @@ pub enum JobError {
     /// A product.
     #[error(transparent)]
     Product(#[from] ComputeError),
+    /// The accelerator.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
     /// The bytes of a copy are not those of its block.
     #[error("block {block} as {} in tier {}: bytes hash to {got:?}, not {expected:?}", form.format.name(), form.tier.0)]
     Mismatch {

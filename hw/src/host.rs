@@ -50,8 +50,7 @@ impl Engine for Host {
     }
 
     fn worker(&self, _lane: LaneKind, contents: &Arc<Contents>) -> Result<Box<dyn Worker>, DeviceError> {
-        let arithmetic = Arithmetic::new(contents.clone());
-        Ok(Box::new(HostWorker { contents: contents.clone(), arithmetic }))
+        Ok(Box::new(HostWorker::new(contents.clone())))
     }
 }
 
@@ -78,6 +77,12 @@ pub fn device(
 pub(crate) struct HostWorker {
     contents: Arc<Contents>,
     arithmetic: Arithmetic,
+}
+
+impl HostWorker {
+    pub(crate) fn new(contents: Arc<Contents>) -> HostWorker {
+        HostWorker { arithmetic: Arithmetic::new(contents.clone()), contents }
+    }
 }
 
 impl Worker for HostWorker {
@@ -110,7 +115,13 @@ impl Haul {
         Ok(ChunkReport { bytes: len, took, published: checked.transpose()? })
     }
 
-    fn copy(&self, contents: &Contents, offset: u64, len: u64, last: bool) -> Result<(), JobError> {
+    pub(crate) fn copy(
+        &self,
+        contents: &Contents,
+        offset: u64,
+        len: u64,
+        last: bool,
+    ) -> Result<(), JobError> {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         match self.change {
             Change::Nowhere => self.target.copy_from(&self.source, offset, len)?,
@@ -132,7 +143,7 @@ impl Haul {
         Ok(())
     }
 
-    fn recode(&self, contents: &Contents, bytes: &[u8], out: &mut [u8]) -> Result<(), JobError> {
+    pub(crate) fn recode(&self, contents: &Contents, bytes: &[u8], out: &mut [u8]) -> Result<(), JobError> {
         let block = contents.block(self.block);
         let (from, to) = (self.from.format, self.to.format);
         codec::transcode(from, bytes, to, &block.matrices, out).map_err(|source| JobError::Codec {

@@ -1,5 +1,7 @@
 //! The devices there are, by name.
 
+use crate::cuda::Cuda;
+use crate::cuda::error::CudaError;
 use crate::engine::Engine;
 use crate::host::Host;
 use std::path::Path;
@@ -12,12 +14,12 @@ pub enum OpenError {
     #[error("no device is called `{0}`: write host, or cuda:0 for the first CUDA device")]
     Unknown(String),
     /// The machine cannot give it.
-    #[error("{device} cannot be opened: {why}")]
+    #[error("{device} cannot be opened: {source}")]
     Absent {
         /// What was asked for.
         device: String,
-        /// Why, and what would help.
-        why: String,
+        /// Why.
+        source: CudaError,
     },
 }
 
@@ -26,5 +28,9 @@ pub fn open(name: &str, folder: &Path) -> Result<Box<dyn Engine>, OpenError> {
     if name == "host" {
         return Ok(Box::new(Host::new(folder)));
     }
-    Err(OpenError::Unknown(name.to_owned()))
+    let number = name.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+    let number = number.ok_or_else(|| OpenError::Unknown(name.to_owned()))?;
+    let cuda =
+        Cuda::open(number, folder).map_err(|source| OpenError::Absent { device: name.to_owned(), source })?;
+    Ok(Box::new(cuda))
 }

@@ -5,6 +5,7 @@
 //! region's lock: `Reading` shares the bytes, `Writing` has them alone.
 
 use crate::arena::ArenaError;
+use crate::cuda::error::CudaError;
 use crate::extents::{Extent, FreeList};
 use crate::faults::{Fault, Faults};
 use crate::store::{Broken, Memory, Pages, Store, Way};
@@ -31,7 +32,17 @@ pub struct Region {
     lock: RwLock<()>,
 }
 
-/// Bytes of a file that are carried to another at a time.
+/// Where bytes lie: pieces of an address and a length each.
+pub(crate) enum Addresses {
+    /// In this host's memory.
+    Host(Vec<(u64, u64)>),
+    /// In an accelerator's.
+    Device(Vec<(u64, u64)>),
+    /// In a file, which has none.
+    File,
+}
+
+/// Bytes of a file, or of an accelerator's memory, that are carried to another at a time.
 const WINDOW: u64 = 16 << 20;
 
 impl Pool {
@@ -69,6 +80,10 @@ impl Pool {
             Broken::System { way: Way::Save, at, source } => ArenaError::Write { tier, at, source },
             Broken::Ended { at } => ArenaError::Ended { tier, at },
         }
+    }
+
+    fn device(&self, way: Way, extent: Extent, source: CudaError) -> ArenaError {
+        self.broken(Broken::System { way, at: extent.start, source: io::Error::other(source) })
     }
 
     /// Calls `work` with a buffer of `len` bytes; what is in it is arbitrary.
@@ -136,14 +151,14 @@ impl Region {
                     writing.store(at, reading.slice(memory, extent))?;
                 }
             }
-            (Store::File(_), Store::Memory(memory)) => {
+            (Store::File(_) | Store::Device(_), Store::Memory(memory)) => {
                 self.pool.maybe_refuse(Way::Save, offset)?;
                 for (at, extent) in self.pieces(offset, len)? {
                     reading.load(at, writing.slice(memory, extent))?;
                 }
                 writing.maybe_flip(offset, len)?;
             }
-            (Store::File(_), Store::File(_)) => {
+            (Store::File(_) | Store::Device(_), Store::File(_) | Store::Device(_)) => {
                 let end = offset.saturating_add(len);
                 self.pool.with_scratch(WINDOW.min(len), |window| {
                     for at in (offset..end).step_by(WINDOW as usize) {
@@ -185,6 +200,20 @@ impl Region {
             let result = write(buffer);
             writing.store(0, buffer)?;
             Ok(result)
+        })
+    }
+
+    /// Where bytes `offset .. offset + len` lie, for copy engines and kernels, piece by piece. Whoever uses the addresses
+    /// holds the region until nothing does any more, and keeps to what a device promises: nobody writes a copy while it is
+    /// read, nobody reads one while it is made.
+    pub(crate) fn addresses(&self, offset: u64, len: u64) -> Result<Addresses, ArenaError> {
+        let pieces = self.pieces(offset, len)?;
+        let from =
+            |start: u64| pieces.iter().map(move |(_, piece)| (start + piece.start, piece.len)).collect();
+        Ok(match &self.pool.store {
+            Store::Memory(memory) => Addresses::Host(from(memory.start().expose_provenance() as u64)),
+            Store::Device(slab) => Addresses::Device(from(slab.start())),
+            Store::File(_) => Addresses::File,
         })
     }
 
@@ -254,6 +283,9 @@ impl Reading<'_> {
                 Store::File(file) => {
                     file.load(extent.start, part, pool.faults()).map_err(|broken| pool.broken(broken))?;
                 }
+                Store::Device(slab) => {
+                    slab.load(extent.start, part).map_err(|source| pool.device(Way::Load, extent, source))?;
+                }
             }
         }
         Ok(())
@@ -285,6 +317,9 @@ impl Writing<'_> {
                 Store::File(file) => {
                     file.save(extent.start, part, pool.faults()).map_err(|broken| pool.broken(broken))?;
                 }
+                Store::Device(slab) => {
+                    slab.save(extent.start, part).map_err(|source| pool.device(Way::Save, extent, source))?;
+                }
             }
         }
         Ok(())
@@ -304,6 +339,10 @@ impl Writing<'_> {
                 Store::Memory(memory) => byte[0] = self.slice(memory, extent)[0],
                 Store::File(file) => {
                     file.load(extent.start, &mut byte, None).map_err(|broken| pool.broken(broken))?;
+                }
+                Store::Device(slab) => {
+                    slab.load(extent.start, &mut byte)
+                        .map_err(|source| pool.device(Way::Load, extent, source))?;
                 }
             }
         }

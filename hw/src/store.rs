@@ -7,6 +7,7 @@ mod pages;
 mod queue;
 mod transfer;
 
+use crate::cuda::memory::Slab;
 use policy::units::Bytes;
 use std::io;
 use thiserror::Error;
@@ -20,6 +21,7 @@ pub(crate) use transfer::Broken;
 pub(crate) enum Store {
     Memory(Memory),
     File(FileStore),
+    Device(Slab),
 }
 
 /// Something a tier asks for that this host does not give. Not an error.

@@ -46,7 +46,7 @@ struct Fiber {
 };
 
 struct Kernel {
-    u32 threads;
+    u32 threads, arguments;
     std::function<void(void**)> call;
 };
 
@@ -75,7 +75,7 @@ struct Registered {
     template <class... P>
     Registered(const char* name, u32 threads, void (*kernel)(P...)) {
         static_assert(((sizeof(P) == 8) && ...), "arguments are eight bytes each");
-        kernels()[name] = {threads, [kernel](void** arguments) {
+        kernels()[name] = {threads, (u32)sizeof...(P), [kernel](void** arguments) {
                                call_with(kernel, arguments, std::index_sequence_for<P...>());
                            }};
     }

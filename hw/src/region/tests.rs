@@ -11,7 +11,7 @@ fn file_pool(capacity: u64, granularity: u64) -> Arc<Pool> {
 fn file_of(pool: &Pool) -> &std::fs::File {
     match &pool.store {
         Store::File(store) => store.file(),
-        Store::Memory(_) => panic!("a file was made"),
+        Store::Memory(_) | Store::Device(_) => panic!("a file was made"),
     }
 }
 

@@ -3,6 +3,9 @@
 //! tier is one of locked memory and the limit allows it, on a NUMA node where one is named.
 
 use super::Note;
+use crate::cuda::error::CudaError;
+use crate::cuda::gpu::Gpu;
+use crate::cuda::memory::Registered;
 use crate::extents::Extent;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use policy::machine::Backing;
@@ -10,9 +13,12 @@ use policy::units::Bytes;
 use rustix::mm::{MlockFlags, mlock_with};
 use rustix::process::{Resource, getrlimit};
 use std::io;
+use std::sync::Arc;
 
 /// Anonymous memory.
 pub(crate) struct Memory {
+    /// Goes before the pages it knows of.
+    registered: Option<Registered>,
     map: MmapRaw,
     populates: bool,
 }
@@ -42,7 +48,15 @@ impl Memory {
         let populated = map.advise_range(Advice::PopulateWrite, 0, 1);
         let populates = populated.is_ok();
         notes.extend(populated.err().map(Note::NotPopulated));
-        Ok(Memory { map, populates })
+        Ok(Memory { registered: None, map, populates })
+    }
+
+    /// Makes the pages known to an accelerator's copy engines, which need them locked and in place.
+    #[allow(unsafe_code)]
+    pub(crate) fn register(&mut self, gpu: &Arc<Gpu>) -> Result<(), CudaError> {
+        // SAFETY: the map is ours, and goes after what is registered of it.
+        self.registered = Some(unsafe { Registered::new(gpu, self.map.as_mut_ptr(), self.map.len()) }?);
+        Ok(())
     }
 
     /// The first byte.

@@ -1,56 +1,26 @@
 //! The kernels as a library of the CPU, built once from the sources as they are, and memory to run them on.
 
-use crate::sources;
+use crate::library;
 use hw::cuda::launch::{Launch, THREADS};
 use libloading::{Library, Symbol};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::Path;
 use std::sync::OnceLock;
 
 type Run = unsafe extern "C" fn(*const c_char, u32, u32, u32, u32, *mut *mut c_void, c_int) -> c_int;
 
 pub(crate) struct Kernels(Library);
 
-/// The kernels, or `None` with a line that says why where no compiler is found.
+/// The kernels, or `None` where no compiler is found.
 pub(crate) fn kernels() -> Option<&'static Kernels> {
     static KERNELS: OnceLock<Option<Kernels>> = OnceLock::new();
-    let found = KERNELS.get_or_init(|| library().map(|path| Kernels::open(&path)));
-    if found.is_none() {
-        println!("skipped: no C++ compiler at {} to run kernels with", compiler());
-    }
+    let found = KERNELS.get_or_init(|| library::built().map(|path| Kernels::open(&path)));
     found.as_ref()
-}
-
-fn compiler() -> String {
-    std::env::var("CXX").unwrap_or_else(|_| "c++".into())
-}
-
-/// Compiles the library, unless one of the same sources is there.
-fn library() -> Option<PathBuf> {
-    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let path = target.join(format!("kernels-{}.so", sources::digest()));
-    if path.exists() {
-        return Some(path);
-    }
-    Command::new(compiler()).arg("--version").output().ok()?;
-    let unfinished = target.join(format!("kernels-{}.part", std::process::id()));
-    let built = Command::new(compiler())
-        .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Werror"])
-        .args(["-Wno-unknown-pragmas", "-x", "c++"])
-        .arg(sources::folder().join("cpu/library.cpp"))
-        .arg("-o")
-        .arg(&unfinished)
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    std::fs::rename(&unfinished, &path).unwrap();
-    Some(path)
 }
 
 impl Kernels {
     #[allow(unsafe_code)]
-    fn open(path: &PathBuf) -> Kernels {
+    fn open(path: &Path) -> Kernels {
         // SAFETY: the library was built from our own sources; loading it registers kernels and does nothing else.
         Kernels(unsafe { Library::new(path) }.unwrap())
     }

@@ -4,6 +4,7 @@
 mod codec;
 mod cpu;
 mod expert;
+mod library;
 mod matmul;
 mod numbers;
 mod nvrtc;

@@ -1,7 +1,8 @@
 //! NVIDIA's run-time compiler, which needs no driver, where it is installed.
 
-use crate::sources::folder;
+use crate::library::folder;
 use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts, sys};
+use hw::cuda::gpu::compile_options;
 
 #[test]
 #[allow(unsafe_code)]
@@ -20,13 +21,7 @@ fn nvrtc_compiles_the_kernels_for_every_architecture() {
 
 fn compile(architecture: &'static str) {
     let source = std::fs::read_to_string(folder().join("hotset.cu")).unwrap();
-    let options = CompileOptions {
-        arch: Some(architecture),
-        include_paths: vec![folder().display().to_string()],
-        options: vec!["--std=c++17".into()],
-        fmad: Some(false),
-        ..Default::default()
-    };
+    let options = CompileOptions { arch: Some(architecture), ..compile_options(&folder()) };
     let ptx = compile_ptx_with_opts(&source, options).unwrap().to_src();
     for kernel in [".entry checksum(", ".entry matmul_bf16_8(", ".entry decode_bf16_packed_to_bf16("] {
         assert!(ptx.contains(kernel), "{architecture}: {kernel}");

@@ -1,5 +1,8 @@
-//! The host device under a timeline: every command on real memory, contents checked at every step.
+//! A device under a timeline: every command on real memory, contents checked at every step.
 
+mod both;
+mod engine;
+mod failures;
 mod laws;
 mod timeline;
 mod world;

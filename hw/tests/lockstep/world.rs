@@ -1,7 +1,9 @@
 //! A small machine and model for the tests, and short ways to say commands.
 
+use crate::engine::engine;
 use crate::timeline::Timeline;
-use hw::device::Device;
+use hw::content::Contents;
+use hw::device::{Device, Setup};
 use hw::lockstep::{Lockstep, LockstepError, LockstepReport};
 use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::machine::{Backing, Class, Link, Processor, Tier};
@@ -40,7 +42,12 @@ pub(crate) fn bytes(index: u32, format: FormatId) -> Bytes {
     block(index).bytes(format)
 }
 
-fn model() -> Model {
+pub(crate) fn model() -> Model {
+    model_of((0..BLOCKS).map(block).collect())
+}
+
+/// One layer of these blocks.
+pub(crate) fn model_of(blocks: Vec<Block>) -> Model {
     let layer = Layer {
         resident: Bytes::ZERO,
         flops_per_token: 0,
@@ -48,13 +55,13 @@ fn model() -> Model {
         kv_per_token: Bytes::ZERO,
         window: None,
         first_block: BlockId(0),
-        blocks: BLOCKS,
+        blocks: blocks.len() as u32,
         selected: 2,
     };
     Model {
         name: "small".into(),
         layers: vec![layer],
-        blocks: (0..BLOCKS).map(block).collect(),
+        blocks,
         resident: Bytes::ZERO,
         head_read: Bytes::ZERO,
         head_flops_per_token: 0,
@@ -109,7 +116,15 @@ pub(crate) fn copies() -> Vec<(BlockId, Form)> {
 }
 
 pub(crate) fn device(hbm: u64, seed: u64) -> Device {
-    hw::host::device(&machine(hbm), &model(), &copies(), seed, &std::env::temp_dir()).unwrap()
+    let setup = Setup {
+        machine: &machine(hbm),
+        contents: Contents::new(&model(), seed).into(),
+        copies: &copies(),
+        budgets: &[],
+        cache: Bytes::ZERO,
+        check_reads: true,
+    };
+    Device::new(&*engine(), setup).unwrap()
 }
 
 pub(crate) struct World {

@@ -1,0 +1,287 @@
+//! The copy engines: a stream for each path, with several chunks under way so that it never waits for the next one.
+
+use super::coder::{Coder, whole};
+use super::error::CudaError;
+use super::gpu::{Gpu, Mark};
+use super::launch::Place;
+use super::memory::Slab;
+use crate::content::Contents;
+use crate::engine::{Change, ChunkReport, Done, Haul, Job, JobError, Worker};
+use crate::lane::{now, since};
+use crate::region::{Addresses, Region};
+use policy::MoveId;
+use policy::units::{Bytes, Nanos};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Weak};
+
+/// Chunks handed to the driver ahead of the one that is being copied: enough that the engine never runs dry.
+const DEPTH: usize = 4;
+
+/// Does the jobs of one path.
+pub(super) struct CopyWorker {
+    coder: Coder,
+    contents: Arc<Contents>,
+    /// Copies on their way from one format to another, in the device's memory.
+    staged: BTreeMap<MoveId, (Weak<Haul>, Slab)>,
+    pending: VecDeque<Pending>,
+}
+
+/// A chunk that the driver has.
+struct Pending {
+    haul: Arc<Haul>,
+    len: Bytes,
+    last: bool,
+    begun: Mark,
+    ended: Mark,
+}
+
+/// How far a chunk is after it was started.
+enum Started {
+    /// The driver does it.
+    Pending(Mark, Mark),
+    /// It is done, and took this long.
+    Done(Nanos),
+}
+
+impl CopyWorker {
+    pub(super) fn new(gpu: &Arc<Gpu>, contents: Arc<Contents>) -> Result<CopyWorker, CudaError> {
+        let (coder, pending) = (Coder::new(gpu, true)?, VecDeque::new());
+        Ok(CopyWorker { coder, contents, staged: BTreeMap::new(), pending })
+    }
+}
+
+impl Worker for CopyWorker {
+    fn run(&mut self, jobs: &Receiver<Job>, report: &mut dyn FnMut(Done)) {
+        loop {
+            let next = if self.pending.is_empty() {
+                jobs.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                jobs.try_recv()
+            };
+            match next {
+                Ok(Job::Chunk { haul, offset, len, last }) => {
+                    if self.pending.len() == DEPTH {
+                        self.finish_oldest(report);
+                    }
+                    self.start_job(haul, offset, len, last, report);
+                }
+                Ok(Job::Compute(_)) => {}
+                Err(TryRecvError::Disconnected) if self.pending.is_empty() => return,
+                Err(_) => self.finish_oldest(report),
+            }
+        }
+    }
+}
+
+impl CopyWorker {
+    fn start_job(
+        &mut self,
+        haul: Arc<Haul>,
+        offset: Bytes,
+        len: Bytes,
+        last: bool,
+        report: &mut dyn FnMut(Done),
+    ) {
+        self.forget_given_up();
+        let started = self.start(&haul, offset.0, len.0, last);
+        if let Ok(Started::Pending(begun, ended)) = started {
+            return self.pending.push_back(Pending { haul, len, last, begun, ended });
+        }
+        // What was started before something failed has ended when the memory is used again.
+        if started.is_err() {
+            // An error of its own says what the first one says: the device is lost.
+            let _ = self.coder.stream().finish();
+        }
+        // Reports come in the order of the jobs.
+        while !self.pending.is_empty() {
+            self.finish_oldest(report);
+        }
+        let took = started.map(|started| if let Started::Done(took) = started { took } else { Nanos::ZERO });
+        let arrived = took.and_then(|took| self.arrived(&haul, len, last, took));
+        report(Done::Chunk(haul.id, arrived));
+    }
+
+    fn finish_oldest(&mut self, report: &mut dyn FnMut(Done)) {
+        let Some(Pending { haul, len, last, begun, ended }) = self.pending.pop_front() else { return };
+        let took = ended.wait().and_then(|()| ended.since(&begun)).map_err(JobError::from);
+        let arrived = took.and_then(|took| self.arrived(&haul, len, last, took));
+        report(Done::Chunk(haul.id, arrived));
+    }
+
+    /// A chunk is there; with the last one the copy is complete and checked.
+    fn arrived(&self, haul: &Haul, len: Bytes, last: bool, took: Nanos) -> Result<ChunkReport, JobError> {
+        let checked = last
+            .then(|| self.coder.verify(&self.contents, (haul.block, haul.to), &haul.target))
+            .transpose()?;
+        Ok(ChunkReport { bytes: len, took, published: checked })
+    }
+
+    /// Nobody says that a move has been given up; its haul is gone then.
+    fn forget_given_up(&mut self) {
+        let gone: Vec<MoveId> =
+            self.staged.iter().filter(|(_, (haul, _))| haul.strong_count() == 0).map(|(id, _)| *id).collect();
+        for (_, slab) in gone.iter().filter_map(|id| self.staged.remove(id)) {
+            self.coder.give(slab);
+        }
+    }
+
+    fn start(&mut self, haul: &Arc<Haul>, offset: u64, len: u64, last: bool) -> Result<Started, JobError> {
+        let (from, to) = (kind(&haul.source)?, kind(&haul.target)?);
+        match haul.change {
+            Change::Nowhere if carries(from, to) => self.timed(|worker| {
+                let (from, to) = (places(&haul.source, offset, len)?, places(&haul.target, offset, len)?);
+                worker.carry(from, to)
+            }),
+            Change::BeforeLink if from == Kind::Device && to != Kind::File => self.timed(|worker| {
+                let staged = worker.coded_ahead(haul, offset == 0)? + offset;
+                worker.carry((Kind::Device, vec![(staged, len)]), places(&haul.target, offset, len)?)
+            }),
+            Change::AfterLink if to == Kind::Device && from != Kind::File => self.timed(|worker| {
+                let staged = worker.staged(haul, haul.source.len())?;
+                let to = (Kind::Device, vec![(staged + offset, len)]);
+                worker.carry(places(&haul.source, offset, len)?, to)?;
+                if last { worker.code_behind(haul, staged) } else { Ok(()) }
+            }),
+            _ => {
+                let start = now();
+                haul.copy(&self.contents, offset, len, last)?;
+                Ok(Started::Done(since(start)))
+            }
+        }
+    }
+
+    fn timed(
+        &mut self,
+        work: impl FnOnce(&mut CopyWorker) -> Result<(), JobError>,
+    ) -> Result<Started, JobError> {
+        let begun = self.coder.stream().mark()?;
+        work(self)?;
+        Ok(Started::Pending(begun, self.coder.stream().mark()?))
+    }
+
+    /// Starts copies from piece to piece.
+    #[allow(unsafe_code)]
+    fn carry(&self, from: Places, to: Places) -> Result<(), JobError> {
+        let stream = self.coder.stream();
+        for (source, target, len) in pairs(&from.1, &to.1) {
+            // SAFETY: the pieces are of regions that the haul holds, or of memory of ours that is given back after the
+            // move; a device promises that nobody writes what is read or reads what is written meanwhile.
+            unsafe {
+                match (from.0, to.0) {
+                    (Kind::Host, _) => {
+                        stream.upload(target, std::ptr::with_exposed_provenance(source as usize), len)
+                    }
+                    (_, Kind::Host) => {
+                        stream.download(std::ptr::with_exposed_provenance_mut(target as usize), source, len)
+                    }
+                    _ => stream.copy(target, source, len),
+                }
+            }?;
+        }
+        Ok(())
+    }
+
+    /// Memory for a move's bytes beside the tiers, the same for all of its chunks.
+    fn staged(&mut self, haul: &Arc<Haul>, len: u64) -> Result<u64, JobError> {
+        if let Some((_, slab)) = self.staged.get(&haul.id) {
+            return Ok(slab.start());
+        }
+        let slab = self.coder.take(len)?;
+        let address = slab.start();
+        self.staged.insert(haul.id, (Arc::downgrade(haul), slab));
+        Ok(address)
+    }
+
+    /// The move's copy, coded before it crosses.
+    fn coded_ahead(&mut self, haul: &Arc<Haul>, first: bool) -> Result<u64, JobError> {
+        let staged = self.staged(haul, haul.target.len())?;
+        if first {
+            let mut kept = Vec::new();
+            let source = self.coder.readable(&haul.source, &mut kept)?;
+            self.recode(haul, source, staged)?;
+            kept.into_iter().for_each(|slab| self.coder.give(slab));
+        }
+        Ok(staged)
+    }
+
+    /// Codes what has crossed.
+    fn code_behind(&mut self, haul: &Arc<Haul>, staged: u64) -> Result<(), JobError> {
+        if let Some(target) = whole(&haul.target)? {
+            return self.recode(haul, staged, target);
+        }
+        let len = haul.target.len();
+        let slab = self.coder.take(len)?;
+        self.recode(haul, staged, slab.start())?;
+        self.carry((Kind::Device, vec![(slab.start(), len)]), places(&haul.target, 0, len)?)?;
+        self.coder.stream().finish()?;
+        self.coder.give(slab);
+        Ok(())
+    }
+
+    fn recode(&mut self, haul: &Haul, from: u64, to: u64) -> Result<(), JobError> {
+        let matrices = &self.contents.block(haul.block).matrices;
+        let from = Place { format: haul.from.format, address: from };
+        let to = Place { format: haul.to.format, address: to };
+        if self.coder.recode(from, to, matrices)? {
+            return Ok(());
+        }
+        // The host's codec refuses what the kernels do, and says why.
+        let mut coded = vec![0; haul.target.len() as usize];
+        haul.source.with_bytes(|bytes| haul.recode(&self.contents, bytes, &mut coded))?
+    }
+}
+
+/// What a region's bytes are in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Host,
+    Device,
+    File,
+}
+
+type Places = (Kind, Vec<(u64, u64)>);
+
+fn places(region: &Region, offset: u64, len: u64) -> Result<Places, JobError> {
+    Ok(match region.addresses(offset, len)? {
+        Addresses::Host(pieces) => (Kind::Host, pieces),
+        Addresses::Device(pieces) => (Kind::Device, pieces),
+        Addresses::File => (Kind::File, Vec::new()),
+    })
+}
+
+fn kind(region: &Region) -> Result<Kind, JobError> {
+    Ok(places(region, 0, 0)?.0)
+}
+
+/// Whether the driver copies from one kind to the other.
+fn carries(from: Kind, to: Kind) -> bool {
+    from != Kind::File && to != Kind::File && (from, to) != (Kind::Host, Kind::Host)
+}
+
+/// Two lists of pieces of the same bytes as copies: from, to, length.
+fn pairs(from: &[(u64, u64)], to: &[(u64, u64)]) -> Vec<(u64, u64, u64)> {
+    let (mut from, mut to) = (from.iter().copied(), to.iter().copied());
+    let (mut source, mut target) = (from.next(), to.next());
+    let mut pairs = Vec::with_capacity(1);
+    while let (Some((read, left)), Some((written, room))) = (source, target) {
+        let len = left.min(room);
+        pairs.push((read, written, len));
+        source = if left > len { Some((read + len, left - len)) } else { from.next() };
+        target = if room > len { Some((written + len, room - len)) } else { to.next() };
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pairs;
+
+    #[test]
+    fn pieces_are_paired_up_to_the_shorter_one() {
+        assert_eq!(
+            pairs(&[(0, 10), (100, 5)], &[(1000, 3), (2000, 12)]),
+            [(0, 1000, 3), (3, 2000, 7), (100, 2007, 5)]
+        );
+    }
+}

@@ -1,11 +1,13 @@
 //! `hotset calibrate`: a machine file, measured.
 
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, Format};
 use crate::progress::Progress;
-use hw::calibrate::{CalibrateError, Calibration, Plan};
+use hw::calibrate::{CalibrateError, Calibration, CodecRates, Plan};
 use hw::engine::Engine;
-use policy::Bytes;
+use indexmap::IndexMap;
+use policy::{Bandwidth, Bytes, Nanos};
+use serde::Serialize;
 use sim::output::Draft;
 use std::io::Write;
 use std::path::PathBuf;
@@ -33,6 +35,10 @@ pub(crate) struct Args {
     /// Leave storage out
     #[arg(long)]
     no_storage: bool,
+
+    /// What goes to standard output: the machine file where no file is named for it, or every time as JSON
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -52,17 +58,69 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let calibration = Calibration::run(&*engine, plan, &mut |what| progress.say(what))
         .map_err(|error: CalibrateError| Failure::failed(error))?;
     drop(progress);
-    for what in calibration.unsettled() {
-        eprintln!("note: not steady: {what}");
+    let unsettled = calibration.times().into_iter().filter(|(_, _, time)| !time.settled()).count();
+    if unsettled > 0 {
+        let all = calibration.times().len();
+        eprintln!("note: {unsettled} of {all} times did not settle within 5 %; --format json names them");
     }
     let yaml = calibration.yaml();
-    match draft {
-        None => output::print(&yaml),
-        Some(mut draft) => {
-            let written = draft.write_all(yaml.as_bytes());
-            let path = draft.complete(written).and_then(Draft::publish).map_err(Failure::failed)?;
-            eprintln!("{}", path.display());
-            Ok(())
+    let file = draft.map(|mut draft| {
+        let written = draft.write_all(yaml.as_bytes());
+        draft.complete(written).and_then(Draft::publish).map_err(Failure::failed)
+    });
+    let file = file.transpose()?;
+    match (args.format, file) {
+        (Format::Json, _) => output::print_json(&Report::new(&engine.name(), &calibration)),
+        (Format::Table, None) => output::print(&yaml),
+        (Format::Table, Some(path)) => output::print(&format!("wrote {}\n", path.display())),
+    }
+}
+
+/// What was measured, with how steady it was.
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    times: Vec<Time>,
+    duplex_gb_s: IndexMap<String, f64>,
+    beside_each_other_gb_s: IndexMap<&'static str, f64>,
+    codecs_gb_s: [IndexMap<&'static str, [f64; 2]>; 2],
+}
+
+#[derive(Serialize)]
+struct Time {
+    what: String,
+    bytes: Bytes,
+    median_us: f64,
+    spread: f64,
+    count: usize,
+    gb_s: f64,
+}
+
+impl Report {
+    fn new(device: &str, calibration: &Calibration) -> Report {
+        let times = calibration.times().into_iter().map(|(what, bytes, time)| {
+            let median = time.median().0.max(1) as f64;
+            let gb_s = bytes.0 as f64 / median;
+            Time { what, bytes, median_us: median / 1e3, spread: time.spread(), count: time.count(), gb_s }
+        });
+        let rate = |rate: Bandwidth| rate.0 as f64 / 1e9;
+        let duplex = calibration.duplex().map(|(from, to, both)| (format!("{from} to {to}"), rate(both)));
+        let at_once = calibration.contention();
+        Report {
+            device: device.to_owned(),
+            times: times.collect(),
+            duplex_gb_s: duplex.collect(),
+            beside_each_other_gb_s: IndexMap::from([
+                ("copies_alone", rate(at_once.copy)),
+                ("copies_beside_products", rate(at_once.copy_beside)),
+                ("products_alone", rate(at_once.product)),
+                ("products_beside_copies", rate(at_once.product_beside)),
+            ]),
+            codecs_gb_s: calibration.codecs().map(|codecs| {
+                let both =
+                    |codec: &CodecRates| (codec.format.name(), [rate(codec.encode), rate(codec.decode)]);
+                codecs.iter().map(both).collect()
+            }),
         }
     }
 }
@@ -80,6 +138,7 @@ fn plan(args: &Args, engine: &dyn Engine) -> Plan {
         cold: Bytes(192 << 20),
         sizes: [12, 16, 18, 20, 22, 24].map(|power| Bytes(1 << power)).to_vec(),
         tokens: vec![1, 2, 4, 8, 16],
+        patience: Nanos(400_000_000),
     }
 }
 

@@ -26,6 +26,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     machine: Option<String>,
 
+    /// The model's weights: a safetensors file, the index of several, or a folder with either; without them weights are made up
+    #[arg(long, value_name = "PATH")]
+    weights: Option<PathBuf>,
+
     /// Run it once more with real times feeding the controller, and say what they change
     #[arg(long)]
     live: bool,
@@ -54,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let (scenario, case) = load_case(&args.scenario, &set)?;
     let engine = hw::open::open(&args.device, &args.scratch).map_err(Failure::refused)?;
-    let worlds = worlds::run(&scenario, &case, &*engine, args.live, args.out.is_some())?;
+    let worlds = worlds::run(&scenario, &case, &*engine, args)?;
     if let Some(folder) = &args.out {
         timeline::write(folder, &case, &worlds)?;
     }

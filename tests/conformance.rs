@@ -3,6 +3,8 @@
 
 use crate::invariants::smalls;
 use crate::small::{self, Seen, Small};
+use hw::content::Contents;
+use hw::device::{Device, Setup};
 use hw::lockstep::Lockstep;
 use policy::event::Form;
 use policy::record::compare_logs;
@@ -12,6 +14,7 @@ use policy::{BlockId, Bytes, TierId};
 use proptest::prelude::*;
 use sim::{Case, World};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// The copies that a run's ledger knows.
 fn ledger_copies<P>(case: &Case, run: &Seen<P>) -> BTreeSet<(BlockId, Form)> {
@@ -34,16 +37,30 @@ fn between_tiers(moved: &BTreeMap<(TierId, TierId), Bytes>) -> BTreeMap<(TierId,
         .collect()
 }
 
+/// A device that holds what the case begins with: the host, or the one that `HOTSET_TEST_DEVICE` names, such as `cuda:0`.
+fn device(case: &Case, folder: &Path) -> Device {
+    let name = std::env::var("HOTSET_TEST_DEVICE").unwrap_or("host".into());
+    let engine = hw::open::open(&name, folder).unwrap_or_else(|error| panic!("{error}"));
+    let setup = Setup {
+        machine: &case.machine,
+        contents: Contents::new(&case.model, case.seed).into(),
+        copies: &case.home_copies(),
+        budgets: &case.budgets,
+        cache: Bytes::ZERO,
+        check_reads: true,
+    };
+    Device::new(&*engine, setup).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Runs `entry` in both worlds and compares them; returns the formats that came up.
 fn conforms(case: &Case, entry: &Entry) -> BTreeSet<&'static str> {
     let name = entry.name;
     let simulated = small::run(case, entry, case.world(false).unwrap())
         .unwrap_or_else(|error| panic!("{name}, simulated: {error}"));
-    let copies = case.home_copies();
     let folder = tempfile::tempdir().unwrap();
-    let device = hw::host::device(&case.machine, &case.model, &copies, case.seed, folder.path()).unwrap();
-    let real = small::run(case, entry, Lockstep::new(case.world(false).unwrap(), device))
-        .unwrap_or_else(|error| panic!("{name}, on the host: {error}"));
+    let real =
+        small::run(case, entry, Lockstep::new(case.world(false).unwrap(), device(case, folder.path())))
+            .unwrap_or_else(|error| panic!("{name}, on the device: {error}"));
 
     assert_eq!(compare_logs(&simulated.decisions, &real.decisions), None, "{name}");
     assert_eq!(simulated.orchestrator.tally(), real.orchestrator.tally(), "{name}");

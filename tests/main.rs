@@ -29,6 +29,7 @@ mod small;
 mod starved;
 mod style;
 mod trace_toolbox;
+mod validate;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,6 @@
 //! One case in both worlds.
 
+use super::Args;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::simulate::policy_of;
@@ -14,13 +15,14 @@ use policy::orchestrator::RunError;
 use policy::record::{Decision, LogDifference, compare_logs};
 use policy::registry::Entry;
 use policy::tally::Tally;
-use policy::{BlockId, Bytes, LayerId, Orchestrator};
+use policy::{BlockId, Bytes, FormatId, LayerId, Orchestrator};
 use rayon::prelude::*;
 use scenarios::Scenario;
 use sim::workload::Workload;
 use sim::{Case, Keep, Outcome, World};
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What came of a case in both worlds.
@@ -47,9 +49,9 @@ pub(super) fn run(
     scenario: &Scenario,
     case: &Case,
     engine: &dyn Engine,
-    live: bool,
-    spans: bool,
+    args: &Args,
 ) -> Result<Worlds, Failure> {
+    let spans = args.out.is_some();
     let (entry, params) = policy_of(scenario)?;
     let mut decisions = Vec::new();
     let keep = Keep { decisions: true, timeline: spans };
@@ -57,7 +59,7 @@ pub(super) fn run(
     let simulated = case.run(entry, &params, keep, |decision| decisions.push(decision))?;
     drop(progress);
     let progress = Progress::spinner("setting the device up");
-    let contents = contents(case)?;
+    let contents = contents(case, args.weights.as_deref())?;
     let device = device(case, engine, &contents)?;
     drop(progress);
     let progress = Progress::spinner("running in lockstep");
@@ -71,20 +73,22 @@ pub(super) fn run(
     let lockstep = platform.finish().map_err(Failure::failed)?;
     drop(progress);
     let difference = compare_logs(&decisions, &followed);
-    let live = live.then(|| run_live(case, engine, &contents, (entry, &params), &controller)).transpose()?;
+    let live =
+        args.live.then(|| run_live(case, engine, &contents, (entry, &params), &controller)).transpose()?;
     let device = engine.name();
     let (decisions, policy) = (decisions.len(), entry.name.to_owned());
     Ok(Worlds { device, policy, simulated, decisions, difference, lockstep, controller, contents, live })
 }
 
 /// What the blocks contain, with the checksums of every copy that may come up: found before a run, they cost it nothing.
-fn contents(case: &Case) -> Result<Arc<Contents>, Failure> {
-    let contents = Contents::new(&case.model, case.seed);
+fn contents(case: &Case, weights: Option<&Path>) -> Result<Arc<Contents>, Failure> {
+    let contents = match weights {
+        None => Contents::new(&case.model, case.seed),
+        Some(path) => Contents::published(&case.model, path, case.seed).map_err(Failure::refused)?,
+    };
     let blocks: Vec<BlockId> = (0..case.model.blocks.len() as u32).map(BlockId).collect();
-    let formats: BTreeSet<_> = case.encoded.iter().chain(&case.recode).collect();
-    let know =
-        |&block: &BlockId| formats.iter().try_for_each(|format| contents.checksum(block, **format).map(drop));
-    blocks.par_iter().try_for_each(know).map_err(Failure::refused)?;
+    let formats: Vec<FormatId> = case.encoded.iter().chain(&case.recode).copied().collect();
+    blocks.par_iter().try_for_each(|block| contents.learn(*block, &formats)).map_err(Failure::refused)?;
     Ok(Arc::new(contents))
 }
 

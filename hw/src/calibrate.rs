@@ -10,7 +10,7 @@ mod steady;
 mod yaml;
 
 pub use self::codecs::CodecRates;
-pub use self::kernels::Kernels;
+pub use self::kernels::{Kernels, Timed};
 pub use self::links::{Contention, Direction};
 pub use self::steady::Steady;
 
@@ -20,7 +20,7 @@ use crate::refusal::DeviceError;
 use policy::fit::FitError;
 use policy::kernel::KernelError;
 use policy::machine::{Backing, Class};
-use policy::units::Bytes;
+use policy::units::{Bandwidth, Bytes, Nanos};
 use thiserror::Error;
 
 /// Why a machine could not be measured.
@@ -65,13 +65,16 @@ pub struct Plan {
     pub sizes: Vec<Bytes>,
     /// Numbers of tokens.
     pub tokens: Vec<u32>,
+    /// How long one time is measured that does not settle.
+    pub patience: Nanos,
 }
 
-/// The tiers of a machine that is measured.
+/// The tiers of a machine that is measured, by the names that the catalogue's machines have, so that one can take the
+/// place of another in a scenario.
 pub const TIERS: [(&str, Class, Backing); 3] = [
-    ("fast", Class::Fast, Backing::Device),
+    ("hbm", Class::Fast, Backing::Device),
     ("dram", Class::Staged, Backing::Pinned),
-    ("disk", Class::Cold, Backing::File),
+    ("nvme", Class::Cold, Backing::File),
 ];
 
 /// What was measured.
@@ -118,24 +121,34 @@ impl Calibration {
         yaml::write(self)
     }
 
-    /// Measurements that did not settle, in words.
-    pub fn unsettled(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut look = |what: String, steady: &Steady| {
-            if !steady.settled() {
-                found.push(format!("{what}: {steady}"));
-            }
-        };
-        for direction in &self.directions {
-            for (size, time) in &direction.times {
-                look(format!("{size} from {} to {}", direction.from_name(), direction.to_name()), time);
-            }
-        }
-        for (place, kernels) in [("", &self.kernels), (" on the host", &self.host_kernels)] {
-            for (format, tokens, time) in &kernels.times {
-                look(format!("{tokens} tokens through {}{place}", format.name()), time);
-            }
-        }
-        found
+    /// Every time that was measured: of what, how many bytes, and how steady.
+    pub fn times(&self) -> Vec<(String, Bytes, &Steady)> {
+        let copies = self.directions.iter().flat_map(|direction| {
+            let name = format!("{} to {}", direction.from_name(), direction.to_name());
+            direction.times.iter().map(move |(size, time)| (name.clone(), *size, time))
+        });
+        let places = [("", &self.kernels), (" on the host", &self.host_kernels)];
+        let products = places.into_iter().flat_map(|(place, kernels)| {
+            kernels.times.iter().map(move |timed| {
+                let Timed { format, tokens, experts, bytes, time } = timed;
+                (format!("{experts} experts in {}, {tokens} tokens{place}", format.name()), *bytes, time)
+            })
+        });
+        copies.chain(products).collect()
+    }
+
+    /// Copies and products at once.
+    pub fn contention(&self) -> &Contention {
+        &self.contention
+    }
+
+    /// Formats, on the device and on the host.
+    pub fn codecs(&self) -> [&[CodecRates]; 2] {
+        [&self.codecs, &self.host_codecs]
+    }
+
+    /// Large copies both ways: from, to, and the rate.
+    pub fn duplex(&self) -> impl Iterator<Item = (&'static str, &'static str, Bandwidth)> + '_ {
+        self.directions.iter().map(|way| (way.from_name(), way.to_name(), way.duplex))
     }
 }

@@ -103,6 +103,21 @@ impl Contents {
         Ok(checksum)
     }
 
+    /// Finds the checksums of a block's native bytes and of these formats, so that no copy waits for them later.
+    pub fn learn(&self, id: BlockId, formats: &[FormatId]) -> Result<(), ContentError> {
+        let block = self.block(id);
+        let native = self.bytes(id, block.native)?;
+        let mut checksums = vec![(block.native, Checksum::of(&native))];
+        for &format in formats.iter().filter(|&&format| format != block.native) {
+            let mut coded = vec![0; block.bytes(format).0 as usize];
+            codec::transcode(block.native, &native, format, &block.matrices, &mut coded)?;
+            checksums.push((format, Checksum::of(&coded)));
+        }
+        let mut known = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(checksums.into_iter().map(|(format, checksum)| ((id, format), checksum)));
+        Ok(())
+    }
+
     /// `count` numbers of unit variance for blocks to be multiplied with; shorter inputs are the beginnings of longer ones.
     pub fn input(&self, count: usize) -> Vec<f32> {
         bell(self.seed, ACTIVATION, count as u64).map(|number| number / SIGMA).collect()

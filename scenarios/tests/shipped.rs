@@ -61,6 +61,8 @@ fn every_shipped_scenario_loads() {
             "mixtral-8x7b-4090",
             "mixtral-8x7b-h100",
             "mixtral-8x7b-joint",
+            "moe-on-gpu",
+            "moe-on-host",
             "quickstart",
             "qwen3-30b-a3b-joint",
         ]

@@ -35,15 +35,17 @@ pub(super) fn measure(bench: &Bench<'_>, tier: u8) -> Result<Vec<CodecRates>, Ca
     coded
         .map(|format| {
             let mut device = bench.device(blocks(), &from(FormatId::BF16))?;
-            let encoding =
-                Steady::measure(|| bench.round(&mut device, &ids, form(FormatId::BF16), form(format)))?;
+            let encoding = Steady::measure(bench.plan.patience, || {
+                bench.round(&mut device, &ids, form(FormatId::BF16), form(format))
+            })?;
             let encode = rate(SIZE, encoding.median());
             if !format.keeps(FormatId::BF16) {
                 return Ok(CodecRates { format, encode, decode: encode });
             }
             let mut device = bench.device(blocks(), &from(format))?;
-            let expanding =
-                Steady::measure(|| bench.round(&mut device, &ids, form(format), form(FormatId::BF16)))?;
+            let expanding = Steady::measure(bench.plan.patience, || {
+                bench.round(&mut device, &ids, form(format), form(FormatId::BF16))
+            })?;
             Ok(CodecRates { format, encode, decode: rate(SIZE, expanding.median()) })
         })
         .collect()

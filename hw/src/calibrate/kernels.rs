@@ -1,4 +1,5 @@
-//! Products: by format and tokens.
+//! Products: by format, tokens, and how many experts one command reads. What one more expert costs is its rate; what is left
+//! of the time of the first is the launch.
 
 use super::bench::{Bench, DRAM, FAST, compute, expert};
 use super::links::rate;
@@ -15,8 +16,8 @@ use policy::{BlockId, FormatId};
 /// Products of one processor.
 #[derive(Debug)]
 pub struct Kernels {
-    /// Format, tokens, and the time of one expert.
-    pub times: Vec<(FormatId, u32, Steady)>,
+    /// Every time that was measured.
+    pub times: Vec<Timed>,
     /// The same as rates.
     pub rates: Vec<KernelRate>,
     /// The rate at which weights are read where most are: in bf16, for one token.
@@ -26,6 +27,24 @@ pub struct Kernels {
     /// The time of a product of next to nothing.
     pub launch: Nanos,
 }
+
+/// The time of one command.
+#[derive(Debug)]
+pub struct Timed {
+    /// The format of the weights.
+    pub format: FormatId,
+    /// Tokens that go through each expert.
+    pub tokens: u32,
+    /// Experts.
+    pub experts: u32,
+    /// Bytes of all of them.
+    pub bytes: Bytes,
+    /// The time.
+    pub time: Steady,
+}
+
+/// Experts of one command: few, and more.
+const EXPERTS: [u32; 2] = [1, 4];
 
 /// Sides of the experts: gate and up take `HIDDEN` inputs to `WIDTH`, down takes them back.
 const HIDDEN: u64 = 1024;
@@ -44,31 +63,37 @@ pub(super) fn measure(bench: &Bench<'_>, on_host: bool) -> Result<Kernels, Calib
         rates: Vec::new(),
         read: Bandwidth(1),
         flops: FlopRate(1),
-        launch: launch(bench, part, Form { tier, format: FormatId::BF16 })?,
+        launch: Nanos::ZERO,
     };
     for format in direct() {
-        let one = expert(0, HIDDEN, WIDTH);
-        let bytes = one.bytes(format);
-        let count = (bench.plan.cold.0 / bytes.0).clamp(2, 256) as u32;
+        let bytes = expert(0, HIDDEN, WIDTH).bytes(format);
+        let count = (bench.plan.cold.0 / bytes.0).clamp(2 * u64::from(EXPERTS[1]), 256) as u32;
         let blocks: Vec<_> = (0..count).map(|index| expert(index, HIDDEN, WIDTH)).collect();
         let form = Form { tier, format };
         let copies: Vec<_> = (0..count).map(|id| (BlockId(id), form)).collect();
         let mut device = bench.device(blocks, &copies)?;
         let mut points: Vec<(u32, Bandwidth)> = Vec::new();
         for &tokens in &bench.plan.tokens {
-            let steady = Steady::measure(|| round(&mut device, part, &copies, tokens))?;
-            let net = Nanos(steady.median().0.saturating_sub(kernels.launch.0).max(1));
+            let mut medians = [Nanos::ZERO; EXPERTS.len()];
+            for (median, experts) in medians.iter_mut().zip(EXPERTS) {
+                let time = Steady::measure(bench.plan.patience, || {
+                    round(&mut device, part, &copies, experts, tokens)
+                })?;
+                *median = time.median();
+                let bytes = Bytes(bytes.0 * u64::from(experts));
+                kernels.times.push(Timed { format, tokens, experts, bytes, time });
+            }
+            let (one, launch) = slope(medians);
             // More tokens never take less; what says so is noise.
             let most = points.last().map_or(Bandwidth(u64::MAX), |(_, rate)| *rate);
-            points.push((tokens, rate(bytes, net).min(most)));
+            points.push((tokens, rate(bytes, one).min(most)));
             if format == FormatId::BF16 {
-                let operations = 2 * one.elements() * u64::from(tokens);
-                kernels.flops = FlopRate(rate(Bytes(operations), net).0).max(kernels.flops);
+                let operations = 2 * expert(0, HIDDEN, WIDTH).elements() * u64::from(tokens);
+                kernels.flops = FlopRate(rate(Bytes(operations), one).0).max(kernels.flops);
+                if tokens == bench.plan.tokens[0] {
+                    (kernels.read, kernels.launch) = (rate(bytes, one), launch);
+                }
             }
-            kernels.times.push((format, tokens, steady));
-        }
-        if format == FormatId::BF16 {
-            kernels.read = points.first().map_or(kernels.read, |(_, rate)| *rate);
         }
         let failed = |source| CalibrateError::Kernel { format: format.name(), source };
         kernels.rates.push(KernelRate::measured(format, points).map_err(failed)?);
@@ -76,22 +101,39 @@ pub(super) fn measure(bench: &Bench<'_>, on_host: bool) -> Result<Kernels, Calib
     Ok(kernels)
 }
 
-/// Each block in turn, one at a time.
+/// What one more expert costs, and what the first costs beside that.
+fn slope([few, more]: [Nanos; 2]) -> (Nanos, Nanos) {
+    let between = u64::from(EXPERTS[1] - EXPERTS[0]);
+    let one = more.0.saturating_sub(few.0) / between;
+    if one == 0 {
+        return (Nanos((more.0 / u64::from(EXPERTS[1])).max(1)), Nanos::ZERO);
+    }
+    (Nanos(one), Nanos(few.0.saturating_sub(one * u64::from(EXPERTS[0]))))
+}
+
+/// So many experts a command, each in turn.
 fn round(
     device: &mut Device,
     part: Part,
     copies: &[(BlockId, Form)],
+    experts: u32,
     tokens: u32,
 ) -> Result<Vec<Nanos>, DeviceError> {
-    let time = |&(block, form): &(BlockId, Form)| {
-        device.submit(&compute(part, vec![Read { block, form, tokens }]))?;
+    let time = |group: &[(BlockId, Form)]| {
+        let reads = group.iter().map(|&(block, form)| Read { block, form, tokens });
+        device.submit(&compute(part, reads.collect()))?;
         Ok(device.wait_compute(part)?.took)
     };
-    copies.iter().map(time).collect()
+    copies.chunks_exact(experts as usize).map(time).collect()
 }
 
-fn launch(bench: &Bench<'_>, part: Part, form: Form) -> Result<Nanos, DeviceError> {
-    let copy = (BlockId(0), form);
-    let mut device = bench.device(vec![expert(0, 32, 32)], &[copy])?;
-    Ok(Steady::measure(|| round(&mut device, part, &[copy; 16], 1))?.median())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_launch_is_what_the_first_expert_costs_beside_its_bytes() {
+        assert_eq!(slope([Nanos(110), Nanos(410)]), (Nanos(100), Nanos(10)));
+        assert_eq!(slope([Nanos(110), Nanos(100)]), (Nanos(25), Nanos::ZERO), "noise");
+    }
 }

@@ -82,7 +82,8 @@ pub(super) fn direction(bench: &Bench<'_>, from: usize, to: usize) -> Result<Dir
         let ids: Vec<BlockId> = (0..blocks.len() as u32).map(BlockId).collect();
         let copies: Vec<_> = ids.iter().map(|id| (*id, form(from))).collect();
         let mut device = bench.device(blocks, &copies)?;
-        let steady = Steady::measure(|| bench.round(&mut device, &ids, form(from), form(to)))?;
+        let steady =
+            Steady::measure(bench.plan.patience, || bench.round(&mut device, &ids, form(from), form(to)))?;
         times.push((size, steady));
     }
     // A lane does one copy after the other: n of them take n times as long.
@@ -104,7 +105,7 @@ fn duplex(bench: &Bench<'_>, from: usize, to: usize) -> Result<Bandwidth, Calibr
     let (there, back) = ids.split_at(half as usize);
     let copies = there.iter().map(|id| (*id, form(from))).chain(back.iter().map(|id| (*id, form(to))));
     let mut device = bench.device(blocks, &copies.collect::<Vec<_>>())?;
-    let steady = Steady::measure(|| {
+    let steady = Steady::measure(bench.plan.patience, || {
         let mut moves = Vec::new();
         for (there, back) in there.iter().zip(back) {
             moves.push(begin(bench, &mut device, *there, form(from), form(to))?);

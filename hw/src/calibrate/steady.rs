@@ -12,14 +12,16 @@ pub struct Steady {
 
 /// The least number of times, and the most.
 const TIMES: (usize, usize) = (9, 400);
-/// No longer than this, once there are the least.
-const PATIENCE: Nanos = Nanos(1_500_000_000);
 /// The middle half of the times lies within this share of the median.
 const SPREAD: f64 = 0.05;
 
 impl Steady {
-    /// Measures until the middle half of the times is narrow, or patience ends. `measure` gives some times at once.
-    pub(super) fn measure<E>(mut measure: impl FnMut() -> Result<Vec<Nanos>, E>) -> Result<Steady, E> {
+    /// Measures until the middle half of the times is narrow, or until `patience` ends and there are the least. `measure`
+    /// gives some times at once.
+    pub(super) fn measure<E>(
+        patience: Nanos,
+        mut measure: impl FnMut() -> Result<Vec<Nanos>, E>,
+    ) -> Result<Steady, E> {
         let start = now();
         // The first round warms up: caches, clocks, pages.
         measure()?;
@@ -29,7 +31,7 @@ impl Steady {
             steady.sorted.sort_unstable();
             let enough = steady.sorted.len() >= TIMES.0;
             let most = steady.sorted.len() >= TIMES.1;
-            if enough && (steady.settled() || most || since(start) > PATIENCE) {
+            if enough && (steady.settled() || most || since(start) > patience) {
                 return Ok(steady);
             }
         }
@@ -57,6 +59,11 @@ impl Steady {
         self.spread() <= SPREAD
     }
 
+    /// How many times.
+    pub fn count(&self) -> usize {
+        self.sorted.len()
+    }
+
     fn at(&self, share: f64) -> Nanos {
         let last = self.sorted.len().saturating_sub(1);
         self.sorted.get((share * last as f64).round() as usize).copied().unwrap_or_default()
@@ -82,7 +89,7 @@ mod tests {
     #[test]
     fn it_goes_on_until_the_middle_half_is_narrow() {
         let mut round = 0;
-        let steady = Steady::measure(|| {
+        let steady = Steady::measure(Nanos(u64::MAX), || {
             round += 1;
             let wide = round <= 3;
             Ok::<_, ()>((0..10).map(|n| Nanos(1000 + if wide { n * 100 } else { n })).collect())

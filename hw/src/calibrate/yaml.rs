@@ -48,7 +48,7 @@ pub(super) fn write(calibration: &Calibration) -> String {
     line("accelerator:");
     line(&processor(kernels, "  "));
     line(&format!(
-        "codecs:                 # rates over native bytes; blocks of 4 MiB, coded within a tier\n{}",
+        "codecs:                 # rates over native bytes; blocks of 4 MiB, coded within a tier. A format that loses bits is read\n                        # as it is and never expanded: its `decode` is its `encode`\n{}",
         coders(codecs, "  ")
     ));
     line("host:");
@@ -107,10 +107,16 @@ fn link(there: &Direction, back: &Direction) -> String {
         points.collect::<Vec<_>>().join("\n")
     };
     let (from, to) = (there.from_name(), there.to_name());
-    let name = if from == "disk" { "storage" } else { "copy" };
+    let name = if from == TIERS[2].0 { "disk" } else { "copy" };
     let submit = Nanos(there.fit.submit.0.midpoint(back.fit.submit.0));
+    let depth = match from == TIERS[2].0 {
+        true => {
+            "    # A copy goes in pieces of 1 MiB, 16 of them under way at once: one of 16 MiB has a queue depth of 16.\n"
+        }
+        false => "",
+    };
     format!(
-        "  {name}:\n    between: [{from}, {to}]\n    forward:\n{}\n    backward:\n{}\n    latency: 0 ns        # a copy's time is all its own\n    submit: {} ns       # fitted: what every copy costs beside its bytes\n    engines: 1           # one lane a direction\n    duplex: {{ forward: {}, backward: {} }}  # measured with copies of 4 MiB both ways",
+        "  {name}:\n{depth}    between: [{from}, {to}]\n    forward:\n{}\n    backward:\n{}\n    latency: 0 ns        # a copy's time is all its own\n    submit: {} ns       # fitted: what every copy costs beside its bytes\n    engines: 1           # one lane a direction\n    duplex: {{ forward: {}, backward: {} }}  # measured with copies of 4 MiB both ways",
         rates(there),
         rates(back),
         submit.0,
@@ -121,7 +127,7 @@ fn link(there: &Direction, back: &Direction) -> String {
 
 fn processor(kernels: &Kernels, indent: &str) -> String {
     let mut out = format!(
-        "{indent}flops: {:.3} GFLOP/s    # measured: bf16, the most tokens below\n{indent}read: {}      # measured: bf16, one token\n{indent}launch: {} ns         # measured: a product of next to nothing\n{indent}kernels:               # measured: bytes of weights a second by tokens; experts of 1024 x 2048",
+        "{indent}flops: {:.3} GFLOP/s    # measured: bf16, the most tokens below\n{indent}read: {}      # measured: bf16, one token\n{indent}launch: {} ns         # measured: the first of several experts, beside its bytes\n{indent}kernels:               # measured: bytes of weights a second by tokens; what each further expert of 1024 x 2048 costs",
         kernels.flops.0 as f64 / 1e9,
         bandwidth(kernels.read),
         kernels.launch.0

@@ -172,7 +172,8 @@ fn what_a_tier_asks_for_and_does_not_get_is_said() {
     assert!(said(&nowhere, "not bound to NUMA node 1000"), "{nowhere:?}");
     let beyond = notes(1 << 16, 512, Backing::Numa, Some(u32::MAX));
     assert!(said(&beyond, "not bound to NUMA node 4294967295"), "{beyond:?}");
-    assert!(!said(&notes(1 << 16, 512, Backing::Numa, None), "NUMA"));
+    assert!(said(&notes(1 << 16, 512, Backing::Numa, None), "no NUMA node is named"));
+    assert!(!said(&notes(1 << 16, 512, Backing::Pinned, None), "NUMA"));
     if std::path::Path::new("/sys/devices/system/node/node0").exists() {
         let bound = notes(1 << 16, 512, Backing::Numa, Some(0));
         assert!(!said(&bound, "NUMA"), "{bound:?}");

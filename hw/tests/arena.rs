@@ -128,6 +128,8 @@ fn memory_that_cannot_be_had_is_an_error_and_an_empty_tier_is_not() {
 }
 
 proptest! {
+    // Each case writes to a real disk.
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn chunks_of_any_size_arrive_whole_in_scattered_slots_of_any_backing(
         backings in prop::sample::subsequence(

@@ -43,6 +43,9 @@ pub enum Note {
     /// The first access to a page costs a fault.
     #[error("pages are not faulted in ahead of time: {0}; the first use of each is slower")]
     NotPopulated(#[source] io::Error),
+    /// A tier of a NUMA node does not say which: its memory lies wherever the kernel puts it.
+    #[error("no NUMA node is named; the memory is not bound to any")]
+    NoNode,
     /// The memory lies wherever the kernel puts it.
     #[error("the memory is not bound to NUMA node {node}: {source}")]
     NotBound {

@@ -36,8 +36,10 @@ impl Memory {
         if let Err(refused) = map.advise(Advice::HugePage) {
             notes.push(Note::NoHugePages(refused));
         }
-        if let Some((node, refused)) = node.and_then(|node| Some((node, bind(&map, node).err()?))) {
-            notes.push(Note::NotBound { node, source: refused });
+        match node {
+            Some(node) => notes.extend(bind(&map, node).err().map(|source| Note::NotBound { node, source })),
+            None if backing == Backing::Numa => notes.push(Note::NoNode),
+            None => {}
         }
         if matches!(backing, Backing::Device | Backing::Pinned)
             && let Err(source) = lock_on_fault(&map)

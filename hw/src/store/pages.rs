@@ -10,8 +10,10 @@ pub(crate) const PAGE: usize = 4096;
 /// New working memory of at least `len` bytes, all zero.
 pub(super) fn map(len: usize) -> io::Result<MmapMut> {
     let map = MmapOptions::new().len(len.max(1)).map_anon()?;
-    // Advice: a kernel without huge pages says no, and nothing is lost but speed.
-    let _ = map.advise(Advice::HugePage);
+    // Advice: a kernel without huge pages says no, and nothing is lost but speed. Miri knows none.
+    if !cfg!(miri) {
+        let _ = map.advise(Advice::HugePage);
+    }
     Ok(map)
 }
 

@@ -8,7 +8,7 @@ use super::header::{self, Tensor};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -64,8 +64,7 @@ impl Files {
     fn of(paths: Vec<PathBuf>) -> Result<Files, WeightsError> {
         let mut all = Files { files: vec![], tensors: vec![], by_name: BTreeMap::new() };
         for path in paths {
-            let file =
-                File::open(&path).map_err(|source| WeightsError::Open { path: path.clone(), source })?;
+            let file = regular(&path).map_err(|source| WeightsError::Open { path: path.clone(), source })?;
             let tensors = header::read(&file)
                 .map_err(|source| WeightsError::Header { path: path.clone(), source: Box::new(source) })?;
             for (name, tensor) in tensors {
@@ -84,11 +83,12 @@ impl Files {
     fn indexed(path: &Path) -> Result<Files, WeightsError> {
         let wrong = |problem: String| WeightsError::Index { path: path.to_owned(), problem };
         let unread = |source| WeightsError::Open { path: path.to_owned(), source };
-        let len = std::fs::metadata(path).map_err(unread)?.len();
-        if len > LONGEST_INDEX {
-            return Err(wrong(format!("it has {len} bytes, and {LONGEST_INDEX} are the most")));
+        let mut text = Vec::new();
+        let mut start = regular(path).map_err(unread)?.take(LONGEST_INDEX + 1);
+        start.read_to_end(&mut text).map_err(unread)?;
+        if text.len() as u64 > LONGEST_INDEX {
+            return Err(wrong(format!("it has more than {LONGEST_INDEX} bytes")));
         }
-        let text = std::fs::read(path).map_err(unread)?;
         let Index { weight_map } = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let names: BTreeSet<&String> = weight_map.values().collect();
@@ -143,6 +143,15 @@ impl Files {
                 _ => WeightsError::Read { path, tensor, at, source },
             }
         })
+    }
+}
+
+/// Opens a file that is one: a pipe would be waited for.
+fn regular(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::other("it is no regular file"))
     }
 }
 

@@ -132,6 +132,9 @@ fn files_that_are_not_there_or_not_alone_are_named() {
     assert!(matches!(error, WeightsError::NoFiles { .. }), "{error}");
     let error = Weights::open(Path::new("no such file"), &family.model).unwrap_err();
     assert!(error.to_string().starts_with("no such file: No such file"), "{error}");
+    std::fs::create_dir(empty.path().join("x.safetensors")).unwrap();
+    let error = Weights::open(empty.path(), &family.model).unwrap_err();
+    assert!(error.to_string().ends_with("x.safetensors: it is no regular file"), "{error}");
     let (folder, path) = family.file();
     std::fs::copy(&path, folder.path().join("other.safetensors")).unwrap();
     let error = Weights::open(folder.path(), &family.model).unwrap_err();

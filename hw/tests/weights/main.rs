@@ -2,6 +2,7 @@
 
 mod bad;
 mod family;
+mod published;
 
 use family::{EXPERTS, Family, HIDDEN, Tensor, WIDTH};
 use half::bf16;

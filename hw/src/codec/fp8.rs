@@ -1,7 +1,7 @@
 //! OCP E4M3 with an f32 scale. Conversions are written out so that the compiler handles several values at once; the
 //! `float8` crate, which they are tested against, goes value by value.
 
-use super::element::{CHUNK, Element, store_bytes};
+use super::element::{CHUNK, Element};
 use super::scaled::Quantised;
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, f32x16};
@@ -73,12 +73,8 @@ impl Quantised for E4m3 {
     }
 
     #[inline(always)]
-    fn store(values: &[f32], step: f32, elements: &mut [u8]) {
-        if step == 0.0 {
-            elements.fill(0);
-            return;
-        }
-        store_bytes(values, elements, |value| code(value / step));
+    fn code(value: f32, step: f32) -> u8 {
+        code(value / step)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Symmetric integers of eight and four bits with an f16 scale.
 
-use super::element::{Element, store_bytes};
-use super::nibble::{self, Table};
+use super::element::Element;
+use super::nibble::Table;
 use super::plain::{FP16_MAX, fp16_bits, fp16_value};
 use super::scaled::Quantised;
 use fearless_simd::prelude::*;
@@ -70,8 +70,8 @@ impl Quantised for Int8 {
     }
 
     #[inline(always)]
-    fn store(values: &[f32], inverse: f32, elements: &mut [u8]) {
-        store_bytes(values, elements, |value| nearest(value * inverse, 127.0));
+    fn code(value: f32, inverse: f32) -> u8 {
+        nearest(value * inverse, 127.0)
     }
 }
 
@@ -108,7 +108,7 @@ impl Quantised for Int4 {
     }
 
     #[inline(always)]
-    fn store(values: &[f32], inverse: f32, elements: &mut [u8]) {
-        nibble::pack(values, elements, |value| nearest(value * inverse, 7.0).wrapping_add(8) & 15);
+    fn code(value: f32, inverse: f32) -> u8 {
+        nearest(value * inverse, 7.0).wrapping_add(8)
     }
 }

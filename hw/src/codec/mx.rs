@@ -1,7 +1,7 @@
 //! OCP Microscaling v1.0: E2M1 elements that share an E8M0 scale.
 
 use super::element::Element;
-use super::nibble::{self, Table};
+use super::nibble::Table;
 use super::scaled::Quantised;
 use fearless_simd::{Simd, f32x16};
 
@@ -11,19 +11,19 @@ const VALUES: [f32; 16] =
 
 static E2M1: Table = Table::new(VALUES);
 
-/// The code nearest to `value`, ties to even; beyond 6 it is the one of 6. Ties lie between two codes, and the even
-/// one takes them, so the comparisons alternate.
+/// Adding this leaves multiples of 0.5, the smallest step, in the low bits of the mantissa.
+const TO_STEPS: f32 = 6_291_456.0;
+
+/// The code nearest to `value`, ties to even; beyond 6 it is the one of 6.
 #[inline(always)]
 fn code(value: f32) -> u8 {
-    let size = value.abs();
-    let steps = (size > 0.25) as u8
-        + (size >= 0.75) as u8
-        + (size > 1.25) as u8
-        + (size >= 1.75) as u8
-        + (size > 2.5) as u8
-        + (size >= 3.5) as u8
-        + (size > 5.0) as u8;
-    steps | (value.to_bits() >> 28 & 8) as u8
+    let magnitude = value.abs().min(6.0);
+    let bits = magnitude.to_bits();
+    let nearest = bits + 0x1f_ffff + (bits >> 22 & 1);
+    let normal = (nearest >> 22).wrapping_sub((127 - 1) << 1);
+    let subnormal = (magnitude + TO_STEPS).to_bits();
+    let code = if magnitude < 1.0 { subnormal } else { normal };
+    (code & 7 | value.to_bits() >> 28 & 8) as u8
 }
 
 /// 2 to the power of `scale - 127`; NaN for 255.
@@ -70,8 +70,8 @@ impl Quantised for E2m1 {
     }
 
     #[inline(always)]
-    fn store(values: &[f32], inverse: f32, elements: &mut [u8]) {
-        nibble::pack(values, elements, |value| code(value * inverse));
+    fn code(value: f32, inverse: f32) -> u8 {
+        code(value * inverse)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::element::CHUNK;
 use fearless_simd::prelude::*;
-use fearless_simd::{Simd, f32x16, u8x16, u16x32};
+use fearless_simd::{Simd, f32x16, u8x16, u8x32, u16x16, u16x32};
 
 /// What each of the sixteen codes stands for: numbers that bf16 holds, so that a chunk is looked up byte by byte.
 pub(super) struct Table {
@@ -47,33 +47,17 @@ impl Table {
     }
 }
 
-/// Stores the code of every value.
+/// Stores two codes to a byte.
 #[inline(always)]
-pub(super) fn pack(values: &[f32], elements: &mut [u8], code: impl Fn(f32) -> u8) {
-    let (chunks, rest) = values.as_chunks::<CHUNK>();
-    let (stored, last) = elements.split_at_mut(chunks.len() * (CHUNK / 2));
-    for (stored, values) in stored.as_chunks_mut::<{ CHUNK / 2 }>().0.iter_mut().zip(chunks) {
-        *stored = pairs(values, &code);
+pub(super) fn pair<S: Simd>(simd: S, codes: &[u8], elements: &mut [u8]) {
+    let (chunks, rest) = codes.as_chunks::<CHUNK>();
+    let (pairs, last) = elements.split_at_mut(chunks.len() * (CHUNK / 2));
+    for (pairs, codes) in pairs.as_chunks_mut::<{ CHUNK / 2 }>().0.iter_mut().zip(chunks) {
+        let words: u16x16<S> = u8x32::load_array_ref(simd, codes).bitcast();
+        let (low, high) = ((words | words >> 4) & 0xff).split();
+        low.narrow(high).store_array(pairs);
     }
-    if let Some(byte) = last.len().checked_sub(1) {
-        let mut padded = [0.0; CHUNK];
-        padded[..rest.len()].copy_from_slice(rest);
-        last.copy_from_slice(&pairs(&padded, &code)[..=byte]);
-        last[byte] &= if rest.len().is_multiple_of(2) { 0xff } else { 0x0f };
+    for (pair, codes) in last.iter_mut().zip(rest.chunks(2)) {
+        *pair = codes[0] | codes.get(1).copied().unwrap_or(0) << 4;
     }
-}
-
-/// The codes of a chunk, two to a byte.
-#[inline(always)]
-fn pairs(values: &[f32; CHUNK], code: impl Fn(f32) -> u8) -> [u8; CHUNK / 2] {
-    let mut codes = [0u8; CHUNK];
-    for lane in 0..CHUNK {
-        codes[lane] = code(values[lane]);
-    }
-    let words: [u16; CHUNK / 2] = bytemuck::cast(codes);
-    let mut pairs = [0u8; CHUNK / 2];
-    for lane in 0..CHUNK / 2 {
-        pairs[lane] = (words[lane] | words[lane] >> 4) as u8;
-    }
-    pairs
 }

@@ -18,7 +18,7 @@
 use super::plain::{Plain, TILE};
 use super::{Codec, CodecError, Fault, Tiles, elements};
 use fearless_simd::prelude::*;
-use fearless_simd::{Level, Simd, dispatch, u8x16, u8x64};
+use fearless_simd::{Level, Simd, dispatch, f32x16, u8x16, u8x64, u16x32, u32x16, u64x8};
 use policy::model::Matrix;
 use std::ops::Range;
 
@@ -27,10 +27,8 @@ const CODED: usize = 7;
 const ESCAPE: u8 = 7;
 /// Bytes of the table.
 const TABLE: usize = 8;
-/// Elements whose codes fill whole bytes.
-const EIGHT: usize = 8;
-/// The lowest bit of each of eight bytes.
-const LOWEST: u64 = 0x0101_0101_0101_0101;
+/// Elements handled at a time.
+const LANES: usize = 64;
 
 pub(super) struct Packed;
 
@@ -66,87 +64,108 @@ impl Layout {
 struct Split {
     signs: [u8; TILE],
     exponents: [u8; TILE],
-    /// Codes of the exponents; when encoding, 0 beyond the last element.
-    codes: [u8; TILE],
-    /// The codes as they are stored, three bits each.
-    stored: [u8; TILE * 3 / 8],
+    /// The codes of the exponents as they are stored, three bits each, and what a whole vector reads beyond them.
+    stored: [u8; TILE * 3 / 8 + 16],
 }
 
 impl Split {
     fn new() -> Split {
-        Split { signs: [0; TILE], exponents: [0; TILE], codes: [0; TILE], stored: [0; TILE * 3 / 8] }
+        Split { signs: [0; TILE], exponents: [0; TILE], stored: [0; TILE * 3 / 8 + 16] }
     }
 
-    /// Reads the signs, mantissas and exponents of `values`, or the index of one that bf16 cannot hold.
+    /// Reads the signs, mantissas and exponents of `values`; whether bf16 holds them all.
     #[inline(always)]
-    fn read(&mut self, values: &[f32]) -> Result<(), usize> {
-        let inexact = values.iter().fold(0, |bits, value| bits | value.to_bits() & 0xffff);
-        if inexact != 0 {
-            return Err(values.iter().position(|value| value.to_bits() & 0xffff != 0).unwrap_or(0));
-        }
-        let parts = self.signs.iter_mut().zip(&mut self.exponents);
-        for (value, (sign, exponent)) in values.iter().zip(parts) {
-            let bits = value.to_bits();
-            *sign = (bits >> 24 & 0x80 | bits >> 16 & 0x7f) as u8;
-            *exponent = (bits >> 23) as u8;
-        }
-        Ok(())
-    }
-
-    /// Finds the codes of the exponents.
-    #[inline(always)]
-    fn code<S: Simd>(&mut self, simd: S, table: &[u8; CODED], length: usize) {
-        for (codes, exponents) in
-            self.codes.as_chunks_mut::<64>().0.iter_mut().zip(self.exponents.as_chunks().0)
-        {
-            let exponents = u8x64::load_array_ref(simd, exponents);
-            let mut found = u8x64::splat(simd, ESCAPE);
-            for (code, exponent) in table.iter().enumerate() {
-                found = exponents.simd_eq(*exponent).select(u8x64::splat(simd, code as u8), found);
+    fn read<S: Simd>(&mut self, simd: S, values: &[f32; TILE]) -> bool {
+        let mut all = u32x16::splat(simd, 0);
+        let parts = self.signs.as_chunks_mut::<LANES>().0.iter_mut().zip(self.exponents.as_chunks_mut().0);
+        for (values, (signs, exponents)) in values.as_chunks::<LANES>().0.iter().zip(parts) {
+            let mut halves = [all; 4];
+            for (half, values) in halves.iter_mut().zip(values.as_chunks().0) {
+                let bits: u32x16<S> = f32x16::load_array_ref(simd, values).bitcast();
+                all = all | bits;
+                *half = bits >> 16;
             }
-            found.store_array(codes);
+            let (low, high) = (halves[0].narrow(halves[1]), halves[2].narrow(halves[3]));
+            (low >> 7).narrow(high >> 7).store_array(exponents);
+            let (low, high) = (low >> 8 & 0x80 | low & 0x7f, high >> 8 & 0x80 | high & 0x7f);
+            low.narrow(high).store_array(signs);
         }
-        self.codes[length..].fill(0);
+        (all & 0xffff).reduce_max() == 0
+    }
+
+    /// Stores the codes of the exponents, and calls `escaped` with each exponent that has none.
+    #[inline(always)]
+    fn code<S: Simd>(&mut self, simd: S, table: &[u8; CODED], mut escaped: impl FnMut(u8)) {
+        let gather =
+            u8x64::block_splat(u8x16::load_array(simd, [0, 1, 2, 8, 9, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        let exponents = self.exponents.as_chunks::<LANES>().0;
+        for (stored, exponents) in
+            self.stored.as_chunks_mut::<{ LANES * 3 / 8 }>().0.iter_mut().zip(exponents)
+        {
+            let vector = u8x64::load_array_ref(simd, exponents);
+            let mut codes = u8x64::splat(simd, ESCAPE);
+            for (code, exponent) in table.iter().enumerate() {
+                codes = vector.simd_eq(*exponent).select(u8x64::splat(simd, code as u8), codes);
+            }
+            let mut escapes = codes.simd_eq(ESCAPE).to_bitmask();
+            while escapes != 0 {
+                escaped(exponents[escapes.trailing_zeros() as usize]);
+                escapes &= escapes - 1;
+            }
+            // Eight codes of three bits from the eight bytes of a lane.
+            let eights: u64x8<S> = codes.bitcast();
+            let pairs = (eights | eights >> 5) & 0x003f_003f_003f_003f;
+            let fours = (pairs | pairs >> 10) & 0x0000_0fff_0000_0fff;
+            let bytes: u8x64<S> = (fours | fours >> 20).bitcast();
+            let blocks = bytes.swizzle_dyn_within_blocks(gather).to_array();
+            for (stored, block) in stored.as_chunks_mut::<6>().0.iter_mut().zip(blocks.as_chunks::<16>().0) {
+                stored.copy_from_slice(&block[..6]);
+            }
+        }
+    }
+
+    /// Reads the exponents of the codes, and calls `escaped` with the place of each that has none.
+    #[inline(always)]
+    fn decode<S: Simd>(&mut self, simd: S, table: u8x16<S>, mut escaped: impl FnMut(usize)) {
+        let (table, gather) = (
+            u8x64::block_splat(table),
+            u8x16::load_array(simd, [0, 1, 2, 0, 0, 0, 0, 0, 3, 4, 5, 0, 0, 0, 0, 0]),
+        );
+        for (chunk, exponents) in self.exponents.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let block = |number: usize| {
+                let first = chunk * LANES * 3 / 8 + number * 6;
+                u8x16::from_slice(simd, &self.stored[first..first + 16]).swizzle_dyn_within_blocks(gather)
+            };
+            let bytes = block(0).combine(block(1)).combine(block(2).combine(block(3)));
+            let eights = bytes.bitcast::<u64x8<S>>() & 0x00ff_ffff;
+            let fours = (eights | eights << 20) & 0x0000_0fff_0000_0fff;
+            let pairs = (fours | fours << 10) & 0x003f_003f_003f_003f;
+            let codes: u8x64<S> = ((pairs | pairs << 5) & 0x0707_0707_0707_0707).bitcast();
+            table.swizzle_dyn_within_blocks(codes).store_array(exponents);
+            let mut escapes = codes.simd_eq(ESCAPE).to_bitmask();
+            while escapes != 0 {
+                escaped(chunk * LANES + escapes.trailing_zeros() as usize);
+                escapes &= escapes - 1;
+            }
+        }
     }
 
     /// Puts signs, exponents and mantissas together.
     #[inline(always)]
-    fn write(&self, values: &mut [f32]) {
-        let parts = self.signs.iter().zip(&self.exponents);
-        for (value, (sign, exponent)) in values.iter_mut().zip(parts) {
-            let (sign, exponent) = (*sign as u32, *exponent as u32);
-            *value = f32::from_bits((sign & 0x80) << 24 | exponent << 23 | (sign & 0x7f) << 16);
+    fn write<S: Simd>(&self, simd: S, values: &mut [f32; TILE]) {
+        let parts = self.signs.as_chunks::<LANES>().0.iter().zip(self.exponents.as_chunks().0);
+        for (values, (signs, exponents)) in values.as_chunks_mut::<LANES>().0.iter_mut().zip(parts) {
+            let (signs, exponents) =
+                (u8x64::load_array_ref(simd, signs).widen(), u8x64::load_array_ref(simd, exponents).widen());
+            let join = |sign: u16x32<S>, exponent: u16x32<S>| {
+                ((sign & 0x80) << 8 | exponent << 7 | sign & 0x7f).widen()
+            };
+            let ((a, b), (c, d)) = (join(signs.0, exponents.0), join(signs.1, exponents.1));
+            for (values, bits) in values.as_chunks_mut().0.iter_mut().zip([a, b, c, d]) {
+                (bits << 16).bitcast::<f32x16<S>>().store_array(values);
+            }
         }
     }
-}
-
-/// Eight codes, a byte each, as three bytes.
-#[inline(always)]
-fn squeeze(codes: u64) -> [u8; 3] {
-    let pairs = (codes | codes >> 5) & 0x003f_003f_003f_003f;
-    let fours = (pairs | pairs >> 10) & 0x0000_0fff_0000_0fff;
-    let [first, second, third, ..] = (fours | fours >> 20).to_le_bytes();
-    [first, second, third]
-}
-
-/// Three bytes as eight codes, a byte each.
-#[inline(always)]
-fn spread(bytes: [u8; 3]) -> u64 {
-    let codes = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]) as u64;
-    let fours = (codes | codes << 20) & 0x0000_0fff_0000_0fff;
-    let pairs = (fours | fours << 10) & 0x003f_003f_003f_003f;
-    (pairs | pairs << 5) & 0x0707_0707_0707_0707
-}
-
-/// The places of the escapes among eight codes.
-#[inline(always)]
-fn escapes(codes: u64) -> impl Iterator<Item = usize> {
-    let mut left = codes & codes >> 1 & codes >> 2 & LOWEST;
-    std::iter::from_fn(move || {
-        let place = (left != 0).then(|| left.trailing_zeros() as usize / 8);
-        left &= left.wrapping_sub(1);
-        place
-    })
 }
 
 /// How often each exponent comes.
@@ -158,22 +177,26 @@ impl Census {
     const NEAR: u8 = 16;
 
     #[inline(always)]
-    fn count(&mut self, exponents: &[u8]) {
-        let most = exponents.iter().copied().fold(0, u8::max);
+    fn count<S: Simd>(&mut self, simd: S, exponents: &[u8]) {
+        let (chunks, rest) = exponents.as_chunks::<LANES>();
+        let mut most = u8x64::splat(simd, 0);
+        for chunk in chunks {
+            most = most.max(u8x64::load_array_ref(simd, chunk));
+        }
+        let most = most.reduce_max();
         let least = most.saturating_sub(Self::NEAR - 1);
-        let (chunks, rest) = exponents.as_chunks::<64>();
+        let (zero, one) = (u8x64::splat(simd, 0), u8x64::splat(simd, 1));
         for exponent in least..=most {
             // A tile has 64 chunks: a byte counts them.
-            let mut counts = [0u8; 64];
+            let mut counts = zero;
             for chunk in chunks {
-                for lane in 0..64 {
-                    counts[lane] += (chunk[lane] == exponent) as u8;
-                }
+                let found = u8x64::load_array_ref(simd, chunk).simd_eq(exponent);
+                counts = counts + found.select(one, zero);
             }
-            self.0[exponent as usize] += counts.iter().map(|count| *count as usize).sum::<usize>();
+            self.0[exponent as usize] += counts.to_array().iter().map(|count| *count as usize).sum::<usize>();
         }
         for chunk in chunks {
-            if chunk.iter().fold(u8::MAX, |low, exponent| low.min(*exponent)) < least {
+            if u8x64::load_array_ref(simd, chunk).reduce_min() < least {
                 let rare = chunk.iter().filter(|exponent| **exponent < least);
                 rare.for_each(|exponent| self.0[*exponent as usize] += 1);
             }
@@ -189,23 +212,25 @@ impl Census {
     }
 }
 
-/// Calls `each` with the index, the first element and the parts of every tile.
+/// Calls `each` with the number and the length of every tile, and with its parts; zeros follow the last element.
 #[inline(always)]
 fn tiles<S: Simd>(
     simd: S,
     source: Plain<'_>,
     split: &mut Split,
-    mut each: impl FnMut(usize, usize, usize, &mut Split),
+    mut each: impl FnMut(usize, usize, &mut Split),
 ) -> Result<(), CodecError> {
     let mut values = [0.0f32; TILE];
     let elements = source.elements();
-    for (index, first) in (0..elements).step_by(TILE).enumerate() {
-        let values = &mut values[..TILE.min(elements - first)];
-        source.load(simd, first, values);
-        split
-            .read(values)
-            .map_err(|at| CodecError::NotBf16 { element: (first + at) as u64, value: values[at] })?;
-        each(index, first, values.len(), split);
+    for (tile, first) in (0..elements).step_by(TILE).enumerate() {
+        let length = TILE.min(elements - first);
+        source.load(simd, first, &mut values[..length]);
+        values[length..].fill(0.0);
+        if !split.read(simd, &values) {
+            let at = values.iter().position(|value| value.to_bits() & 0xffff != 0).unwrap_or(0);
+            return Err(CodecError::NotBf16 { element: (first + at) as u64, value: values[at] });
+        }
+        each(tile, length, split);
     }
     Ok(())
 }
@@ -220,7 +245,7 @@ fn encode<S: Simd>(simd: S, source: Plain<'_>, out: &mut [u8]) -> Result<(), Cod
         source,
         &mut split,
         #[inline(always)]
-        |_, _, length, split| census.count(&split.exponents[..length]),
+        |_, length, split| census.count(simd, &split.exponents[..length]),
     )?;
     let table = census.table();
     let needed = elements - table.iter().map(|exponent| census.0[*exponent as usize]).sum::<usize>();
@@ -241,19 +266,21 @@ fn encode<S: Simd>(simd: S, source: Plain<'_>, out: &mut [u8]) -> Result<(), Cod
         source,
         &mut split,
         #[inline(always)]
-        |index, first, length, split| {
-            offsets[index] = (taken as u32).to_le_bytes();
+        |tile, length, split| {
+            let first = tile * TILE;
+            offsets[tile] = (taken as u32).to_le_bytes();
             signs[first..first + length].copy_from_slice(&split.signs[..length]);
-            split.code(simd, &table, length);
-            let eights = split.codes.as_chunks::<EIGHT>().0.iter().zip(split.stored.as_chunks_mut::<3>().0);
-            for (eight, (coded, stored)) in eights.enumerate() {
-                let coded = u64::from_le_bytes(*coded);
-                *stored = squeeze(coded);
-                for place in escapes(coded) {
-                    unused[taken] = split.exponents[eight * EIGHT + place];
+            // What follows the last element has the first code: zero.
+            split.exponents[length..].fill(table[0]);
+            split.code(
+                simd,
+                &table,
+                #[inline(always)]
+                |exponent| {
+                    unused[taken] = exponent;
                     taken += 1;
-                }
-            }
+                },
+            );
             let stored = Layout::codes(first, length);
             codes[stored.clone()].copy_from_slice(&split.stored[..stored.len()]);
         },
@@ -282,19 +309,16 @@ fn decode<S: Simd>(simd: S, elements: usize, bytes: &[u8], tiles: Tiles<'_>) -> 
         let stored = Layout::codes(first, length);
         split.stored[..stored.len()].copy_from_slice(&codes[stored]);
         let mut bare = 0;
-        let eights = split.codes.as_chunks_mut::<EIGHT>().0.iter_mut().zip(split.stored.as_chunks::<3>().0);
-        for (eight, (eight_codes, stored)) in eights.enumerate() {
-            let coded = spread(*stored);
-            *eight_codes = coded.to_le_bytes();
-            for place in escapes(coded).map(|place| eight * EIGHT + place).filter(|place| *place < length) {
+        split.decode(
+            simd,
+            table,
+            #[inline(always)]
+            |place| {
                 escaped[bare] = place as u16;
-                bare += 1;
-            }
-        }
-        let parts = split.exponents.as_chunks_mut::<16>().0.iter_mut().zip(split.codes.as_chunks::<16>().0);
-        for (exponents, codes) in parts {
-            table.swizzle_dyn_within_blocks(u8x16::load_array_ref(simd, codes)).store_array(exponents);
-        }
+                // Bytes no encoder wrote may have codes beyond the last element.
+                bare += (place < length) as usize;
+            },
+        );
         if taken + bare > room {
             return Err(corrupt(Fault::Room { needed: (taken + bare) as u64, room: room as u64 }));
         }
@@ -302,7 +326,7 @@ fn decode<S: Simd>(simd: S, elements: usize, bytes: &[u8], tiles: Tiles<'_>) -> 
             split.exponents[*place as usize] = *exponent;
         }
         taken += bare;
-        split.write(&mut values[..length]);
+        split.write(simd, &mut values);
         tiles(first, &values[..length]);
     }
     Ok(())

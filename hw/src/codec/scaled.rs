@@ -1,7 +1,8 @@
 //! The formats whose elements share a scale: which elements share one, and where planes lie. What an element and a
 //! scale look like is the [`Element`]'s affair.
 
-use super::element::{self, CHUNK, Element, magnitude};
+use super::element::{self, CHUNK, Element, magnitude, store_bytes};
+use super::nibble;
 use super::plain::{Plain, TILE};
 use super::{Codec, CodecError, Tiles, elements};
 use crate::compute::Kernel;
@@ -12,12 +13,12 @@ use std::ops::Range;
 
 /// How finite values become elements and scales.
 pub(super) trait Quantised: Element {
-    /// Stores the scales of groups with these largest magnitudes, and leaves in `peaks` what [`Quantised::store`] needs
-    /// to know of each.
+    /// Stores the scales of groups with these largest magnitudes, and leaves in `peaks` what [`Quantised::code`] needs
+    /// to know of each, or zero where the scale underflows.
     fn store_scales(peaks: &mut [f32], scales: &mut [u8]);
 
-    /// Stores values that share a scale.
-    fn store(values: &[f32], unit: f32, elements: &mut [u8]);
+    /// The code of a value of a group.
+    fn code(value: f32, unit: f32) -> u8;
 }
 
 /// Which elements share a scale.
@@ -38,19 +39,14 @@ pub(super) struct Scaled<E> {
 
 impl<E: Quantised> Scaled<E> {
     pub(super) const fn by_row(name: &'static str) -> Self {
-        assert!(E::BITS.is_multiple_of(8), "a row begins at a byte");
+        assert!(E::BITS == 8, "a row begins at a byte");
         Scaled { name, sharing: Sharing::Row, element: PhantomData }
     }
 
     pub(super) const fn by_group(name: &'static str, size: usize) -> Self {
         assert!(size >= CHUNK && size.is_power_of_two(), "a chunk lies in one group");
-        assert!(TILE.is_multiple_of(size) || size.is_multiple_of(TILE), "groups and tiles end together");
+        assert!(size <= TILE || E::BITS == 8, "long groups are coded as rows are");
         Scaled { name, sharing: Sharing::Group(size), element: PhantomData }
-    }
-
-    /// The payload bytes of a span that begins at a byte.
-    fn stored(span: &Range<usize>) -> Range<usize> {
-        span.start * E::BITS / 8..(span.end * E::BITS).div_ceil(8)
     }
 
     fn not_finite(&self, first: usize, values: &[f32]) -> CodecError {
@@ -68,7 +64,7 @@ impl<E: Quantised> Scaled<E> {
         payload: &mut [u8],
         scales: &mut [u8],
     ) -> Result<(), CodecError> {
-        let (mut tile, mut peaks) = ([0.0f32; TILE], [0.0f32; TILE / element::CHUNK]);
+        let (mut tile, mut codes, mut peaks) = ([0.0f32; TILE], [0u8; TILE], [0.0f32; TILE / CHUNK]);
         let elements = source.elements();
         let stored = payload.chunks_mut(TILE * E::BITS / 8).zip(scales.chunks_mut(TILE / size * E::SCALE));
         for (first, (payload, scales)) in (0..elements).step_by(TILE).zip(stored) {
@@ -82,15 +78,18 @@ impl<E: Quantised> Scaled<E> {
                 return Err(self.not_finite(first, values));
             }
             E::store_scales(peaks, scales);
-            let groups = values.chunks(size).zip(payload.chunks_mut(size * E::BITS / 8));
-            for (unit, (group, payload)) in peaks.iter().zip(groups) {
-                E::store(group, *unit, payload);
+            let coded = if E::BITS == 4 { &mut codes[..values.len()] } else { &mut *payload };
+            for (unit, (group, coded)) in peaks.iter().zip(values.chunks(size).zip(coded.chunks_mut(size))) {
+                code::<E>(group, *unit, coded);
+            }
+            if E::BITS == 4 {
+                nibble::pair(simd, &codes[..values.len()], payload);
             }
         }
         Ok(())
     }
 
-    /// Codes spans of any length that begin at a byte, reading a span twice where it is longer than a tile.
+    /// Codes elements of a byte that share a scale over spans of any length, reading a span twice where it is longer than a tile.
     #[inline(always)]
     fn encode_spans<S: Simd>(
         &self,
@@ -118,7 +117,7 @@ impl<E: Quantised> Scaled<E> {
                 if span.len() > TILE {
                     source.load(simd, piece.start, values);
                 }
-                E::store(values, unit[0], &mut payload[Self::stored(&piece)]);
+                code::<E>(values, unit[0], &mut payload[piece]);
             }
         }
         Ok(())
@@ -151,6 +150,16 @@ impl<E: Quantised> Scaled<E> {
                 }
             }
         }
+    }
+}
+
+/// The codes of values that share a scale, a byte each.
+#[inline(always)]
+fn code<E: Quantised>(values: &[f32], unit: f32, codes: &mut [u8]) {
+    if unit == 0.0 {
+        codes.fill(E::code(0.0, 1.0));
+    } else {
+        store_bytes(values, codes, |value| E::code(value, unit));
     }
 }
 

@@ -34,7 +34,7 @@ DEVICE void decode_groups(const u8* copy, u8* out, u64 elements) {
     for (u32 unit = 0; unit < DECODE_UNITS; unit++) {
         u64 first = base + unit * 2048;
         codes[unit] = load_codes<E>(copy, first, elements);
-        scale[unit] = first < elements ? E::scale(scales + first / GROUP * E::SCALE) : 0.0f;
+        scale[unit] = first < elements ? scale_at<E>(scales, first / GROUP) : 0.0f;
     }
 #pragma unroll
     for (u32 unit = 0; unit < DECODE_UNITS; unit++) {
@@ -62,14 +62,14 @@ DEVICE void decode_rows(const u8* copy, u8* out, u64 elements, u64 first_element
         // A division of 32 bits is a quarter of one of 64.
         u64 row = inside >> 32 || columns >> 32 ? inside / columns : (u32)inside / (u32)columns;
         u64 next = first_element + (row + 1) * columns;
-        f32 scale = E::scale(scales + row * E::SCALE);
+        f32 scale = scale_at<E>(scales, row);
         f32 values[8];
 #pragma unroll
         for (u32 i = 0; i < 8; i++) {
             while (first + i == next && next < end) {
                 row++;
                 next += columns;
-                scale = E::scale(scales + row * E::SCALE);
+                scale = scale_at<E>(scales, row);
             }
             values[i] = number_of<E>(codes[unit], i) * scale;
         }

@@ -1,10 +1,12 @@
 // Fused dequantise-and-multiply for decode batches, on tensor cores from the first token on.
 //
 // What limits whom. Reading at 3.35 TB/s, an H100 must take 14 bytes a cycle and SM: 7 weights of bf16, 26 of int4 with
-// its scales. An SM does 128 fp32 operations a cycle. Unpacking costs 0 to 2.5 of them a weight and a product on CUDA
-// cores one more a token, so int4 would be limited by arithmetic from 2 or 3 tokens on, int8 from 6, bf16 from 16.
-// mma.m16n8k16 takes 8 tokens at no cost in those operations, and at full read rate the tensor cores are idle three
-// quarters of the time even where 7 of the 8 tokens are missing. So there is one path.
+// its scales, and an SM has 128 lanes to do it with. A product on CUDA cores is one operation a weight and token beside the
+// 2 to 3 of unpacking, so int4 would be limited by arithmetic from 2 or 3 tokens on, int8 from 6, bf16 from 16. The tensor
+// cores do 8 tokens for an eighth of an operation, and are idle three quarters of the time at full read rate even where 7
+// of the 8 tokens are missing. So there is one path. Its loops for 8 tokens have, by the disassembly for sm_90, 2.5
+// instructions a weight for bf16 (18 lanes busy at full read rate), 3.3 for int8 (48), 4.1 for int8_g32 (56), 3.5 for
+// int4_g32 (91) and 4.5 for mxfp4 (123: there instructions and bandwidth run out together).
 //
 // Accuracy. Codes are exact in bf16 (int8 has 8 bits, fp8 and the four-bit formats fewer); scales are applied in f32 to
 // the sum of 32 products. x, which is f32, goes in as two bf16 numbers whose sum has 16 bits, as do weights of fp16.
@@ -15,7 +17,8 @@
 // block, 512 columns at a time. Where rows are few, a matrix is split by columns too (gridDim.z); the last block to
 // finish adds the parts up, in order.
 //
-// `first_element`, `elements` and `columns` are multiples of 32 and x begins at multiples of 4; matmul_any.cu does the rest.
+// `first_element`, `elements` and `columns` are multiples of 32, there are fewer than 2^31 columns, and x begins at
+// multiples of 4; matmul_any.cu does the rest.
 #include "matmul.cuh"
 
 #define PANEL 128u
@@ -37,10 +40,11 @@ template <class Stored>
 struct Words16 {
     static const u32 WORDS = 16, TILES = 1, GROUP = 0;
     static const bool NIBBLES = false;
-    DEVICE void load(u32 (&words)[16], const u8* copy, u64 at, u32 q, u64 left) {
+    DEVICE void load(u32 (&words)[16], const u8* copy, u64 at, u32 q, u32 left) {
+        const u8* from = copy + (at + 8 * q) * 2;
 #pragma unroll
         for (u32 chunk = 0; chunk < 4; chunk++) {
-            u32x4 got = 32 * chunk < left ? stream16(copy + (at + 32 * chunk + 8 * q) * 2) : u32x4{};
+            u32x4 got = 32 * chunk < left ? stream16(from + 64 * chunk) : u32x4{};
 #pragma unroll
             for (u32 i = 0; i < 4; i++) words[4 * chunk + i] = got.word[i];
         }
@@ -88,10 +92,11 @@ template <class E>
 struct Words8 {
     static const u32 WORDS = 8, TILES = 1;
     static const bool NIBBLES = false, EXACT = true;
-    DEVICE void load(u32 (&words)[8], const u8* copy, u64 at, u32 q, u64 left) {
+    DEVICE void load(u32 (&words)[8], const u8* copy, u64 at, u32 q, u32 left) {
+        const u8* from = copy + at + 8 * q;
 #pragma unroll
         for (u32 chunk = 0; chunk < 4; chunk++) {
-            u32x2 got = 32 * chunk < left ? stream8(copy + at + 32 * chunk + 8 * q) : u32x2{};
+            u32x2 got = 32 * chunk < left ? stream8(from + 32 * chunk) : u32x2{};
             words[2 * chunk] = got.word[0];
             words[2 * chunk + 1] = got.word[1];
         }
@@ -100,19 +105,16 @@ struct Words8 {
     DEVICE Pairs rest(const u32 (&)[8], u32) { return {}; }
 };
 
-// A byte in each half of a word: those at places 2i and 2i + 1 of two words.
-DEVICE u32 two_bytes(const u32 (&words)[8], u32 chunk, u32 i) {
-    return pick_bytes(words[2 * chunk + i / 2], 0, i & 1 ? 0x4342 : 0x4140);
-}
-
 struct PanelInt8 : Words8<Int8> {
     DEVICE Pairs expand(const u32 (&words)[8], u32 chunk) {
         Pairs out;
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
-            u32 bytes = two_bytes(words, chunk, i);
-            // 0x4300 is 128, and a step of its mantissa is 1: 128 + low bits, less 128 or, where the sign is set, 256.
-            out.pair[i] = bf16_pair_fused((bytes & 0x007f007f) | 0x43004300, BF16_ONES, (bytes & 0x00800080) | 0xc300c300);
+            // Places 2i and 2i + 1, each in the low byte of a half. 0x4300 is 128, and a step of its mantissa is 1: the low
+            // bits and 128, less 128 or, where the sign is set, 256.
+            u32 bytes = pick_bytes(words[2 * chunk + i / 2], 0, i & 1 ? 0x4342 : 0x4140);
+            u32 low = masked_or(bytes, 0x007f007f, 0x43004300), less = masked_or(bytes, 0x00800080, 0xc300c300);
+            out.pair[i] = bf16_pair_fused(low, BF16_ONES, less);
         }
         return out;
     }
@@ -123,9 +125,10 @@ struct PanelE4m3 : Words8<E4m3> {
         Pairs out;
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
-            u32 bytes = two_bytes(words, chunk, i);
-            // The exponent's bias is 120 less than bf16's; 0x7b80 is 2^120. Subnormal numbers come out right too.
-            u32 shifted = (bytes & 0x00800080) << 8 | (bytes & 0x007f007f) << 4;
+            // Each in the high byte of a half. The exponent's bias is 120 less than bf16's; 0x7b80 is 2^120. Subnormal
+            // numbers come out right too.
+            u32 bytes = pick_bytes(words[2 * chunk + i / 2], 0, i & 1 ? 0x3424 : 0x1404);
+            u32 shifted = masked_or(bytes, 0x80008000, bytes >> 4 & 0x07f007f0);
             out.pair[i] = bf16_pair_fused(shifted, 0x7b807b80, 0x80008000);
         }
         return out;
@@ -138,7 +141,7 @@ template <class E>
 struct Nibbles {
     static const u32 WORDS = 4, TILES = 2;
     static const bool NIBBLES = true, EXACT = true;
-    DEVICE void load(u32 (&words)[4], const u8* copy, u64 at, u32 q, u64 left) {
+    DEVICE void load(u32 (&words)[4], const u8* copy, u64 at, u32 q, u32 left) {
         u32x4 got = 32 * q < left ? stream16(copy + (at + 32 * q) / 2) : u32x4{};
 #pragma unroll
         for (u32 i = 0; i < 4; i++) words[i] = got.word[i];
@@ -166,8 +169,8 @@ struct PanelInt4 : Nibbles<Int4> {
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
             // 128 + code, less 136.
-            u32 codes = words[chunk] >> (4 * i) & 0x000f000f;
-            out.pair[i] = bf16_pair_fused(codes | 0x43004300, BF16_ONES, 0xc308c308);
+            u32 raised = masked_or(words[chunk] >> (4 * i), 0x000f000f, 0x43004300);
+            out.pair[i] = bf16_pair_fused(raised, BF16_ONES, 0xc308c308);
         }
         return out;
     }
@@ -179,8 +182,8 @@ struct PanelE2m1 : Nibbles<E2m1> {
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
             // The exponent's bias is 126 less than bf16's; 0x7e80 is 2^126.
-            u32 codes = words[chunk] >> (4 * i);
-            u32 shifted = (codes & 0x00080008) << 12 | (codes & 0x00070007) << 6;
+            u32 codes = words[chunk], magnitudes = i < 2 ? codes << (6 - 4 * i) : codes >> (4 * i - 6);
+            u32 shifted = masked_or(codes << (12 - 4 * i), 0x80008000, magnitudes & 0x01c001c0);
             out.pair[i] = bf16_pair_fused(shifted, 0x7e807e80, 0x80008000);
         }
         return out;
@@ -191,18 +194,25 @@ struct PanelE2m1 : Nibbles<E2m1> {
 struct Unscaled {
     static const u32 GROUP = 0;
     static const bool BY_ROW = false;
-    DEVICE f32 scale(const u8*, u64, u64, u64) { return 1.0f; }
+    DEVICE const u8* scales(const Task&) { return nullptr; }
+    DEVICE f32 scale(const u8*, u64) { return 1.0f; }
 };
 template <class E, u32 SIZE>
-struct ScaledGroups : Groups<E, SIZE> {
+struct ScaledGroups {
+    static const u32 GROUP = SIZE;
     static const bool BY_ROW = false;
+    DEVICE const u8* scales(const Task& task) { return (const u8*)task.copy + plane_bytes<E>(task.elements); }
+    DEVICE f32 scale(const u8* scales, u64 at) { return aligned_scale_at<E>(scales, at / SIZE); }
 };
 template <class E>
-struct ScaledRows : Rows<E> {
+struct ScaledRows {
+    static const u32 GROUP = 0;
     static const bool BY_ROW = true;
+    DEVICE const u8* scales(const Task& task) { return (const u8*)task.copy + plane_bytes<E>(task.elements); }
+    DEVICE f32 scale(const u8* scales, u64 row) { return aligned_scale_at<E>(scales, row); }
 };
 
-// x as a bf16 and what that leaves over, in the order that the format's pairs have.
+// x, which is finite, as a bf16 and what that leaves over, in the order that the format's pairs have.
 template <bool NIBBLES>
 DEVICE void store_x(u8* high, u8* low, const f32 (&values)[8]) {
     u32x4 first, second;
@@ -212,7 +222,7 @@ DEVICE void store_x(u8* high, u8* low, const f32 (&values)[8]) {
         u32 pair = bf16_pair(a, b);
         f32 a_high = of_bits(pair << 16), b_high = of_bits(pair & 0xffff0000);
         first.word[i] = pair;
-        second.word[i] = bf16_pair(is_finite(a_high) ? a - a_high : 0.0f, is_finite(b_high) ? b - b_high : 0.0f);
+        second.word[i] = bf16_pair(a - a_high, b - b_high);
     }
     *(u32x4*)high = first;
     *(u32x4*)low = second;
@@ -228,20 +238,34 @@ struct Product {
         f32 scale[M][2];
     };
 
-    // Reads a panel. Rows beyond the last one are the last one again, columns beyond `end` zeros.
-    DEVICE void load(Panel& panel, const Task& task, u64 row, u64 column, u64 end) {
-        u32 lane = threadIdx.x % WARP, q = lane % 4;
-        const u8* copy = (const u8*)task.copy;
-        u64 left = end > column ? end - column : 0;
+    // Where the rows of this lane begin in the copy. Those beyond the last one are the last one again.
+    struct Lines {
+        u64 begin[M][2];
+    };
+    DEVICE Lines lines(const Task& task, u64 row) {
+        Lines at;
 #pragma unroll
         for (u32 m = 0; m < M; m++) {
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
-                u64 mine = least(row + 16 * m + 8 * half + lane / 4, task.rows - 1);
-                u64 at = task.first_element + mine * task.columns + column;
-                P::load(panel.words[m][half], copy, at, q, left);
+                u64 mine = least(row + 16 * m + 8 * half + threadIdx.x % WARP / 4, task.rows - 1);
+                at.begin[m][half] = task.first_element + mine * task.columns;
+            }
+        }
+        return at;
+    }
+
+    // Reads a panel; columns beyond `end` are zeros.
+    DEVICE void load(Panel& panel, const u8* copy, const u8* scales, const Lines& at, u32 column, u32 end) {
+        u32 q = threadIdx.x % 4, left = column < end ? end - column : 0;
+#pragma unroll
+        for (u32 m = 0; m < M; m++) {
+#pragma unroll
+            for (u32 half = 0; half < 2; half++) {
+                u64 from = at.begin[m][half] + column;
+                P::load(panel.words[m][half], copy, from, q, left);
                 // Each of four lanes reads the scale of 32 columns.
-                if (S::GROUP) panel.scale[m][half] = 32 * q < left ? S::scale(copy, task.elements, at + 32 * q, 0) : 0.0f;
+                if (S::GROUP) panel.scale[m][half] = 32 * q < left ? S::scale(scales, from + 32 * q) : 0.0f;
             }
         }
     }
@@ -266,10 +290,12 @@ struct Product {
 #pragma unroll
             for (u32 m = 0; m < M; m++) {
                 Pairs top = P::expand(panel.words[m][0], chunk), bottom = P::expand(panel.words[m][1], chunk);
-                f32 part[N][4] = {};
+                f32 part[N][4];
 #pragma unroll
                 for (u32 n = 0; n < N; n++) {
                     f32(&into)[4] = S::GROUP ? part[n] : sum[m][n];
+                    // A group's sum begins anew.
+                    if (S::GROUP) into[0] = into[1] = into[2] = into[3] = 0.0f;
                     add(into, top, bottom, low[n]);
                     add(into, top, bottom, high[n]);
                     if (!P::EXACT) add(into, P::rest(panel.words[m][0], chunk), P::rest(panel.words[m][1], chunk), high[n]);
@@ -295,12 +321,13 @@ struct Product {
     }
 
     // Puts 512 columns of x from `column` into shared memory; zeros where there is no token or column.
-    DEVICE void stage(u8* shared, const Task& task, const f32* x, u64 token, u64 column, u64 end) {
+    DEVICE void stage(u8* shared, const Task& task, const f32* x, u64 token, u32 column, u32 end) {
+#pragma unroll 1
         for (u32 unit = threadIdx.x; unit < TOKENS * (STAGE / 8); unit += WARPS * WARP) {
             u32 t = unit / (STAGE / 8), c = unit % (STAGE / 8) * 8;
             f32 values[8] = {};
             if (token + t < task.tokens && column + c < end) {
-                Fp32::load8((const u8*)(x + task.x + (token + t) * task.columns + column + c), 0, values);
+                Fp32::load8((const u8*)(x + (token + t) * task.columns + column + c), 0, values);
             }
             u8* high = shared + t * X_STRIDE + c * 2;
             store_x<P::NIBBLES>(high, high + TOKENS * X_STRIDE, values);
@@ -316,7 +343,7 @@ struct Product {
             for (u32 half = 0; half < 2; half++) {
                 u64 mine = row + 16 * m + 8 * half + lane / 4;
                 if (mine >= task.rows) continue;
-                f32 scale = S::BY_ROW ? S::scale((const u8*)task.copy, task.elements, 0, task.first_row + mine) : 1.0f;
+                f32 scale = S::BY_ROW ? S::scale(S::scales(task), task.first_row + mine) : 1.0f;
 #pragma unroll
                 for (u32 n = 0; n < N; n++) {
 #pragma unroll
@@ -329,25 +356,28 @@ struct Product {
         }
     }
 
-    DEVICE void run(const Task& task, const f32* x, f32* y, u64 begin, u64 end) {
+    DEVICE void run(const Task& task, const f32* x, f32* y, u32 begin, u32 end) {
         SHARED u32x4 x_pairs[2 * TOKENS * X_STRIDE / 16];
         u8* shared = (u8*)x_pairs;
+        const u8 *copy = (const u8*)task.copy, *scales = S::scales(task);
         u64 row = (blockIdx.x * WARPS + threadIdx.x / WARP) * (u64)(16 * M);
+        Lines at = lines(task, row);
         for (u64 token = 0; token < task.tokens; token += TOKENS) {
             f32 sum[M][N][4] = {};
-            Panel now;
-            load(now, task, row, begin, end);
-            for (u64 column = begin; column < end; column += PANEL) {
-                u32 inside = (u32)(column - begin) % STAGE;
+            Panel now, next;
+            load(now, copy, scales, at, begin, end);
+            // Two panels a turn, so that neither is copied; the second may be beyond the end, where x is zero.
+            for (u32 column = begin; column < end; column += 2 * PANEL) {
+                u32 inside = (column - begin) % STAGE;
                 if (inside == 0) {
                     sync_block();
-                    stage(shared, task, x, token, column, end);
+                    stage(shared, task, x + task.x, token, column, end);
                     sync_block();
                 }
-                Panel next;
-                load(next, task, row, column + PANEL, end);
+                load(next, copy, scales, at, column + PANEL, end);
                 multiply(sum, now, shared, inside);
-                now = next;
+                load(now, copy, scales, at, column + 2 * PANEL, end);
+                multiply(sum, next, shared, inside + PANEL);
             }
             store(sum, task, row, token, y);
         }
@@ -380,8 +410,9 @@ DEVICE void matmul(const Task* tasks, const f32* x, f32* y, f32* parts, u64 numb
     const u32 ROWS = WARPS * 16 * P::TILES;
     Task task = tasks[blockIdx.y];
     if (blockIdx.x * (u64)ROWS >= task.rows) return;
-    u64 panels = (task.columns + PANEL - 1) / PANEL, share = (panels + gridDim.z - 1) / gridDim.z * PANEL;
-    u64 begin = least(blockIdx.z * share, task.columns), end = least(begin + share, task.columns);
+    u32 columns = (u32)task.columns, panels = (columns + PANEL - 1) / PANEL;
+    u32 share = (panels + gridDim.z - 1) / gridDim.z * PANEL;
+    u32 begin = (u32)least((u64)blockIdx.z * share, columns), end = (u32)least((u64)begin + share, columns);
     bool alone = gridDim.z == 1;
     Product<P, S, TOKENS>::run(task, x, alone ? y : parts + blockIdx.z * numbers, begin, end);
     if (alone) return;

@@ -68,15 +68,19 @@ struct Fp32 {
     DEVICE f32 load(const u8* from, u64 at) { return ((const f32*)from)[at]; }
     DEVICE void store(u8* to, u64 at, f32 value) { ((f32*)to)[at] = value; }
     DEVICE void load8(const u8* from, u64 first, f32 (&values)[8]) {
-        const f32x4* pair = (const f32x4*)(from + first * BYTES);
-        for (u32 i = 0; i < 8; i++) values[i] = pair[i / 4].lane[i % 4];
+        const u32x4* four = (const u32x4*)(from + first * BYTES);
+        u32x4 low = four[0], high = four[1];
+        for (u32 i = 0; i < 4; i++) {
+            values[i] = of_bits(low.word[i]);
+            values[i + 4] = of_bits(high.word[i]);
+        }
     }
     DEVICE void store8(u8* to, u64 first, const f32 (&values)[8]) {
-        f32x4* pair = (f32x4*)(to + first * BYTES);
+        u32x4* four = (u32x4*)(to + first * BYTES);
         for (u32 half = 0; half < 2; half++) {
-            f32x4 out;
-            for (u32 i = 0; i < 4; i++) out.lane[i] = values[4 * half + i];
-            pair[half] = out;
+            u32x4 out;
+            for (u32 i = 0; i < 4; i++) out.word[i] = bits_of(values[4 * half + i]);
+            four[half] = out;
         }
     }
 };
@@ -134,7 +138,7 @@ struct E4m3 {
         // The exponent's bias is 120 less than that of f32.
         return of_bits((code & 0x80) << 24 | (code & 0x7f) << 20) * 0x1p120f;
     }
-    DEVICE f32 scale(const u8* at) { return of_bits(load_u32(at)); }
+    DEVICE f32 scale(u32 stored) { return of_bits(stored); }
 };
 
 // A scale as f16; values are divided by the scale before it was rounded.
@@ -153,7 +157,7 @@ struct Int8 {
     DEVICE Scaling scaling(f32 peak) { return integer_scaling(peak, 127.0f); }
     DEVICE u8 code(f32 value, f32 inverse) { return nearest_integer(value * inverse, 127.0f); }
     DEVICE f32 number(u32 code) { return (f32)(signed char)code; }
-    DEVICE f32 scale(const u8* at) { return half_to_f32(load_u16(at)); }
+    DEVICE f32 scale(u32 stored) { return half_value((u16)stored); }
 };
 
 struct Int4 {
@@ -161,15 +165,13 @@ struct Int4 {
     DEVICE Scaling scaling(f32 peak) { return integer_scaling(peak, 7.0f); }
     DEVICE u8 code(f32 value, f32 inverse) { return (u8)(nearest_integer(value * inverse, 7.0f) + 8); }
     DEVICE f32 number(u32 code) { return (f32)((i32)code - 8); }
-    DEVICE f32 scale(const u8* at) { return half_to_f32(load_u16(at)); }
+    DEVICE f32 scale(u32 stored) { return half_value((u16)stored); }
 };
 
 struct E2m1 {
     static const u32 BITS = 4, SCALE = 1;
     // 2 to the power of `scale - 127`; NaN for 255.
-    DEVICE f32 power(u32 scale) {
-        return scale == 0 ? of_bits(0x00400000) : scale == 255 ? of_bits(0x7fc00000) : of_bits(scale << 23);
-    }
+    DEVICE f32 power(u32 scale) { return of_bits(larger(scale << 23, 0x00400000) | (scale + 1) >> 8 << 22); }
     DEVICE Scaling scaling(f32 peak) {
         u32 exponent = bits_of(peak) >> 23;
         exponent = exponent < 2 ? 0 : exponent - 2;
@@ -186,7 +188,7 @@ struct E2m1 {
         // The exponent's bias is 126 less than that of f32.
         return of_bits((code & 8) << 28 | (code & 7) << 22) * 0x1p126f;
     }
-    DEVICE f32 scale(const u8* at) { return power(*at); }
+    DEVICE f32 scale(u32 stored) { return power(stored); }
 };
 
 // The code of one element of a copy.
@@ -200,16 +202,26 @@ DEVICE u32 code_at(const u8* copy, u64 at) {
 template <class E>
 DEVICE u64 plane_bytes(u64 elements) { return E::BITS == 8 ? elements : (elements + 1) / 2; }
 
-// How scales lie over elements, for formats made of them below.
+// Scale number `index` of those from `scales` on, which may be at an odd address.
+template <class E>
+DEVICE f32 scale_at(const u8* scales, u64 index) {
+    const u8* at = scales + index * E::SCALE;
+    return E::scale(E::SCALE == 4 ? load_u32(at) : E::SCALE == 2 ? load_u16(at) : *at);
+}
+// The same where the scales begin at a multiple of four.
+template <class E>
+DEVICE f32 aligned_scale_at(const u8* scales, u64 index) {
+    const u8* at = scales + index * E::SCALE;
+    return E::scale(E::SCALE == 4 ? read_u32(at) : E::SCALE == 2 ? read_u16(at) : read_u8(at));
+}
+
+// How scales lie over elements, for formats made of them below: one for every SIZE elements, or one for every row.
 template <class E, u32 SIZE>
 struct Groups {
     typedef E Element;
     static const u32 GROUP = SIZE;
-    DEVICE f32 scale(const u8* copy, u64 elements, u64 at, u64) {
-        return E::scale(copy + plane_bytes<E>(elements) + at / SIZE * E::SCALE);
-    }
-    DEVICE f32 weight(const u8* copy, u64 elements, u64 at, u64 row) {
-        return E::number(code_at<E>(copy, at)) * scale(copy, elements, at, row);
+    DEVICE f32 weight(const u8* copy, u64 elements, u64 at, u64) {
+        return E::number(code_at<E>(copy, at)) * scale_at<E>(copy + plane_bytes<E>(elements), at / SIZE);
     }
 };
 
@@ -217,11 +229,8 @@ template <class E>
 struct Rows {
     typedef E Element;
     static const u32 GROUP = 0;
-    DEVICE f32 scale(const u8* copy, u64 elements, u64, u64 row) {
-        return E::scale(copy + plane_bytes<E>(elements) + row * E::SCALE);
-    }
     DEVICE f32 weight(const u8* copy, u64 elements, u64 at, u64 row) {
-        return E::number(code_at<E>(copy, at)) * scale(copy, elements, at, row);
+        return E::number(code_at<E>(copy, at)) * scale_at<E>(copy + plane_bytes<E>(elements), row);
     }
 };
 

@@ -17,7 +17,6 @@ typedef float f32;
 
 struct alignas(8) u32x2 { u32 word[2]; };
 struct alignas(16) u32x4 { u32 word[4]; };
-struct alignas(16) f32x4 { f32 lane[4]; };
 
 #define WARP 32u
 
@@ -55,6 +54,22 @@ DEVICE u32x2 stream8(const u8* from) {
                  : "l"(from));
     return got;
 }
+// Small numbers that nobody writes during the launch.
+DEVICE u32 read_u8(const u8* from) {
+    u32 got;
+    asm volatile("ld.global.nc.u8 %0, [%1];" : "=r"(got) : "l"(from));
+    return got;
+}
+DEVICE u32 read_u16(const u8* from) {
+    u16 got;
+    asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(got) : "l"(from));
+    return got;
+}
+DEVICE u32 read_u32(const u8* from) {
+    u32 got;
+    asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(got) : "l"(from));
+    return got;
+}
 // Written by another block of the same launch: not from a cache that may hold what was there before.
 DEVICE f32 load_fresh(const f32* from) {
     f32 got;
@@ -88,6 +103,13 @@ DEVICE u32 bf16_pair_fused(u32 a, u32 b, u32 c) {
 }
 // Bytes of a (0 to 3) and b (4 to 7), picked by the four digits of `pick`, the lowest byte by the lowest.
 DEVICE u32 pick_bytes(u32 a, u32 b, u32 pick) { return __byte_perm(a, b, pick); }
+
+// (value & mask) | bits in one instruction, which a compiler finds only where one of them is a variable.
+DEVICE u32 masked_or(u32 value, u32 mask, u32 bits) {
+    u32 got;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(got) : "r"(value), "r"(mask), "r"(bits));
+    return got;
+}
 
 // sum += a b for a of 16 rows by 16 and b of 16 by 8 columns, bf16, spread over the warp as PTX's mma.m16n8k16 says.
 DEVICE void matrix_multiply_add(f32 (&sum)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {

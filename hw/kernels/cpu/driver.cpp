@@ -221,6 +221,13 @@ extern "C" int cuMemFree_v2(u64 address) {
     allocations.erase(taken);
     return 0;
 }
+CALL(cuMemHostAlloc, void** memory, size_t bytes, unsigned) *memory = std::malloc(bytes); END
+extern "C" int cuMemFreeHost(void* memory) {
+    Lock guard(lock);
+    finish_all();
+    std::free(memory);
+    return 0;
+}
 CALL(cuMemHostRegister_v2, void*, size_t, unsigned) END
 extern "C" int cuMemHostUnregister(void*) { return 0; }
 

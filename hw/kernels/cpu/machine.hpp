@@ -227,6 +227,10 @@ DEVICE u32 count_ones(u32 bits) { return (u32)__builtin_popcount(bits); }
 
 DEVICE u32x4 stream16(const u8* from) { return *(const u32x4*)from; }
 DEVICE u32x2 stream8(const u8* from) { return *(const u32x2*)from; }
+DEVICE u32 read_u8(const u8* from) { return *from; }
+DEVICE u32 read_u16(const u8* from) { return *(const u16*)from; }
+DEVICE u32 read_u32(const u8* from) { return *(const u32*)from; }
+DEVICE u32 masked_or(u32 value, u32 mask, u32 bits) { return (value & mask) | bits; }
 DEVICE f32 load_fresh(const f32* from) { return *from; }
 
 DEVICE f32 half_value(u16 bits) {

@@ -4,7 +4,7 @@ use super::coder::{Coder, whole};
 use super::error::CudaError;
 use super::gpu::{Gpu, Mark};
 use super::launch::Place;
-use super::memory::Slab;
+use super::memory::{Pinned, Slab};
 use crate::content::Contents;
 use crate::engine::{Change, ChunkReport, Done, Haul, Job, JobError, Worker};
 use crate::lane::{now, since};
@@ -18,9 +18,16 @@ use std::sync::{Arc, Weak};
 /// Chunks handed to the driver ahead of the one that is being copied: enough that the engine never runs dry.
 const DEPTH: usize = 4;
 
+/// Bytes of a file that are read or written while others are copied.
+const WINDOW: usize = 4 << 20;
+
 /// Does the jobs of one path.
 pub(super) struct CopyWorker {
     coder: Coder,
+    /// Checks go beside the copies of the next moves, not behind them.
+    checker: Coder,
+    /// Two windows for the bytes of files, made when first needed.
+    windows: Option<Pinned>,
     contents: Arc<Contents>,
     /// Copies on their way from one format to another, in the device's memory.
     staged: BTreeMap<MoveId, (Weak<Haul>, Slab)>,
@@ -46,8 +53,14 @@ enum Started {
 
 impl CopyWorker {
     pub(super) fn new(gpu: &Arc<Gpu>, contents: Arc<Contents>) -> Result<CopyWorker, CudaError> {
-        let (coder, pending) = (Coder::new(gpu, true)?, VecDeque::new());
-        Ok(CopyWorker { coder, contents, staged: BTreeMap::new(), pending })
+        Ok(CopyWorker {
+            coder: Coder::new(gpu, true)?,
+            checker: Coder::new(gpu, true)?,
+            windows: None,
+            contents,
+            staged: BTreeMap::new(),
+            pending: VecDeque::new(),
+        })
     }
 }
 
@@ -112,7 +125,7 @@ impl CopyWorker {
     /// A chunk is there; with the last one the copy is complete and checked.
     fn arrived(&self, haul: &Haul, len: Bytes, last: bool, took: Nanos) -> Result<ChunkReport, JobError> {
         let checked = last
-            .then(|| self.coder.verify(&self.contents, (haul.block, haul.to), &haul.target))
+            .then(|| self.checker.verify(&self.contents, (haul.block, haul.to), &haul.target))
             .transpose()?;
         Ok(ChunkReport { bytes: len, took, published: checked })
     }
@@ -145,10 +158,68 @@ impl CopyWorker {
             }),
             _ => {
                 let start = now();
-                haul.copy(&self.contents, offset, len, last)?;
+                match (haul.change, from, to) {
+                    (Change::Nowhere, Kind::File, Kind::Device) => {
+                        self.load(&haul.source, places(&haul.target, offset, len)?, offset)?;
+                    }
+                    (Change::Nowhere, Kind::Device, Kind::File) => {
+                        self.save(places(&haul.source, offset, len)?, &haul.target, offset)?;
+                    }
+                    _ => haul.copy(&self.contents, offset, len, last)?,
+                }
                 Ok(Started::Done(since(start)))
             }
         }
+    }
+
+    fn windows(&mut self) -> Result<&mut Pinned, CudaError> {
+        let pinned = match self.windows.take() {
+            Some(pinned) => pinned,
+            None => Pinned::new(self.coder.stream().gpu(), 2 * WINDOW)?,
+        };
+        Ok(self.windows.insert(pinned))
+    }
+
+    /// From a file: a window is read while the one before it is copied.
+    fn load(&mut self, source: &Region, to: Places, mut offset: u64) -> Result<(), JobError> {
+        let mut copied: [Option<Mark>; 2] = [None, None];
+        for (turn, window) in windows(&to.1).into_iter().enumerate() {
+            let (half, len) = (turn % 2, window.iter().map(|(_, len)| len).sum::<u64>());
+            if let Some(mark) = copied[half].take() {
+                mark.wait()?;
+            }
+            let begin = half * WINDOW;
+            let pinned = self.windows()?;
+            source.read_at(offset, pinned.bytes(begin..begin + len as usize))?;
+            let from = (Kind::Host, vec![(pinned.address(begin), len)]);
+            self.carry(from, (Kind::Device, window))?;
+            copied[half] = Some(self.coder.stream().mark()?);
+            offset += len;
+        }
+        Ok(self.coder.stream().finish()?)
+    }
+
+    /// To a file: a window is copied while the one before it is written.
+    fn save(&mut self, from: Places, target: &Region, mut offset: u64) -> Result<(), JobError> {
+        let windows = windows(&from.1);
+        let mut copied: VecDeque<(usize, u64, Mark)> = VecDeque::new();
+        for turn in 0..=windows.len() {
+            if let Some(window) = windows.get(turn) {
+                let (half, len) = (turn % 2, window.iter().map(|(_, len)| len).sum::<u64>());
+                let to = (Kind::Host, vec![(self.windows()?.address(half * WINDOW), len)]);
+                self.carry((Kind::Device, window.clone()), to)?;
+                copied.push_back((half, len, self.coder.stream().mark()?));
+            }
+            if turn > 0
+                && let Some((half, len, mark)) = copied.pop_front()
+            {
+                mark.wait()?;
+                let begin = half * WINDOW;
+                target.write_at(offset, self.windows()?.bytes(begin..begin + len as usize))?;
+                offset += len;
+            }
+        }
+        Ok(())
     }
 
     fn timed(
@@ -259,6 +330,26 @@ fn carries(from: Kind, to: Kind) -> bool {
     from != Kind::File && to != Kind::File && (from, to) != (Kind::Host, Kind::Host)
 }
 
+/// Pieces cut so that those of a window follow each other and fit it.
+fn windows(pieces: &[(u64, u64)]) -> Vec<Vec<(u64, u64)>> {
+    let mut windows: Vec<Vec<(u64, u64)>> = Vec::new();
+    let mut room = 0;
+    for &(mut at, mut left) in pieces {
+        while left > 0 {
+            if room == 0 {
+                windows.push(Vec::new());
+                room = WINDOW as u64;
+            }
+            let len = left.min(room);
+            if let Some(window) = windows.last_mut() {
+                window.push((at, len));
+            }
+            (at, left, room) = (at + len, left - len, room - len);
+        }
+    }
+    windows
+}
+
 /// Two lists of pieces of the same bytes as copies: from, to, length.
 fn pairs(from: &[(u64, u64)], to: &[(u64, u64)]) -> Vec<(u64, u64, u64)> {
     let (mut from, mut to) = (from.iter().copied(), to.iter().copied());
@@ -275,7 +366,20 @@ fn pairs(from: &[(u64, u64)], to: &[(u64, u64)]) -> Vec<(u64, u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::pairs;
+    use super::{WINDOW, pairs, windows};
+
+    #[test]
+    fn windows_hold_all_bytes_in_order_and_no_more_than_fit() {
+        let window = WINDOW as u64;
+        assert_eq!(
+            windows(&[(0, window - 1), (1 << 40, window + 3)]),
+            [
+                vec![(0, window - 1), (1 << 40, 1)],
+                vec![((1 << 40) + 1, window)],
+                vec![((1 << 40) + 1 + window, 2)]
+            ]
+        );
+    }
 
     #[test]
     fn pieces_are_paired_up_to_the_shorter_one() {

@@ -3,6 +3,7 @@
 use super::error::{CudaError, Doing};
 use super::gpu::{Gpu, Stream};
 use cudarc::driver::{result, sys};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A piece of the device's memory, at a multiple of 256.
@@ -70,6 +71,51 @@ impl Drop for Slab {
             let _ = self.stream.finish();
             // SAFETY: it is ours, and whoever used it has waited for that.
             let _ = unsafe { result::free_sync(self.start) };
+        }
+    }
+}
+
+/// A buffer of the host's for what has no address of its own, as the bytes of a file.
+pub(super) struct Pinned {
+    gpu: Arc<Gpu>,
+    start: usize,
+    len: usize,
+}
+
+impl Pinned {
+    /// Takes `len` bytes, zeros.
+    #[allow(unsafe_code)]
+    pub(super) fn new(gpu: &Arc<Gpu>, len: usize) -> Result<Pinned, CudaError> {
+        gpu.bind()?;
+        // SAFETY: the bytes are written before anybody sees them.
+        let start = unsafe { result::malloc_host(len, sys::CU_MEMHOSTALLOC_PORTABLE) }
+            .doing("taking pinned memory")?;
+        // SAFETY: they are ours, as many as asked for.
+        unsafe { std::ptr::write_bytes(start.cast::<u8>(), 0, len) };
+        Ok(Pinned { gpu: gpu.clone(), start: start.expose_provenance(), len })
+    }
+
+    /// The address of byte `at`.
+    pub(super) fn address(&self, at: usize) -> u64 {
+        (self.start + at) as u64
+    }
+
+    /// Bytes `range`, which no copy engine is using.
+    #[allow(unsafe_code)]
+    pub(super) fn bytes(&mut self, range: Range<usize>) -> &mut [u8] {
+        assert!(range.start <= range.end && range.end <= self.len, "beyond a buffer");
+        let first = std::ptr::with_exposed_provenance_mut(self.start + range.start);
+        // SAFETY: inside of what was allocated and written; the caller has waited for copies of these bytes.
+        unsafe { std::slice::from_raw_parts_mut(first, range.len()) }
+    }
+}
+
+impl Drop for Pinned {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        if self.gpu.bind().is_ok() {
+            // SAFETY: it is ours.
+            let _ = unsafe { result::free_host(std::ptr::with_exposed_provenance_mut(self.start)) };
         }
     }
 }

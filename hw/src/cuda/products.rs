@@ -62,7 +62,10 @@ pub struct Bench {
 /// Whether the fused kernels take a task; those for any shape take all.
 fn is_fused(format: FormatId, task: &Task) -> bool {
     let runs = [task.elements, task.first_element, task.columns];
-    format.name() != "fp32" && runs.iter().all(|count| count.is_multiple_of(RUN)) && task.x.is_multiple_of(4)
+    format.name() != "fp32"
+        && task.columns < 1 << 31
+        && runs.iter().all(|count| count.is_multiple_of(RUN))
+        && task.x.is_multiple_of(4)
 }
 
 /// Multiplies. `tasks_at` is the address of `tasks` in the device's memory; none of them is without rows or tokens.

@@ -27,10 +27,11 @@ const OPENING: [&str; 7] = [
     "cuDeviceGetAttribute",
     "cuModuleLoadData",
 ];
-const RUNNING: [&str; 10] = [
+const RUNNING: [&str; 11] = [
     "cuStreamCreateWithPriority",
     "cuMemAlloc_v2",
     "cuMemHostRegister_v2",
+    "cuMemHostAlloc",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuModuleGetFunction",
@@ -83,7 +84,7 @@ fn device(hbm: u64) -> Result<Device, DeviceError> {
     Device::new(&*engine(), setup)
 }
 
-/// A promotion as it is, one that is coded on arrival, and a step that reads both.
+/// A promotion as it is, one that is coded on arrival, a demotion to disk, and a step that reads both.
 fn use_it(device: &mut Device) -> Result<(), DeviceError> {
     let (from, to) = (form(DRAM, "int4_g32"), form(HBM, "int4_g32"));
     device.submit(&whole(1, 0, from, to, EncodeAt::Source))?;
@@ -92,6 +93,8 @@ fn use_it(device: &mut Device) -> Result<(), DeviceError> {
     device.wait(MoveId(2))?;
     device.submit(&whole(3, 0, form(DRAM, "bf16"), form(HBM, "int8"), EncodeAt::Destination))?;
     device.wait(MoveId(3))?;
+    device.submit(&whole(4, 0, form(HBM, "int8"), form(DISK, "int8"), EncodeAt::Source))?;
+    device.wait(MoveId(4))?;
     device.submit(&compute_command(&[(0, to), (0, form(HBM, "int8"))]))?;
     device.wait_compute(Part::Experts)?;
     Ok(())

@@ -7,6 +7,7 @@ use crate::simulate::policy_of;
 use hw::content::Contents;
 use hw::device::{Device, Setup};
 use hw::engine::Engine;
+use hw::refusal::DeviceError;
 use hw::live::{Arrival, Live, Load};
 use hw::lockstep::{Lockstep, LockstepReport};
 use policy::event::{EventKind, Form, Routed, Slice};
@@ -104,7 +105,10 @@ fn device(case: &Case, engine: &dyn Engine, contents: &Arc<Contents>) -> Result<
         cache: case.reserved.saturating_sub(weights),
         check_reads: false,
     };
-    Device::new(engine, setup).map_err(Failure::failed)
+    Device::new(engine, setup).map_err(|error| match error {
+        DeviceError::NoRoom { .. } => Failure::refused(error),
+        error => Failure::failed(error),
+    })
 }
 
 /// What each tier has to hold at most: a cold tier that begins empty stays so, and no tier holds more than every block in

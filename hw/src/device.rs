@@ -20,7 +20,7 @@ use crate::region::Region;
 use crate::verify;
 use policy::event::{Command, Form, Part, Read, Slice};
 use policy::format::FORMATS;
-use policy::machine::Tier;
+use policy::machine::{Backing, Class, Tier};
 use policy::units::{Bytes, Nanos};
 use policy::{BlockId, LayerId, Machine, MoveId, Paths, TierId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -113,10 +113,30 @@ pub struct Device {
     totals: Totals,
 }
 
+/// Bytes of fast memory and of the host's that copies take: what the fast tier may come to hold, and what others begin with.
+fn needed(machine: &Machine, contents: &Contents, copies: &[Copy], budgets: &[Bytes]) -> [Bytes; 2] {
+    let mut needed = [Bytes::ZERO; 2];
+    let tier = |form: &Form| machine.tiers.get(form.tier.index());
+    for (id, form) in copies {
+        let block = contents.model().blocks.get(id.index());
+        let bytes = block.map_or(Bytes::ZERO, |block| block.bytes(form.format));
+        match tier(form) {
+            Some(tier) if tier.class == Class::Fast => needed[0] += bytes,
+            Some(tier) if tier.backing != Backing::File => needed[1] += bytes,
+            _ => {}
+        }
+    }
+    let fast = machine.tiers_of(Class::Fast).next().unwrap_or_default();
+    needed[0] = needed[0].max(budgets.get(fast.index()).copied().unwrap_or_default());
+    needed
+}
+
 impl Device {
     /// Sets aside the memories and writes the copies that exist before the run.
     pub fn new(engine: &dyn Engine, setup: Setup<'_>) -> Result<Device, DeviceError> {
         let Setup { machine, contents, copies, budgets, cache, check_reads } = setup;
+        let needed = needed(machine, &contents, copies, budgets);
+        engine.room(needed[0] + contents.model().resident_bytes() + cache, needed[1])?;
         let (report, done) = channel();
         let lane = |kind| {
             let worker = engine.worker(kind, &contents)?;

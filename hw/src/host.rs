@@ -45,6 +45,11 @@ impl Engine for Host {
         [Bytes(memory.0 / 4), Bytes(memory.0 / 2), Bytes(disk / 2)].map(|bytes| Bytes(bytes.0 >> 20 << 20))
     }
 
+    /// Fast memory is the host's own here.
+    fn room(&self, fast: Bytes, host: Bytes) -> Result<(), DeviceError> {
+        enough("main", fast + host, available())
+    }
+
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {
         Arena::new(&Tier { capacity, ..tier.clone() }, &self.folder, None)
     }
@@ -152,6 +157,19 @@ impl Haul {
             source,
         })
     }
+}
+
+/// Whether what is needed is there.
+pub(crate) fn enough(memory: &'static str, needed: Bytes, there: Bytes) -> Result<(), DeviceError> {
+    if needed <= there { Ok(()) } else { Err(DeviceError::NoRoom { memory, needed, there }) }
+}
+
+/// Memory that can be had without swapping: the kernel's estimate, where there is one.
+pub(crate) fn available() -> Bytes {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kibibytes.map_or_else(host_memory, |kibibytes| Bytes(kibibytes << 10))
 }
 
 /// The host's memory, free or not.

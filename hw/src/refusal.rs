@@ -3,6 +3,7 @@
 use crate::arena::ArenaError;
 use crate::engine::JobError;
 use policy::event::Form;
+use policy::units::Bytes;
 use policy::{BlockId, TierId};
 use std::io;
 use thiserror::Error;
@@ -16,6 +17,16 @@ pub enum DeviceError {
     /// A job failed, or its bytes are wrong.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// The machine has not the memory for what the device is to hold.
+    #[error("{needed} of {memory} memory are needed, {there} are free; lower `memory`, or take a smaller model")]
+    NoRoom {
+        /// `fast` or `main`.
+        memory: &'static str,
+        /// Bytes needed.
+        needed: Bytes,
+        /// Bytes that are free.
+        there: Bytes,
+    },
     /// A lane could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),

@@ -21,7 +21,7 @@ use self::memory::Slab;
 use crate::arena::{Arena, ArenaError};
 use crate::content::Contents;
 use crate::engine::{Engine, JobError, LaneKind, Worker};
-use crate::host::{Host, HostWorker};
+use crate::host::{Host, HostWorker, available, enough};
 use crate::refusal::DeviceError;
 use crate::store::{Memory, Store};
 use policy::machine::{Backing, Tier};
@@ -59,6 +59,12 @@ impl Engine for Cuda {
         let [_, host, disk] = Host::new(&self.folder).capacity();
         let free = self.gpu.free_memory().unwrap_or(0);
         [Bytes((free - free / 16) >> 20 << 20), host, disk]
+    }
+
+    fn room(&self, fast: Bytes, host: Bytes) -> Result<(), DeviceError> {
+        let there = self.gpu.free_memory().map_err(JobError::from)?;
+        enough("fast", fast, Bytes(there))?;
+        enough("main", host, available())
     }
 
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {

@@ -80,6 +80,10 @@ impl Engine for Failing {
         self.host.capacity()
     }
 
+    fn room(&self, fast: Bytes, host: Bytes) -> Result<(), DeviceError> {
+        self.host.room(fast, host)
+    }
+
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {
         let arena = self.host.arena(tier, capacity)?;
         arena.fail(self.faults.clone());

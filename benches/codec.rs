@@ -23,7 +23,8 @@ fn elements() -> u64 {
 
 /// Gaussian weights in bf16, as trained ones are: the lossless format has exponents to code.
 fn native() -> Vec<u8> {
-    let (mut rng, weights) = (Pcg64::seed_from_u64(1), Normal::new(0.0f32, 0.02).expect("a finite deviation"));
+    let (mut rng, weights) =
+        (Pcg64::seed_from_u64(1), Normal::new(0.0f32, 0.02).expect("a finite deviation"));
     (0..elements()).flat_map(|_| ((weights.sample(&mut rng).to_bits() >> 16) as u16).to_le_bytes()).collect()
 }
 

@@ -82,7 +82,7 @@ impl Split {
             let mut halves = [all; 4];
             for (half, values) in halves.iter_mut().zip(values.as_chunks().0) {
                 let bits: u32x16<S> = f32x16::load_array_ref(simd, values).bitcast();
-                all = all | bits;
+                all |= bits;
                 *half = bits >> 16;
             }
             let (low, high) = (halves[0].narrow(halves[1]), halves[2].narrow(halves[3]));
@@ -191,7 +191,7 @@ impl Census {
             let mut counts = zero;
             for chunk in chunks {
                 let found = u8x64::load_array_ref(simd, chunk).simd_eq(exponent);
-                counts = counts + found.select(one, zero);
+                counts += found.select(one, zero);
             }
             self.0[exponent as usize] += counts.to_array().iter().map(|count| *count as usize).sum::<usize>();
         }

@@ -149,8 +149,8 @@ fn one_token<S: Simd, E: Element>(
         for ((bytes, x), scale) in chunks {
             let weights = scaled::<S, E>(E::chunk(simd, bytes), *scale);
             let x = [f32x16::from_slice(simd, &x[..16]), f32x16::from_slice(simd, &x[16..])];
-            sums[0] = sums[0] + weights[0] * x[0];
-            sums[1] = sums[1] + weights[1] * x[1];
+            sums[0] += weights[0] * x[0];
+            sums[1] += weights[1] * x[1];
         }
         let mut lanes = [0.0; CHUNK];
         sums[0].store_slice(&mut lanes[..16]);
@@ -234,7 +234,7 @@ fn add<S: Simd, const T: usize>(simd: S, tile: &Tile, x: &[[f32; CHUNK]], sums: 
             for token in 0..T {
                 let x = f32x16::from_slice(simd, &x[token][half..half + 16]);
                 for row in 0..ROWS {
-                    lanes[row][token] = lanes[row][token] + weights[row] * x;
+                    lanes[row][token] += weights[row] * x;
                 }
             }
         }

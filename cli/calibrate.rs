@@ -137,6 +137,8 @@ fn plan(args: &Args, engine: &dyn Engine) -> Plan {
         capacity,
         cold: Bytes(192 << 20),
         sizes: [12, 16, 18, 20, 22, 24].map(|power| Bytes(1 << power)).to_vec(),
+        large: Bytes(4 << 20),
+        expert: [1024, 2048],
         tokens: vec![1, 2, 4, 8, 16],
         patience: Nanos(400_000_000),
     }

@@ -7,9 +7,9 @@ use crate::simulate::policy_of;
 use hw::content::Contents;
 use hw::device::{Device, Setup};
 use hw::engine::Engine;
-use hw::refusal::DeviceError;
 use hw::live::{Arrival, Live, Load};
 use hw::lockstep::{Lockstep, LockstepReport};
+use hw::refusal::DeviceError;
 use policy::event::{EventKind, Form, Routed, Slice};
 use policy::machine::Class;
 use policy::orchestrator::RunError;
@@ -63,6 +63,7 @@ pub(super) fn run(
     let contents = contents(case, args.weights.as_deref())?;
     let device = device(case, engine, &contents)?;
     drop(progress);
+    device.notes().for_each(|note| eprintln!("note: {note}"));
     let progress = Progress::spinner("running in lockstep");
     let mut platform = Lockstep::new(case.world(false)?, device);
     if spans {

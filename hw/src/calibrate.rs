@@ -63,6 +63,10 @@ pub struct Plan {
     pub cold: Bytes,
     /// Sizes of copies.
     pub sizes: Vec<Bytes>,
+    /// The size of copies that go both ways, and of blocks that change their format.
+    pub large: Bytes,
+    /// Sides of the experts: gate and up take the first to the second, down takes it back.
+    pub expert: [u64; 2],
     /// Numbers of tokens.
     pub tokens: Vec<u32>,
     /// How long one time is measured that does not settle.

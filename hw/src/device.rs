@@ -180,6 +180,14 @@ impl Device {
         &self.name
     }
 
+    /// What the tiers ask for and this machine does not give: their timings may be others than elsewhere.
+    pub fn notes(&self) -> impl Iterator<Item = String> + '_ {
+        let of_tier = |(name, arena): (&String, &Arena)| {
+            arena.notes().iter().map(|note| format!("{name}: {note}")).collect::<Vec<_>>()
+        };
+        self.tiers.iter().zip(&self.arenas).flat_map(of_tier)
+    }
+
     /// What is in the blocks.
     pub fn contents(&self) -> &Contents {
         &self.contents

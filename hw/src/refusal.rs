@@ -18,7 +18,9 @@ pub enum DeviceError {
     #[error(transparent)]
     Job(#[from] JobError),
     /// The machine has not the memory for what the device is to hold.
-    #[error("{needed} of {memory} memory are needed, {there} are free; lower `memory`, or take a smaller model")]
+    #[error(
+        "{needed} of {memory} memory are needed, {there} are free; lower `memory`, or take a smaller model"
+    )]
     NoRoom {
         /// `fast` or `main`.
         memory: &'static str,

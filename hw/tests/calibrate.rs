@@ -15,6 +15,8 @@ fn plan(storage: Bytes) -> Plan {
         capacity: [Bytes(1 << 30), Bytes(2 << 30), storage],
         cold: Bytes(1 << 20),
         sizes: vec![Bytes(4 << 10), Bytes(256 << 10)],
+        large: Bytes(64 << 10),
+        expert: [64, 96],
         tokens: vec![1, 3],
         patience: Nanos(1_000_000),
     }

@@ -5,10 +5,11 @@ use policy::path::Paths;
 use policy::{Bandwidth, Bytes, Machine, Nanos, TierId};
 use std::path::Path;
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "a100-80g",
     "b200",
     "cxl-host",
+    "epyc-2core-vm",
     "gh200",
     "h100-pcie",
     "h100-sxm",

@@ -165,7 +165,7 @@ pub(super) fn plain(index: u32, bytes: Bytes) -> Block {
 }
 
 /// An expert.
-pub(super) fn expert(index: u32, hidden: u64, width: u64) -> Block {
+pub(super) fn expert(index: u32, [hidden, width]: [u64; 2]) -> Block {
     let wide = Matrix { rows: width, columns: hidden };
     let matrices = [wide, wide, Matrix { rows: hidden, columns: width }].into();
     Block { kind: BlockKind::Expert, layer: LayerId(0), index, matrices, native: FormatId::BF16, mixed: None }

@@ -6,7 +6,7 @@ use super::{CalibrateError, Steady};
 use crate::codec::has_coder;
 use policy::event::Form;
 use policy::format::FORMATS;
-use policy::units::{Bandwidth, Bytes};
+use policy::units::Bandwidth;
 use policy::{BlockId, FormatId, TierId};
 
 /// What coding a format costs, over native bytes.
@@ -20,17 +20,15 @@ pub struct CodecRates {
     pub decode: Bandwidth,
 }
 
-/// Native bytes of the blocks that are coded.
-const SIZE: Bytes = Bytes(4 << 20);
-
 pub(super) fn measure(bench: &Bench<'_>, tier: u8) -> Result<Vec<CodecRates>, CalibrateError> {
+    let size = bench.plan.large;
     let form = |format| Form { tier: TierId(tier), format };
     let others = (0..FORMATS.len() as u8).map(FormatId);
     let coded =
         others.filter(|&format| has_coder(format) && !matches!(format.name(), "fp32" | "bf16" | "fp16"));
-    let count = (bench.plan.cold.0 / SIZE.0 / 2).clamp(2, 64) as u32;
+    let count = (bench.plan.cold.0 / size.0 / 2).clamp(2, 64) as u32;
     let ids: Vec<BlockId> = (0..count).map(BlockId).collect();
-    let blocks = || (0..count).map(|index| plain(index, SIZE)).collect();
+    let blocks = || (0..count).map(|index| plain(index, size)).collect();
     let from = |format| ids.iter().map(|id| (*id, form(format))).collect::<Vec<_>>();
     coded
         .map(|format| {
@@ -38,7 +36,7 @@ pub(super) fn measure(bench: &Bench<'_>, tier: u8) -> Result<Vec<CodecRates>, Ca
             let encoding = Steady::measure(bench.plan.patience, || {
                 bench.round(&mut device, &ids, form(FormatId::BF16), form(format))
             })?;
-            let encode = rate(SIZE, encoding.median());
+            let encode = rate(size, encoding.median());
             if !format.keeps(FormatId::BF16) {
                 return Ok(CodecRates { format, encode, decode: encode });
             }
@@ -46,7 +44,7 @@ pub(super) fn measure(bench: &Bench<'_>, tier: u8) -> Result<Vec<CodecRates>, Ca
             let expanding = Steady::measure(bench.plan.patience, || {
                 bench.round(&mut device, &ids, form(format), form(FormatId::BF16))
             })?;
-            Ok(CodecRates { format, encode, decode: rate(SIZE, expanding.median()) })
+            Ok(CodecRates { format, encode, decode: rate(size, expanding.median()) })
         })
         .collect()
 }

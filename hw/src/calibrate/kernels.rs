@@ -46,11 +46,6 @@ pub struct Timed {
 /// Experts of one command: few, and more.
 const EXPERTS: [u32; 2] = [1, 4];
 
-/// Sides of the experts: gate and up take `HIDDEN` inputs to `WIDTH`, down takes them back.
-const HIDDEN: u64 = 1024;
-/// See [`HIDDEN`].
-const WIDTH: u64 = 2048;
-
 /// Formats that products read as they are.
 fn direct() -> impl Iterator<Item = FormatId> {
     (0..FORMATS.len() as u8).map(FormatId).filter(|&format| has_coder(format) && format.get().direct)
@@ -66,9 +61,10 @@ pub(super) fn measure(bench: &Bench<'_>, on_host: bool) -> Result<Kernels, Calib
         launch: Nanos::ZERO,
     };
     for format in direct() {
-        let bytes = expert(0, HIDDEN, WIDTH).bytes(format);
+        let one = expert(0, bench.plan.expert);
+        let bytes = one.bytes(format);
         let count = (bench.plan.cold.0 / bytes.0).clamp(2 * u64::from(EXPERTS[1]), 256) as u32;
-        let blocks: Vec<_> = (0..count).map(|index| expert(index, HIDDEN, WIDTH)).collect();
+        let blocks: Vec<_> = (0..count).map(|index| expert(index, bench.plan.expert)).collect();
         let form = Form { tier, format };
         let copies: Vec<_> = (0..count).map(|id| (BlockId(id), form)).collect();
         let mut device = bench.device(blocks, &copies)?;
@@ -83,15 +79,15 @@ pub(super) fn measure(bench: &Bench<'_>, on_host: bool) -> Result<Kernels, Calib
                 let bytes = Bytes(bytes.0 * u64::from(experts));
                 kernels.times.push(Timed { format, tokens, experts, bytes, time });
             }
-            let (one, launch) = slope(medians);
+            let (further, launch) = slope(medians);
             // More tokens never take less; what says so is noise.
             let most = points.last().map_or(Bandwidth(u64::MAX), |(_, rate)| *rate);
-            points.push((tokens, rate(bytes, one).min(most)));
+            points.push((tokens, rate(bytes, further).min(most)));
             if format == FormatId::BF16 {
-                let operations = 2 * expert(0, HIDDEN, WIDTH).elements() * u64::from(tokens);
-                kernels.flops = FlopRate(rate(Bytes(operations), one).0).max(kernels.flops);
+                let operations = 2 * one.elements() * u64::from(tokens);
+                kernels.flops = FlopRate(rate(Bytes(operations), further).0).max(kernels.flops);
                 if tokens == bench.plan.tokens[0] {
-                    (kernels.read, kernels.launch) = (rate(bytes, one), launch);
+                    (kernels.read, kernels.launch) = (rate(bytes, further), launch);
                 }
             }
         }

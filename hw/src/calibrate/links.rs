@@ -23,6 +23,11 @@ pub struct Direction {
 }
 
 impl Direction {
+    /// The rate of a copy once its submit cost is paid.
+    pub(super) fn rate_at(&self, size: Bytes) -> Bandwidth {
+        rate(size, self.fit.rate.time_for(size))
+    }
+
     pub(super) fn touches(&self, tier: usize) -> bool {
         self.from == tier || self.to == tier
     }
@@ -50,9 +55,6 @@ pub struct Contention {
     /// Products while copies run.
     pub product_beside: Bandwidth,
 }
-
-/// A copy that is large beside every fixed cost.
-const LARGE: Bytes = Bytes(4 << 20);
 
 /// Times copies and products are run beside each other.
 const ROUNDS: usize = 6;
@@ -93,14 +95,16 @@ pub(super) fn direction(bench: &Bench<'_>, from: usize, to: usize) -> Result<Dir
     });
     let failed = |source| CalibrateError::Link { from: TIERS[from].0, to: TIERS[to].0, source };
     let fit = fit(&samples.collect::<Vec<_>>()).map_err(failed)?;
-    let duplex = duplex(bench, from, to)?.min(fit.rate.peak());
+    // In the file a rate ends with the largest size that was measured.
+    let peak = times.last().map_or(fit.rate.peak(), |(size, _)| rate(*size, fit.rate.time_for(*size)));
+    let duplex = duplex(bench, from, to)?.min(peak);
     Ok(Direction { from, to, times, fit, duplex })
 }
 
 /// The rate of large copies while others go the other way.
 fn duplex(bench: &Bench<'_>, from: usize, to: usize) -> Result<Bandwidth, CalibrateError> {
-    let half = count(bench.plan, LARGE) / 2;
-    let blocks: Vec<_> = (0..2 * half).map(|index| plain(index, LARGE)).collect();
+    let half = count(bench.plan, bench.plan.large) / 2;
+    let blocks: Vec<_> = (0..2 * half).map(|index| plain(index, bench.plan.large)).collect();
     let ids: Vec<BlockId> = (0..2 * half).map(BlockId).collect();
     let (there, back) = ids.split_at(half as usize);
     let copies = there.iter().map(|id| (*id, form(from))).chain(back.iter().map(|id| (*id, form(to))));
@@ -119,7 +123,7 @@ fn duplex(bench: &Bench<'_>, from: usize, to: usize) -> Result<Bandwidth, Calibr
         }
         Ok::<_, DeviceError>(times)
     })?;
-    Ok(rate(LARGE, steady.median()))
+    Ok(rate(bench.plan.large, steady.median()))
 }
 
 fn begin(
@@ -154,9 +158,9 @@ pub(super) fn rate(bytes: Bytes, time: Nanos) -> Bandwidth {
 
 /// Copies into fast memory beside products in it.
 pub(super) fn contention(bench: &Bench<'_>) -> Result<Contention, CalibrateError> {
-    let size = expert(0, 1024, 2048).bytes(FormatId::BF16);
+    let size = expert(0, bench.plan.expert).bytes(FormatId::BF16);
     let half = count(bench.plan, size) / 2 + 1;
-    let blocks: Vec<_> = (0..2 * half).map(|index| expert(index, 1024, 2048)).collect();
+    let blocks: Vec<_> = (0..2 * half).map(|index| expert(index, bench.plan.expert)).collect();
     let ids: Vec<BlockId> = (0..2 * half).map(BlockId).collect();
     let (moved, read) = ids.split_at(half as usize);
     let (dram, fast) = (form(DRAM.index()), form(FAST.index()));

@@ -79,7 +79,7 @@ impl Arithmetic {
             let weights = Weights::new(FormatId::BF16, &all[..bytes], &matrices)?;
             weights.product(0, 0..dense.rows, tokens, &input[..inputs], &mut output[..outputs], scratch)
         };
-        Ok(dense.region.with_bytes(product)?.map_err(JobError::Product)?)
+        dense.region.with_bytes(product)?.map_err(JobError::Product)
     }
 
     /// Multiplies by a block; how many results there are.

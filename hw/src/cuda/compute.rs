@@ -3,14 +3,14 @@
 use super::coder::Coder;
 use super::error::CudaError;
 use super::gpu::Gpu;
-use super::launch::{Launch, LaunchError, Place};
+use super::launch::{Launch, Place};
 use super::memory::Slab;
 use super::products::{Bench, Task, matmul, silu_mul};
 use crate::branch;
 use crate::content::Contents;
 use crate::engine::{ComputeReport, Dense, Done, Job, JobError, Work, Worker};
 use policy::BlockId;
-use policy::event::Form;
+use policy::event::{Form, Part};
 use policy::format::FormatId;
 use policy::model::Matrix;
 use std::collections::BTreeMap;
@@ -122,7 +122,10 @@ impl ComputeWorker {
             let copy = (reading.block, reading.form);
             operands.push(self.operand(copy, address, reading.tokens.into(), kept)?);
         }
-        let batch = work.batch.iter().map(|slice| u64::from(slice.tokens)).sum();
+        let batch = match work.part {
+            Part::Head => work.batch.len() as u64,
+            _ => work.batch.iter().map(|slice| u64::from(slice.tokens)).sum(),
+        };
         // Attention is the product of the cache with one query.
         for (dense, tokens) in [(&work.dense, batch), (&work.cache, 1)] {
             if let Some(dense) = dense {
@@ -159,9 +162,7 @@ impl ComputeWorker {
     fn dense(&mut self, dense: &Dense, tokens: u64, kept: &mut Vec<Slab>) -> Result<Operand, JobError> {
         let address = self.coder.readable(&dense.region, kept)?;
         let matrix = Matrix { rows: dense.rows, columns: dense.columns };
-        let unknown = LaunchError::NoKernel { from: "bf16", to: "bf16" };
-        let format = FormatId::named("bf16").ok_or(CudaError::from(unknown))?;
-        Ok(Operand { format, address, matrices: [matrix].into(), gated: false, tokens })
+        Ok(Operand { format: FormatId::BF16, address, matrices: [matrix].into(), gated: false, tokens })
     }
 
     /// Lays out inputs and outputs, and the launches from one to the other: gates, ups and everything that is a plain
@@ -257,7 +258,7 @@ struct Output {
     range: Range<u64>,
 }
 
-/// The vectors that matrices are multiplied with: one for every number of columns, as often as there are tokens.
+/// The vectors that matrices are multiplied with: for every number of columns, as many as there are tokens.
 struct Inputs {
     places: BTreeMap<u64, (u64, u64)>,
     total: u64,
@@ -287,14 +288,12 @@ impl Inputs {
     }
 
     fn numbers(&self, contents: &Contents) -> Vec<f32> {
-        let widest = self.places.keys().max().copied().unwrap_or(0);
-        let input = contents.input(widest as usize);
+        let most = self.places.iter().map(|(columns, (_, tokens))| columns * tokens).max();
+        let input = contents.input(most.unwrap_or(0) as usize);
         let mut numbers = vec![0.0; self.total as usize];
         for (columns, (begin, tokens)) in &self.places {
-            for token in 0..*tokens {
-                numbers[(begin + token * columns) as usize..][..*columns as usize]
-                    .copy_from_slice(&input[..*columns as usize]);
-            }
+            let count = (columns * tokens) as usize;
+            numbers[*begin as usize..][..count].copy_from_slice(&input[..count]);
         }
         numbers
     }

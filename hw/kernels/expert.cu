@@ -1,5 +1,5 @@
-// What a mixture of experts does between its matrix products.
-#include "platform.cuh"
+// What a model does between its matrix products.
+#include "numbers.cuh"
 
 // out = silu(gate) * up, number by number.
 KERNEL(256, 4, silu_mul, const f32* gate, const f32* up, f32* out, u64 numbers) {
@@ -24,4 +24,12 @@ KERNEL(256, 4, combine, const f32* y, const u32* row_of, const f32* weight, f32*
         sum = fused(weight[k], y[row_of[k] * columns + column], sum);
     }
     out[blockIdx.x * columns + column] = sum;
+}
+
+// x as two bf16, high and what that leaves over, for products of a library's.
+KERNEL(256, 4, split_bf16, const f32* x, u16* high, u16* low, u64 numbers) {
+    u64 at = blockIdx.x * 256ull + threadIdx.x;
+    if (at >= numbers) return;
+    high[at] = f32_to_bf16(x[at]);
+    low[at] = f32_to_bf16(x[at] - bf16_to_f32(high[at]));
 }

@@ -1,10 +1,10 @@
 //! The real world: memories, links and compute of the machine this runs on, behind the same commands and events as
 //! the simulator. Real bytes, real codecs, real matrix products, checksums on everything that is published.
 //!
-//! `codec` codes numbers, `content` says what a block holds, `weights` reads it from a model's files, `arena` owns memory, `engine` says what a kind of device has
-//! to do, `host` does it, `device` keeps what is promised of every device, and `lockstep` puts a device under a timeline
-//! that somebody else supplies. `unsafe` is in `region`, which lends the bytes of slots, and in `store`, which asks
-//! the system for memory and transfers.
+//! `codec` codes numbers, `content` says what a block holds, `weights` reads it from a model's files, `arena` owns memory,
+//! `engine` says what a kind of device has to do, `host` and `cuda` do it, `device` keeps what is promised of every device,
+//! and `lockstep` puts a device under a timeline that somebody else supplies. `unsafe` is in `region`, which lends the
+//! bytes of slots, in `store`, which asks the system for memory and transfers, and in `cuda`, which asks the driver.
 
 pub mod arena;
 pub mod branch;

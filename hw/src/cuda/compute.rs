@@ -1,16 +1,17 @@
 //! The accelerator's compute: products of the copies as they are, many experts at once.
 
+use super::blas::Blas;
 use super::coder::Coder;
 use super::error::CudaError;
 use super::gpu::Gpu;
-use super::launch::{Launch, LaunchError, Place};
+use super::launch::{Launch, Place};
 use super::memory::Slab;
-use super::products::{Bench, Task, matmul, silu_mul};
+use super::products::{Bench, Task, matmul, silu_mul, split_bf16, suits_library};
 use crate::branch;
 use crate::content::Contents;
 use crate::engine::{ComputeReport, Dense, Done, Job, JobError, Work, Worker};
 use policy::BlockId;
-use policy::event::Form;
+use policy::event::{Form, Part};
 use policy::format::FormatId;
 use policy::model::Matrix;
 use std::collections::BTreeMap;
@@ -23,12 +24,16 @@ const PARTS_ROOM: u64 = 8 << 20;
 /// Counters of parts: one for each block of rows of each matrix of a launch.
 const COUNTERS: u64 = 1 << 14;
 
+/// Vectors begin at multiples of so many numbers.
+const ALIGNED: u64 = 8;
+
 /// Does compute commands in order.
 pub(super) struct ComputeWorker {
     coder: Coder,
     contents: Arc<Contents>,
     parts: Slab,
     finished: Slab,
+    blas: Option<Blas>,
 }
 
 /// Something to multiply with: a block's copy, or a matrix beside the blocks.
@@ -52,7 +57,7 @@ impl Stage {
     fn add(&mut self, operand: &Operand, which: usize, x: u64) -> Range<u64> {
         let before = &operand.matrices[..which];
         let Matrix { rows, columns } = operand.matrices[which];
-        let begin = self.numbers.next_multiple_of(4);
+        let begin = self.numbers.next_multiple_of(ALIGNED);
         let end = begin + rows * operand.tokens;
         let task = Task {
             copy: operand.address,
@@ -82,6 +87,7 @@ impl ComputeWorker {
             contents,
             parts: Slab::new(gpu, PARTS_ROOM * 4)?,
             finished,
+            blas: Blas::new(gpu)?,
         })
     }
 
@@ -106,7 +112,7 @@ impl ComputeWorker {
         let started = self.coder.stream().mark()?;
         // SAFETY: tasks name copies that the work holds, within their sizes; inputs and outputs are of the sizes planned,
         // in memory that `kept` holds until the stream is finished.
-        unsafe { self.coder.run(&plan.launches) }?;
+        unsafe { self.run(&plan.steps) }?;
         let ended = self.coder.stream().mark()?;
         ended.wait()?;
         let took = expanded.since(&begun)? + ended.since(&started)?;
@@ -122,7 +128,10 @@ impl ComputeWorker {
             let copy = (reading.block, reading.form);
             operands.push(self.operand(copy, address, reading.tokens.into(), kept)?);
         }
-        let batch = work.batch.iter().map(|slice| u64::from(slice.tokens)).sum();
+        let batch = match work.part {
+            Part::Head => work.batch.len() as u64,
+            _ => work.batch.iter().map(|slice| u64::from(slice.tokens)).sum(),
+        };
         // Attention is the product of the cache with one query.
         for (dense, tokens) in [(&work.dense, batch), (&work.cache, 1)] {
             if let Some(dense) = dense {
@@ -159,9 +168,7 @@ impl ComputeWorker {
     fn dense(&mut self, dense: &Dense, tokens: u64, kept: &mut Vec<Slab>) -> Result<Operand, JobError> {
         let address = self.coder.readable(&dense.region, kept)?;
         let matrix = Matrix { rows: dense.rows, columns: dense.columns };
-        let unknown = LaunchError::NoKernel { from: "bf16", to: "bf16" };
-        let format = FormatId::named("bf16").ok_or(CudaError::from(unknown))?;
-        Ok(Operand { format, address, matrices: [matrix].into(), gated: false, tokens })
+        Ok(Operand { format: FormatId::BF16, address, matrices: [matrix].into(), gated: false, tokens })
     }
 
     /// Lays out inputs and outputs, and the launches from one to the other: gates, ups and everything that is a plain
@@ -176,7 +183,7 @@ impl ComputeWorker {
             gates.insert(index, first.add(operand, 0, inputs.at(columns(operand, 0))));
         }
         // Ups lie as gates do, so that one launch pairs them all.
-        first.numbers = first.numbers.next_multiple_of(4);
+        first.numbers = first.numbers.next_multiple_of(ALIGNED);
         let ups = first.numbers;
         for (_, operand) in gated() {
             first.add(operand, 1, inputs.at(columns(operand, 1)));
@@ -201,14 +208,14 @@ impl ComputeWorker {
         kept[x].save(0, bytemuck::cast_slice(&inputs.numbers(&self.contents)))?;
         let address = |slab: usize| kept[slab].start();
         let (x_at, y_at, inner_at, z_at) = (address(x), address(y), address(inner), address(z));
-        let mut launches = self.launches(&first, (x_at, y_at), kept)?;
+        let mut steps = self.steps(&first, (x_at, inputs.total), y_at, kept)?;
         if ups > 0 {
-            launches.push(silu_mul(y_at, y_at + ups * 4, inner_at, ups).map_err(CudaError::from)?);
+            steps.push(Step::Launch(silu_mul(y_at, y_at + ups * 4, inner_at, ups).map_err(CudaError::from)?));
         }
-        launches.extend(self.launches(&second, (inner_at, z_at), kept)?);
+        steps.extend(self.steps(&second, (inner_at, ups), z_at, kept)?);
         let place = |(stage, range)| Output { slab: if stage == 0 { y } else { z }, range };
         let outputs = outputs.into_iter().map(|ranges| ranges.into_iter().map(place).collect()).collect();
-        Ok(Plan { launches, outputs })
+        Ok(Plan { steps, outputs })
     }
 
     /// Memory for numbers, as its place in `kept`.
@@ -217,12 +224,14 @@ impl ComputeWorker {
         Ok(kept.len() - 1)
     }
 
-    fn launches(
+    /// What a stage does, from `numbers` inputs at `x` to outputs at `y`.
+    fn steps(
         &mut self,
         stage: &Stage,
-        (x, y): (u64, u64),
+        (x, numbers): (u64, u64),
+        y: u64,
         kept: &mut Vec<Slab>,
-    ) -> Result<Vec<Launch>, CudaError> {
+    ) -> Result<Vec<Step>, CudaError> {
         let bench = Bench {
             x,
             y,
@@ -233,21 +242,65 @@ impl ComputeWorker {
             counters: COUNTERS,
             processors: self.coder.stream().gpu().processors(),
         };
-        let mut launches = Vec::with_capacity(stage.tasks.len());
+        let mut steps = Vec::with_capacity(stage.tasks.len());
+        let mut library = Vec::new();
         for (format, tasks) in &stage.tasks {
-            let bytes: &[u8] = bytemuck::cast_slice(tasks);
+            let suits = |task: &&Task| self.blas.is_some() && suits_library(*format, task);
+            let (theirs, ours): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(suits);
+            library.extend(theirs.into_iter().copied());
+            if ours.is_empty() {
+                continue;
+            }
+            let ours: Vec<Task> = ours.into_iter().copied().collect();
+            let bytes: &[u8] = bytemuck::cast_slice(&ours);
             let slab = self.coder.take(bytes.len() as u64)?;
             slab.save(0, bytes)?;
-            launches.push(matmul(*format, tasks, slab.start(), &bench)?);
+            steps.push(Step::Launch(matmul(*format, &ours, slab.start(), &bench)?));
             kept.push(slab);
         }
-        Ok(launches)
+        if !library.is_empty() {
+            let [high, low] = [self.coder.take(numbers * 2)?, self.coder.take(numbers * 2)?];
+            steps.push(Step::Launch(split_bf16(x, high.start(), low.start(), numbers)?));
+            for task in library {
+                let product = |x, adds| Step::Product { task, x, y, adds };
+                steps.extend([product(high.start(), false), product(low.start(), true)]);
+            }
+            kept.extend([high, low]);
+        }
+        Ok(steps)
     }
+
+    /// Starts what was planned.
+    ///
+    /// # Safety
+    /// As [`super::gpu::Stream::launch`].
+    #[allow(unsafe_code)]
+    unsafe fn run(&mut self, steps: &[Step]) -> Result<(), CudaError> {
+        for step in steps {
+            // SAFETY: the caller's promise.
+            match (step, &mut self.blas) {
+                (Step::Launch(launch), _) => unsafe { self.coder.stream().launch(launch) }?,
+                (Step::Product { task, x, y, adds }, Some(blas)) => {
+                    unsafe { blas.product(self.coder.stream(), task, (*x, *y), *adds) }?
+                }
+                (Step::Product { .. }, None) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Something for the device to do.
+enum Step {
+    /// One of our kernels.
+    Launch(Launch),
+    /// A product of the library's, from bf16 at `x`; it may add to what is there.
+    Product { task: Task, x: u64, y: u64, adds: bool },
 }
 
 /// What a compute command launches, and where the outputs of each operand are.
 struct Plan {
-    launches: Vec<Launch>,
+    steps: Vec<Step>,
     outputs: Vec<Vec<Output>>,
 }
 
@@ -257,7 +310,7 @@ struct Output {
     range: Range<u64>,
 }
 
-/// The vectors that matrices are multiplied with: one for every number of columns, as often as there are tokens.
+/// The vectors that matrices are multiplied with: for every number of columns, as many as there are tokens.
 struct Inputs {
     places: BTreeMap<u64, (u64, u64)>,
     total: u64,
@@ -274,7 +327,7 @@ impl Inputs {
         }
         let mut total = 0u64;
         let place = |(columns, tokens)| {
-            let begin = total.next_multiple_of(4);
+            let begin = total.next_multiple_of(ALIGNED);
             total = begin + columns * tokens;
             (columns, (begin, tokens))
         };
@@ -287,14 +340,12 @@ impl Inputs {
     }
 
     fn numbers(&self, contents: &Contents) -> Vec<f32> {
-        let widest = self.places.keys().max().copied().unwrap_or(0);
-        let input = contents.input(widest as usize);
+        let most = self.places.iter().map(|(columns, (_, tokens))| columns * tokens).max();
+        let input = contents.input(most.unwrap_or(0) as usize);
         let mut numbers = vec![0.0; self.total as usize];
         for (columns, (begin, tokens)) in &self.places {
-            for token in 0..*tokens {
-                numbers[(begin + token * columns) as usize..][..*columns as usize]
-                    .copy_from_slice(&input[..*columns as usize]);
-            }
+            let count = (columns * tokens) as usize;
+            numbers[*begin as usize..][..count].copy_from_slice(&input[..count]);
         }
         numbers
     }

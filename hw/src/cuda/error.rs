@@ -1,6 +1,7 @@
 //! What keeps an accelerator from being used, or from going on.
 
 use super::launch::LaunchError;
+use cudarc::cublaslt::result::CublasError;
 use cudarc::driver::DriverError;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -42,6 +43,12 @@ pub enum CudaError {
         call: &'static str,
         /// Why not.
         source: DriverError,
+    },
+    /// cuBLASLt refused.
+    #[error("cuBLASLt failed: {source}")]
+    Blas {
+        /// Why.
+        source: CublasError,
     },
     /// A copy that the kernels cannot expand.
     #[error("block {block}: the bytes of its packed copy are corrupt")]

@@ -140,6 +140,11 @@ impl Stream {
         &self.gpu
     }
 
+    /// The driver's name for it.
+    pub(super) fn handle(&self) -> sys::CUstream {
+        self.stream.cu_stream()
+    }
+
     /// Marks this point of the work.
     pub fn mark(&self) -> Result<Mark, CudaError> {
         let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);

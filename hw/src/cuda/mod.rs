@@ -4,6 +4,7 @@
 //! `memory` what it allocates, `launch` and `products` plan launches of the kernels in `hw/kernels`, and do nothing else,
 //! so that tests can hand the same launches to kernels built for the CPU. `coder`, `copies` and `compute` carry jobs out.
 
+mod blas;
 mod coder;
 mod compute;
 mod copies;

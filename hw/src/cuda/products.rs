@@ -59,6 +59,14 @@ pub struct Bench {
     pub processors: u64,
 }
 
+/// Tokens that the fused kernels read the weights once for.
+const FUSED_TOKENS: u64 = 16;
+
+/// Whether a library's product of full precision serves a task better than ours.
+pub(super) fn suits_library(format: FormatId, task: &Task) -> bool {
+    format == FormatId::BF16 && task.tokens > FUSED_TOKENS && is_fused(format, task)
+}
+
 /// Whether the fused kernels take a task; those for any shape take all.
 fn is_fused(format: FormatId, task: &Task) -> bool {
     let runs = [task.elements, task.first_element, task.columns];
@@ -123,6 +131,11 @@ fn parts(tasks: &[Task], rows: u64, tallest: u64, bench: &Bench) -> u32 {
 /// out = silu(gate) * up over `numbers` f32 at three addresses.
 pub fn silu_mul(gate: u64, up: u64, out: u64, numbers: u64) -> Result<Launch, LaunchError> {
     Launch::new("silu_mul", numbers.div_ceil(THREADS as u64), vec![gate, up, out, numbers])
+}
+
+/// high + low = x as nearly as two bf16 can, over `numbers` f32 at `x`.
+pub fn split_bf16(x: u64, high: u64, low: u64, numbers: u64) -> Result<Launch, LaunchError> {
+    Launch::new("split_bf16", numbers.div_ceil(THREADS as u64), vec![x, high, low, numbers])
 }
 
 /// Row `i` of `out` is row `token_of[i]` of `x`, for `rows` rows of `columns` f32; `token_of` is the address of u32.

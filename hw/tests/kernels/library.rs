@@ -1,4 +1,4 @@
-//! The kernels and the test double of CUDA's driver as a library of the CPU, built once from the sources as they are.
+//! The kernels and the test double of CUDA's libraries as a library of the CPU, built once from the sources as they are.
 
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -55,6 +55,11 @@ pub(crate) fn built() -> Option<PathBuf> {
         .output()
         .unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let blas = folder_of_it.join("libcublasLt.so");
+    if !blas.exists() {
+        // Another process may be as far.
+        let _ = std::os::unix::fs::symlink("libcuda.so", blas);
+    }
     std::fs::rename(&unfinished, &path).unwrap();
     Some(path)
 }

@@ -3,7 +3,7 @@
 use crate::cpu::{Buffer, kernels};
 use crate::numbers::{SCALED, decoded, elements, encoded, named, weights};
 use hw::cuda::launch::{Place, recode};
-use hw::cuda::products::{Bench, Choice, Task, combine, gather, matmul, silu_mul};
+use hw::cuda::products::{Bench, Choice, Task, combine, gather, matmul, silu_mul, split_bf16};
 use policy::model::Matrix;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -179,7 +179,8 @@ fn every_kernel_has_a_launch_and_every_launch_a_kernel() {
         planned.insert(matmul(named(format), &[task(columns, tokens)], 0, &bench).unwrap().kernel);
     }
     let choice = Choice { row_of: 0, weight: 0, chosen: 1 };
-    let others = [silu_mul(0, 0, 0, 1), gather(0, 0, 0, 1, 1), combine(0, choice, 0, 1, 1)];
+    let others =
+        [split_bf16(0, 0, 0, 1), silu_mul(0, 0, 0, 1), gather(0, 0, 0, 1, 1), combine(0, choice, 0, 1, 1)];
     planned.extend(others.into_iter().map(|launch| launch.unwrap().kernel));
     assert_eq!(planned, kernels.names().into_iter().collect());
     assert_eq!(SCALED.len() + 3, DIRECT.len());

@@ -204,6 +204,10 @@ extern "C" int cuEventDestroy_v2(void* event) {
     return 0;
 }
 
+CALL(cuMemGetInfo_v2, size_t* left, size_t* all)
+    *all = capacity;
+    *left = capacity - hotset_double_taken();
+END
 CALL(cuMemAlloc_v2, u64* address, size_t bytes)
     size_t pages = (bytes + 4095) / 4096 * 4096;
     if (hotset_double_taken() + pages > capacity) return OutOfMemory;

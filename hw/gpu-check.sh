@@ -21,7 +21,9 @@ build() {
     cp "$target/release/hotset" "$1/hotset"
     cp "$(binary_of hotset-hw lockstep)" "$1/laws"
     cp "$(binary_of hotset hotset)" "$1/conformance"
-    strip "$1/hotset" "$1/laws" "$1/conformance"
+    cargo build --release -p hotset-hw --example kernel_rates
+    cp "$target/release/examples/kernel_rates" "$1/kernel_rates"
+    strip "$1/hotset" "$1/laws" "$1/conformance" "$1/kernel_rates"
 }
 
 # Runs a step with a limit in seconds; its output goes to a log, its verdict into $verdict.
@@ -48,24 +50,25 @@ run() {
     cd "$root"
     export HOTSET_TEST_DEVICE="$device"
     step laws 60 "$bin/laws" --test-threads=4
-    step conformance 90 "$bin/conformance" conformance --test-threads=4
+    step conformance 60 "$bin/conformance" conformance --test-threads=4
     if command -v compute-sanitizer > /dev/null; then
-        step memcheck 90 compute-sanitizer --error-exitcode 9 "$bin/laws" --test-threads=1 side_by_side
-        step racecheck 60 compute-sanitizer --tool racecheck --error-exitcode 9 "$bin/laws" --test-threads=1 side_by_side
+        step memcheck 60 compute-sanitizer --error-exitcode 9 "$bin/laws" --test-threads=1 side_by_side
+        step racecheck 45 compute-sanitizer --tool racecheck --error-exitcode 9 "$bin/laws" --test-threads=1 side_by_side
     fi
     unset HOTSET_TEST_DEVICE
-    step calibrate 150 "$bin/hotset" calibrate --device "$device" --name checked --format json -o "$work/machine.yaml"
-    step validate 150 "$bin/hotset" validate scenarios/moe-on-gpu.yaml --device "$device" \
+    step kernels 60 "$bin/kernel_rates" "${device#cuda:}"
+    step calibrate 120 "$bin/hotset" calibrate --device "$device" --name checked --format json -o "$work/machine.yaml"
+    step validate 120 "$bin/hotset" validate scenarios/moe-on-gpu.yaml --device "$device" \
         --machine "$work/machine.yaml" --live --format json
     if python3 -c 'import torch' 2> /dev/null; then
-        step torch 100 python3 hw/peers/torch_offload.py
+        step torch 60 python3 hw/peers/torch_offload.py
     fi
     gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null | head -n 1 | tr -d '"\\')
     {
         printf '{"date": "%s", "device": "%s", "gpu": "%s",\n' "$(date -u +%Y-%m-%d)" "$device" "$gpu"
         printf '"steps": {%s},\n' "$steps"
-        printf '"calibrate": %s,\n"validate": %s,\n"torch": %s}\n' \
-            "$(value "$work/calibrate.out")" "$(value "$work/validate.out")" "$(value "$work/torch.out")"
+        printf '"kernels": %s,\n"calibrate": %s,\n"validate": %s,\n"torch": %s}\n' \
+            "$(value "$work/kernels.out")" "$(value "$work/calibrate.out")" "$(value "$work/validate.out")" "$(value "$work/torch.out")"
     } > "$out.part"
     mv "$out.part" "$out"
     echo "wrote $out"

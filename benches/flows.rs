@@ -20,6 +20,7 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
         capacity: Bytes(1 << 40),
         class: if name == "hbm" { Class::Fast } else { Class::Staged },
         backing: Backing::Pinned,
+        node: None,
         granularity: Bytes(4096),
         read: Bandwidth(rate * GB),
         write: Bandwidth(rate * GB),

@@ -57,6 +57,7 @@ fn machine(fit: &Fit) -> Machine {
         capacity: Bytes(1 << 40),
         class,
         backing: Backing::Pinned,
+        node: None,
         granularity: Bytes(1),
         read: Bandwidth(fit.rate.peak().0.saturating_mul(4)),
         write: Bandwidth(fit.rate.peak().0.saturating_mul(4)),

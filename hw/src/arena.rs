@@ -110,13 +110,13 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Sets aside a tier's capacity: address space, of which slots take pages when they are allocated, on the NUMA node
-    /// `node` if there is one named; or a temporary file in `folder`, removed when the arena goes.
-    pub fn new(tier: &Tier, folder: &Path, node: Option<u32>) -> Result<Arena, ArenaError> {
+    /// Sets aside a tier's capacity: address space, of which slots take pages when they are allocated, on its NUMA node
+    /// if one is named; or a temporary file in `folder`, removed when the arena goes.
+    pub fn new(tier: &Tier, folder: &Path) -> Result<Arena, ArenaError> {
         Arena::with_store(tier, |capacity, granularity, notes| match tier.backing {
             Backing::File => FileStore::new(folder, capacity, granularity, notes).map(Store::File),
             Backing::Device | Backing::Pinned | Backing::Pageable | Backing::Numa => {
-                Memory::new(capacity, tier.backing, node, notes).map(Store::Memory)
+                Memory::new(capacity, tier.backing, tier.node, notes).map(Store::Memory)
             }
         })
     }

@@ -226,6 +226,11 @@ impl Device {
         Ok(None)
     }
 
+    /// Whether a chunk of a move has been reported that nobody has waited for.
+    pub fn is_over(&self, id: MoveId) -> bool {
+        self.moves.get(&id).is_some_and(|flight| flight.has_arrived())
+    }
+
     /// Sees what [`Device::next`] has named; how long it took.
     pub fn see(&mut self, finished: Finished) -> Result<Nanos, DeviceError> {
         Ok(match finished {

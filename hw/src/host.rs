@@ -51,7 +51,7 @@ impl Engine for Host {
     }
 
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {
-        Arena::new(&Tier { capacity, ..tier.clone() }, &self.folder, None)
+        Arena::new(&Tier { capacity, ..tier.clone() }, &self.folder)
     }
 
     fn worker(&self, _lane: LaneKind, contents: &Arc<Contents>) -> Result<Box<dyn Worker>, DeviceError> {

@@ -16,6 +16,7 @@ fn tier(capacity: u64, granularity: u64, backing: Backing) -> Tier {
         capacity: Bytes(capacity),
         class: Class::Staged,
         backing,
+        node: None,
         granularity: Bytes(granularity),
         read: Bandwidth(1),
         write: Bandwidth(1),
@@ -23,7 +24,7 @@ fn tier(capacity: u64, granularity: u64, backing: Backing) -> Tier {
 }
 
 fn arena(capacity: u64, granularity: u64, backing: Backing) -> Arena {
-    Arena::new(&tier(capacity, granularity, backing), &temp_dir(), None).unwrap()
+    Arena::new(&tier(capacity, granularity, backing), &temp_dir()).unwrap()
 }
 
 fn pattern(len: usize, salt: u8) -> Vec<u8> {
@@ -118,9 +119,9 @@ fn freed_bytes_are_handed_out_again_only_after_their_last_reader() {
 
 #[test]
 fn memory_that_cannot_be_had_is_an_error_and_an_empty_tier_is_not() {
-    let refused = Arena::new(&tier(u64::MAX / 2, 1, Backing::Device), &temp_dir(), None);
+    let refused = Arena::new(&tier(u64::MAX / 2, 1, Backing::Device), &temp_dir());
     assert!(matches!(refused, Err(ArenaError::NoMemory { .. })));
-    let nowhere = Arena::new(&tier(512, 1, Backing::File), &temp_dir().join("no such folder"), None);
+    let nowhere = Arena::new(&tier(512, 1, Backing::File), &temp_dir().join("no such folder"));
     assert!(matches!(nowhere, Err(ArenaError::NoMemory { .. })));
     let mut empty = arena(100, 512, Backing::Device);
     assert!(empty.allocate(Bytes(1)).is_err());
@@ -158,7 +159,7 @@ proptest! {
 }
 
 fn notes(capacity: u64, granularity: u64, backing: Backing, node: Option<u32>) -> Vec<String> {
-    let arena = Arena::new(&tier(capacity, granularity, backing), &temp_dir(), node).unwrap();
+    let arena = Arena::new(&Tier { node, ..tier(capacity, granularity, backing) }, &temp_dir()).unwrap();
     arena.notes().iter().map(Note::to_string).collect()
 }
 

@@ -46,6 +46,8 @@ pub struct Tier {
     pub class: Class,
     /// What it is made of.
     pub backing: Backing,
+    /// The NUMA node its pages come from, if that is said.
+    pub node: Option<u32>,
     /// Allocations are rounded up to a multiple of this.
     pub granularity: Bytes,
     /// Sustained read rate.

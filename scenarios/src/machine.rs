@@ -4,7 +4,7 @@ use crate::diagnostics::{Report, Wrong, one_of};
 use crate::machine_keys::{ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, TIER};
 use crate::reader::{Field, Keys, format, join, name_of, text};
 use crate::tree::{Entry, Value};
-use crate::units::{count, flops, rate, size, size_above_zero, time};
+use crate::units::{count, flops, rate, size, size_above_zero, time, whole};
 use policy::kernel::{KernelError, KernelRate};
 use policy::machine::{Class, Codec, Link, Processor, Tier};
 use policy::path::MAX_LINKS;
@@ -60,6 +60,7 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
     let keys = field.keys(report, &TIER)?;
     let class = keys.required(report, "class", name_of("class of tier", CLASSES));
     let backing = keys.required(report, "backing", name_of("backing", BACKINGS));
+    let node = keys.get("node").map_or(Some(None), |node| read_node(report, &node).map(Some));
     let capacity = keys.required(report, "capacity", size_above_zero);
     let granularity = keys.or_default(report, "granularity", size_above_zero);
     let read = keys.required(report, "read", rate);
@@ -69,9 +70,17 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
         capacity: capacity?,
         class: class?,
         backing: backing?,
+        node: node?,
         granularity: granularity?,
         read: read?,
         write: write?,
+    })
+}
+
+fn read_node(report: &mut Report, field: &Field<'_>) -> Option<u32> {
+    field.read(report, |text| match whole(text)? {
+        node @ 0..1024 => Ok(node as u32),
+        _ => Err(Wrong::new(format!("{text} is too large"), "at most 1023, as Linux numbers nodes")),
     })
 }
 

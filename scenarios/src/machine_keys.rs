@@ -73,6 +73,12 @@ pub(crate) static TIER: Table = Table {
             "fast: compute reads it directly; staged: one move away; cold: slow or far",
         ),
         Key::required("backing", Name(|| names(BACKINGS)), "device", "What the memory is made of"),
+        Key::optional(
+            "node",
+            Whole(0, 1023),
+            "1",
+            "The NUMA node of a memory of the host's (a CXL expander is one without processors): where `validate` takes its pages",
+        ),
         Key::required("capacity", AboveZero(&SIZE), "80 GiB", "Bytes it holds"),
         Key::default(
             "granularity",

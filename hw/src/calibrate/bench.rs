@@ -107,6 +107,7 @@ fn machine() -> Machine {
         capacity: Bytes(1 << 50),
         class,
         backing,
+        node: None,
         granularity: GRANULARITY,
         read: any(),
         write: any(),

@@ -56,6 +56,19 @@ pub struct Contention {
     pub product_beside: Bandwidth,
 }
 
+impl Contention {
+    /// The rate of a memory that leaves products, beside copies, the share that was left to them.
+    pub(super) fn shared(&self) -> Bandwidth {
+        let alone = Bandwidth(self.copy.0.saturating_add(self.product.0));
+        let lost = self.product.0.saturating_sub(self.product_beside.0);
+        if lost == 0 {
+            return alone;
+        }
+        let shared = u128::from(self.copy.0) * u128::from(self.product.0) / u128::from(lost);
+        Bandwidth(u64::try_from(shared).unwrap_or(u64::MAX)).min(alone)
+    }
+}
+
 /// Times copies and products are run beside each other.
 const ROUNDS: usize = 6;
 
@@ -166,35 +179,67 @@ pub(super) fn contention(bench: &Bench<'_>) -> Result<Contention, CalibrateError
     let (dram, fast) = (form(DRAM.index()), form(FAST.index()));
     let copies = moved.iter().map(|id| (*id, dram)).chain(read.iter().map(|id| (*id, fast)));
     let mut device = bench.device(blocks, &copies.collect::<Vec<_>>())?;
-    let mut sides = |copying: bool, computing: bool| -> Result<[Bandwidth; 2], DeviceError> {
-        let mut times = [Vec::new(), Vec::new()];
-        for _ in 0..ROUNDS {
-            for (moved, read) in moved.iter().zip(read) {
-                if copying {
-                    begin(bench, &mut device, *moved, dram, fast)?;
-                }
-                if computing {
-                    let reads = vec![Read { block: *read, form: fast, tokens: 1 }];
-                    device.submit(&compute(Part::Experts, reads))?;
-                }
-            }
-            let mut round = [Vec::new(), Vec::new()];
-            while let Some(finished) = device.next(None)? {
-                let took = device.see(finished)?;
-                round[usize::from(matches!(finished, Finished::Compute(_)))].push(took);
-            }
-            for &block in moved.iter().filter(|_| copying) {
-                device.submit(&Command::Drop { block, form: fast })?;
-            }
-            for (times, round) in times.iter_mut().zip(round) {
-                // Whichever ends later runs alone at the end.
-                times.extend_from_slice(&round[..round.len() / 2]);
-            }
+    let (mut copies, mut products, mut copies_beside, mut products_beside) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        copies.extend(bench.round(&mut device, moved, dram, fast)?);
+        for &block in read {
+            products.push(multiply(&mut device, block)?);
         }
-        Ok(times.map(|times| rate(size, Steady::of(times).median())))
-    };
-    let [copy, _] = sides(true, false)?;
-    let [_, product] = sides(false, true)?;
-    let [copy_beside, product_beside] = sides(true, true)?;
-    Ok(Contention { copy, product, copy_beside, product_beside })
+        let mut under_way = Vec::new();
+        for &block in moved {
+            under_way.push(begin(bench, &mut device, block, dram, fast)?);
+        }
+        for &block in read.iter().cycle() {
+            let took = multiply(&mut device, block)?;
+            while let Some(&id) = under_way.first().filter(|&&id| device.is_over(id)) {
+                copies_beside.push(device.wait(id)?.took);
+                under_way.remove(0);
+            }
+            if under_way.is_empty() {
+                break;
+            }
+            // It ended before the last copy did.
+            products_beside.push(took);
+        }
+        for &block in moved {
+            device.submit(&Command::Drop { block, form: fast })?;
+        }
+    }
+    let of = |times| rate(size, Steady::of(times).median());
+    Ok(Contention {
+        copy: of(copies),
+        product: of(products),
+        copy_beside: of(copies_beside),
+        product_beside: of(products_beside),
+    })
+}
+
+/// One product in fast memory.
+fn multiply(device: &mut Device, block: BlockId) -> Result<Nanos, DeviceError> {
+    let reads = vec![Read { block, form: form(FAST.index()), tokens: 1 }];
+    device.submit(&compute(Part::Experts, reads))?;
+    Ok(device.wait_compute(Part::Experts)?.took)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shared_rate_leaves_products_what_was_left_to_them() {
+        let rate = |copy, product, product_beside| {
+            let contention = Contention {
+                copy: Bandwidth(copy),
+                product: Bandwidth(product),
+                copy_beside: Bandwidth(copy),
+                product_beside: Bandwidth(product_beside),
+            };
+            contention.shared().0
+        };
+        // A product loses 12 of 24 to a copy of 12.
+        assert_eq!(rate(12, 30, 15), 24);
+        assert_eq!(rate(12, 30, 30), 42, "neither slows the other");
+        assert_eq!(rate(12, 30, 29), 42, "hardly");
+        assert_eq!(rate(12, 30, 0), 12);
+    }
 }

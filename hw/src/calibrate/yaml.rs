@@ -27,7 +27,7 @@ pub(super) fn write(calibration: &Calibration) -> String {
         }
     }
     lines.push("accelerator:".into());
-    lines.extend(processor(plan, kernels, "  "));
+    lines.extend(processor(plan, kernels, memory(calibration, 0).0, "  "));
     lines.push(format!(
         "codecs:                 # rates over native bytes: blocks of {}, coded within a tier. A format",
         plan.large
@@ -37,7 +37,7 @@ pub(super) fn write(calibration: &Calibration) -> String {
     lines.extend(["host:".into(), "  codecs:".into()]);
     lines.extend(coders(host_codecs, "    "));
     lines.push("  compute:".into());
-    lines.extend(processor(plan, host_kernels, "    "));
+    lines.extend(processor(plan, host_kernels, memory(calibration, 1).0, "    "));
     lines.push(format!(
         "# Copies {} alone and {} beside products; products {} alone and {} beside copies.",
         bandwidth(contention.copy),
@@ -63,19 +63,20 @@ fn tier(calibration: &Calibration, index: usize) -> [String; 7] {
     ]
 }
 
-/// What a memory carries: no less than any of its links, and than all that was seen in it at once.
+/// What a memory carries: no less than any of its links. Of fast memory, what leaves products as much beside copies as was
+/// seen to be left, since flows share it: a copy of rate c takes c from a product that could have it all. No more than
+/// both alone, where neither slows the other.
 fn memory(calibration: &Calibration, tier: usize) -> (Bandwidth, &'static str) {
-    let Calibration { contention, directions, kernels, host_kernels, .. } = calibration;
+    let Calibration { contention, directions, host_kernels, .. } = calibration;
     let touching = || directions.iter().filter(|direction| direction.touches(tier));
     let rates =
         touching().flat_map(|direction| direction.times.iter().map(|(size, _)| direction.rate_at(*size)));
     let fastest = rates.max().unwrap_or(Bandwidth(1));
     let both_ways = Bandwidth(touching().map(|direction| direction.duplex.0).sum());
-    let at_once = Bandwidth(contention.copy_beside.0.saturating_add(contention.product_beside.0));
     match tier {
         0 => (
-            at_once.max(kernels.read).max(fastest),
-            "measured: products and copies at once, or the fastest alone",
+            contention.shared().max(fastest),
+            "measured: what products lose beside copies, or the fastest copy",
         ),
         1 => {
             (both_ways.max(host_kernels.read).max(fastest), "measured: copies all ways, or the fastest alone")
@@ -113,14 +114,18 @@ fn link(plan: &Plan, there: &Direction, back: &Direction) -> Vec<String> {
     lines
 }
 
-fn processor(plan: &Plan, kernels: &Kernels, indent: &str) -> Vec<String> {
+/// A processor that reads from a memory of a rate, and so no faster.
+fn processor(plan: &Plan, kernels: &Kernels, memory: Bandwidth, indent: &str) -> Vec<String> {
     let [hidden, width] = plan.expert;
     let mut lines = vec![
         format!(
             "flops: {:.3} GFLOP/s    # measured: bf16, where it is highest",
             kernels.flops.0 as f64 / 1e9
         ),
-        format!("read: {}      # measured: bf16, one token", bandwidth(kernels.read)),
+        format!(
+            "read: {}      # measured: bf16, one token; no more than the memory",
+            bandwidth(kernels.read.min(memory))
+        ),
         format!(
             "launch: {} ns         # measured: the first of several experts, beside its bytes",
             kernels.launch.0

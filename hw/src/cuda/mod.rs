@@ -76,11 +76,11 @@ impl Engine for Cuda {
                 Slab::new(&self.gpu, capacity).map(Store::Device).map_err(failed)
             }),
             Backing::Pinned => Arena::with_store(&tier, |capacity, _, notes| {
-                let mut memory = Memory::new(capacity, tier.backing, None, notes)?;
+                let mut memory = Memory::new(capacity, tier.backing, tier.node, notes)?;
                 memory.register(&self.gpu).map_err(failed)?;
                 Ok(Store::Memory(memory))
             }),
-            Backing::Pageable | Backing::Numa | Backing::File => Arena::new(&tier, &self.folder, None),
+            Backing::Pageable | Backing::Numa | Backing::File => Arena::new(&tier, &self.folder),
         }
     }
 

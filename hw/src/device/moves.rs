@@ -36,6 +36,12 @@ impl Flight {
     }
 }
 
+impl Flight {
+    pub(super) fn has_arrived(&self) -> bool {
+        !self.arrived.is_empty()
+    }
+}
+
 impl Device {
     /// Waits for the oldest chunk of a move that has not been waited for. After the last one the copy is published. A
     /// chunk that failed ends its move: what was copied is given up, the copy it was read from is untouched.
@@ -60,12 +66,21 @@ impl Device {
         }
     }
 
-    /// Starts one chunk of a move.
+    /// Starts one chunk of a move. A first chunk that is refused leaves nothing behind.
     pub(super) fn carry(&mut self, chunk: &MoveChunk) -> Result<(), DeviceError> {
-        if !self.moves.contains_key(&chunk.id) {
+        let first = !self.moves.contains_key(&chunk.id);
+        if first {
             let flight = self.open(chunk)?;
             self.moves.insert(chunk.id, flight);
         }
+        let carried = self.carry_on(chunk);
+        if carried.is_err() && first {
+            self.give_up(chunk.id)?;
+        }
+        carried
+    }
+
+    fn carry_on(&mut self, chunk: &MoveChunk) -> Result<(), DeviceError> {
         let refuse = |why| Err(DeviceError::Chunk { id: chunk.id.0, why });
         let Some(flight) = self.moves.get_mut(&chunk.id) else { return refuse("it is not under way") };
         let Some(haul) = flight.haul.clone() else { return refuse("its last chunk has been submitted") };

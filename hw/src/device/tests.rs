@@ -17,6 +17,7 @@ fn device() -> (Device, Copy, Copy) {
         capacity: Bytes(1 << 16),
         class,
         backing,
+        node: None,
         granularity: Bytes(64),
         read: rate,
         write: rate,

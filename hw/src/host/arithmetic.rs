@@ -87,33 +87,41 @@ impl Arithmetic {
         let Reading { block: id, form, region, tokens } = reading;
         let tokens = *tokens as usize;
         if !form.format.get().direct {
-            let mut values = vec![0.0f32; block.elements() as usize];
-            let decode = |bytes: &[u8]| codec::decode(form.format, bytes, &block.matrices, &mut values);
+            let mut expanded = vec![0; block.bytes(block.native).0 as usize];
+            let expand = |bytes: &[u8]| {
+                codec::transcode(form.format, bytes, block.native, &block.matrices, &mut expanded)
+            };
             let failed = |source| JobError::Codec { block: id.0, form: *form, source };
-            region.with_bytes(decode)?.map_err(failed)?;
-            let output = branch::output(block, &values, &self.input);
-            self.output[..output.len()].copy_from_slice(&output);
-            return Ok(output.len());
+            region.with_bytes(expand)?.map_err(failed)?;
+            return self.product(block, block.native, &expanded, tokens).map_err(JobError::Product);
         }
+        region.with_bytes(|bytes| self.product(block, form.format, bytes, tokens))?.map_err(JobError::Product)
+    }
+
+    /// Multiplies by a copy in a format that is read as it is.
+    fn product(
+        &mut self,
+        block: &Block,
+        format: FormatId,
+        bytes: &[u8],
+        tokens: usize,
+    ) -> Result<usize, ComputeError> {
         let Arithmetic { input, output, scratch, .. } = self;
-        let product = |bytes: &[u8]| -> Result<usize, ComputeError> {
-            let weights = Weights::new(form.format, bytes, &block.matrices)?;
-            if branch::is_gated(block) {
-                let [gate, _, down] = [block.matrices[0], block.matrices[1], block.matrices[2]];
-                let (inputs, outputs) = (tokens * gate.columns as usize, tokens * down.rows as usize);
-                weights.expert(tokens, &input[..inputs], &mut output[..outputs], scratch)?;
-                return Ok(outputs);
-            }
-            let mut first = 0;
-            for (index, matrix) in block.matrices.iter().enumerate() {
-                let (inputs, outputs) = (tokens * matrix.columns as usize, tokens * matrix.rows as usize);
-                let output = &mut output[first..first + outputs];
-                weights.product(index, 0..matrix.rows, tokens, &input[..inputs], output, scratch)?;
-                first += outputs;
-            }
-            Ok(first)
-        };
-        region.with_bytes(product)?.map_err(JobError::Product)
+        let weights = Weights::new(format, bytes, &block.matrices)?;
+        if branch::is_gated(block) {
+            let [gate, _, down] = [block.matrices[0], block.matrices[1], block.matrices[2]];
+            let (inputs, outputs) = (tokens * gate.columns as usize, tokens * down.rows as usize);
+            weights.expert(tokens, &input[..inputs], &mut output[..outputs], scratch)?;
+            return Ok(outputs);
+        }
+        let mut first = 0;
+        for (index, matrix) in block.matrices.iter().enumerate() {
+            let (inputs, outputs) = (tokens * matrix.columns as usize, tokens * matrix.rows as usize);
+            let output = &mut output[first..first + outputs];
+            weights.product(index, 0..matrix.rows, tokens, &input[..inputs], output, scratch)?;
+            first += outputs;
+        }
+        Ok(first)
     }
 }
 

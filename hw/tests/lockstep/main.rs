@@ -90,6 +90,19 @@ fn chunks_must_follow_each_other_and_agree() {
 }
 
 #[test]
+fn a_move_whose_first_chunk_is_refused_leaves_nothing() {
+    let total = world::bytes(0, form_of("int4_g32")).0;
+    let mut world = World::new(total);
+    let (from, to) = (form(DRAM, "int4_g32"), form(HBM, "int4_g32"));
+    for id in 0..3 {
+        let short = chunk(id, 0, from, to, EncodeAt::Source, 0, total / 2, true);
+        assert!(world.submit(short).is_err());
+        assert!(world.submit(cancel(id)).is_err(), "there is nothing to give up");
+    }
+    world.run(whole(3, 1, from, to, EncodeAt::Source));
+}
+
+#[test]
 fn a_cancelled_move_leaves_nothing_and_its_memory_is_used_again() {
     let fits_one = world::bytes(0, form_of("int4_g32")).0;
     let mut world = World::new(fits_one);

@@ -409,6 +409,7 @@ fn machine(size: Size, block: Bytes) -> Machine {
         capacity: Bytes(block.0 * size.quarters[index] / 4).round_up(Bytes(granularity)),
         class,
         backing,
+        node: None,
         granularity: Bytes(granularity),
         read: rate,
         write: rate,

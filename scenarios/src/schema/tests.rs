@@ -17,7 +17,7 @@ machine:
   name: mine
   tiers:
     hbm: { class: fast, backing: device, capacity: 80 GiB, granularity: 512 B, read: 3 TB/s, write: 3 TB/s }
-    dram: { class: staged, backing: pinned, capacity: 1 TiB, read: 400 GB/s, write: 400 GB/s }
+    dram: { class: staged, backing: pinned, node: 0, capacity: 1 TiB, read: 400 GB/s, write: 400 GB/s }
     nvme: { class: cold, backing: file, capacity: 4 TB, read: 6 GB/s, write: 6 GB/s }
   links:
     pcie:

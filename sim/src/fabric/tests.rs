@@ -17,6 +17,7 @@ fn tier(name: &str, read: u64, write: u64) -> Tier {
         capacity: Bytes(1 << 40),
         class: if name == "hbm" { Class::Fast } else { Class::Staged },
         backing: Backing::Pinned,
+        node: None,
         granularity: Bytes(1),
         read: Bandwidth(read),
         write: Bandwidth(write),

@@ -29,12 +29,12 @@ pub(super) fn write(calibration: &Calibration) -> String {
     lines.push("accelerator:".into());
     lines.extend(processor(plan, kernels, memory(calibration, 0).0, "  "));
     lines.push(format!(
-        "codecs:                 # rates over native bytes: blocks of {}, coded within a tier. A format",
+        "codecs:                 # measured over native bytes: blocks of {}, coded within a tier. A format",
         plan.large
     ));
     lines.push("                        # that loses bits is read as it is, never expanded: its `decode` is its `encode`".into());
     lines.extend(coders(codecs, "  "));
-    lines.extend(["host:".into(), "  codecs:".into()]);
+    lines.extend(["host:".into(), "  codecs:               # measured, likewise".into()]);
     lines.extend(coders(host_codecs, "    "));
     lines.push("  compute:".into());
     lines.extend(processor(plan, host_kernels, memory(calibration, 1).0, "    "));
@@ -56,10 +56,13 @@ fn tier(calibration: &Calibration, index: usize) -> [String; 7] {
         format!("  {}:", TIERS[index].0),
         format!("    class: {class}"),
         format!("    backing: {backing}"),
-        format!("    capacity: {} B", calibration.plan.capacity[index].0),
-        format!("    granularity: {GRANULARITY}"),
+        format!(
+            "    capacity: {} B  # choice: what calibrate found free, or a part of it",
+            calibration.plan.capacity[index].0
+        ),
+        format!("    granularity: {GRANULARITY}     # choice: a page"),
         format!("    read: {}        # {how}", bandwidth(rate)),
-        format!("    write: {}       # as read: reads and writes share the memory", bandwidth(rate)),
+        format!("    write: {}       # derived: as read, which writes share", bandwidth(rate)),
     ]
 }
 
@@ -95,7 +98,7 @@ fn link(plan: &Plan, there: &Direction, back: &Direction) -> Vec<String> {
     }
     lines.push(format!("    between: [{from}, {to}]"));
     for (side, direction) in [("forward", there), ("backward", back)] {
-        lines.push(format!("    {side}:"));
+        lines.push(format!("    {side}:             # measured"));
         lines.extend(direction.times.iter().map(|(size, time)| {
             let (rate, micros) = (bandwidth(direction.rate_at(*size)), time.median().0 as f64 / 1e3);
             format!(
@@ -105,9 +108,12 @@ fn link(plan: &Plan, there: &Direction, back: &Direction) -> Vec<String> {
             )
         }));
     }
-    lines.push("    latency: 0 ns        # a copy's time is all its own".into());
-    lines.push(format!("    submit: {} ns       # fitted: what every copy costs beside its bytes", submit.0));
-    lines.push("    engines: 1           # one lane a direction".into());
+    lines.push("    latency: 0 ns        # derived: a copy's time is all its own".into());
+    lines.push(format!(
+        "    submit: {} ns       # derived: fitted, what every copy costs beside its bytes",
+        submit.0
+    ));
+    lines.push("    engines: 1           # choice: one lane a direction".into());
     lines.push(format!("    duplex:              # measured: copies of {} both ways", plan.large));
     lines.push(format!("      forward: {}", bandwidth(there.duplex)));
     lines.push(format!("      backward: {}", bandwidth(back.duplex)));

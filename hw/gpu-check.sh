@@ -52,8 +52,8 @@ run() {
     step laws 60 "$bin/laws" --test-threads=4
     step conformance 60 "$bin/conformance" conformance --test-threads=4
     if command -v compute-sanitizer > /dev/null; then
-        step memcheck 60 compute-sanitizer --error-exitcode 9 "$bin/laws" --test-threads=1 side_by_side
-        step racecheck 45 compute-sanitizer --tool racecheck --error-exitcode 9 "$bin/laws" --test-threads=1 side_by_side
+        step memcheck 60 compute-sanitizer --error-exitcode 9 "$bin/laws" --test-threads=1 both::
+        step racecheck 45 compute-sanitizer --tool racecheck --error-exitcode 9 "$bin/laws" --test-threads=1 both::
     fi
     unset HOTSET_TEST_DEVICE
     step kernels 60 "$bin/kernel_rates" "${device#cuda:}"

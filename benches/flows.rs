@@ -54,6 +54,7 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 

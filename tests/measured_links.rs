@@ -83,6 +83,7 @@ fn machine(fit: &Fit) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 

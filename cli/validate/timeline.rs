@@ -32,7 +32,7 @@ fn measured(case: &Case, spans: &[Span]) -> Timeline {
         let from = Time(from.0);
         match what {
             Deed::Compute(layer, part) => timeline.compute(layer, part, from, took),
-            Deed::Chunk(chunk) if chunk.from.tier == chunk.to.tier => {
+            Deed::Chunk(chunk) if chunk.from.tier(chunk.to) == chunk.to.tier => {
                 timeline.coding(chunk.block, chunk.from, chunk.to, from, took);
             }
             Deed::Chunk(chunk) => {
@@ -45,7 +45,7 @@ fn measured(case: &Case, spans: &[Span]) -> Timeline {
                     bytes: chunk.len,
                     queued: Nanos::ZERO,
                 };
-                let path = paths.iter().find(|path| (path.from, path.to) == (chunk.from.tier, chunk.to.tier));
+                let path = paths.between(chunk.from.tier(chunk.to), chunk.to.tier);
                 let links = path.into_iter().flat_map(|path| &path.links);
                 links.for_each(|link| timeline.carried(*link, carried, from, from + took));
             }

@@ -5,11 +5,13 @@
 
 mod clock;
 mod moves;
+mod recipes;
 mod resident;
 
 use self::clock::Clock;
 pub use self::clock::{Deed, Span};
 use self::moves::Flight;
+use self::recipes::Recipes;
 use self::resident::Resident;
 use crate::arena::{Arena, SlotId};
 use crate::content::Contents;
@@ -108,6 +110,7 @@ pub struct Device {
     /// Jobs that the lanes have not reported on.
     under_way: u64,
     resident: Resident,
+    recipes: Recipes,
     check_reads: bool,
     clock: Clock,
     totals: Totals,
@@ -164,6 +167,7 @@ impl Device {
             done,
             under_way: 0,
             resident: Resident::new(engine, machine, &contents, cache)?,
+            recipes: Recipes::new(engine, machine, &contents)?,
             check_reads,
             clock: Clock::default(),
             totals: Totals { peak: vec![Bytes::ZERO; machine.tiers.len()], ..Totals::default() },
@@ -327,14 +331,19 @@ impl Device {
         if self.computing.iter().flatten().any(|reads| reads.contains(&copy)) {
             return Err(in_use("a compute command".into()));
         }
-        let reads =
-            |flight: &&Flight| flight.haul.is_some() && (flight.first.block, flight.first.from) == copy;
+        let reads = |flight: &&Flight| {
+            let from = flight.first.from.copy();
+            flight.haul.is_some() && from.map(|form| (flight.first.block, form)) == Some(copy)
+        };
         if let Some(flight) = self.moves.values().find(reads) {
             return Err(in_use(format!("move {}", flight.first.id.0)));
         }
-        let native = self.contents.block(copy.0).native;
-        let whole = |other: Copy| other.0 == copy.0 && other.1.format.keeps(native);
-        if whole(copy) && !self.published().any(|other| other != copy && whole(other)) {
+        let block = self.contents.block(copy.0);
+        let whole = |other: Copy| other.0 == copy.0 && other.1.format.keeps(block.native);
+        if block.recipe.is_none()
+            && whole(copy)
+            && !self.published().any(|other| other != copy && whole(other))
+        {
             return Err(DeviceError::LastCopy { copy: self.name_of(copy) });
         }
         self.release(copy)?;

@@ -6,12 +6,13 @@ use crate::codec::CodecError;
 use crate::compute::ComputeError;
 use crate::content::{Checksum, ContentError, Contents};
 use crate::cuda::error::CudaError;
+use crate::merge::{Merge, MergeError};
 use crate::refusal::DeviceError;
 use crate::region::Region;
 use policy::event::{Form, Part, Slice};
 use policy::machine::Tier;
 use policy::units::{Bytes, Nanos};
-use policy::{BlockId, LayerId, MoveId, TierId};
+use policy::{BlockId, FormatId, LayerId, MoveId, TierId};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use thiserror::Error;
@@ -68,20 +69,28 @@ pub enum Change {
     AfterLink,
 }
 
+/// What a copy is made of.
+pub enum Material {
+    /// The bytes of another copy.
+    Copy(Arc<Region>),
+    /// Its recipe.
+    Recipe(Merge),
+}
+
 /// What all chunks of a move share.
 pub struct Haul {
     /// The move.
     pub id: MoveId,
     /// What is moved.
     pub block: BlockId,
-    /// The copy it is read from.
-    pub from: Form,
+    /// The format of what it is made of.
+    pub before: FormatId,
     /// The copy that is made.
     pub to: Form,
     /// Where the format changes.
     pub change: Change,
-    /// The bytes of the copy it is read from.
-    pub source: Arc<Region>,
+    /// What it is made of.
+    pub source: Material,
     /// The bytes of the copy that is made.
     pub target: Arc<Region>,
     /// The bytes that cross, where the format changes: workspace of the side that codes, outside the tiers.
@@ -193,6 +202,14 @@ pub enum JobError {
         form: Form,
         /// Why.
         source: CodecError,
+    },
+    /// A block could not be made by its recipe.
+    #[error("block {block} by its recipe: {source}")]
+    Merge {
+        /// The block.
+        block: u32,
+        /// Why.
+        source: MergeError,
     },
     /// What is in a block cannot be had.
     #[error("block {block} as {}: {source}", form.format.name())]

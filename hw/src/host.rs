@@ -7,8 +7,9 @@ use crate::arena::{Arena, ArenaError};
 use crate::codec;
 use crate::content::{Checksum, Contents};
 use crate::device::{Device, Setup};
-use crate::engine::{Change, ChunkReport, Done, Engine, Haul, Job, JobError, LaneKind, Worker};
+use crate::engine::{Change, ChunkReport, Done, Engine, Haul, Job, JobError, LaneKind, Material, Worker};
 use crate::lane::{now, since};
+use crate::merge::Merge;
 use crate::refusal::DeviceError;
 use crate::verify::check;
 use policy::BlockId;
@@ -129,17 +130,31 @@ impl Haul {
     ) -> Result<(), JobError> {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         match self.change {
-            Change::Nowhere => self.target.copy_from(&self.source, offset, len)?,
+            Change::Nowhere => match &self.source {
+                Material::Copy(source) => self.target.copy_from(source, offset, len)?,
+                Material::Recipe(merge) => {
+                    let (first, made) = self.made(merge, offset, len)?;
+                    self.target.write_at(first, &made)?;
+                }
+            },
             Change::BeforeLink => {
                 if offset == 0 {
                     staging.resize(self.target.len() as usize, 0);
-                    self.source.with_bytes(|bytes| self.recode(contents, bytes, &mut staging))??;
+                    self.read_whole(|bytes| self.recode(contents, bytes, &mut staging))??;
                 }
                 self.target.write_at(offset, &staging[offset as usize..][..len as usize])?;
             }
             Change::AfterLink => {
-                staging.resize(self.source.len() as usize, 0);
-                self.source.read_at(offset, &mut staging[offset as usize..][..len as usize])?;
+                staging.resize(contents.block(self.block).bytes(self.before).0 as usize, 0);
+                match &self.source {
+                    Material::Copy(source) => {
+                        source.read_at(offset, &mut staging[offset as usize..][..len as usize])?;
+                    }
+                    Material::Recipe(merge) => {
+                        let (first, made) = self.made(merge, offset, len)?;
+                        staging[first as usize..][..made.len()].copy_from_slice(&made);
+                    }
+                }
                 if last {
                     self.target.fill(|bytes| self.recode(contents, &staging, bytes))??;
                 }
@@ -148,14 +163,22 @@ impl Haul {
         Ok(())
     }
 
+    fn made(&self, merge: &Merge, offset: u64, len: u64) -> Result<(u64, Vec<u8>), JobError> {
+        merge.made(offset, len).map_err(|source| JobError::Merge { block: self.block.0, source })
+    }
+
+    /// All bytes of what the copy is made of.
+    pub(crate) fn read_whole<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, JobError> {
+        match &self.source {
+            Material::Copy(source) => Ok(source.with_bytes(read)?),
+            Material::Recipe(merge) => Ok(read(&self.made(merge, 0, merge.base.len())?.1)),
+        }
+    }
+
     pub(crate) fn recode(&self, contents: &Contents, bytes: &[u8], out: &mut [u8]) -> Result<(), JobError> {
         let block = contents.block(self.block);
-        let (from, to) = (self.from.format, self.to.format);
-        codec::transcode(from, bytes, to, &block.matrices, out).map_err(|source| JobError::Codec {
-            block: self.block.0,
-            form: self.to,
-            source,
-        })
+        codec::transcode(self.before, bytes, self.to.format, &block.matrices, out)
+            .map_err(|source| JobError::Codec { block: self.block.0, form: self.to, source })
     }
 }
 

@@ -238,6 +238,7 @@ mod tests {
             matrices: [crate::model::Matrix { rows: 32, columns: 32 }].into(),
             native: format("bf16"),
             mixed: None,
+            recipe: None,
         };
         let model = Model {
             name: String::new(),

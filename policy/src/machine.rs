@@ -120,6 +120,8 @@ pub struct Machine {
     pub links: Vec<Link>,
     /// The accelerator.
     pub accelerator: Processor,
+    /// Sustained rate at which it sums the products of recipes, where that is not the matrix rate.
+    pub merge: Option<FlopRate>,
     /// Coding costs on the accelerator, for the formats that have any.
     pub codecs: Vec<Codec>,
     /// Coding costs on the host's processor, for the formats that it can code.

@@ -59,6 +59,7 @@ mod tests {
             matrices: [Matrix { rows: 3, columns }].into(),
             native: FormatId(0),
             mixed,
+            recipe: None,
         };
         let blocks =
             vec![block(0, 32, None), block(1, 33, None), block(2, 32, None), block(3, 32, Some(Bytes(100)))];

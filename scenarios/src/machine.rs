@@ -26,6 +26,7 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
     let (accelerator, kernels) = accelerator.unzip();
     let host_field = keys.get("host");
     let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
+    let merge = keys.get("merge").map_or(Some(None), |field| field.read(report, flops).map(Some));
     let host = host_field.as_ref().map_or(Some((vec![], None)), |host| read_host(report, host));
     let (host_codecs, host) = host?;
     let (host_compute, host_kernels) = host.unzip();
@@ -34,6 +35,7 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
         tiers: tiers?,
         links: links?,
         accelerator: accelerator?,
+        merge: merge?,
         codecs: codecs?,
         host_codecs,
         host_compute,

@@ -50,6 +50,12 @@ pub(crate) static MACHINE: Table = Table {
             "What coding a format costs the accelerator; formats left out cannot be expanded there",
         ),
         Key::optional(
+            "merge",
+            AboveZero(&FLOPS),
+            "30 TFLOP/s",
+            "Sustained rate at which the accelerator sums the products of recipes; left out, its matrix rate",
+        ),
+        Key::optional(
             "host",
             Map(&HOST),
             "{ codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } } }",

@@ -152,6 +152,7 @@ impl Assembly {
             matrices: weights.matrices,
             native: weights.native,
             mixed: weights.mixed,
+            recipe: None,
         }));
     }
 

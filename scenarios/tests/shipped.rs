@@ -55,6 +55,7 @@ fn every_shipped_scenario_loads() {
     assert_eq!(
         seen,
         [
+            "adapters-on-host",
             "gpt-oss-20b-h100",
             "llama-3.1-70b-h100",
             "mer-qwen3-coder-30b",

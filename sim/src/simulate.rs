@@ -215,12 +215,12 @@ impl Case {
         Ok(workload.foreseen(&self.lookahead))
     }
 
-    /// The copies before the run: of every block, in its native format and in those encoded ahead.
+    /// The copies before the run: of every block without a recipe, in its native format and in those encoded ahead.
     pub fn home_copies(&self) -> Vec<(BlockId, Form)> {
         let of_block = |(index, block): (usize, &policy::model::Block)| {
-            let others = self.encoded.iter().copied().filter(|&format| format != block.native);
-            let forms = std::iter::once(block.native).chain(others);
-            let copies = forms.map(|format| (BlockId(index as u32), Form { tier: self.home, format }));
+            let copies = block
+                .home_formats(&self.encoded)
+                .map(|format| (BlockId(index as u32), Form { tier: self.home, format }));
             copies.collect::<Vec<_>>()
         };
         self.model.blocks.iter().enumerate().flat_map(of_block).collect()

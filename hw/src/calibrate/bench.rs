@@ -5,7 +5,7 @@ use crate::content::Contents;
 use crate::device::{Device, Setup};
 use crate::engine::Engine;
 use crate::refusal::DeviceError;
-use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Read};
+use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Read, Source};
 use policy::machine::{Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind, Layer, Matrix};
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
@@ -64,7 +64,7 @@ impl<'a> Bench<'a> {
         let chunk = MoveChunk {
             id,
             block,
-            from,
+            from: Source::Copy(from),
             to,
             encode_at: EncodeAt::Destination,
             class: MoveClass::Demand,
@@ -134,6 +134,7 @@ fn machine() -> Machine {
         host_compute: Some(processor),
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 
@@ -162,14 +163,30 @@ fn model(blocks: Vec<Block>) -> Model {
 pub(super) fn plain(index: u32, bytes: Bytes) -> Block {
     let columns = (bytes.0 / 2).clamp(1, 1024);
     let matrices = [Matrix { rows: bytes.0 / 2 / columns, columns }].into();
-    Block { kind: BlockKind::Dense, layer: LayerId(0), index, matrices, native: FormatId::BF16, mixed: None }
+    Block {
+        kind: BlockKind::Dense,
+        layer: LayerId(0),
+        index,
+        matrices,
+        native: FormatId::BF16,
+        mixed: None,
+        recipe: None,
+    }
 }
 
 /// An expert.
 pub(super) fn expert(index: u32, [hidden, width]: [u64; 2]) -> Block {
     let wide = Matrix { rows: width, columns: hidden };
     let matrices = [wide, wide, Matrix { rows: hidden, columns: width }].into();
-    Block { kind: BlockKind::Expert, layer: LayerId(0), index, matrices, native: FormatId::BF16, mixed: None }
+    Block {
+        kind: BlockKind::Expert,
+        layer: LayerId(0),
+        index,
+        matrices,
+        native: FormatId::BF16,
+        mixed: None,
+        recipe: None,
+    }
 }
 
 /// A compute command that reads these copies.

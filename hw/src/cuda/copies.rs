@@ -1,12 +1,14 @@
 //! The copy engines: a stream for each path, with several chunks under way so that it never waits for the next one.
 
+mod making;
+
 use super::coder::{Coder, whole};
 use super::error::CudaError;
 use super::gpu::{Gpu, Mark};
 use super::launch::Place;
 use super::memory::{Pinned, Slab};
 use crate::content::Contents;
-use crate::engine::{Change, ChunkReport, Done, Haul, Job, JobError, Worker};
+use crate::engine::{Change, ChunkReport, Done, Haul, Job, JobError, Material, Worker};
 use crate::lane::{now, since};
 use crate::region::{Addresses, Region};
 use policy::MoveId;
@@ -140,30 +142,34 @@ impl CopyWorker {
     }
 
     fn start(&mut self, haul: &Arc<Haul>, offset: u64, len: u64, last: bool) -> Result<Started, JobError> {
-        let (from, to) = (kind(&haul.source)?, kind(&haul.target)?);
+        let source = match &haul.source {
+            Material::Copy(source) => source,
+            Material::Recipe(merge) => return self.make(haul, merge, offset, len, last),
+        };
+        let (from, to) = (kind(source)?, kind(&haul.target)?);
         match haul.change {
             Change::Nowhere if carries(from, to) => self.timed(|worker| {
-                let (from, to) = (places(&haul.source, offset, len)?, places(&haul.target, offset, len)?);
+                let (from, to) = (places(source, offset, len)?, places(&haul.target, offset, len)?);
                 worker.carry(from, to)
             }),
             Change::BeforeLink if from == Kind::Device && to != Kind::File => self.timed(|worker| {
-                let staged = worker.coded_ahead(haul, offset == 0)? + offset;
+                let staged = worker.coded_ahead(haul, source, offset == 0)? + offset;
                 worker.carry((Kind::Device, vec![(staged, len)]), places(&haul.target, offset, len)?)
             }),
             Change::AfterLink if to == Kind::Device && from != Kind::File => self.timed(|worker| {
-                let staged = worker.staged(haul, haul.source.len())?;
+                let staged = worker.staged(haul, source.len())?;
                 let to = (Kind::Device, vec![(staged + offset, len)]);
-                worker.carry(places(&haul.source, offset, len)?, to)?;
+                worker.carry(places(source, offset, len)?, to)?;
                 if last { worker.code_behind(haul, staged) } else { Ok(()) }
             }),
             _ => {
                 let start = now();
                 match (haul.change, from, to) {
                     (Change::Nowhere, Kind::File, Kind::Device) => {
-                        self.load(&haul.source, places(&haul.target, offset, len)?, offset)?;
+                        self.load(source, places(&haul.target, offset, len)?, offset)?;
                     }
                     (Change::Nowhere, Kind::Device, Kind::File) => {
-                        self.save(places(&haul.source, offset, len)?, &haul.target, offset)?;
+                        self.save(places(source, offset, len)?, &haul.target, offset)?;
                     }
                     _ => haul.copy(&self.contents, offset, len, last)?,
                 }
@@ -265,11 +271,11 @@ impl CopyWorker {
     }
 
     /// The move's copy, coded before it crosses.
-    fn coded_ahead(&mut self, haul: &Arc<Haul>, first: bool) -> Result<u64, JobError> {
+    fn coded_ahead(&mut self, haul: &Arc<Haul>, source: &Region, first: bool) -> Result<u64, JobError> {
         let staged = self.staged(haul, haul.target.len())?;
         if first {
             let mut kept = Vec::new();
-            let source = self.coder.readable(&haul.source, &mut kept)?;
+            let source = self.coder.readable(source, &mut kept)?;
             self.recode(haul, source, staged)?;
             kept.into_iter().for_each(|slab| self.coder.give(slab));
         }
@@ -292,14 +298,14 @@ impl CopyWorker {
 
     fn recode(&mut self, haul: &Haul, from: u64, to: u64) -> Result<(), JobError> {
         let matrices = &self.contents.block(haul.block).matrices;
-        let from = Place { format: haul.from.format, address: from };
+        let from = Place { format: haul.before, address: from };
         let to = Place { format: haul.to.format, address: to };
         if self.coder.recode(from, to, matrices)? {
             return Ok(());
         }
         // The host's codec refuses what the kernels do, and says why.
         let mut coded = vec![0; haul.target.len() as usize];
-        haul.source.with_bytes(|bytes| haul.recode(&self.contents, bytes, &mut coded))?
+        haul.read_whole(|bytes| haul.recode(&self.contents, bytes, &mut coded))?
     }
 }
 

@@ -1,8 +1,7 @@
 use super::*;
 use crate::host;
 use policy::Model;
-use policy::event::MoveClass;
-use policy::event::{EncodeAt, MoveChunk};
+use policy::event::{EncodeAt, MoveChunk, MoveClass, Source};
 use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind, Matrix};
 use policy::units::{Bandwidth, FlopRate, Nanos};
@@ -43,6 +42,7 @@ fn device() -> (Device, Copy, Copy) {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     };
     let native = FormatId::named("bf16").unwrap();
     let block = Block {
@@ -52,6 +52,7 @@ fn device() -> (Device, Copy, Copy) {
         matrices: [Matrix { rows: 10, columns: 100 }].into(),
         native,
         mixed: None,
+        recipe: None,
     };
     let model = Model {
         name: "one block".into(),
@@ -70,7 +71,7 @@ fn up(home: Copy, fast: Copy) -> Command {
     Command::Move(MoveChunk {
         id: MoveId(1),
         block: home.0,
-        from: home.1,
+        from: Source::Copy(home.1),
         to: fast.1,
         encode_at: EncodeAt::Source,
         class: MoveClass::Demand,

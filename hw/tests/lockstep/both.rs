@@ -35,6 +35,7 @@ fn blocks() -> Vec<Block> {
         matrices: shape.iter().map(|&(rows, columns)| Matrix { rows, columns }).collect(),
         native: form_of("bf16"),
         mixed: None,
+        recipe: None,
     };
     shapes.into_iter().enumerate().map(block).collect()
 }

@@ -4,6 +4,7 @@ mod both;
 mod engine;
 mod failures;
 mod laws;
+mod recipes;
 mod timeline;
 mod world;
 

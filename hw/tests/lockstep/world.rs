@@ -5,7 +5,7 @@ use crate::timeline::Timeline;
 use hw::content::Contents;
 use hw::device::{Device, Setup};
 use hw::lockstep::{Lockstep, LockstepError, LockstepReport};
-use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platform, Read};
+use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platform, Read, Source};
 use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind, Layer, Matrix};
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
@@ -35,7 +35,7 @@ pub(crate) fn form(tier: TierId, name: &str) -> Form {
 pub(crate) fn block(index: u32) -> Block {
     let native = form_of("bf16");
     let matrices = [Matrix { rows: 17, columns: 231 }, Matrix { rows: 8, columns: 134 }].into();
-    Block { kind: BlockKind::Expert, layer: LayerId(0), index, matrices, native, mixed: None }
+    Block { kind: BlockKind::Expert, layer: LayerId(0), index, matrices, native, mixed: None, recipe: None }
 }
 
 pub(crate) fn bytes(index: u32, format: FormatId) -> Bytes {
@@ -106,6 +106,7 @@ pub(crate) fn machine(hbm: u64) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 
@@ -182,7 +183,7 @@ impl World {
 pub(crate) fn chunk(
     id: u64,
     block: u32,
-    from: Form,
+    from: impl Into<Source>,
     to: Form,
     encode_at: EncodeAt,
     offset: u64,
@@ -192,7 +193,7 @@ pub(crate) fn chunk(
     Command::Move(MoveChunk {
         id: MoveId(id),
         block: BlockId(block),
-        from,
+        from: from.into(),
         to,
         encode_at,
         class: MoveClass::Demand,

@@ -136,6 +136,7 @@ impl Walk {
             matrices: [size.matrix].into(),
             native,
             mixed: None,
+            recipe: None,
         };
         let (machine, model) = (machine(size, block.bytes(native)), model(&block, size.blocks));
         let published: Vec<Copy> =
@@ -233,7 +234,7 @@ impl Walk {
         self.device.submit(&Command::Move(MoveChunk {
             id,
             block,
-            from,
+            from: from.into(),
             to,
             encode_at,
             class: MoveClass::Demand,
@@ -439,5 +440,6 @@ fn machine(size: Size, block: Bytes) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }

@@ -215,6 +215,7 @@ mod tests {
             matrices: [crate::model::Matrix { rows: 32, columns: 32 }].into(),
             native: crate::FormatId(1),
             mixed: None,
+            recipe: None,
         };
         Model {
             name: String::new(),

@@ -38,6 +38,7 @@ machine:
       engines: 32
       duplex: { forward: 3 GB/s, backward: 3 GB/s }
   accelerator: { flops: 700 TFLOP/s, read: 2800 GB/s, launch: 3 us, kernels: { int8: { 1: 2 TB/s, 16: 1 TB/s } } }
+  merge: 30 TFLOP/s
   codecs: { int8: { encode: 1 TB/s, decode: 1 TB/s }, bf16_packed: { encode: 400 GB/s, decode: 400 GB/s } }
   host:
     codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } }
@@ -92,6 +93,7 @@ workload:
   routing: { dense: { requests: 4, tokens: 256 } }
   requests: { closed: { batch: 2 } }
 policy: lru
+recipe: { low_rank: { rank: 16 } }
 ",
     "
 name: a model from a GGUF file

@@ -51,6 +51,7 @@ fn machine(tiers: Vec<Tier>, links: Vec<Link>) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 

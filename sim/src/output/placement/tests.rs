@@ -35,6 +35,7 @@ fn model(layers: &[u32]) -> Model {
             matrices: [Matrix { rows: 1, columns: 5 }].into(),
             native,
             mixed: None,
+            recipe: None,
         }));
     }
     model

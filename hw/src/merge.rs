@@ -102,21 +102,63 @@ pub fn merge(
     codec::encode(native, &sums, &row, out)
 }
 
+/// Rows and columns whose sums stay in registers.
+const ROWS: usize = 4;
+const COLUMNS: usize = 16;
+
 /// Adds elements of `left x right` to `sums`, from the element `first` of the product on.
 #[inline(always)]
 fn add_product(left: &[f32], right: &[f32], columns: usize, first: usize, sums: &mut [f32]) {
-    let rank = right.len() / columns.max(1);
     let mut done = 0;
     while done < sums.len() {
         let (row, column) = ((first + done) / columns, (first + done) % columns);
-        let width = (columns - column).min(sums.len() - done);
-        let line = &mut sums[done..done + width];
-        for (k, by) in left[row * rank..][..rank].iter().enumerate() {
-            let right = &right[k * columns + column..][..width];
-            for (sum, value) in line.iter_mut().zip(right) {
-                *sum += by * value;
+        let rest = &mut sums[done..];
+        let width = (columns - column).min(rest.len());
+        if width == columns && rest.len() >= ROWS * columns {
+            add_rows::<ROWS>(left, right, columns, (row, column), &mut rest[..ROWS * width]);
+            done += ROWS * width;
+        } else {
+            add_rows::<1>(left, right, columns, (row, column), &mut rest[..width]);
+            done += width;
+        }
+    }
+}
+
+/// Adds to as many rows, one after another in `lines`, from a row and a column of the product on.
+#[inline(always)]
+fn add_rows<const R: usize>(
+    left: &[f32],
+    right: &[f32],
+    columns: usize,
+    (row, column): (usize, usize),
+    lines: &mut [f32],
+) {
+    let (width, rank) = (lines.len() / R, right.len() / columns);
+    let by = |line: usize| &left[(row + line) * rank..][..rank];
+    let left: [&[f32]; R] = std::array::from_fn(by);
+    for at in (0..width / COLUMNS).map(|chunk| chunk * COLUMNS) {
+        let mut sums = [[0.0; COLUMNS]; R];
+        for (line, sums) in sums.iter_mut().enumerate() {
+            sums.copy_from_slice(&lines[line * width + at..][..COLUMNS]);
+        }
+        for k in 0..rank {
+            let right = &right[k * columns + column + at..][..COLUMNS];
+            for (sums, left) in sums.iter_mut().zip(left) {
+                let by = left[k];
+                for (sum, value) in sums.iter_mut().zip(right) {
+                    *sum += by * value;
+                }
             }
         }
-        done += width;
+        for (line, sums) in sums.iter().enumerate() {
+            lines[line * width + at..][..COLUMNS].copy_from_slice(sums);
+        }
+    }
+    for (line, left) in left.iter().enumerate() {
+        for at in width / COLUMNS * COLUMNS..width {
+            for (k, by) in left.iter().enumerate() {
+                lines[line * width + at] += by * right[k * columns + column + at];
+            }
+        }
     }
 }

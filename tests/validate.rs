@@ -100,6 +100,19 @@ fn a_device_that_is_not_there_is_refused_with_the_reason() {
     assert!(error.contains("cuda:99 cannot be opened") && error.contains("driver"), "{error}");
 }
 
+/// Contents of this model would take hours to make up, and memory without end.
+#[test]
+fn a_model_that_the_machine_has_no_room_for_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = folder.path().join("large.yaml");
+    let tiers = "{ hbm: { capacity: 1000 TB }, dram: { capacity: 1000 TB } }";
+    std::fs::write(&machine, format!("{{ base: epyc-2core-vm, tiers: {tiers} }}")).unwrap();
+    let wide = ["--set", "model.hidden_size=131072", "--set", "model.intermediate_size=131072"];
+    let machine = ["validate", "moe-on-host", "--machine", machine.to_str().unwrap()];
+    let error = refused(&[&machine[..], &wide].concat());
+    assert!(error.contains("of main memory are needed") && error.contains("are free"), "{error}");
+}
+
 #[test]
 fn weights_and_machines_that_are_not_there_are_refused() {
     let with = |more: &[&str]| refused(&[&["validate", "moe-on-host"], &SMALL[..], more].concat());

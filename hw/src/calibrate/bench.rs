@@ -53,6 +53,7 @@ impl<'a> Bench<'a> {
             copies,
             budgets: &budgets,
             cache: Bytes::ZERO,
+            tokens: self.plan.tokens.iter().copied().max().unwrap_or(0),
             check_reads: false,
         };
         Device::new(self.engine, setup)

@@ -122,6 +122,7 @@ pub(crate) fn device(hbm: u64, seed: u64) -> Device {
         copies: &copies(),
         budgets: &[],
         cache: Bytes::ZERO,
+        tokens: 1,
         check_reads: true,
     };
     Device::new(&*engine(), setup).unwrap()

@@ -147,6 +147,7 @@ impl Walk {
             copies: &published,
             budgets: &[],
             cache: Bytes::ZERO,
+            tokens: 1,
             check_reads: true,
         };
         let device =

@@ -101,7 +101,8 @@ fn columns(model: &Model) -> u64 {
 pub(super) fn activations(model: &Model, tokens: u32) -> Bytes {
     let columns = columns(model);
     let blocks = model.blocks.iter().map(|block| (branch::inputs(block) as u64).saturating_add(block.rows()));
-    let mixers = model.layers.iter().map(|layer| columns.saturating_add(layer.resident.0 / (BYTES * columns)));
+    let mixers =
+        model.layers.iter().map(|layer| columns.saturating_add(layer.resident.0 / (BYTES * columns)));
     let widest = blocks.chain(mixers).max().unwrap_or(0);
     Bytes(widest.saturating_mul(BUFFERS * ACTIVATION).saturating_mul(u64::from(tokens)))
 }
@@ -113,4 +114,32 @@ fn fill(region: &Region, pattern: &[u8]) -> Result<(), DeviceError> {
         region.write_at(offset, &pattern[..len as usize])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::FormatId;
+    use policy::model::{Block, BlockKind, Matrix};
+
+    #[test]
+    fn activations_are_those_of_the_widest_block_or_mixer() {
+        let matrices = [Matrix { rows: 6, columns: 4 }, Matrix { rows: 6, columns: 4 }];
+        let block = Block {
+            kind: BlockKind::Dense,
+            layer: LayerId(0),
+            index: 0,
+            matrices: matrices.into(),
+            native: FormatId::BF16,
+            mixed: None,
+        };
+        let mixer = |rows| Layer { resident: Bytes(rows * 4 * 2), ..Layer::default() };
+        let of = |rows, tokens| {
+            let model = Model { layers: vec![mixer(rows)], blocks: vec![block.clone()], ..Model::default() };
+            activations(&model, tokens)
+        };
+        assert_eq!(of(11, 3), Bytes(2 * 4 * 3 * (4 + 12)), "the block's");
+        assert_eq!(of(13, 3), Bytes(2 * 4 * 3 * (4 + 13)), "the mixer's");
+        assert_eq!(of(13, 0), Bytes::ZERO);
+    }
 }

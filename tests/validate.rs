@@ -114,6 +114,31 @@ fn a_model_that_the_machine_has_no_room_for_is_refused_at_once() {
 }
 
 #[test]
+fn a_scratch_that_is_no_folder_is_refused_by_name() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for command in [&["validate", "moe-on-host"][..], &["calibrate"]] {
+        for scratch in ["no/such/folder", file.path().to_str().unwrap()] {
+            let error = refused(&[command, &["--scratch", scratch]].concat());
+            assert!(error.contains(scratch) && error.contains("no such folder"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_is_refused_before_the_run_and_one_made_for_nothing_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = refused(&["validate", "moe-on-host", "--out", file.to_str().unwrap()]);
+    assert!(error.contains("not a folder"), "{error}");
+    // Weights are looked for once the folder is there.
+    let (outer, inner) = (folder.path().join("outer"), folder.path().join("outer/inner"));
+    let absent = ["--weights", "no/such/model.safetensors", "--out", inner.to_str().unwrap()];
+    refused(&[&["validate", "moe-on-host"], &SMALL[..], &absent].concat());
+    assert!(!outer.exists());
+}
+
+#[test]
 fn weights_and_machines_that_are_not_there_are_refused() {
     let with = |more: &[&str]| refused(&[&["validate", "moe-on-host"], &SMALL[..], more].concat());
     let error = with(&["--weights", "no/such/model.safetensors"]);

@@ -21,9 +21,9 @@ pub struct Kernels {
     pub rates: Vec<KernelRate>,
     /// The rate at which weights are read where most are: in bf16, for one token.
     pub read: Bandwidth,
-    /// The rate of operations with the most tokens that were measured, in bf16.
+    /// The highest rate of operations over all numbers of tokens, in bf16.
     pub flops: FlopRate,
-    /// The time of a product of next to nothing.
+    /// What the first expert of a command costs beside its bytes: in bf16, for one token.
     pub launch: Nanos,
 }
 
@@ -81,7 +81,7 @@ pub(super) fn measure(bench: &Bench<'_>, on_host: bool) -> Result<Kernels, Calib
             if format == FormatId::BF16 {
                 let operations = 2 * one.elements() * u64::from(tokens);
                 kernels.flops = FlopRate(rate(Bytes(operations), further).0).max(kernels.flops);
-                if tokens == bench.plan.tokens[0] {
+                if points.len() == 1 {
                     (kernels.read, kernels.launch) = (rate(bytes, further), launch);
                 }
             }

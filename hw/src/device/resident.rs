@@ -133,7 +133,7 @@ mod tests {
             native: FormatId::BF16,
             mixed: None,
         };
-        let mixer = |rows| Layer { resident: Bytes(rows * 4 * 2), ..Layer::default() };
+        let mixer = |rows: u64| Layer { resident: Bytes(rows * 4 * 2), ..Layer::default() };
         let of = |rows, tokens| {
             let model = Model { layers: vec![mixer(rows)], blocks: vec![block.clone()], ..Model::default() };
             activations(&model, tokens)

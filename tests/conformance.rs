@@ -47,6 +47,7 @@ fn device(case: &Case, folder: &Path) -> Device {
         copies: &case.home_copies(),
         budgets: &case.budgets,
         cache: Bytes::ZERO,
+        tokens: case.step_tokens(),
         check_reads: true,
     };
     Device::new(&*engine, setup).unwrap_or_else(|error| panic!("{error}"))

@@ -63,8 +63,35 @@ pub struct Setup<'a> {
     pub budgets: &'a [Bytes],
     /// Key-value cache beside them in the fast tier.
     pub cache: Bytes,
+    /// The most tokens of one step.
+    pub tokens: u32,
     /// Compare every copy with its block each time it is read, not only when it is published.
     pub check_reads: bool,
+}
+
+impl Setup<'_> {
+    /// Whether an engine has the memory at present: for what the fast tier may come to hold and what a step takes beside it,
+    /// and for what the host's tiers begin with.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoRoom`], or the device does not say what it has.
+    pub fn fits(&self, engine: &dyn Engine) -> Result<(), DeviceError> {
+        let (machine, model) = (self.machine, self.contents.model());
+        let [mut fast, mut host] = [Bytes::ZERO; 2];
+        for (id, form) in self.copies {
+            let block = model.blocks.get(id.index());
+            let bytes = block.map_or(Bytes::ZERO, |block| block.bytes(form.format));
+            match machine.tiers.get(form.tier.index()) {
+                Some(tier) if tier.class == Class::Fast => fast += bytes,
+                Some(tier) if tier.backing != Backing::File => host += bytes,
+                _ => {}
+            }
+        }
+        let tier = machine.tiers_of(Class::Fast).next().unwrap_or_default();
+        let copies = fast.max(self.budgets.get(tier.index()).copied().unwrap_or_default());
+        let beside = model.resident_bytes() + self.cache + resident::activations(model, self.tokens);
+        engine.room(copies + beside, host)
+    }
 }
 
 /// What a device has finished.
@@ -116,30 +143,11 @@ pub struct Device {
     totals: Totals,
 }
 
-/// Bytes of fast memory and of the host's that copies take: what the fast tier may come to hold, and what others begin with.
-fn needed(machine: &Machine, contents: &Contents, copies: &[Copy], budgets: &[Bytes]) -> [Bytes; 2] {
-    let mut needed = [Bytes::ZERO; 2];
-    let tier = |form: &Form| machine.tiers.get(form.tier.index());
-    for (id, form) in copies {
-        let block = contents.model().blocks.get(id.index());
-        let bytes = block.map_or(Bytes::ZERO, |block| block.bytes(form.format));
-        match tier(form) {
-            Some(tier) if tier.class == Class::Fast => needed[0] += bytes,
-            Some(tier) if tier.backing != Backing::File => needed[1] += bytes,
-            _ => {}
-        }
-    }
-    let fast = machine.tiers_of(Class::Fast).next().unwrap_or_default();
-    needed[0] = needed[0].max(budgets.get(fast.index()).copied().unwrap_or_default());
-    needed
-}
-
 impl Device {
     /// Sets aside the memories and writes the copies that exist before the run.
     pub fn new(engine: &dyn Engine, setup: Setup<'_>) -> Result<Device, DeviceError> {
-        let Setup { machine, contents, copies, budgets, cache, check_reads } = setup;
-        let needed = needed(machine, &contents, copies, budgets);
-        engine.room(needed[0] + contents.model().resident_bytes() + cache, needed[1])?;
+        setup.fits(engine)?;
+        let Setup { machine, contents, copies, budgets, cache, check_reads, .. } = setup;
         let (report, done) = channel();
         let lane = |kind| {
             let worker = engine.worker(kind, &contents)?;
@@ -271,7 +279,8 @@ impl Device {
         Ok(published.into_iter().collect())
     }
 
-    /// The time of the run so far: see [`clock`](self).
+    /// The time of the run so far: real durations of jobs laid end to end as commands depend on each other, and no time of
+    /// the controller, the simulator or the checks of bytes.
     pub fn elapsed(&self) -> Nanos {
         self.clock.now
     }

@@ -60,7 +60,7 @@ impl Engine for Host {
     }
 }
 
-/// A host device whose tiers have their machine's capacities. `seed` decides what the blocks contain.
+/// A host device whose tiers have their machine's capacities, for steps of one token. `seed` decides what the blocks contain.
 pub fn device(
     machine: &Machine,
     model: &Model,
@@ -74,6 +74,7 @@ pub fn device(
         copies,
         budgets: &[],
         cache: Bytes::ZERO,
+        tokens: 1,
         check_reads: true,
     };
     Device::new(&Host::new(folder), setup)

@@ -85,7 +85,7 @@ impl Block {
 }
 
 /// One layer: what it always computes, and the blocks it may demand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layer {
     /// Weights read at every step that are never moved (attention, norms, router), in bytes.
     pub resident: Bytes,
@@ -106,7 +106,7 @@ pub struct Layer {
 }
 
 /// A model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     /// Its name in the catalogue.
     pub name: String,

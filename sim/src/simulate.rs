@@ -291,9 +291,14 @@ impl Case {
         self.budgets[fast.index()].0.checked_div(slot.0).unwrap_or(0) as usize
     }
 
+    /// Tokens of one step at most.
+    pub fn step_tokens(&self) -> u32 {
+        u32::try_from(self.max_batch).unwrap_or(u32::MAX).max(self.prefill_chunk.unwrap_or(0))
+    }
+
     /// Blocks that one layer step can demand at most.
     pub fn largest_demand(&self) -> usize {
-        let tokens = self.max_batch.max(self.prefill_chunk.unwrap_or(0) as usize);
+        let tokens = self.step_tokens() as usize;
         let of = |layer: &policy::model::Layer| {
             (layer.selected as usize).saturating_mul(tokens).min(layer.blocks as usize)
         };

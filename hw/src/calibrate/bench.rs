@@ -53,6 +53,7 @@ impl<'a> Bench<'a> {
             copies,
             budgets: &budgets,
             cache: Bytes::ZERO,
+            tokens: self.plan.tokens.iter().copied().max().unwrap_or(0),
             check_reads: false,
         };
         Device::new(self.engine, setup)
@@ -139,24 +140,8 @@ fn machine() -> Machine {
 }
 
 fn model(blocks: Vec<Block>) -> Model {
-    let layer = Layer {
-        resident: Bytes::ZERO,
-        flops_per_token: 0,
-        flops_per_pair: 0,
-        kv_per_token: Bytes::ZERO,
-        window: None,
-        first_block: BlockId(0),
-        blocks: blocks.len() as u32,
-        selected: 1,
-    };
-    Model {
-        name: "measured".into(),
-        layers: vec![layer],
-        blocks,
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    }
+    let layer = Layer { blocks: blocks.len() as u32, selected: 1, ..Layer::default() };
+    Model { name: "measured".into(), layers: vec![layer], blocks, ..Model::default() }
 }
 
 /// A block of one matrix that takes `bytes` in bf16.

@@ -54,14 +54,7 @@ fn device() -> (Device, Copy, Copy) {
         mixed: None,
         recipe: None,
     };
-    let model = Model {
-        name: "one block".into(),
-        layers: vec![],
-        blocks: vec![block],
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    };
+    let model = Model { name: "one block".into(), blocks: vec![block], ..Model::default() };
     let copy = |tier| (BlockId(0), Form { tier, format: native });
     let (home, fast) = (copy(UP.0), copy(UP.1));
     (host::device(&machine, &model, &[home], 3, &std::env::temp_dir()).unwrap(), home, fast)

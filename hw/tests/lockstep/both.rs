@@ -51,6 +51,7 @@ fn digests(engine: &dyn Engine, tokens: u32) -> Vec<f32> {
         copies: &copies,
         budgets: &[],
         cache: Bytes::ZERO,
+        tokens,
         check_reads: true,
     };
     let mut device = Device::new(engine, setup).unwrap();

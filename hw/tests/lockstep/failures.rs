@@ -79,6 +79,7 @@ fn device(hbm: u64) -> Result<Device, DeviceError> {
         copies: &copies(),
         budgets: &[],
         cache: Bytes::ZERO,
+        tokens: 1,
         check_reads: true,
     };
     Device::new(&*engine(), setup)

@@ -48,24 +48,8 @@ pub(crate) fn model() -> Model {
 
 /// One layer of these blocks.
 pub(crate) fn model_of(blocks: Vec<Block>) -> Model {
-    let layer = Layer {
-        resident: Bytes::ZERO,
-        flops_per_token: 0,
-        flops_per_pair: 0,
-        kv_per_token: Bytes::ZERO,
-        window: None,
-        first_block: BlockId(0),
-        blocks: blocks.len() as u32,
-        selected: 2,
-    };
-    Model {
-        name: "small".into(),
-        layers: vec![layer],
-        blocks,
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    }
+    let layer = Layer { blocks: blocks.len() as u32, selected: 2, ..Layer::default() };
+    Model { name: "small".into(), layers: vec![layer], blocks, ..Model::default() }
 }
 
 fn tier(name: &str, capacity: u64, class: Class, backing: Backing) -> Tier {
@@ -123,6 +107,7 @@ pub(crate) fn device(hbm: u64, seed: u64) -> Device {
         copies: &copies(),
         budgets: &[],
         cache: Bytes::ZERO,
+        tokens: 1,
         check_reads: true,
     };
     Device::new(&*engine(), setup).unwrap()

@@ -148,6 +148,7 @@ impl Walk {
             copies: &published,
             budgets: &[],
             cache: Bytes::ZERO,
+            tokens: 1,
             check_reads: true,
         };
         let device =
@@ -383,24 +384,9 @@ impl Walk {
 }
 
 fn model(block: &Block, blocks: u32) -> Model {
-    let layer = Layer {
-        resident: Bytes::ZERO,
-        flops_per_token: 0,
-        flops_per_pair: 0,
-        kv_per_token: Bytes::ZERO,
-        window: None,
-        first_block: BlockId(0),
-        blocks,
-        selected: 2,
-    };
-    Model {
-        name: "soak".into(),
-        layers: vec![layer],
-        blocks: (0..blocks).map(|index| Block { index, ..block.clone() }).collect(),
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    }
+    let layer = Layer { blocks, selected: 2, ..Layer::default() };
+    let blocks = (0..blocks).map(|index| Block { index, ..block.clone() }).collect();
+    Model { name: "soak".into(), layers: vec![layer], blocks, ..Model::default() }
 }
 
 fn machine(size: Size, block: Bytes) -> Machine {

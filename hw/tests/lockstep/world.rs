@@ -71,7 +71,17 @@ pub(crate) fn model_of(blocks: Vec<Block>) -> Model {
 fn tier(name: &str, capacity: u64, class: Class, backing: Backing) -> Tier {
     let (capacity, granularity) = (Bytes(capacity).round_up(Bytes(GRANULARITY)), Bytes(GRANULARITY));
     let rate = Bandwidth(1_000_000_000);
-    Tier { name: name.into(), capacity, class, backing, node: None, granularity, read: rate, write: rate }
+    Tier {
+        name: name.into(),
+        capacity,
+        class,
+        backing,
+        node: None,
+        device: None,
+        granularity,
+        read: rate,
+        write: rate,
+    }
 }
 
 fn link(from: TierId, to: TierId) -> Link {

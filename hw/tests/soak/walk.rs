@@ -410,6 +410,7 @@ fn machine(size: Size, block: Bytes) -> Machine {
         class,
         backing,
         node: None,
+        device: None,
         granularity: Bytes(granularity),
         read: rate,
         write: rate,

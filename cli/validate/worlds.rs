@@ -4,6 +4,7 @@ use super::Args;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::simulate::policy_of;
+use hw::arena::ArenaError;
 use hw::content::Contents;
 use hw::device::{Device, Setup};
 use hw::engine::Engine;
@@ -107,7 +108,9 @@ fn device(case: &Case, engine: &dyn Engine, contents: &Arc<Contents>) -> Result<
         check_reads: false,
     };
     Device::new(engine, setup).map_err(|error| match error {
-        DeviceError::NoRoom { .. } => Failure::refused(error),
+        DeviceError::NoRoom { .. } | DeviceError::Arena(ArenaError::NoAccelerator { .. }) => {
+            Failure::refused(error)
+        }
         error => Failure::failed(error),
     })
 }

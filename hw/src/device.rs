@@ -113,15 +113,17 @@ pub struct Device {
     totals: Totals,
 }
 
-/// Bytes of fast memory and of the host's that copies take: what the fast tier may come to hold, and what others begin with.
-fn needed(machine: &Machine, contents: &Contents, copies: &[Copy], budgets: &[Bytes]) -> [Bytes; 2] {
-    let mut needed = [Bytes::ZERO; 2];
+/// Bytes of fast memory, of the host's and of other accelerators' that copies take: what the fast tier may come to hold,
+/// and what others begin with.
+fn needed(machine: &Machine, contents: &Contents, copies: &[Copy], budgets: &[Bytes]) -> [Bytes; 3] {
+    let mut needed = [Bytes::ZERO; 3];
     let tier = |form: &Form| machine.tiers.get(form.tier.index());
     for (id, form) in copies {
         let block = contents.model().blocks.get(id.index());
         let bytes = block.map_or(Bytes::ZERO, |block| block.bytes(form.format));
         match tier(form) {
             Some(tier) if tier.class == Class::Fast => needed[0] += bytes,
+            Some(tier) if tier.backing == Backing::Device => needed[2] += bytes,
             Some(tier) if tier.backing != Backing::File => needed[1] += bytes,
             _ => {}
         }
@@ -136,7 +138,8 @@ impl Device {
     pub fn new(engine: &dyn Engine, setup: Setup<'_>) -> Result<Device, DeviceError> {
         let Setup { machine, contents, copies, budgets, cache, check_reads } = setup;
         let needed = needed(machine, &contents, copies, budgets);
-        engine.room(needed[0] + contents.model().resident_bytes() + cache, needed[1])?;
+        let [fast, host, others] = needed;
+        engine.room([fast + contents.model().resident_bytes() + cache, host, others])?;
         let (report, done) = channel();
         let lane = |kind| {
             let worker = engine.worker(kind, &contents)?;

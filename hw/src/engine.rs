@@ -24,9 +24,9 @@ pub trait Engine {
     /// How much fast memory, host memory and storage it could give at present.
     fn capacity(&self) -> [Bytes; 3];
 
-    /// Whether it can give so many bytes of fast memory and of the host's at present; else a run would end in the middle, or
-    /// take the machine down with it.
-    fn room(&self, fast: Bytes, host: Bytes) -> Result<(), DeviceError>;
+    /// Whether it can give so many bytes of fast memory, of the host's and of other accelerators' at present; else a run
+    /// would end in the middle, or take the machine down with it.
+    fn room(&self, needed: [Bytes; 3]) -> Result<(), DeviceError>;
 
     /// Memory for `capacity` bytes of a tier.
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError>;

@@ -8,6 +8,7 @@
 
 use crate::store::Way;
 use libloading::{Library, Symbol};
+use std::error::Error as _;
 use std::ffi::{OsString, c_int, c_void};
 use std::fs::File;
 use std::io;
@@ -115,7 +116,9 @@ impl CuFile {
     #[allow(unsafe_code)]
     fn open() -> Result<CuFile, StorageError> {
         let own = std::env::var_os(OVERRIDE);
-        let failed = |error: libloading::Error| StorageError::NoLibrary(error.to_string());
+        // The error itself only says which call failed.
+        let why = |error: libloading::Error| error.source().map_or(error.to_string(), ToString::to_string);
+        let failed = |error| StorageError::NoLibrary(why(error));
         let name = own.clone().unwrap_or_else(|| OsString::from(NAME));
         // SAFETY: it is NVIDIA's, or the one that was asked for; what runs when it is loaded is its affair.
         let library: &'static Library = Box::leak(Box::new(unsafe { Library::new(name) }.map_err(failed)?));

@@ -1,6 +1,7 @@
 //! Every call of CUDA's driver fails once: when it refuses, and when the device is gone for good. In a process of its own,
 //! one test at a time, since the double is one for all.
 
+use crate::double::{Double, SERIAL};
 use crate::engine::{DEVICE, engine, library, on_double, pass};
 use crate::world::{DISK, DRAM, HBM, PEER, compute_command, copies, form, machine, model, whole};
 use hw::content::Contents;
@@ -8,13 +9,11 @@ use hw::cuda::Cuda;
 use hw::cuda::error::CudaError;
 use hw::device::{Device, Setup};
 use hw::refusal::DeviceError;
-use libloading::{Library, Symbol};
 use policy::MoveId;
 use policy::event::{EncodeAt, Part};
 use policy::units::Bytes;
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::c_int;
 
-const SERIAL: &str = "HOTSET_TEST_FAILURES";
 /// Out of memory; an address that is not there, after which nothing works any more.
 const CODES: [c_int; 2] = [2, 700];
 const OPENING: [&str; 7] = [
@@ -47,37 +46,6 @@ const RUNNING: [&str; 16] = [
     "cuEventRecord",
     "cuEventSynchronize",
 ];
-
-/// The double's own controls.
-struct Double(Library);
-
-impl Double {
-    #[allow(unsafe_code)]
-    fn new() -> Double {
-        // SAFETY: it is the library that the driver's calls already come from.
-        Double(unsafe { Library::new(library::built().unwrap()) }.unwrap())
-    }
-
-    #[allow(unsafe_code)]
-    fn fail(&self, call: &str, nth: c_int, code: c_int) {
-        let call = CString::new(call).unwrap();
-        // SAFETY: the type is that of the definition in driver.cpp.
-        unsafe {
-            let fail: Symbol<'_, unsafe extern "C" fn(*const c_char, c_int, c_int)> =
-                self.0.get(b"hotset_double_fail").unwrap();
-            fail(call.as_ptr(), nth, code);
-        }
-    }
-
-    #[allow(unsafe_code)]
-    fn reset(&self, bytes: u64) {
-        // SAFETY: as above.
-        unsafe {
-            let reset: Symbol<'_, unsafe extern "C" fn(u64)> = self.0.get(b"hotset_double_reset").unwrap();
-            reset(bytes);
-        }
-    }
-}
 
 fn device(hbm: u64) -> Result<Device, DeviceError> {
     let setup = Setup {
@@ -118,10 +86,7 @@ fn use_it(device: &mut Device) -> Result<(), DeviceError> {
 
 #[test]
 fn a_device_that_cannot_be_opened_is_an_error() {
-    if std::env::var_os(SERIAL).is_none() {
-        return;
-    }
-    let double = Double::new();
+    let Some(double) = Double::alone() else { return };
     for (call, code) in OPENING.iter().flat_map(|call| CODES.map(|code| (call, code))) {
         double.reset(1 << 30);
         double.fail(call, 1, code);
@@ -134,10 +99,7 @@ fn a_device_that_cannot_be_opened_is_an_error() {
 
 #[test]
 fn a_tier_larger_than_the_device_is_refused() {
-    if std::env::var_os(SERIAL).is_none() {
-        return;
-    }
-    let double = Double::new();
+    let Some(double) = Double::alone() else { return };
     double.reset(1 << 30);
     let error = device(2 << 30).err().unwrap().to_string();
     assert!(error.contains("hbm") && error.contains("lower the tier's capacity"), "{error}");
@@ -146,10 +108,7 @@ fn a_tier_larger_than_the_device_is_refused() {
 /// Whatever fails, it fails with an error, nothing hangs, and a device that works on has lost no copy.
 #[test]
 fn every_call_may_fail_at_any_time() {
-    if std::env::var_os(SERIAL).is_none() {
-        return;
-    }
-    let double = Double::new();
+    let Some(double) = Double::alone() else { return };
     for (call, code) in RUNNING.iter().flat_map(|call| CODES.map(|code| (call, code))) {
         let mut failures = 0;
         for nth in 1..=3 {

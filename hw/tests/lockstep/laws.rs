@@ -1,6 +1,7 @@
 //! Any legal sequence of commands leaves the copies that it implies, with the right bytes, and never lacks memory
 //! that a ledger of bytes has.
 
+use crate::engine::is_accelerator;
 use crate::world::{self, DISK, DRAM, GRANULARITY, HBM, PEER, World, form_of};
 use policy::event::{EncodeAt, EventKind, Form, Platform};
 use policy::units::Bytes;
@@ -171,7 +172,7 @@ impl Ledger {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(if is_accelerator() { 24 } else { 48 }))]
     #[test]
     fn contents_are_right_and_memory_is_there_after_any_legal_commands(steps in steps()) {
         let mut ledger = Ledger::new();

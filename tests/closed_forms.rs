@@ -308,7 +308,7 @@ fn a_format_is_made_on_the_cheaper_side_of_the_link() {
         let context = orchestrator.context();
         let int8 = FormatId::named("int8").unwrap();
         let route = context.costs.fetch(&context.ledger, BlockId(0), int8).unwrap();
-        assert_eq!(route.from.format, case.model.blocks[0].native);
+        assert_eq!(route.from.copy().unwrap().format, case.model.blocks[0].native);
         route.encode_at
     };
     assert_eq!((side(0.5), side(50.0)), (EncodeAt::Source, EncodeAt::Destination));

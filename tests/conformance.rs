@@ -117,6 +117,12 @@ fn an_mxfp4_model_is_served_alike_in_both_worlds() {
 }
 
 #[test]
+fn blocks_made_by_recipes_are_made_alike_in_both_worlds() {
+    let small = Small { rank: 4, recode: &["int8"], drift_budget: 1.0, ..Small::default() };
+    assert!(all_conform(&small).is_superset(&BTreeSet::from(["bf16", "int8"])));
+}
+
+#[test]
 fn waves_batches_and_two_engines_are_served_alike_in_both_worlds() {
     let requests = "{ closed: { batch: 3 } }".to_owned();
     all_conform(&Small { slots: 2, engines: 2, requests, traces: 5, ..Small::default() });

@@ -4,6 +4,7 @@ use super::Args;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::simulate::policy_of;
+use hw::arena::ArenaError;
 use hw::content::Contents;
 use hw::device::{Device, Setup};
 use hw::engine::Engine;
@@ -133,7 +134,9 @@ fn device(case: &Case, engine: &dyn Engine, contents: &Arc<Contents>) -> Result<
 
 fn unfit(error: DeviceError) -> Failure {
     match error {
-        DeviceError::NoRoom { .. } => Failure::refused(error),
+        DeviceError::NoRoom { .. } | DeviceError::Arena(ArenaError::NoAccelerator { .. }) => {
+            Failure::refused(error)
+        }
         error => Failure::failed(error),
     }
 }

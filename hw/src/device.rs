@@ -71,18 +71,19 @@ pub struct Setup<'a> {
 
 impl Setup<'_> {
     /// Whether an engine has the memory at present: for what the fast tier may come to hold and what a step takes beside it,
-    /// and for what the host's tiers begin with.
+    /// and for what the host's tiers and those of other accelerators begin with.
     ///
     /// # Errors
     /// [`DeviceError::NoRoom`], or the device does not say what it has.
     pub fn fits(&self, engine: &dyn Engine) -> Result<(), DeviceError> {
         let (machine, model) = (self.machine, self.contents.model());
-        let [mut fast, mut host] = [Bytes::ZERO; 2];
+        let [mut fast, mut host, mut others] = [Bytes::ZERO; 3];
         for (id, form) in self.copies {
             let block = model.blocks.get(id.index());
             let bytes = block.map_or(Bytes::ZERO, |block| block.bytes(form.format));
             match machine.tiers.get(form.tier.index()) {
                 Some(tier) if tier.class == Class::Fast => fast += bytes,
+                Some(tier) if tier.backing == Backing::Device => others += bytes,
                 Some(tier) if tier.backing != Backing::File => host += bytes,
                 _ => {}
             }
@@ -90,7 +91,7 @@ impl Setup<'_> {
         let tier = machine.tiers_of(Class::Fast).next().unwrap_or_default();
         let copies = fast.max(self.budgets.get(tier.index()).copied().unwrap_or_default());
         let beside = model.resident_bytes() + self.cache + resident::activations(model, self.tokens);
-        engine.room(copies + beside, host)
+        engine.room([copies + beside, host, others])
     }
 }
 

@@ -25,9 +25,9 @@ pub trait Engine {
     /// How much fast memory, host memory and storage it could give at present.
     fn capacity(&self) -> [Bytes; 3];
 
-    /// Whether it can give so many bytes of fast memory and of the host's at present; else a run would end in the middle, or
-    /// take the machine down with it.
-    fn room(&self, fast: Bytes, host: Bytes) -> Result<(), DeviceError>;
+    /// Whether it can give so many bytes of fast memory, of the host's and of other accelerators' at present; else a run
+    /// would end in the middle, or take the machine down with it.
+    fn room(&self, needed: [Bytes; 3]) -> Result<(), DeviceError>;
 
     /// Memory for `capacity` bytes of a tier.
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError>;
@@ -69,14 +69,6 @@ pub enum Change {
     AfterLink,
 }
 
-/// What a copy is made of.
-pub enum Material {
-    /// The bytes of another copy.
-    Copy(Arc<Region>),
-    /// Its recipe.
-    Recipe(Merge),
-}
-
 /// What all chunks of a move share.
 pub struct Haul {
     /// The move.
@@ -89,8 +81,10 @@ pub struct Haul {
     pub to: Form,
     /// Where the format changes.
     pub change: Change,
-    /// What it is made of.
-    pub source: Material,
+    /// The bytes it is made of: of another copy, or of the base that its recipe starts from.
+    pub source: Arc<Region>,
+    /// Its recipe, if it is made by one.
+    pub recipe: Option<Merge>,
     /// The bytes of the copy that is made.
     pub target: Arc<Region>,
     /// The bytes that cross, where the format changes: workspace of the side that codes, outside the tiers.

@@ -7,7 +7,7 @@ use crate::arena::{Arena, ArenaError};
 use crate::codec;
 use crate::content::{Checksum, Contents};
 use crate::device::{Device, Setup};
-use crate::engine::{Change, ChunkReport, Done, Engine, Haul, Job, JobError, LaneKind, Material, Worker};
+use crate::engine::{Change, ChunkReport, Done, Engine, Haul, Job, JobError, LaneKind, Worker};
 use crate::lane::{now, since};
 use crate::merge::Merge;
 use crate::refusal::DeviceError;
@@ -20,7 +20,7 @@ use policy::{Machine, Model};
 use rustix::fs::statvfs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// The machine this runs on.
 pub struct Host {
@@ -46,9 +46,9 @@ impl Engine for Host {
         [Bytes(memory.0 / 4), Bytes(memory.0 / 2), Bytes(disk / 2)].map(|bytes| Bytes(bytes.0 >> 20 << 20))
     }
 
-    /// Fast memory is the host's own here.
-    fn room(&self, fast: Bytes, host: Bytes) -> Result<(), DeviceError> {
-        enough("main", fast + host, available())
+    /// All memory is the host's own here.
+    fn room(&self, needed: [Bytes; 3]) -> Result<(), DeviceError> {
+        enough("main", needed.into_iter().sum(), available())
     }
 
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {
@@ -60,7 +60,7 @@ impl Engine for Host {
     }
 }
 
-/// A host device whose tiers have their machine's capacities, for steps of one token. `seed` decides what the blocks contain.
+/// A host device whose tiers have their machine's capacities. `seed` decides what the blocks contain.
 pub fn device(
     machine: &Machine,
     model: &Model,
@@ -129,35 +129,29 @@ impl Haul {
         len: u64,
         last: bool,
     ) -> Result<(), JobError> {
-        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         match self.change {
-            Change::Nowhere => match &self.source {
-                Material::Copy(source) => self.target.copy_from(source, offset, len)?,
-                Material::Recipe(merge) => {
+            Change::Nowhere => match &self.recipe {
+                None => self.target.copy_from(&self.source, offset, len)?,
+                Some(merge) => {
                     let (first, made) = self.made(merge, offset, len)?;
                     self.target.write_at(first, &made)?;
                 }
             },
             Change::BeforeLink => {
-                if offset == 0 {
-                    staging.resize(self.target.len() as usize, 0);
-                    self.read_whole(|bytes| self.recode(contents, bytes, &mut staging))??;
-                }
-                self.target.write_at(offset, &staging[offset as usize..][..len as usize])?;
+                let coded = self.coded_ahead(contents, offset == 0)?;
+                self.target.write_at(offset, &coded[offset as usize..][..len as usize])?;
             }
             Change::AfterLink => {
-                staging.resize(contents.block(self.block).bytes(self.before).0 as usize, 0);
-                match &self.source {
-                    Material::Copy(source) => {
-                        source.read_at(offset, &mut staging[offset as usize..][..len as usize])?;
-                    }
-                    Material::Recipe(merge) => {
+                let mut crossed = self.crossed();
+                match &self.recipe {
+                    None => self.source.read_at(offset, &mut crossed[offset as usize..][..len as usize])?,
+                    Some(merge) => {
                         let (first, made) = self.made(merge, offset, len)?;
-                        staging[first as usize..][..made.len()].copy_from_slice(&made);
+                        crossed[first as usize..][..made.len()].copy_from_slice(&made);
                     }
                 }
                 if last {
-                    self.target.fill(|bytes| self.recode(contents, &staging, bytes))??;
+                    self.code_behind(contents, &crossed)?;
                 }
             }
         }
@@ -170,10 +164,36 @@ impl Haul {
 
     /// All bytes of what the copy is made of.
     pub(crate) fn read_whole<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, JobError> {
-        match &self.source {
-            Material::Copy(source) => Ok(source.with_bytes(read)?),
-            Material::Recipe(merge) => Ok(read(&self.made(merge, 0, merge.base.len())?.1)),
+        match &self.recipe {
+            None => Ok(self.source.with_bytes(read)?),
+            Some(merge) => Ok(read(&self.made(merge, 0, self.source.len())?.1)),
         }
+    }
+
+    /// The bytes that cross where the host codes before the link, which it does with the first chunk.
+    pub(crate) fn coded_ahead(
+        &self,
+        contents: &Contents,
+        first: bool,
+    ) -> Result<MutexGuard<'_, Vec<u8>>, JobError> {
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        if first {
+            staging.resize(self.target.len() as usize, 0);
+            self.read_whole(|bytes| self.recode(contents, bytes, &mut staging))??;
+        }
+        Ok(staging)
+    }
+
+    /// Room for the bytes that cross where the host codes after the link.
+    pub(crate) fn crossed(&self) -> MutexGuard<'_, Vec<u8>> {
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        staging.resize(self.source.len() as usize, 0);
+        staging
+    }
+
+    /// Codes what has crossed.
+    pub(crate) fn code_behind(&self, contents: &Contents, crossed: &[u8]) -> Result<(), JobError> {
+        self.target.fill(|bytes| self.recode(contents, crossed, bytes))?
     }
 
     pub(crate) fn recode(&self, contents: &Contents, bytes: &[u8], out: &mut [u8]) -> Result<(), JobError> {

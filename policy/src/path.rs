@@ -172,7 +172,17 @@ mod tests {
         let rate = Bandwidth(rate * GB);
         let (capacity, granularity) = (Bytes(1 << 30), Bytes(1));
         let backing = Backing::Pinned;
-        Tier { name: name.into(), capacity, class, backing, node: None, granularity, read: rate, write: rate }
+        Tier {
+            name: name.into(),
+            capacity,
+            class,
+            backing,
+            node: None,
+            device: None,
+            granularity,
+            read: rate,
+            write: rate,
+        }
     }
 
     fn link(from: u8, to: u8, rate: u64) -> Link {

@@ -109,6 +109,7 @@ fn machine() -> Machine {
         class,
         backing,
         node: None,
+        device: None,
         granularity: GRANULARITY,
         read: any(),
         write: any(),

@@ -1,8 +1,10 @@
 //! Moves on a device: opened by their first chunk, carried chunk by chunk, published when the last one has been seen.
 
 use super::{Copy, Deed, Device, Held};
-use crate::engine::{Change, ChunkReport, Haul, Job, JobError, LaneKind, Material};
+use crate::engine::{Change, ChunkReport, Haul, Job, JobError, LaneKind};
+use crate::merge::Merge;
 use crate::refusal::DeviceError;
+use crate::region::Region;
 use policy::MoveId;
 use policy::event::{EncodeAt, MoveChunk, Source};
 use policy::units::{Bytes, Nanos};
@@ -122,7 +124,7 @@ impl Device {
         if !self.lanes.contains_key(&(from, to)) {
             return Err(DeviceError::NoLink { from, to });
         }
-        let source = self.material(chunk)?;
+        let (source, recipe) = self.material(chunk)?;
         if self.copies.contains_key(&target) {
             return Err(DeviceError::Exists { id: chunk.id.0, copy: self.name_of(target) });
         }
@@ -147,6 +149,7 @@ impl Device {
             to: chunk.to,
             change,
             source,
+            recipe,
             target: self.arenas[to.index()].region(slot)?,
             staging: Mutex::default(),
         };
@@ -164,14 +167,14 @@ impl Device {
     }
 
     /// What the copy of a first chunk is made of.
-    fn material(&self, chunk: &MoveChunk) -> Result<Material, DeviceError> {
+    fn material(&self, chunk: &MoveChunk) -> Result<(Arc<Region>, Option<Merge>), DeviceError> {
         let made = match chunk.from {
-            Source::Copy(form) => return Ok(Material::Copy(self.readable("move", (chunk.block, form))?)),
+            Source::Copy(form) => return Ok((self.readable("move", (chunk.block, form))?, None)),
             Source::Recipe => self.recipes.of(&self.contents, chunk.block, chunk.to.tier),
         };
         let refused =
             DeviceError::Chunk { id: chunk.id.0, why: "no recipe of its block is followed in that tier" };
-        made.map(Material::Recipe).ok_or(refused)
+        made.map(|merge| (merge.base.clone(), Some(merge))).ok_or(refused)
     }
 
     pub(super) fn give_up(&mut self, id: MoveId) -> Result<(), DeviceError> {

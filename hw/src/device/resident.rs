@@ -132,6 +132,7 @@ mod tests {
             matrices: matrices.into(),
             native: FormatId::BF16,
             mixed: None,
+            recipe: None,
         };
         let mixer = |rows: u64| Layer { resident: Bytes(rows * 4 * 2), ..Layer::default() };
         let of = |rows, tokens| {

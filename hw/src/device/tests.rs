@@ -17,6 +17,7 @@ fn device() -> (Device, Copy, Copy) {
         class,
         backing,
         node: None,
+        device: None,
         granularity: Bytes(64),
         read: rate,
         write: rate,

@@ -27,6 +27,7 @@ fn device(native: &str) -> Device {
         copies: &[],
         budgets: &[],
         cache: Default::default(),
+        tokens: 1,
         check_reads: true,
     };
     Device::new(&*engine(), setup).unwrap()

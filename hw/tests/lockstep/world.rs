@@ -17,9 +17,23 @@ pub(crate) const DRAM: TierId = TierId(1);
 pub(crate) const DISK: TierId = TierId(2);
 /// No link leads there.
 pub(crate) const APART: TierId = TierId(3);
+/// Another accelerator's memory, where there is one to try: see [`PEER_DEVICE`].
+pub(crate) const PEER: TierId = TierId(4);
+/// Names the number of the accelerator that holds [`PEER`]; without it, that is the one that computes.
+pub(crate) const PEER_DEVICE: &str = "HOTSET_TEST_PEER";
 pub(crate) const GRANULARITY: u64 = 256;
 pub(crate) const BLOCKS: u32 = 6;
-pub(crate) const LINKS: [(TierId, TierId); 4] = [(DRAM, HBM), (HBM, DRAM), (DISK, DRAM), (HBM, DISK)];
+pub(crate) const LINKS: [(TierId, TierId); 9] = [
+    (DRAM, HBM),
+    (HBM, DRAM),
+    (DISK, DRAM),
+    (HBM, DISK),
+    (DISK, HBM),
+    (PEER, HBM),
+    (HBM, PEER),
+    (DRAM, PEER),
+    (PEER, DISK),
+];
 /// Every block's home copy and the one encoded ahead.
 pub(crate) const COPIES_AT_START: u64 = 2 * BLOCKS as u64;
 
@@ -53,9 +67,21 @@ pub(crate) fn model_of(blocks: Vec<Block>) -> Model {
 }
 
 fn tier(name: &str, capacity: u64, class: Class, backing: Backing) -> Tier {
-    let (capacity, granularity) = (Bytes(capacity).round_up(Bytes(GRANULARITY)), Bytes(GRANULARITY));
+    // Files are read past the page cache only in whole pages.
+    let granularity = Bytes(if backing == Backing::File { 4096 } else { GRANULARITY });
+    let capacity = Bytes(capacity).round_up(granularity);
     let rate = Bandwidth(1_000_000_000);
-    Tier { name: name.into(), capacity, class, backing, node: None, granularity, read: rate, write: rate }
+    Tier {
+        name: name.into(),
+        capacity,
+        class,
+        backing,
+        node: None,
+        device: None,
+        granularity,
+        read: rate,
+        write: rate,
+    }
 }
 
 fn link(from: TierId, to: TierId) -> Link {
@@ -73,8 +99,9 @@ fn link(from: TierId, to: TierId) -> Link {
     }
 }
 
-/// `hbm` bytes of fast memory, enough of the others. Blocks spill to disk directly, and come up through DRAM.
+/// `hbm` bytes of fast memory, enough of the others. Blocks spill to disk and come up directly or through DRAM.
 pub(crate) fn machine(hbm: u64) -> Machine {
+    let device = std::env::var(PEER_DEVICE).ok().map(|number| number.parse().unwrap());
     Machine {
         name: "small".into(),
         tiers: vec![
@@ -82,6 +109,7 @@ pub(crate) fn machine(hbm: u64) -> Machine {
             tier("dram", 1 << 20, Class::Staged, Backing::Pinned),
             tier("disk", 1 << 20, Class::Cold, Backing::File),
             tier("apart", 1 << 20, Class::Staged, Backing::Pinned),
+            Tier { device, ..tier("peer", 1 << 20, Class::Staged, Backing::Device) },
         ],
         links: LINKS.map(|(from, to)| link(from, to)).to_vec(),
         accelerator: Processor { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos::ZERO },

@@ -80,8 +80,8 @@ impl Engine for Failing {
         self.host.capacity()
     }
 
-    fn room(&self, fast: Bytes, host: Bytes) -> Result<(), DeviceError> {
-        self.host.room(fast, host)
+    fn room(&self, needed: [Bytes; 3]) -> Result<(), DeviceError> {
+        self.host.room(needed)
     }
 
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {
@@ -397,6 +397,7 @@ fn machine(size: Size, block: Bytes) -> Machine {
         class,
         backing,
         node: None,
+        device: None,
         granularity: Bytes(granularity),
         read: rate,
         write: rate,

@@ -18,6 +18,7 @@ machine:
   tiers:
     hbm: { class: fast, backing: device, capacity: 80 GiB, granularity: 512 B, read: 3 TB/s, write: 3 TB/s }
     dram: { class: staged, backing: pinned, node: 0, capacity: 1 TiB, read: 400 GB/s, write: 400 GB/s }
+    peer: { class: staged, backing: device, device: 1, capacity: 80 GiB, read: 3 TB/s, write: 3 TB/s }
     nvme: { class: cold, backing: file, capacity: 4 TB, read: 6 GB/s, write: 6 GB/s }
   links:
     pcie:
@@ -29,6 +30,14 @@ machine:
       half_size: 64 KiB
       engines: 2
       duplex: { forward: 25 GB/s, backward: 55 GB/s }
+    nvlink:
+      between: [peer, hbm]
+      forward: 400 GB/s
+      backward: 400 GB/s
+      latency: 2 us
+      submit: 1.4 us
+      engines: 1
+      duplex: { forward: 400 GB/s, backward: 400 GB/s }
     disk:
       between: [nvme, dram]
       forward: { 64 KiB: 1 GB/s, 16 MiB: 6 GB/s }

@@ -17,6 +17,7 @@ mod overrides;
 mod placement;
 mod policy_file;
 mod reader;
+mod requests;
 mod scenario;
 mod schema;
 mod sensitivity;
@@ -36,8 +37,9 @@ pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
 pub use scenario::{
-    Cap, Dense, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, RequestOrder, Requests, Resident,
-    Routing, Scenario, Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
+    Arrivals, Cap, Dense, Guard, Length, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, Process,
+    Recording, RequestFormat, RequestOrder, Requests, Resident, Routing, Scenario, Schedule, ScriptFile, Slo,
+    Workload, ZipfMarkov,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

@@ -262,7 +262,7 @@ fn what_is_wrong_is_said_with_its_place() {
         (
             VllmJson,
             "{\"input_lens\": [1, ".to_owned(),
-            "line 1, column 19: EOF while parsing a list\n  hint: it was cut",
+            "line 1, column 19: EOF while parsing a value\n  hint: it was cut",
         ),
     ];
     for (format, text, expected) in cases {

@@ -13,7 +13,6 @@ use rayon::prelude::*;
 use scenarios::Scenario;
 use sim::experiment::{self, Cell, Compared, Contender, Journal, Table, TableFile, decision_cost};
 use sim::resolve::{Library, check_policy, resolve_policy};
-use sim::workload::Arrivals;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -133,8 +132,7 @@ fn cell(
     let mut set = args.overrides.set.clone();
     set.extend(point.iter().map(|(path, value)| (path.clone(), value.clone())));
     let (own, cases) = seeded_cases(library, name, &set, args.seeds)?;
-    let (fit, arrivals) = (cases[0].fit.is_some(), cases[0].arrivals);
-    let closed = matches!(arrivals, Arrivals::Closed { .. });
+    let (fit, closed) = (cases[0].fit.is_some(), cases[0].arrivals.is_closed());
     let script = cases[0].script.is_some();
     let usable = |entry: &Entry| {
         (fit || !entry.fitted) && (closed || !entry.clairvoyant) && (script || !entry.scripted)

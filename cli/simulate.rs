@@ -152,6 +152,10 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
             format!("{:.3} s, {} of step time", summary.stall_s(), percent(summary.stall_fraction)),
         ],
     ];
+    if summary.routing == "stand_in" {
+        let meaning = "stand_in: each request follows rows of the routing from a place of its own";
+        rows.insert(2, ["routing".into(), meaning.into()]);
+    }
     if summary.prompt_tokens > 0 {
         rows.insert(2, ["prompt tokens".into(), format!("{} computed", summary.prompt_tokens)]);
     }

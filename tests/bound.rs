@@ -5,6 +5,7 @@ use crate::small::{Small, fast, policies};
 use policy::model::Matrix;
 use policy::registry::lookup;
 use policy::{Nanos, Paths};
+use scenarios::Length;
 use sim::bound::{StallBound, stall_bound};
 use sim::{Case, Keep, Outcome};
 
@@ -64,7 +65,7 @@ fn it_holds_with_prompts_with_several_engines_and_for_dear_allocations() {
     for (engines, granularity) in [(1, 32 << 10), (4, 512)] {
         let mut case =
             Small { engines, granularity, encoded: &["int8"], drift_budget: 2.0, ..small.clone() }.case();
-        (case.prompt_tokens, case.prefill_chunk) = (50, Some(16));
+        (case.prompt_tokens, case.prefill_chunk) = (Length::Fixed(50), Some(16));
         check(&case, "prompts");
         case.load_from = Some(
             case.machine

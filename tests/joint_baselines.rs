@@ -6,6 +6,7 @@ use policy::record::Action;
 use policy::registry::lookup;
 use policy::state::State;
 use policy::tally::Tally;
+use scenarios::Length;
 use sim::{Case, Keep};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -103,7 +104,7 @@ fn ktransformers_places_by_frequency_best() {
     println!("uniform, frequency, front-loading, random: {rates:?}");
     assert!([0, 2, 3].iter().all(|&other| rates[1] > 1.2 * rates[other]), "{rates:?}");
     let mut prompts = case;
-    (prompts.prompt_tokens, prompts.prefill_chunk) = (600, Some(600));
+    (prompts.prompt_tokens, prompts.prefill_chunk) = (Length::Fixed(600), Some(600));
     let updated =
         |on| hit_rate(&counted(&prompts, "ktransformers", &[("placement", 0.0), ("dynamic_update", on)]));
     println!("uniform {} and updated {}", updated(0.0), updated(1.0));

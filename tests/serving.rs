@@ -3,6 +3,7 @@
 use crate::small::{Small, fast};
 use policy::tally::Tally;
 use policy::{Nanos, Paths, TierId, Time, registry};
+use scenarios::Length;
 use sim::{Case, Keep, Outcome};
 
 const PROMPT: u32 = 50;
@@ -15,7 +16,7 @@ fn run(case: &Case, policy: &str) -> Outcome {
 
 fn with_prompts(small: &Small, chunk: u32) -> Case {
     let mut case = small.case();
-    case.prompt_tokens = PROMPT;
+    case.prompt_tokens = Length::Fixed(PROMPT);
     case.prefill_chunk = Some(chunk);
     case
 }

@@ -11,7 +11,7 @@ use crate::model::import;
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, RESIDENT, caps, check_caps, kv_reserve};
 use crate::reader::{Field, Keys, flag, format_names, text};
 use crate::recipe::{RECIPES, recipe};
-use crate::scenario::{PolicyCheck, Scenario};
+use crate::scenario::{Length, PolicyCheck, Scenario, Workload};
 use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::tree::{Node, Value};
 use crate::units::{SIZE, whole};
@@ -119,7 +119,8 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         Some(field) => caps(report, field, machine.as_ref()),
         None => Some(BTreeMap::new()),
     };
-    let load = workload.as_ref().map(|load| (load.requests.batch(), load.prompt_tokens.unwrap_or(0)));
+    let longest = |load: &Workload| load.prompt_tokens.map_or(0, Length::long);
+    let load = workload.as_ref().map(|load| (load.requests.batch, longest(load)));
     let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), load);
     let at = memory_field.as_ref().unwrap_or(&top);
     // Without the caps there is more room: what does not fit then never does.

@@ -18,6 +18,7 @@ mod placement;
 mod policy_file;
 mod reader;
 mod recipe;
+mod requests;
 mod scenario;
 mod schema;
 mod sensitivity;
@@ -37,8 +38,9 @@ pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
 pub use scenario::{
-    Cap, Dense, Guard, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, RequestOrder, Requests, Resident,
-    Routing, Scenario, Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
+    Arrivals, Cap, Dense, Guard, Length, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill, Process,
+    Recording, RequestFormat, RequestOrder, Requests, Resident, Routing, Scenario, Schedule, ScriptFile, Slo,
+    Workload, ZipfMarkov,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

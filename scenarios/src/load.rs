@@ -131,6 +131,11 @@ fn origin(path: &Path) -> Origin {
 
 /// The path of a file that must exist, as a scenario writes it.
 pub(crate) fn existing_file(report: &mut Report, field: &Field<'_>) -> Option<PathBuf> {
+    file_from(report, field, "")
+}
+
+/// The same; `origin` says where to get such a file.
+pub(crate) fn file_from(report: &mut Report, field: &Field<'_>, origin: &str) -> Option<PathBuf> {
     let text = field.text(report)?;
     let path = located(report, field, text)?;
     if path.is_file() {
@@ -140,6 +145,7 @@ pub(crate) fn existing_file(report: &mut Report, field: &Field<'_>) -> Option<Pa
         Some((variable, _)) => format!("set {variable} to the folder that has it, or write another path"),
         None => "a path is relative to the file it is written in".to_owned(),
     };
+    let hint = if origin.is_empty() { hint } else { format!("{hint}; {origin}") };
     field.error(report, Wrong::new(format!("no file at {}", path.display()), hint));
     None
 }

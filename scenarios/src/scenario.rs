@@ -87,14 +87,16 @@ pub struct Workload {
     pub include_repetition: bool,
     /// Traces that static policies may be fitted on; they exist.
     pub fit: Vec<PathBuf>,
-    /// When requests arrive.
+    /// The requests that come.
     pub requests: Requests,
     /// In which order they come; as recorded where nothing is said.
     pub order: Option<RequestOrder>,
     /// Stop after so many decode steps.
     pub limit_tokens: Option<u64>,
     /// The prompt's length, for requests whose trace does not say.
-    pub prompt_tokens: Option<u32>,
+    pub prompt_tokens: Option<Length>,
+    /// The output's length; left out, requests are recorded ones, or those of the routing.
+    pub output_tokens: Option<Length>,
     /// How well routers are foreseen: for each number of layers ahead, the share of the blocks expected that are chosen.
     pub lookahead: Vec<f64>,
     /// How prompts are computed; left out, they are in the cache already.
@@ -159,28 +161,120 @@ pub struct ZipfMarkov {
     pub favourites: f64,
 }
 
+/// The requests that come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requests {
+    /// When they arrive.
+    pub arrivals: Arrivals,
+    /// The most requests under way.
+    pub batch: u32,
+    /// The most requests in all.
+    pub limit: Option<u32>,
+}
+
 /// When requests arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requests {
-    /// So many at any time: the next starts when one ends.
-    Closed {
-        /// Requests under way.
-        batch: u32,
-    },
+#[derive(Clone, Debug, PartialEq)]
+pub enum Arrivals {
+    /// As many are under way at any time as may be: the next starts when one ends.
+    Closed,
+    /// At times that are drawn from the seed.
+    Drawn(Process),
+    /// As they were recorded, with their lengths.
+    Recorded(Recording),
+}
+
+/// A process that draws arrivals.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Process {
     /// Arrivals that know nothing of each other.
     Poisson {
         /// The mean rate.
         rate: ArrivalRate,
-        /// The most requests under way.
-        batch: u32,
+    },
+    /// Gaps from a gamma distribution.
+    Gamma {
+        /// The mean rate.
+        rate: ArrivalRate,
+        /// The gaps' standard deviation over their mean, 0.01 to 100.
+        cv: f64,
+    },
+    /// Gaps from a Weibull distribution.
+    Weibull {
+        /// The mean rate.
+        rate: ArrivalRate,
+        /// Its shape, 0.1 to 20: below 1, arrivals come in bursts.
+        shape: f64,
+    },
+    /// Arrivals that know nothing of each other, at a rate that changes evenly and then stays.
+    Ramp {
+        /// The rate at the beginning.
+        from: ArrivalRate,
+        /// The rate at the end of the change, and after it; not 0.
+        to: ArrivalRate,
+        /// How long it changes; not 0.
+        over: Nanos,
     },
 }
 
-impl Requests {
-    /// The most requests under way.
-    pub fn batch(&self) -> u32 {
-        match *self {
-            Requests::Closed { batch } | Requests::Poisson { batch, .. } => batch,
+/// A request trace, and what is taken of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recording {
+    /// Its format.
+    pub format: RequestFormat,
+    /// The file; it exists.
+    pub path: PathBuf,
+    /// How much faster requests come than they were recorded, 1e-6 to 1e6.
+    pub rate_scale: f64,
+    /// Requests before this time of the recording are left out.
+    pub from: Nanos,
+    /// Requests from this time of the recording on are left out.
+    pub until: Option<Nanos>,
+}
+
+/// A format of request traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestFormat {
+    /// `azure_csv`.
+    AzureCsv,
+    /// `mooncake_jsonl`.
+    MooncakeJsonl,
+    /// `burstgpt_csv`.
+    BurstgptCsv,
+    /// `sharegpt_csv`.
+    SharegptCsv,
+    /// `vllm_json`.
+    VllmJson,
+    /// `csv`.
+    Csv,
+}
+
+/// How long prompts or outputs are, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Length {
+    /// All alike.
+    Fixed(u32),
+    /// Any length between two, both included, equally often.
+    Uniform {
+        /// The shortest.
+        from: u32,
+        /// The longest.
+        to: u32,
+    },
+    /// The logarithm is normally distributed.
+    Lognormal {
+        /// The mean.
+        mean: f64,
+        /// The 99th percentile: more than the mean, at most 14.96 times as much.
+        p99: f64,
+    },
+}
+
+impl Length {
+    /// A length that hardly any passes.
+    pub fn long(self) -> u32 {
+        match self {
+            Length::Fixed(tokens) | Length::Uniform { to: tokens, .. } => tokens,
+            Length::Lognormal { p99, .. } => p99 as u32,
         }
     }
 }

@@ -111,6 +111,11 @@ pub(crate) fn arrivals(text: &str) -> Result<ArrivalRate, Wrong> {
     ARRIVALS.above_zero(text).map(ArrivalRate)
 }
 
+/// Reads an arrival rate.
+pub(crate) fn arrival_rate(text: &str) -> Result<ArrivalRate, Wrong> {
+    ARRIVALS.read(text).map(ArrivalRate)
+}
+
 /// Reads a number of slots, or says that it is none.
 pub(crate) fn slots(text: &str) -> Option<Result<u32, Wrong>> {
     let (number, unit) = split(text);
@@ -139,6 +144,14 @@ pub(crate) fn count(text: &str) -> Result<u32, Wrong> {
         Ok(0) => Err(Wrong::new("zero", "at least 1")),
         Ok(count) => Ok(count),
         Err(_) => Err(Wrong::new(format!("{text} is too large"), format!("at most {}", u32::MAX))),
+    }
+}
+
+/// Reads a count that is bounded.
+pub(crate) fn at_most(most: u64) -> impl Fn(&str) -> Result<u32, Wrong> {
+    move |text| match count(text)? {
+        counted if u64::from(counted) <= most => Ok(counted),
+        _ => Err(Wrong::new(format!("{text} is too large"), format!("at most {most}"))),
     }
 }
 

@@ -1,26 +1,25 @@
 //! The keys of `workload`: which requests come, and which blocks their tokens select.
 
 use crate::diagnostics::{Report, Wrong};
-use crate::keys::Type::{AboveZero, Choice as OneOf, Flag, Fraction, List, Map, Number, Text, Whole};
+use crate::keys::Type::{Choice as OneOf, Flag, Fraction, List, Map, Number, Text, Whole};
 use crate::keys::{Choice, Key, Table, Type};
 use crate::load::existing_file;
-use crate::reader::{Field, flag, name_of, names};
-use crate::scenario::{Dense, Prefill, RequestOrder, Requests, Routing, Workload, ZipfMarkov};
-use crate::units::{ARRIVALS, arrivals, between, count, fraction, whole};
+use crate::reader::{Field, Keys, flag, name_of, names};
+use crate::requests::{LENGTH, MOST_REQUESTS, REQUESTS, length, requests};
+use crate::scenario::{
+    Arrivals, Dense, Length, Prefill, RequestOrder, Requests, Routing, Workload, ZipfMarkov,
+};
+use crate::units::{at_most, between, count, fraction, whole};
 use policy::Model;
 use policy::model::BlockKind;
 use std::path::PathBuf;
 
 /// What counts something: at least one, and 32 bits.
 pub(crate) const COUNT: Type = Whole(1, u32::MAX as u64);
-/// Requests to a model without a router: each is kept from the start.
-const MOST_REQUESTS: u64 = 10_000_000;
 /// Tokens of one step: each has a row of the routing at hand.
 const MOST_CHUNK: u64 = 1 << 20;
 /// Layers that a router may be asked ahead of time.
 const MOST_LOOKAHEAD: usize = 64;
-/// Tokens of a prompt that is not recorded: more than any model's context.
-const MOST_PROMPT: u64 = 1 << 24;
 
 /// The keys of `workload`.
 pub(crate) static WORKLOAD: Table = Table {
@@ -38,7 +37,7 @@ pub(crate) static WORKLOAD: Table = Table {
             "requests",
             OneOf(REQUESTS),
             "{ closed: { batch: 1 } }",
-            "When requests arrive, and how many are under way at once",
+            "When requests arrive, and how many are under way at once: at random, as others end, or as recorded",
         ),
         Key::optional(
             "order",
@@ -51,9 +50,15 @@ pub(crate) static WORKLOAD: Table = Table {
         Key::optional("limit_tokens", Whole(1, u64::MAX), "1000", "Stop after so many decode steps"),
         Key::optional(
             "prompt_tokens",
-            Whole(1, MOST_PROMPT),
+            LENGTH,
             "512",
-            "The prompt's length, for requests whose trace does not say",
+            "The prompt's length, or how it is distributed, for requests whose trace does not say",
+        ),
+        Key::optional(
+            "output_tokens",
+            LENGTH,
+            "{ lognormal: { mean: 200, p99: 600 } }",
+            "The output's length, or how it is distributed; left out, each request is one of the routing's",
         ),
         Key::optional(
             "lookahead",
@@ -137,30 +142,14 @@ static DENSE: Table = Table {
     about: "Requests to a model without routed experts",
     open: false,
     keys: &[
-        Key::default("requests", Whole(1, MOST_REQUESTS), "4", "Requests in all"),
-        Key::default("tokens", COUNT, "256", "Output tokens of each"),
+        Key::default(
+            "requests",
+            Whole(1, MOST_REQUESTS),
+            "4",
+            "Requests in all, where `requests` does not say",
+        ),
+        Key::default("tokens", COUNT, "256", "Output tokens of each, where nothing else says"),
     ],
-};
-
-const REQUESTS: &[Choice] = &[
-    Choice {
-        name: "closed",
-        about: "So many at any time: the next starts when one ends",
-        takes: Map(&CLOSED),
-    },
-    Choice { name: "poisson", about: "Arrivals that know nothing of each other", takes: Map(&POISSON) },
-];
-
-const BATCH: Key = Key::default("batch", COUNT, "1", "The most requests under way at once");
-
-static CLOSED: Table =
-    Table { name: "closed", about: "A fixed number of requests under way", open: false, keys: &[BATCH] };
-
-static POISSON: Table = Table {
-    name: "poisson",
-    about: "Requests at random times",
-    open: false,
-    keys: &[Key::required("rate", AboveZero(&ARRIVALS), "4 /s", "The mean rate"), BATCH],
 };
 
 /// Reads `workload`.
@@ -170,15 +159,18 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
     let include_repetition = keys.or_default(report, "include_repetition", flag);
     let fit = keys.get("fit").map_or(Some(vec![]), |fit| files(report, &fit));
     let requests = match keys.get("requests") {
-        Some(requests) => read_requests(report, &requests),
-        None => Some(Requests::Closed { batch: 1 }),
+        Some(field) => requests(report, &field),
+        None => Some(Requests { arrivals: Arrivals::Closed, batch: 1, limit: None }),
     };
     let order = keys.optional(report, "order", name_of("order", ORDERS));
     let limit_tokens = keys.optional(report, "limit_tokens", |text| match whole(text)? {
         0 => Err(Wrong::new("zero", "at least 1, or leave it out")),
         limit => Ok(limit),
     });
-    let prompt_tokens = keys.optional(report, "prompt_tokens", at_most(MOST_PROMPT));
+    let recorded =
+        requests.as_ref().is_some_and(|requests| matches!(requests.arrivals, Arrivals::Recorded(_)));
+    let prompt_tokens = read_length(report, &keys, "prompt_tokens", recorded);
+    let output_tokens = read_length(report, &keys, "output_tokens", recorded);
     let lookahead = keys.get("lookahead").map_or(Some(vec![]), |field| read_lookahead(report, &field));
     let prefill = match keys.get("prefill") {
         Some(prefill) => read_prefill(report, &prefill).map(Some),
@@ -192,9 +184,20 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
         order: order?,
         limit_tokens: limit_tokens?,
         prompt_tokens: prompt_tokens?,
+        output_tokens: output_tokens?,
         lookahead: lookahead?,
         prefill: prefill?,
     })
+}
+
+/// The length of what is not recorded.
+fn read_length(report: &mut Report, keys: &Keys<'_>, key: &str, recorded: bool) -> Option<Option<Length>> {
+    let Some(field) = keys.get(key) else { return Some(None) };
+    if recorded {
+        let wrong = Wrong::new("the recorded requests say how long they are", format!("leave `{key}` out"));
+        field.key_error(report, wrong);
+    }
+    length(report, &field).map(Some)
 }
 
 fn read_lookahead(report: &mut Report, field: &Field<'_>) -> Option<Vec<f64>> {
@@ -275,14 +278,6 @@ fn zipf_markov(report: &mut Report, field: &Field<'_>) -> Option<ZipfMarkov> {
     Some(drawn)
 }
 
-/// A count that is bounded.
-fn at_most(most: u64) -> impl Fn(&str) -> Result<u32, Wrong> {
-    move |text| match count(text)? {
-        counted if u64::from(counted) <= most => Ok(counted),
-        _ => Err(Wrong::new(format!("{text} is too large"), format!("at most {most}"))),
-    }
-}
-
 fn dense(report: &mut Report, field: &Field<'_>) -> Option<Dense> {
     let keys = field.keys(report, &DENSE)?;
     let requests = keys.or_default(report, "requests", at_most(MOST_REQUESTS));
@@ -294,16 +289,4 @@ fn dense(report: &mut Report, field: &Field<'_>) -> Option<Dense> {
         return None;
     }
     Some(Dense { requests, tokens })
-}
-
-fn read_requests(report: &mut Report, field: &Field<'_>) -> Option<Requests> {
-    let (name, chosen) = field.choice(report, REQUESTS)?;
-    if name == "closed" {
-        let batch = chosen.keys(report, &CLOSED)?.or_default(report, "batch", count)?;
-        return Some(Requests::Closed { batch });
-    }
-    let keys = chosen.keys(report, &POISSON)?;
-    let rate = keys.required(report, "rate", arrivals);
-    let batch = keys.or_default(report, "batch", count);
-    Some(Requests::Poisson { rate: rate?, batch: batch? })
 }

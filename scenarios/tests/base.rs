@@ -1,7 +1,7 @@
 //! What starts from a base: maps merge, `null` takes away, everything else replaces, and each value keeps its place.
 
 use policy::{Bandwidth, Bytes};
-use scenarios::{Diagnostics, Requests, Routing, Scenario};
+use scenarios::{Arrivals, Diagnostics, Process, Requests, Routing, Scenario};
 use std::path::Path;
 
 const BASE: &str = "\
@@ -61,10 +61,14 @@ fn a_scenario_differs_in_a_few_keys() {
 #[test]
 fn a_choice_is_merged_with_its_like_and_replaced_by_another() {
     let faster = loaded("base: base.yaml\nworkload: { requests: { poisson: { batch: 8 } } }\n");
-    let Requests::Poisson { rate, batch } = faster.workload.requests else { panic!("poisson") };
+    let Requests { arrivals: Arrivals::Drawn(Process::Poisson { rate }), batch, .. } =
+        faster.workload.requests
+    else {
+        panic!("poisson")
+    };
     assert_eq!((rate.per_second(), batch), (4.0, 8));
     let closed = loaded("base: base.yaml\nworkload: { requests: { closed: { batch: 3 } } }\npolicy: lru\n");
-    assert_eq!(closed.workload.requests, Requests::Closed { batch: 3 });
+    assert_eq!(closed.workload.requests, Requests { arrivals: Arrivals::Closed, batch: 3, limit: None });
     assert_eq!((closed.policy.name.as_str(), closed.policy.params.len()), ("lru", 0));
     let both = loaded("base: base.yaml\npolicy: { predictive: { horizon: 9 } }\n");
     assert_eq!(both.policy.params.keys().collect::<Vec<_>>(), ["ahead", "horizon"]);

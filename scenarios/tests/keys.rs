@@ -1,7 +1,10 @@
 //! What a key says is what the scenario holds, and what contradicts the model or the machine is refused.
 
 use policy::Bytes;
-use scenarios::{Dense, Diagnostics, Prefill, RequestOrder, Resident, Routing, Scenario, Schedule};
+use scenarios::{
+    Arrivals, Dense, Diagnostics, Length, Prefill, Process, RequestFormat, RequestOrder, Requests, Resident,
+    Routing, Scenario, Schedule,
+};
 
 const MIXTURE: &str = "\
 name: a mixture on a machine
@@ -89,7 +92,10 @@ fn a_schedule_is_shares_and_a_chunk() {
 #[test]
 fn prompts_have_a_length_and_a_chunk() {
     let given = loaded("", &[("workload.prefill.chunk", "256"), ("workload.prompt_tokens", "1000")]).workload;
-    assert_eq!((given.prefill, given.prompt_tokens), (Some(Prefill { chunk: 256 }), Some(1000)));
+    assert_eq!(
+        (given.prefill, given.prompt_tokens),
+        (Some(Prefill { chunk: 256 }), Some(Length::Fixed(1000)))
+    );
     assert!(refused("", &[("workload.prefill.chunk", "0")]).starts_with("workload.prefill.chunk: zero"));
     assert!(refused("", &[("workload.prompt_tokens", "-1")]).contains("-1 is negative"));
 }
@@ -115,4 +121,77 @@ fn routing_goes_with_the_model() {
     assert!(every.starts_with("workload.routing.dense: the model routes tokens to experts"), "{every}");
     let many = dense("{ dense: { requests: 10000000, tokens: 4294967295 } }").map(|_| ()).unwrap_err();
     assert!(many.to_string().contains("at most 4294967295 tokens in all"), "{many}");
+}
+
+#[test]
+fn requests_are_drawn_or_recorded() {
+    let requests = |text: &str| loaded("", &[("workload.requests", text)]).workload.requests;
+    let gamma = requests("{ gamma: { rate: 5.53 /s, cv: 1.09, limit: 100 } }");
+    let Arrivals::Drawn(Process::Gamma { rate, cv }) = gamma.arrivals else { panic!("gamma") };
+    assert_eq!((rate.per_second(), cv, gamma.batch, gamma.limit), (5.53, 1.09, 64, Some(100)));
+    let ramp = requests("{ ramp: { from: 0 /s, to: 10 /s, over: 60 s } }");
+    let Arrivals::Drawn(Process::Ramp { from, over, .. }) = ramp.arrivals else { panic!("ramp") };
+    assert_eq!((from.0, over.0, ramp.limit), (0, 60_000_000_000, None));
+    let trace =
+        concat!("{ mooncake_jsonl: { path: ", env!("CARGO_MANIFEST_DIR"), "/Cargo.toml, rate_scale: 0.5 } }");
+    let Arrivals::Recorded(recording) = requests(trace).arrivals else { panic!("recorded") };
+    assert_eq!((recording.format, recording.rate_scale), (RequestFormat::MooncakeJsonl, 0.5));
+    assert_eq!((recording.from, recording.until), (policy::Nanos(0), None));
+    let closed = loaded("", &[]).workload.requests;
+    assert_eq!(closed, Requests { arrivals: Arrivals::Closed, batch: 1, limit: None });
+}
+
+#[test]
+fn lengths_are_numbers_or_distributions() {
+    let output = |text: &str| loaded("", &[("workload.output_tokens", text)]).workload.output_tokens;
+    assert_eq!(
+        output("{ lognormal: { mean: 200, p99: 600 } }"),
+        Some(Length::Lognormal { mean: 200.0, p99: 600.0 })
+    );
+    assert_eq!(output("{ uniform: { from: 7, to: 9 } }"), Some(Length::Uniform { from: 7, to: 9 }));
+    assert_eq!((output("8"), loaded("", &[]).workload.output_tokens), (Some(Length::Fixed(8)), None));
+}
+
+#[test]
+fn requests_that_cannot_be_are_refused() {
+    let requests = |text: &str| refused("", &[("workload.requests", text)]);
+    let absent = requests("{ azure_csv: { path: none.csv } }");
+    assert!(
+        absent.starts_with("workload.requests.azure_csv.path: no file at none.csv (a path is relative"),
+        "{absent}"
+    );
+    assert!(absent.ends_with("; it is at https://github.com/Azure/AzurePublicDataset)"), "{absent}");
+    let absent = requests("{ vllm_json: { path: '${HOTSET_DATA}/none.json' } }");
+    assert!(
+        absent.contains("(set HOTSET_DATA to the folder that has it, or write another path; `vllm bench"),
+        "{absent}"
+    );
+    let here = concat!("path: ", env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let empty = requests(&format!("{{ csv: {{ {here}, from: 9 s, until: 9 s }} }}"));
+    assert_eq!(
+        empty,
+        "workload.requests.csv: nothing is left: `until` is not after `from` (a later `until`)"
+    );
+    assert!(requests(&format!("{{ csv: {{ {here}, rate_scale: 0 }} }}")).contains("0 is out of range"));
+    assert!(requests("{ gamma: { rate: 4 /s } }").contains("`cv` is missing (add `cv: 2`)"));
+    assert!(requests("{ weibull: { rate: 4 /s, shape: -1 } }").contains("-1 is out of range"));
+    assert!(requests("{ ramp: { from: 1 /s, to: 0 /s, over: 1 s } }").contains("an arrival rate of zero"));
+    assert!(
+        requests("{ poisson: { rate: 4 /s, limit: 10000001 } }").contains("too large (at most 10000000)")
+    );
+    let said = format!("{{ csv: {{ {here} }} }}");
+    let twice = refused("", &[("workload.requests", &said), ("workload.output_tokens", "8")]);
+    assert!(
+        twice.starts_with("workload.output_tokens: the recorded requests say how long they are"),
+        "{twice}"
+    );
+    let length = |text: &str| refused("", &[("workload.prompt_tokens", text)]);
+    assert!(
+        length("{ lognormal: { mean: 100, p99: 100 } }")
+            .contains("no lognormal distribution has a mean of 100")
+    );
+    assert!(length("{ lognormal: { mean: 100, p99: 1497 } }").contains("at most 14.96 times"));
+    assert!(length("{ uniform: { from: 9, to: 8 } }").contains("from 9 to 8 (the shortest first)"));
+    assert!(length("1000000000").contains("1000000000 is too large (at most 16777216)"));
+    assert!(length("{ lognormal: { mean: 0, p99: 8 } }").contains("0 is out of range"));
 }

@@ -2,7 +2,7 @@
 
 use policy::model::BlockKind;
 use policy::{Bandwidth, Bytes, FormatId};
-use scenarios::{Cap, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario};
+use scenarios::{Arrivals, Cap, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario};
 use std::path::PathBuf;
 
 fn any_policy(_: &PolicyChoice) -> Result<(), PolicyComplaint> {
@@ -95,7 +95,7 @@ fn slots_are_counted_beside_what_is_resident() {
     // 12 layers keep 4096 tokens and 12 keep 128, at 2 * 8 * 64 * 2 bytes a token.
     assert_eq!(scenario.kv_reserve, Bytes(12 * (4096 + 128) * 2048));
     assert_eq!(scenario.machine.tier(scenario.home).name, "dram");
-    assert_eq!(scenario.workload.requests, Requests::Closed { batch: 1 });
+    assert_eq!(scenario.workload.requests, Requests { arrivals: Arrivals::Closed, batch: 1, limit: None });
     assert_eq!((scenario.seed, scenario.policy.name.as_str()), (7, "predictive"));
     assert_eq!(scenario.guard.drift_budget, 0.0);
 }

@@ -1,5 +1,6 @@
 //! The discrete-event world: links, memory and compute in virtual time, driven by the same controller as real hardware.
 
+mod arrivals;
 pub mod bound;
 pub mod compute;
 pub mod experiment;

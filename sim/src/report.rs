@@ -66,6 +66,8 @@ pub struct Summary {
     pub layer_steps: u64,
     /// `trace`, `synthetic`, or `none` for a model without a router.
     pub gates: &'static str,
+    /// What requests follow: `own`, `stand_in` or `none`. See [`Case::routing_followed`].
+    pub routing: &'static str,
     /// Policy.
     pub policy: String,
     /// Events of the simulation.
@@ -196,6 +198,7 @@ impl Summary {
             output_tokens: tally.output_tokens,
             layer_steps: tally.layer_steps,
             gates: outcome.world.gates(),
+            routing: case.routing_followed(),
             policy: policy.to_owned(),
             events: outcome.world.ticks(),
             load_s: Nanos(outcome.world.loaded().0).as_secs_f64(),

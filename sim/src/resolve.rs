@@ -7,11 +7,15 @@ use policy::policies::script::{Script, ScriptError};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
 use policy::schedule::Pace;
 use policy::{Bytes, TierId};
-use scenarios::{Dense, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario, ScriptFile, ZipfMarkov};
+use scenarios::{
+    Dense, Length, PolicyChoice, PolicyComplaint, Recording, Requests, Routing, Scenario, ScriptFile,
+    ZipfMarkov,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use traces::generate::{Params, generate};
+use traces::requests::{Cut, RequestFormat, RequestTrace, open_requests};
 use traces::{RoutingTrace, TraceError};
 
 /// Draws of the routing that fitted policies may learn from, where the scenario generates its own: the same
@@ -28,12 +32,14 @@ impl Case {
     }
 }
 
-/// Routing that was opened or generated, kept so that cases that serve the same share it.
+/// Routing and requests that were opened or generated, kept so that cases that serve the same share it.
 #[derive(Debug, Default)]
 pub struct Library {
     opened: BTreeMap<(Vec<PathBuf>, Option<u32>), Arc<RoutingTrace>>,
     /// By its parameters, written out: some of them are no keys.
     generated: BTreeMap<String, Arc<RoutingTrace>>,
+    /// By what is taken of them, written out.
+    recorded: BTreeMap<String, Arc<RequestTrace>>,
 }
 
 impl Library {
@@ -53,9 +59,11 @@ impl Library {
             (_, []) => None,
             (_, paths) => Some(self.open(paths, scenario)?),
         };
-        let (arrivals, max_batch) = match workload.requests {
-            Requests::Closed { batch } => (Arrivals::Closed { clients: batch }, batch),
-            Requests::Poisson { rate, batch } => (Arrivals::Poisson { rate: rate.per_second() }, batch),
+        let Requests { batch, limit, .. } = workload.requests;
+        let arrivals = match &workload.requests.arrivals {
+            scenarios::Arrivals::Closed => Arrivals::Closed { clients: batch },
+            &scenarios::Arrivals::Drawn(process) => Arrivals::Drawn(process),
+            scenarios::Arrivals::Recorded(recording) => Arrivals::Recorded(self.recorded(recording, limit)?),
         };
         let script = scenario.policy.script.as_ref().map(read_script).transpose()?;
         let tiers = (0..scenario.machine.tiers.len() as u8).map(TierId);
@@ -90,8 +98,10 @@ impl Library {
             fit,
             script: script.map(Arc::new),
             arrivals,
-            max_batch: max_batch as usize,
-            prompt_tokens: workload.prompt_tokens.unwrap_or(0),
+            max_batch: batch as usize,
+            prompt_tokens: workload.prompt_tokens.unwrap_or(Length::Fixed(0)),
+            output_tokens: workload.output_tokens,
+            limit_requests: limit,
             prefill_chunk: workload.prefill.map(|prefill| prefill.chunk),
             load_from: scenario.load,
             pace: Pace {
@@ -120,6 +130,22 @@ impl Library {
         Ok(opened)
     }
 
+    fn recorded(
+        &mut self,
+        recording: &Recording,
+        limit: Option<u32>,
+    ) -> Result<Arc<RequestTrace>, TraceError> {
+        let key = format!("{recording:?} {limit:?}");
+        if let Some(opened) = self.recorded.get(&key) {
+            return Ok(opened.clone());
+        }
+        let &Recording { rate_scale, from, until, .. } = recording;
+        let cut = Cut { from, until, limit, rate_scale };
+        let opened = Arc::new(open_requests(&recording.path, format_of(recording.format), &cut)?);
+        self.recorded.insert(key, opened.clone());
+        Ok(opened)
+    }
+
     fn generate(
         &mut self,
         scenario: &Scenario,
@@ -134,6 +160,17 @@ impl Library {
         let generated = Arc::new(generate(&params).map_err(RunFailure::Generated)?);
         self.generated.insert(key, generated.clone());
         Ok(generated)
+    }
+}
+
+fn format_of(format: scenarios::RequestFormat) -> RequestFormat {
+    match format {
+        scenarios::RequestFormat::AzureCsv => RequestFormat::AzureCsv,
+        scenarios::RequestFormat::MooncakeJsonl => RequestFormat::MooncakeJsonl,
+        scenarios::RequestFormat::BurstgptCsv => RequestFormat::BurstgptCsv,
+        scenarios::RequestFormat::SharegptCsv => RequestFormat::SharegptCsv,
+        scenarios::RequestFormat::VllmJson => RequestFormat::VllmJson,
+        scenarios::RequestFormat::Csv => RequestFormat::Csv,
     }
 }
 

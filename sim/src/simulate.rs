@@ -1,6 +1,6 @@
 //! One simulated run, from a resolved case to its outcome.
 
-use crate::workload::{Arrivals, Needs, Workload};
+use crate::workload::{Arrivals, Needs, Plan, Workload};
 use crate::world::{Placement, World, WorldError};
 use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::guard::GuardSpec;
@@ -11,7 +11,7 @@ use policy::record::Decision;
 use policy::registry::{Entry, SimulateError, SimulateInput, registry};
 use policy::schedule::Pace;
 use policy::{BlockId, Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, run};
-use scenarios::RequestOrder;
+use scenarios::{Length, RequestOrder};
 use std::sync::Arc;
 use thiserror::Error;
 use traces::{BatchSource, RoutingTrace, TraceError};
@@ -53,8 +53,12 @@ pub struct Case {
     pub arrivals: Arrivals,
     /// Requests that run together, at most.
     pub max_batch: usize,
-    /// Length of the prompts that are not recorded, in tokens.
-    pub prompt_tokens: u32,
+    /// Length of the prompts that are not recorded.
+    pub prompt_tokens: Length,
+    /// Length of the outputs; left out, requests are those of the routing, unless they are recorded.
+    pub output_tokens: Option<Length>,
+    /// The most requests.
+    pub limit_requests: Option<u32>,
     /// The most tokens of one step, where prompts are computed.
     pub prefill_chunk: Option<u32>,
     /// The tier that weights are loaded from at the beginning, if they are not in place.
@@ -209,10 +213,28 @@ impl Case {
             }
             &Load::Dense { requests, tokens } => Needs::Dense { requests, tokens },
         };
-        let model = self.model.clone();
-        let (prompt, arrivals) = (self.prompt_tokens, self.arrivals);
-        let workload = Workload::new(needs, model, prompt, arrivals, self.limit_tokens, self.seed);
+        let workload = Workload::new(needs, self.model.clone(), &self.plan(), self.seed);
         Ok(workload.foreseen(&self.lookahead))
+    }
+
+    fn plan(&self) -> Plan {
+        Plan {
+            arrivals: self.arrivals.clone(),
+            prompt: self.prompt_tokens,
+            output: self.output_tokens,
+            limit: self.limit_requests,
+            limit_tokens: self.limit_tokens,
+        }
+    }
+
+    /// What requests follow: `own` where each is a trace of the routing, `stand_in` where each follows consecutive rows of
+    /// the routing from a place drawn for it, `none` without a router.
+    pub fn routing_followed(&self) -> &'static str {
+        match &self.load {
+            Load::Dense { .. } => "none",
+            Load::Routed(_) if self.plan().stands_in() => "stand_in",
+            Load::Routed(_) => "own",
+        }
     }
 
     /// The copies before the run: of every block without a recipe, in its native format and in those encoded ahead.
@@ -311,7 +333,7 @@ impl Case {
         let reactive = |other: &&Entry| {
             other.simulate.is_some() && other.params.is_empty() && !other.clairvoyant && !other.fitted
         };
-        let closed = matches!(self.arrivals, Arrivals::Closed { .. });
+        let closed = self.arrivals.is_closed();
         let Some(scouted) = registry().iter().find(reactive).filter(|_| closed) else {
             return Err(RunFailure::Policy { policy: entry.name, source: SimulateError::NoFuture });
         };

@@ -1,27 +1,16 @@
 //! The load: which requests come when, and which blocks their tokens need.
 
+use crate::arrivals::{self, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
 use policy::{BlockId, LayerId, Model, Time};
 use rand::RngExt;
-use rand_distr::{Distribution, Exp};
 use rand_pcg::Pcg64Mcg;
+use scenarios::Length;
+use std::ops::Range;
 use std::sync::Arc;
 use traces::{BatchSource, GateOrigin};
 
-/// When requests come in.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Arrivals {
-    /// A fixed number of clients, each sending its next request when the last one is finished.
-    Closed {
-        /// Clients.
-        clients: u32,
-    },
-    /// A Poisson process.
-    Poisson {
-        /// Requests a second.
-        rate: f64,
-    },
-}
+pub use crate::arrivals::Arrivals;
 
 /// One request of the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +37,28 @@ pub enum Needs {
     },
 }
 
+/// Which requests come, beside what their tokens need.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// When they come in.
+    pub arrivals: Arrivals,
+    /// The length of prompts that are not recorded.
+    pub prompt: Length,
+    /// The length of outputs. Left out, each request is one of the routing's, unless requests are recorded.
+    pub output: Option<Length>,
+    /// The most requests.
+    pub limit: Option<u32>,
+    /// The most tokens put out over all requests: later ones are cut or left out.
+    pub limit_tokens: Option<u64>,
+}
+
+impl Plan {
+    /// Whether requests are others than those of the routing, and follow its rows from places of their own.
+    pub fn stands_in(&self) -> bool {
+        self.output.is_some() || matches!(self.arrivals, Arrivals::Recorded(_))
+    }
+}
+
 /// The requests of a run.
 #[derive(Debug)]
 pub struct Workload {
@@ -56,74 +67,51 @@ pub struct Workload {
     /// For each layer of the model, its place among those with a router.
     routers: Vec<Option<usize>>,
     requests: Vec<Request>,
-    /// Decoded rows before each request, all of them in the end: where stand-ins for prompts are looked up.
+    /// Whether requests are others than those of the routing.
+    stands_in: bool,
+    /// Decoded rows before each trace of the routing: where stand-ins are looked up.
     rows_before: Vec<u64>,
     seed: u64,
-    /// The rows of the routing that a step follows.
+    /// The step that was routed last, and the rows of the routing that it follows: the same at every layer.
+    followed: Vec<Slice>,
     rows: Vec<usize>,
     /// For each number of layers ahead, the share of the blocks foreseen that are chosen.
     lookahead: Vec<f64>,
 }
 
-/// Stream of the arrival process, apart from those of routing and gates.
-const ARRIVAL_STREAM: u64 = 0x6172_7269_7661_6c73;
 /// Stream of what look-ahead gets wrong.
 const LOOKAHEAD_STREAM: u64 = 0x6c6f_6f6b_6168_6561;
 /// An odd number with well-mixed bits: spreads the places where prompts begin.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Workload {
-    /// The requests of a run. `prompt` is the length of prompts that are not recorded. At most `limit` tokens are put
-    /// out over all requests, if it is set: later requests are cut or left out.
-    pub fn new(
-        needs: Needs,
-        model: Arc<Model>,
-        prompt: u32,
-        arrivals: Arrivals,
-        limit: Option<u64>,
-        seed: u64,
-    ) -> Workload {
-        let all: Vec<(u32, u32)> = match &needs {
-            Needs::Routed(source) => (0..source.requests())
-                .map(|index| {
-                    (source.request(index).prompt_tokens.unwrap_or(prompt), source.tokens(index) as u32)
-                })
-                .collect(),
-            &Needs::Dense { requests, tokens } => {
-                // No more than the limit lets begin.
-                let most = limit.map_or(u64::MAX, |limit| limit.div_ceil(u64::from(tokens.max(1))));
-                vec![(prompt, tokens); u64::from(requests).min(most) as usize]
-            }
+    /// The requests of a run.
+    pub fn new(needs: Needs, model: Arc<Model>, plan: &Plan, seed: u64) -> Workload {
+        let tokens = |index| match &needs {
+            Needs::Routed(source) => source.tokens(index) as u64,
+            Needs::Dense { .. } => 0,
         };
-        let rows_before = all.iter().scan(0, |sum, &(_, tokens)| {
+        let traces = match &needs {
+            Needs::Routed(source) => source.requests(),
+            Needs::Dense { .. } => 0,
+        };
+        let rows_before = (0..traces).scan(0, |sum, index| {
             let before = *sum;
-            *sum += u64::from(tokens);
+            *sum += tokens(index);
             Some(before)
         });
-        let rows_before = rows_before.collect();
-        let mut left = limit.unwrap_or(u64::MAX);
-        let mut requests = Vec::new();
-        for (context, tokens) in all {
-            let tokens = u64::from(tokens).min(left);
-            if tokens > 0 {
-                left -= tokens;
-                let tokens = tokens as u32;
-                // Positions are counted in 32 bits, whatever a trace says of its prompts.
-                requests.push(Request { at: None, context: context.min(u32::MAX - tokens), tokens });
-            }
-        }
-        schedule(&mut requests, arrivals, seed);
         let mut routed = 0..;
         let routers =
             model.layers.iter().map(|layer| if model.is_routed(layer) { routed.next() } else { None });
-        let routers = routers.collect();
         Workload {
+            rows_before: rows_before.collect(),
+            routers: routers.collect(),
+            requests: requests(&needs, plan, seed),
+            stands_in: plan.stands_in(),
             needs,
-            routers,
             model,
-            requests,
-            rows_before,
             seed,
+            followed: Vec::new(),
             rows: Vec::new(),
             lookahead: Vec::new(),
         }
@@ -159,9 +147,11 @@ impl Workload {
             return blocks.map(|block| Routed { block, tokens, gate_squared: tokens as f32 }).collect();
         };
         let first_block = data.first_block.0;
-        self.rows.clear();
-        for slice in slices {
-            self.follow(slice);
+        if self.followed != slices {
+            self.rows.clear();
+            slices.iter().for_each(|slice| self.follow(slice));
+            self.followed.clear();
+            self.followed.extend_from_slice(slices);
         }
         let mut routed = Vec::new();
         if let Needs::Routed(source) = &mut self.needs {
@@ -219,57 +209,95 @@ impl Workload {
         }
     }
 
-    /// Notes which rows of the routing a slice's tokens follow. A decoded token has its own. A prompt's tokens have theirs
-    /// as far as they are recorded; the others follow consecutive decoded tokens from a place of their own.
+    /// Notes which rows of the routing a slice's tokens follow. Where a request is one of the routing's, a decoded token has
+    /// its own row, and a prompt's tokens have theirs as far as they are recorded. All others follow consecutive decoded
+    /// tokens from a place of their own.
     fn follow(&mut self, slice: &Slice) {
         let Needs::Routed(source) = &self.needs else { return };
         let request = slice.request.index();
         let context = self.requests[request].context;
-        let decoded = slice.cached.saturating_sub(context);
+        let end = slice.cached + slice.tokens;
+        if self.stands_in {
+            self.stand_in(request, slice.cached..end);
+            return;
+        }
         if slice.cached >= context {
-            self.rows.push(source.row(request, decoded as usize));
+            self.rows.push(source.row(request, (slice.cached - context) as usize));
             return;
         }
         let recorded = source.prompt_rows(request);
-        let unrecorded = context as usize - recorded.len().min(context as usize);
-        for token in slice.cached as usize..(slice.cached + slice.tokens) as usize {
-            match token.checked_sub(unrecorded) {
-                Some(place) => self.rows.push(recorded.start + place),
-                None => {
-                    let row = self.stand_in(source, request, token as u64);
-                    self.rows.push(row);
-                }
-            }
-        }
+        let unrecorded = context - (recorded.len() as u32).min(context);
+        let first = |token: u32| recorded.start + token.saturating_sub(unrecorded) as usize;
+        let (begin, end) = (first(slice.cached), first(end));
+        self.stand_in(request, slice.cached..slice.cached.max(unrecorded.min(slice.cached + slice.tokens)));
+        self.rows.extend(begin..end);
     }
 
-    /// The row that an unrecorded prompt token follows.
-    fn stand_in(&self, source: &BatchSource, request: usize, token: u64) -> usize {
+    /// Notes the rows that tokens of a request follow which has none of its own there.
+    fn stand_in(&mut self, request: usize, tokens: Range<u32>) {
+        let Needs::Routed(source) = &self.needs else { return };
+        let Some(&before_last) = self.rows_before.last() else { return };
         let last = self.rows_before.len() - 1;
-        let rows = self.rows_before[last] + source.tokens(last) as u64;
+        let rows = before_last + source.tokens(last) as u64;
         let begins = (self.seed ^ (request as u64 + 1)).wrapping_mul(SPREAD) % rows;
-        let row = (begins + token) % rows;
-        let stand_in = self.rows_before.partition_point(|&before| before <= row) - 1;
-        source.row(stand_in, (row - self.rows_before[stand_in]) as usize)
+        let mut row = (begins + u64::from(tokens.start)) % rows;
+        let mut left = tokens.len();
+        while left > 0 {
+            let trace = self.rows_before.partition_point(|&before| before <= row) - 1;
+            let first = (row - self.rows_before[trace]) as usize;
+            let run = left.min(source.tokens(trace) - first);
+            let row_in_file = source.row(trace, first);
+            self.rows.extend(row_in_file..row_in_file + run);
+            row = (row + run as u64) % rows;
+            left -= run;
+        }
     }
 }
 
-fn schedule(requests: &mut [Request], arrivals: Arrivals, seed: u64) {
-    match arrivals {
-        Arrivals::Closed { clients } => {
-            for request in requests.iter_mut().take(clients as usize) {
-                request.at = Some(Time(0));
-            }
-        }
-        Arrivals::Poisson { rate } => {
-            let mut random = Pcg64Mcg::new(u128::from(seed) << 64 | u128::from(ARRIVAL_STREAM));
-            let Ok(gap) = Exp::new(rate) else { return };
-            let mut at = 0.0;
-            for request in requests {
-                let seconds: f64 = gap.sample(&mut random);
-                at += seconds * 1e9;
-                request.at = Some(Time(at as u64));
-            }
-        }
+/// The requests, in order of arrival, within the plan's limits.
+fn requests(needs: &Needs, plan: &Plan, seed: u64) -> Vec<Request> {
+    let limit = plan.limit.map_or(usize::MAX, |limit| limit as usize);
+    let mut prompt = prompts(plan.prompt, seed);
+    let mut output = plan.output.map(|length| outputs(length, seed));
+    let mut left = plan.limit_tokens.unwrap_or(u64::MAX);
+    // Positions are counted in 32 bits, whatever a trace says of its prompts.
+    let mut cut = move |at: Option<Time>, context: u32, tokens: u32| {
+        let tokens = u64::from(tokens).min(left) as u32;
+        left -= u64::from(tokens);
+        Some(Request { at, context: context.min(u32::MAX - tokens), tokens }).filter(|_| tokens > 0)
+    };
+    if let Arrivals::Recorded(trace) = &plan.arrivals {
+        let recorded = trace.requests().iter().take(limit);
+        return recorded
+            .map_while(|request| cut(Some(request.at), request.prompt_tokens, request.output_tokens))
+            .collect();
     }
+    let own = match needs {
+        Needs::Routed(source) => source.requests(),
+        Needs::Dense { requests, .. } => *requests as usize,
+    };
+    // A model without a router serves any number of requests, routing only as many as there are, if they are its own.
+    let count = match needs {
+        Needs::Routed(_) if output.is_none() => own.min(limit),
+        _ => plan.limit.map_or(own, |limit| limit as usize),
+    };
+    let mut times: Box<dyn Iterator<Item = Option<Time>>> = match plan.arrivals {
+        Arrivals::Drawn(process) => Box::new(arrivals::arrivals(process, seed).map(Some)),
+        Arrivals::Closed { clients } => {
+            let first = std::iter::repeat_n(Some(Time(0)), clients as usize);
+            Box::new(first.chain(std::iter::repeat(None)))
+        }
+        Arrivals::Recorded(_) => Box::new(std::iter::empty()),
+    };
+    let each = |index: usize| {
+        let (recorded, own) = match needs {
+            Needs::Routed(_) if output.is_some() => (None, 0),
+            Needs::Routed(source) => (source.request(index).prompt_tokens, source.tokens(index) as u32),
+            Needs::Dense { tokens, .. } => (None, *tokens),
+        };
+        let drawn = prompt.next().unwrap_or(0);
+        let tokens = output.as_mut().and_then(Iterator::next).unwrap_or(own);
+        cut(times.next().flatten(), recorded.unwrap_or(drawn), tokens)
+    };
+    (0..count).map_while(each).collect()
 }

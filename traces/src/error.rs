@@ -1,5 +1,6 @@
 //! What can be wrong with a trace, where, and what to do about it.
 
+use crate::requests::RequestProblem;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -304,6 +305,9 @@ pub enum Problem {
     /// A weight that the chosen width cannot hold.
     #[error("gate weight {0} does not fit in 16 bits")]
     GateWidth(f32),
+    /// A request trace is wrong.
+    #[error(transparent)]
+    Request(#[from] RequestProblem),
     /// The trace cannot be replayed.
     #[error("{0}")]
     Replay(policy::replay::ReplayError),
@@ -349,6 +353,7 @@ impl Problem {
     /// What would help, where there is something to say beyond the problem itself.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
+            Problem::Request(problem) => return problem.hint(),
             Problem::UnknownFormat => {
                 "formats that can be read: .hrt, .npz, .csv, .jsonl, .json (responses of vLLM or SGLang), .oracleGeneral"
             }

@@ -36,7 +36,7 @@ pub fn write_hrt(path: impl AsRef<Path>, trace: &RoutingTrace, width: GateWidth)
 }
 
 /// Lets `fill` write a temporary file in the folder of `path`, then renames it.
-fn write_whole(
+pub(crate) fn write_whole(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&std::fs::File>) -> io::Result<()>,
 ) -> Result<(), TraceError> {

@@ -135,7 +135,7 @@ fn extension(path: &Path) -> Option<&str> {
 }
 
 /// Refuses what is no file before it is opened: opening a pipe waits for its writer.
-fn regular(path: &Path) -> Result<(), TraceError> {
+pub(crate) fn regular(path: &Path) -> Result<(), TraceError> {
     let metadata = std::fs::metadata(path).map_err(Problem::Io)?;
     if metadata.is_dir() {
         return Err(Problem::Io(std::io::ErrorKind::IsADirectory.into()).into());

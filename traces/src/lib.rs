@@ -1,5 +1,6 @@
 //! Routing traces: which experts each token of each request selected, read from the formats people record, checked,
-//! converted, generated, measured, and handed to the simulator and the hardware as a batch demands them.
+//! converted, generated, measured, and handed to the simulator and the hardware as a batch demands them. And request
+//! traces: when requests came in, and how long they were.
 
 pub mod batch;
 pub mod batch_jsonl;
@@ -22,6 +23,7 @@ pub mod npz;
 pub mod oracle_general;
 pub mod predictability;
 mod reading;
+pub mod requests;
 pub mod responses;
 pub mod reuse;
 pub mod routing;

@@ -7,4 +7,5 @@ mod generated;
 mod importers;
 mod measured;
 mod real;
+mod requests;
 mod round_trip;

@@ -10,7 +10,7 @@ use policy::registry::lookup;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Scenarios that between them have every key of the language.
-const EVERY_KEY: [&str; 4] = [
+const EVERY_KEY: [&str; 8] = [
     "
 name: every key
 machine:
@@ -76,7 +76,7 @@ host_compute: false
 load: { from: nvme }
 workload:
   routing: { zipf_markov: { tokens: 400, traces: 8, skew: 0.8, stickiness: 0.3, coupling: 0.3, kinds: 4, specialisation: 1, favourites: 1 } }
-  requests: { poisson: { rate: 4 /s, batch: 16 } }
+  requests: { poisson: { rate: 4 /s, batch: 16, limit: 100 } }
   fit: [Cargo.toml]
   include_repetition: true
   limit_tokens: 100
@@ -100,7 +100,7 @@ model: { model_type: llama, hidden_size: 4096, intermediate_size: 14336, num_hid
   vocab_size: 32000, torch_dtype: bfloat16 }
 workload:
   routing: { dense: { requests: 4, tokens: 256 } }
-  requests: { closed: { batch: 2 } }
+  requests: { closed: { batch: 2, limit: 3 } }
 policy: lru
 recipe: { low_rank: { rank: 16 } }
 ",
@@ -118,6 +118,42 @@ model: { model_type: qwen3_moe, hidden_size: 2048, moe_intermediate_size: 768, n
   num_local_experts: 8, num_experts_per_tok: 2, num_attention_heads: 32, vocab_size: 32000, torch_dtype: bfloat16 }
 workload: { routing: { trace: [Cargo.toml] } }
 policy: { lru: {} }
+",
+    "
+name: bursts of requests
+machine: h100-sxm
+model: gpt-oss-20b
+workload:
+  routing: { zipf_markov: {} }
+  requests: { gamma: { rate: 4 /s, cv: 2, batch: 8, limit: 100 } }
+  prompt_tokens: { lognormal: { mean: 1000, p99: 4000 } }
+  output_tokens: { uniform: { from: 1, to: 100 } }
+policy: lru
+",
+    "
+name: other bursts
+machine: h100-sxm
+model: gpt-oss-20b
+workload: { routing: { zipf_markov: {} }, requests: { weibull: { rate: 4 /s, shape: 0.6, batch: 8, limit: 100 } } }
+policy: lru
+",
+    "
+name: more and more requests
+machine: h100-sxm
+model: gpt-oss-20b
+workload:
+  routing: { zipf_markov: {} }
+  requests: { ramp: { from: 1 /s, to: 9 /s, over: 60 s, batch: 8, limit: 100 } }
+policy: lru
+",
+    "
+name: recorded requests
+machine: h100-sxm
+model: gpt-oss-20b
+workload:
+  routing: { zipf_markov: {} }
+  requests: { csv: { path: Cargo.toml, rate_scale: 2, from: 1 us, until: 9 s, batch: 8, limit: 100 } }
+policy: lru
 ",
 ];
 /// One of every kind of value, right and wrong.

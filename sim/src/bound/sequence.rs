@@ -7,7 +7,6 @@ use super::program::{NEVER, Program, Use};
 use super::terms::Terms;
 use crate::compute::Kernel;
 use crate::simulate::{Case, RunFailure};
-use crate::workload::Arrivals;
 use crate::world::{World, WorldError};
 use policy::event::{Command, Event, EventKind, Part, Platform, Routed, Slice};
 use policy::registry::{Entry, registry};
@@ -22,8 +21,7 @@ pub(super) fn program(case: &Case) -> Result<Option<Program>, RunFailure> {
     let plain = |entry: &&Entry| {
         entry.simulate.is_some() && entry.params.is_empty() && !entry.clairvoyant && !entry.fitted
     };
-    let closed = matches!(case.arrivals, Arrivals::Closed { .. });
-    let rule = registry().iter().find(plain).filter(|_| closed);
+    let rule = registry().iter().find(plain).filter(|_| case.arrivals.is_closed());
     let (Some(rule), Some(terms)) = (rule, Terms::new(case)) else { return Ok(None) };
     let mut scout = Scout {
         world: case.world(false)?,

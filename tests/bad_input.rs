@@ -293,7 +293,7 @@ fn more_kinds_of_copy_than_a_run_can_have_are_refused() {
     };
     let values: Vec<String> = (0..62).flat_map(|n| [tier(n), link(n)]).collect();
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
-    refused(&quickstart("check", &[], &values), &["tiers: 65 of them", "at most 64"]);
+    refused(&quickstart("check", &[], &values), &["tiers: 65 of them", "at most 63"]);
     // With the three it has, 33 tiers of two formats.
     let two = [&["encoded=int4_g128"][..], &values[..60]].concat();
     refused(&quickstart("check", &[], &two), &["66 kinds of copy", "at most 64"]);

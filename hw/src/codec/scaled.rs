@@ -31,7 +31,7 @@ pub(crate) enum Sharing {
 }
 
 /// Elements of small groups that are coded at a time: so few that the next are on their way from memory meanwhile.
-const STRIP: usize = 512;
+const STRIP: usize = 1024;
 
 /// A coder of elements `E`.
 pub(super) struct Scaled<E> {
@@ -75,7 +75,11 @@ impl<E: Quantised> Scaled<E> {
             source.load(simd, first, values);
             let peaks = &mut peaks[..values.len().div_ceil(size)];
             for (peak, group) in peaks.iter_mut().zip(values.chunks(size)) {
-                *peak = magnitude(simd, group);
+                // A loop of a known length is unrolled: most groups are chunks.
+                *peak = match <&[f32; CHUNK]>::try_from(group) {
+                    Ok(chunk) => magnitude(simd, chunk),
+                    Err(_) => magnitude(simd, group),
+                };
             }
             if !magnitude(simd, peaks).is_finite() {
                 return Err(self.not_finite(first, values));

@@ -139,6 +139,9 @@ type Tiles<'a> = &'a mut dyn FnMut(usize, &[f32]);
 /// Writes values from an element on to a buffer of the whole copy.
 type Write = fn(Level, usize, &[f32], &mut [u8]);
 
+/// Writes a copy in the native format that a lossless one was made from.
+type Expand = fn(Level, &[u8], &mut [u8]) -> Result<(), CodecError>;
+
 /// One coder. Sizes have been checked before it is called.
 trait Codec: Sync {
     /// Writes `source` to `out`.
@@ -161,6 +164,11 @@ trait Codec: Sync {
 
     /// How to write a part of a copy, for formats whose elements do not depend on each other.
     fn writer(&self) -> Option<Write> {
+        None
+    }
+
+    /// How to expand a copy to the format that this one codes without loss.
+    fn expander(&self) -> Option<Expand> {
         None
     }
 
@@ -240,6 +248,9 @@ pub fn transcode(
     }
     if let Some(source) = Plain::of(from.name(), bytes) {
         return writer.encode(level, source, matrices, out);
+    }
+    if let Some(expand) = reader.expander().filter(|_| from.get().lossless_of == Some(to.name())) {
+        return expand(level, bytes, out);
     }
     if let Some(write) = writer.writer() {
         return reader.decode(level, bytes, matrices, &mut |first, values| write(level, first, values, out));

@@ -30,6 +30,9 @@ pub(crate) enum Sharing {
     Row,
 }
 
+/// Elements of small groups that are coded at a time: so few that the next are on their way from memory meanwhile.
+const STRIP: usize = 1024;
+
 /// A coder of elements `E`.
 pub(super) struct Scaled<E> {
     name: &'static str,
@@ -45,7 +48,7 @@ impl<E: Quantised> Scaled<E> {
 
     pub(super) const fn by_group(name: &'static str, size: usize) -> Self {
         assert!(size >= CHUNK && size.is_power_of_two(), "a chunk lies in one group");
-        assert!(size <= TILE || E::BITS == 8, "long groups are coded as rows are");
+        assert!(size <= STRIP || E::BITS == 8, "long groups are coded as rows are");
         Scaled { name, sharing: Sharing::Group(size), element: PhantomData }
     }
 
@@ -54,7 +57,7 @@ impl<E: Quantised> Scaled<E> {
         CodecError::NotFinite { format: self.name, element: (first + at) as u64, value: values[at] }
     }
 
-    /// Codes groups of `size`, a tile holding some of them.
+    /// Codes groups of `size`, a strip holding some of them.
     #[inline(always)]
     fn encode_groups<S: Simd>(
         &self,
@@ -64,15 +67,19 @@ impl<E: Quantised> Scaled<E> {
         payload: &mut [u8],
         scales: &mut [u8],
     ) -> Result<(), CodecError> {
-        let (mut tile, mut codes, mut peaks) = ([0.0f32; TILE], [0u8; TILE], [0.0f32; TILE / CHUNK]);
+        let (mut strip, mut codes, mut peaks) = ([0.0f32; STRIP], [0u8; STRIP], [0.0f32; STRIP / CHUNK]);
         let elements = source.elements();
-        let stored = payload.chunks_mut(TILE * E::BITS / 8).zip(scales.chunks_mut(TILE / size * E::SCALE));
-        for (first, (payload, scales)) in (0..elements).step_by(TILE).zip(stored) {
-            let values = &mut tile[..TILE.min(elements - first)];
+        let stored = payload.chunks_mut(STRIP * E::BITS / 8).zip(scales.chunks_mut(STRIP / size * E::SCALE));
+        for (first, (payload, scales)) in (0..elements).step_by(STRIP).zip(stored) {
+            let values = &mut strip[..STRIP.min(elements - first)];
             source.load(simd, first, values);
             let peaks = &mut peaks[..values.len().div_ceil(size)];
             for (peak, group) in peaks.iter_mut().zip(values.chunks(size)) {
-                *peak = magnitude(simd, group);
+                // A loop of a known length is unrolled: most groups are chunks.
+                *peak = match <&[f32; CHUNK]>::try_from(group) {
+                    Ok(chunk) => magnitude(simd, chunk),
+                    Err(_) => magnitude(simd, group),
+                };
             }
             if !magnitude(simd, peaks).is_finite() {
                 return Err(self.not_finite(first, values));
@@ -189,7 +196,7 @@ impl<E: Quantised> Codec for Scaled<E> {
         let elements = source.elements();
         let (payload, scales) = out.split_at_mut((elements * E::BITS).div_ceil(8));
         match self.sharing {
-            Sharing::Group(size) if size <= TILE => {
+            Sharing::Group(size) if size <= STRIP => {
                 dispatch!(level, simd => self.encode_groups(simd, source, size, payload, scales))
             }
             Sharing::Group(size) => {

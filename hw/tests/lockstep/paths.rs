@@ -3,14 +3,14 @@
 
 use crate::double::{Double, SERIAL};
 use crate::engine::{DEVICE, engine, library, on_double, pass};
-use crate::world::{DISK, DRAM, HBM, PEER, copies, form, machine, model, whole};
+use crate::world::{DISK, DRAM, HBM, PEER, compute_command, copies, form, machine, model, whole};
 use hw::arena::ArenaError;
 use hw::content::Contents;
 use hw::cuda::Cuda;
 use hw::device::{Device, Setup};
 use hw::engine::Engine;
 use hw::refusal::DeviceError;
-use policy::event::{EncodeAt, Form};
+use policy::event::{EncodeAt, Form, Part};
 use policy::units::Bytes;
 use policy::{BlockId, Machine, MoveId};
 
@@ -206,6 +206,26 @@ fn a_library_that_does_not_open_is_done_without() {
             falls_back("cuFileDriverOpen failed with 5001");
         }
         false => {}
+    }
+}
+
+/// What a device takes beside its tiers is in the way of blocks.
+#[test]
+fn little_memory_is_taken_beside_the_tiers() {
+    let Some(double) = Double::alone() else { return };
+    double.reset(MEMORY);
+    let before = [0, 1].map(|device| double.taken(device));
+    let mut device = device(&cuda(), &machine(HBM_BYTES)).unwrap();
+    tour(&mut device, 0, &[form(DISK, "bf16"), form(HBM, "bf16"), form(PEER, "int8"), form(DISK, "int8")])
+        .unwrap();
+    let reads = [(0, form(HBM, "bf16"))];
+    device.submit(&compute_command(&reads)).unwrap();
+    device.wait_compute(Part::Experts).unwrap();
+    // The tier, and on the first device a page or two for each lane and each of its slabs.
+    let tiers = [HBM_BYTES, 1 << 20];
+    for (number, (before, tier)) in before.into_iter().zip(tiers).enumerate() {
+        let beside = double.taken(number as i32) - before - tier;
+        assert!(beside < 1 << 20, "{beside} bytes of device {number}");
     }
 }
 

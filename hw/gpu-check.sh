@@ -1,6 +1,8 @@
 #!/bin/sh
-# Proves a CUDA device: the laws of a device and the conformance tests on it, the sanitizer where there is one, calibration,
-# validation, and PyTorch beside it where that is there. Writes one JSON file. Within nine minutes.
+# Proves a CUDA device: the laws of a device and the conformance tests on it, with a second device as a tier where there is
+# one; the sanitizer where there is one; the kernels' rates, those of copies between devices and of files by GPUDirect
+# Storage where the machine has them; calibration, validation, and PyTorch beside it where that is there. Writes one JSON
+# file. Within nine minutes.
 #
 #   hw/gpu-check.sh build DIR        on a machine with Rust: puts the binaries into DIR
 #   hw/gpu-check.sh run DIR OUT.json [DEVICE]
@@ -21,9 +23,9 @@ build() {
     cp "$target/release/hotset" "$1/hotset"
     cp "$(binary_of hotset-hw lockstep)" "$1/laws"
     cp "$(binary_of hotset hotset)" "$1/conformance"
-    cargo build --release -p hotset-hw --example kernel_rates
-    cp "$target/release/examples/kernel_rates" "$1/kernel_rates"
-    strip "$1/hotset" "$1/laws" "$1/conformance" "$1/kernel_rates"
+    cargo build --release -p hotset-hw --example kernel_rates --example path_rates
+    cp "$target/release/examples/kernel_rates" "$target/release/examples/path_rates" "$1/"
+    strip "$1/hotset" "$1/laws" "$1/conformance" "$1/kernel_rates" "$1/path_rates"
 }
 
 # Runs a step with a limit in seconds; its output goes to a log, its verdict into $verdict.
@@ -49,26 +51,31 @@ run() {
     trap 'rm -rf "$work"' EXIT
     cd "$root"
     export HOTSET_TEST_DEVICE="$device"
+    number=${device#cuda:}
+    if [ "$(nvidia-smi --list-gpus 2> /dev/null | wc -l)" -gt 1 ]; then
+        export HOTSET_TEST_PEER=$((number == 0))
+    fi
     step laws 60 "$bin/laws" --test-threads=4
-    step conformance 60 "$bin/conformance" conformance --test-threads=4
+    step conformance 45 "$bin/conformance" conformance --test-threads=4
     if command -v compute-sanitizer > /dev/null; then
         step memcheck 60 compute-sanitizer --error-exitcode 9 "$bin/laws" --test-threads=1 both::
         step racecheck 45 compute-sanitizer --tool racecheck --error-exitcode 9 "$bin/laws" --test-threads=1 both::
     fi
-    unset HOTSET_TEST_DEVICE
-    step kernels 60 "$bin/kernel_rates" "${device#cuda:}"
-    step calibrate 120 "$bin/hotset" calibrate --device "$device" --name checked --format json -o "$work/machine.yaml"
-    step validate 120 "$bin/hotset" validate scenarios/moe-on-gpu.yaml --device "$device" \
+    unset HOTSET_TEST_DEVICE HOTSET_TEST_PEER
+    step kernels 50 "$bin/kernel_rates" "$number"
+    step paths 40 "$bin/path_rates" "$number"
+    step calibrate 110 "$bin/hotset" calibrate --device "$device" --name checked --format json -o "$work/machine.yaml"
+    step validate 80 "$bin/hotset" validate scenarios/moe-on-gpu.yaml --device "$device" \
         --machine "$work/machine.yaml" --live --format json
     if python3 -c 'import torch' 2> /dev/null; then
-        step torch 60 python3 hw/peers/torch_offload.py
+        step torch 50 python3 hw/peers/torch_offload.py
     fi
     gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null | head -n 1 | tr -d '"\\')
     {
         printf '{"date": "%s", "device": "%s", "gpu": "%s",\n' "$(date -u +%Y-%m-%d)" "$device" "$gpu"
         printf '"steps": {%s},\n' "$steps"
-        printf '"kernels": %s,\n"calibrate": %s,\n"validate": %s,\n"torch": %s}\n' \
-            "$(value "$work/kernels.out")" "$(value "$work/calibrate.out")" "$(value "$work/validate.out")" "$(value "$work/torch.out")"
+        printf '"kernels": %s,\n"paths": %s,\n"calibrate": %s,\n"validate": %s,\n"torch": %s}\n' \
+            "$(value "$work/kernels.out")" "$(value "$work/paths.out")" "$(value "$work/calibrate.out")" "$(value "$work/validate.out")" "$(value "$work/torch.out")"
     } > "$out.part"
     mv "$out.part" "$out"
     echo "wrote $out"

@@ -36,6 +36,18 @@ def copies():
     return rates
 
 
+def peers():
+    """Copies from one device to another, where there are two."""
+    if torch.cuda.device_count() < 2:
+        return None
+    rates = {}
+    for mib in (1, 4, 16, 64):
+        here, there = (torch.empty(mib << 20, dtype=torch.uint8, device=f"cuda:{number}") for number in (0, 1))
+        to, back = timed(lambda: there.copy_(here)), timed(lambda: here.copy_(there))
+        rates[f"{mib} MiB"] = {"to_gb_s": (mib << 20) / to / 1e6, "from_gb_s": (mib << 20) / back / 1e6}
+    return rates
+
+
 def products():
     weights = torch.randn(64, 3 * WIDTH, HIDDEN, device="cuda", dtype=torch.bfloat16)
     rates = {}
@@ -78,6 +90,7 @@ print(json.dumps({
     "torch": torch.__version__,
     "gpu": torch.cuda.get_device_name(),
     "copies": copies(),
+    "peers": peers(),
     "products": products(),
     "on_demand_offload": offload(),
 }))

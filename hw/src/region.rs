@@ -220,8 +220,8 @@ impl Region {
     }
 
     /// Carries bytes from `offset` on between this slot of a file and pieces of an accelerator's memory, past the host's.
-    /// False, and nothing done, where the file cannot do that, or the bytes are not blocks of its own: a block that is
-    /// shared would be loaded and saved again as a whole. The accelerator is this thread's.
+    /// False, and nothing done, where the file cannot do that, or the bytes do not lie in whole blocks of its own on both
+    /// sides: a block of which a part is wanted would be loaded and saved again. The accelerator is this thread's.
     ///
     /// # Safety
     /// The pieces are of memory that the caller holds; nobody else writes them meanwhile, nor reads them where they are
@@ -241,14 +241,18 @@ impl Region {
         let len = memory.iter().map(|(_, len)| len).sum();
         let pieces = self.pieces(offset, len)?;
         let pieces: Vec<_> = pieces.iter().map(|(_, piece)| (piece.start, piece.len)).collect();
-        let begins = pieces.iter().all(|(start, _)| start.is_multiple_of(PAGE as u64));
-        let ends = offset.saturating_add(len) == self.len || len.is_multiple_of(PAGE as u64);
-        if !begins || !ends {
+        let pairs = pairs(&pieces, memory);
+        let (to_the_end, block) = (offset.saturating_add(len) == self.len, PAGE as u64);
+        let last = pairs.len().saturating_sub(1);
+        let whole = |(index, (at, _, len)): (usize, &(u64, u64, u64))| {
+            at.is_multiple_of(block) && (len.is_multiple_of(block) || to_the_end && index == last)
+        };
+        if !pairs.iter().enumerate().all(whole) {
             return Ok(false);
         }
         let carry = || {
             pool.maybe_refuse(way, offset)?;
-            pairs(&pieces, memory).into_iter().try_for_each(|(at, address, len)| {
+            pairs.iter().try_for_each(|&(at, address, len)| {
                 // SAFETY: the caller's promise.
                 let carried = unsafe { file.carry_directly(way, at, address, len, pool.faults()) };
                 carried.map_err(|broken| pool.broken(broken))

@@ -5,13 +5,14 @@ use policy::path::Paths;
 use policy::{Bandwidth, Bytes, Machine, Nanos, TierId};
 use std::path::Path;
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "a100-80g",
     "b200",
     "cxl-host",
     "epyc-2core-vm",
     "gh200",
     "h100-pcie",
+    "h100-sxm-pair",
     "h100-sxm",
     "h200",
     "rtx-4090",

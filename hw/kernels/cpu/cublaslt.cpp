@@ -49,10 +49,13 @@ BLAS_CALL(cublasLtMatmulAlgoGetHeuristic, void*, void* how, void* a, void* b, vo
           Heuristic* chosen, int* found)
     if (!fits(*(MatrixLayout*)a, *(MatrixLayout*)b, *(MatrixLayout*)d, *(Description*)how)) return NotSupported;
     *chosen = {};
+    // Some room for every output, so that it is known whether it is there.
+    MatrixLayout out = *(MatrixLayout*)d;
+    chosen->workspace = out.rows * out.columns * sizeof(f32);
     *found = 1;
 END
 BLAS_CALL(cublasLtMatmul, void*, void* how, const void*, const u16* a, void* a_layout, const u16* b, void* b_layout,
-     const f32* beta, const void*, void*, f32* d, void* d_layout, const void*, void*, size_t, void* stream)
+     const f32* beta, const void*, void*, f32* d, void* d_layout, const void*, f32* workspace, size_t room, void* stream)
     MatrixLayout m = *(MatrixLayout*)a_layout, x = *(MatrixLayout*)b_layout, y = *(MatrixLayout*)d_layout;
     if (!fits(m, x, y, *(Description*)how) || ((u64)a | (u64)b | (u64)d) % 16 != 0) return NotSupported;
     f32 before = *beta;
@@ -60,6 +63,7 @@ BLAS_CALL(cublasLtMatmul, void*, void* how, const void*, const u16* a, void* a_l
     return submit(stream, [=] {
         u64 read = m.rows * m.columns * 2, written = y.rows * y.columns * 4;
         if (!allocated(device, (u64)a, read) || !allocated(device, (u64)d, written)) return (int)BadAddress;
+        if (room < written || !allocated(device, (u64)workspace, written)) return (int)BadAddress;
         Opened opened(device);
         for (u64 row = 0; row < y.rows; row++) {
             for (u64 token = 0; token < y.columns; token++) {
@@ -68,6 +72,7 @@ BLAS_CALL(cublasLtMatmul, void*, void* how, const void*, const u16* a, void* a_l
                     sum += (double)bf16_to_f32(a[row * m.leading + k]) * bf16_to_f32(b[token * x.leading + k]);
                 }
                 f32* out = d + token * y.leading + row;
+                workspace[token * y.rows + row] = (f32)sum;
                 *out = (f32)sum + (before == 0 ? 0 : before * *out);
             }
         }

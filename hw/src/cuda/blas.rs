@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-/// What NVIDIA advises for Hopper: 32 MiB.
+/// The most that a product may take beside its operands, which NVIDIA advises for Hopper: 32 MiB.
 const WORKSPACE: u64 = 32 << 20;
 /// `CUBLAS_OP_T`.
 const TRANSPOSED: i32 = 1;
@@ -21,7 +21,8 @@ const ALIGNMENT: u32 = 16;
 /// The library, for one stream.
 pub(super) struct Blas {
     handle: sys::cublasLtHandle_t,
-    workspace: Slab,
+    /// As much as any product so far takes.
+    workspace: Option<Slab>,
     shapes: BTreeMap<(u64, u64, u64), Shape>,
 }
 
@@ -35,6 +36,8 @@ struct Shape {
     /// Of the weights, the inputs and the outputs.
     layouts: [sys::cublasLtMatrixLayout_t; 3],
     algorithm: sys::cublasLtMatmulAlgo_t,
+    /// Bytes that it takes beside the operands.
+    workspace: u64,
 }
 
 fn failed(source: CublasError) -> CudaError {
@@ -50,9 +53,8 @@ impl Blas {
             return Ok(None);
         }
         gpu.bind()?;
-        let workspace = Slab::new(gpu, WORKSPACE)?;
         let handle = result::create_handle().map_err(failed)?;
-        Ok(Some(Blas { handle, workspace, shapes: BTreeMap::new() }))
+        Ok(Some(Blas { handle, workspace: None, shapes: BTreeMap::new() }))
     }
 
     /// Starts y = W x, or y += W x where `adds`, for a task on bf16 weights. `x` and `y` are the addresses of the launch's
@@ -72,13 +74,18 @@ impl Blas {
         let key = (task.rows, task.columns, task.tokens);
         if !self.shapes.contains_key(&key) {
             let shape = Shape::new(self.handle, key).map_err(failed)?;
+            if self.workspace.as_ref().map_or(0, Slab::len) < shape.workspace {
+                stream.finish()?;
+                self.workspace = Some(Slab::new(stream.gpu(), shape.workspace)?);
+            }
             self.shapes.insert(key, shape);
         }
-        let Some(Shape { description, layouts: [weights, inputs, outputs], algorithm }) =
+        let Some(Shape { description, layouts: [weights, inputs, outputs], algorithm, workspace }) =
             self.shapes.get(&key)
         else {
             return Ok(());
         };
+        let room = self.workspace.as_ref().map_or(0, Slab::start);
         let (one, beta) = (1.0f32, if adds { 1.0f32 } else { 0.0 });
         let weights_at = task.copy + task.first_element * 2;
         let (x, y) = (x + task.x * 2, y + task.y * 4);
@@ -98,8 +105,8 @@ impl Blas {
                 address(y).cast_mut(),
                 *outputs,
                 algorithm,
-                address(self.workspace.start()).cast_mut(),
-                WORKSPACE as usize,
+                address(room).cast_mut(),
+                *workspace as usize,
                 stream.handle().cast(),
             )
         }
@@ -157,7 +164,8 @@ impl Shape {
             result::destroy_matmul_pref(preference)?;
             chosen?
         };
-        Ok(Shape { description, layouts, algorithm: chosen.algo })
+        let workspace = chosen.workspaceSize as u64;
+        Ok(Shape { description, layouts, algorithm: chosen.algo, workspace })
     }
 }
 

@@ -6,7 +6,7 @@ use super::error::CudaError;
 use super::gpu::Gpu;
 use super::launch::{Launch, Place};
 use super::memory::Slab;
-use super::products::{Bench, Task, matmul, silu_mul, split_bf16, suits_library};
+use super::products::{Bench, Task, matmul, parts_room, silu_mul, split_bf16, suits_library};
 use crate::branch;
 use crate::content::Contents;
 use crate::engine::{ComputeReport, Dense, Done, Job, JobError, Work, Worker};
@@ -19,8 +19,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-/// Numbers for parts of matrices split by columns: 32 MiB.
-const PARTS_ROOM: u64 = 8 << 20;
 /// Counters of parts: one for each block of rows of each matrix of a launch.
 const COUNTERS: u64 = 1 << 14;
 
@@ -82,13 +80,11 @@ impl ComputeWorker {
     pub(super) fn new(gpu: &Arc<Gpu>, contents: Arc<Contents>) -> Result<ComputeWorker, CudaError> {
         let finished = Slab::new(gpu, COUNTERS * 4)?;
         finished.save(0, &vec![0; COUNTERS as usize * 4])?;
-        Ok(ComputeWorker {
-            coder: Coder::new(gpu, false)?,
-            contents,
-            parts: Slab::new(gpu, PARTS_ROOM * 4)?,
-            finished,
-            blas: Blas::new(gpu)?,
-        })
+        let matrices = contents.model().blocks.iter().flat_map(|block| block.matrices.iter());
+        // Without blocks, what products there will be is not known.
+        let widest = matrices.map(|matrix| matrix.columns).max().unwrap_or(u64::MAX);
+        let parts = Slab::new(gpu, parts_room(gpu.processors(), widest) * 4)?;
+        Ok(ComputeWorker { coder: Coder::new(gpu, false)?, contents, parts, finished, blas: Blas::new(gpu)? })
     }
 
     fn compute(&mut self, work: &Work) -> Result<ComputeReport, JobError> {
@@ -237,7 +233,7 @@ impl ComputeWorker {
             y,
             numbers: stage.numbers,
             parts: self.parts.start(),
-            parts_room: PARTS_ROOM,
+            parts_room: self.parts.len() / 4,
             finished: self.finished.start(),
             counters: COUNTERS,
             processors: self.coder.stream().gpu().processors(),

@@ -5,7 +5,7 @@
 
 mod making;
 
-use super::bounce::Bounce;
+use super::bounce::{Bounce, load, save};
 use super::coder::{Coder, whole};
 use super::error::CudaError;
 use super::gpu::{Gpu, Mark};
@@ -277,13 +277,13 @@ impl CopyWorker {
             End::File(region, offset) => {
                 gpu.bind()?;
                 if !unsafe { region.carry_directly(Way::Load, offset, to) }? {
-                    let fetch = &mut |at, window: &mut [u8]| Ok(region.read_at(offset + at, window)?);
-                    self.bounce.load(stream, to, fetch)?;
+                    let fetch = |at, window: &mut [u8]| Ok(region.read_at(offset + at, window)?);
+                    load(self.bounce.cached(gpu)?, stream, to, fetch)?;
                 }
                 Ok(false)
             }
             End::Coded(coded) => {
-                self.bounce.load(stream, to, &mut |at, window| {
+                load(self.bounce.coded(gpu)?, stream, to, |at, window| {
                     window.copy_from_slice(&coded[at as usize..][..window.len()]);
                     Ok(())
                 })?;
@@ -314,13 +314,13 @@ impl CopyWorker {
             End::File(region, offset) => {
                 gpu.bind()?;
                 if !unsafe { region.carry_directly(Way::Save, offset, from) }? {
-                    let put = &mut |at, window: &[u8]| Ok(region.write_at(offset + at, window)?);
-                    self.bounce.save(stream, from, put)?;
+                    let put = |at, window: &[u8]| Ok(region.write_at(offset + at, window)?);
+                    save(self.bounce.cached(gpu)?, stream, from, put)?;
                 }
                 Ok(false)
             }
             End::Coded(crossed) => {
-                self.bounce.save(stream, from, &mut |at, window| {
+                save(self.bounce.cached(gpu)?, stream, from, |at, window| {
                     crossed[at as usize..][..window.len()].copy_from_slice(window);
                     Ok(())
                 })?;

@@ -93,8 +93,8 @@ impl Pinned {
         Pinned::with(gpu, len, 0)
     }
 
-    /// The same for bytes that the host writes, or has a drive write, and never reads: they pass its caches by, and
-    /// devices read them without asking those. Reading them would be many times slower than reading other memory.
+    /// The same for bytes that the host writes and never reads: they pass its caches by, and devices read them without
+    /// asking those. Reading them would be many times slower than reading other memory.
     pub(super) fn write_combined(gpu: &Arc<Gpu>, len: usize) -> Result<Pinned, CudaError> {
         Pinned::with(gpu, len, sys::CU_MEMHOSTALLOC_WRITECOMBINED)
     }

@@ -81,11 +81,11 @@ impl Cuda {
         Ok((gpu, reach))
     }
 
-    /// Has a file's bytes go past the host's memory, where that can be.
-    fn reach_file(&self, file: &mut FileStore) -> Result<(), StorageError> {
-        let reached = if self.direct { file.reach_accelerators() } else { Err(StorageError::Off) };
-        let _ = self.files.set(reached.is_ok());
-        reached
+    /// Has a file's bytes go past the host's memory, where that is wanted; why it cannot be.
+    fn reach_file(&self, file: &mut FileStore) -> Option<StorageError> {
+        let refused = if self.direct { file.reach_accelerators().err() } else { None };
+        let _ = self.files.set(self.direct && refused.is_none());
+        refused
     }
 }
 
@@ -134,7 +134,7 @@ impl Engine for Cuda {
             Backing::File => Arena::with_store(&tier, |capacity, granularity, notes| {
                 let mut file = FileStore::new(&self.folder, capacity, granularity, notes)?;
                 if capacity > 0 {
-                    notes.extend(self.reach_file(&mut file).err().map(Note::NotDirect));
+                    notes.extend(self.reach_file(&mut file).map(Note::NotDirect));
                 }
                 Ok(Store::File(file))
             }),

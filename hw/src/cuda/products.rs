@@ -128,6 +128,17 @@ fn parts(tasks: &[Task], rows: u64, tallest: u64, bench: &Bench) -> u32 {
     wanted.min(room).min(columns.div_ceil(PART_COLUMNS)).clamp(1, 64) as u32
 }
 
+/// Numbers that the parts of a launch take where its columns are split as far as is of use, with as many tokens as the
+/// fused kernels read the weights once for; with more, or beside launches in other formats, it is split less. A launch
+/// that is split has fewer blocks than the multiprocessors hold, so its parts have less than twice as many. `columns` are
+/// those of the widest matrix.
+pub fn parts_room(processors: u64, columns: u64) -> u64 {
+    match columns.div_ceil(PART_COLUMNS) {
+        0 | 1 => 0,
+        _ => 2 * processors * RESIDENT * 2 * ROWS * FUSED_TOKENS,
+    }
+}
+
 /// out = silu(gate) * up over `numbers` f32 at three addresses.
 pub fn silu_mul(gate: u64, up: u64, out: u64, numbers: u64) -> Result<Launch, LaunchError> {
     Launch::new("silu_mul", numbers.div_ceil(THREADS as u64), vec![gate, up, out, numbers])

@@ -40,9 +40,6 @@ pub enum StorageError {
     /// Direct transfers of the file are not possible at all.
     #[error("the file goes through the page cache")]
     Buffered,
-    /// It was asked not to.
-    #[error("it is switched off")]
-    Off,
     /// A call of the library's failed.
     #[error("{call} failed with {code}")]
     Refused {

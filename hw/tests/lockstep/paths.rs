@@ -3,14 +3,17 @@
 
 use crate::double::{Double, SERIAL};
 use crate::engine::{DEVICE, engine, library, on_double, pass};
-use crate::world::{DISK, DRAM, HBM, PEER, copies, form, machine, model, whole};
+use crate::world::{
+    DISK, DRAM, GRANULARITY, HBM, PEER, bytes, chunk, compute_command, copies, drop_copy, form, form_of,
+    machine, model, whole,
+};
 use hw::arena::ArenaError;
 use hw::content::Contents;
 use hw::cuda::Cuda;
 use hw::device::{Device, Setup};
 use hw::engine::Engine;
 use hw::refusal::DeviceError;
-use policy::event::{EncodeAt, Form};
+use policy::event::{EncodeAt, Form, Part};
 use policy::units::Bytes;
 use policy::{BlockId, Machine, MoveId};
 
@@ -158,6 +161,32 @@ fn transfers_that_are_cut_short_are_gone_on_with() {
     device.audit().unwrap();
 }
 
+/// Chunks that begin within a block of the file, and memory in pieces that do: both go through pinned memory.
+#[test]
+fn parts_of_blocks_are_not_passed_by_the_host() {
+    let Some(double) = Double::alone() else { return };
+    double.reset(MEMORY);
+    let (disk, hbm, small) = (form(DISK, "bf16"), form(HBM, "bf16"), form(HBM, "mxfp4"));
+    let [large, little] =
+        ["bf16", "mxfp4"].map(|name| bytes(0, form_of(name)).round_up(Bytes(GRANULARITY)).0);
+    assert_ne!(little % 4096, 0);
+    let mut device = device(&cuda(), &machine(large + little)).unwrap();
+    // Of two small copies the first one goes; what is free lies on both sides of the second one.
+    tour(&mut device, 0, &[disk, small]).unwrap();
+    tour(&mut device, 1, &[disk, small]).unwrap();
+    device.submit(&drop_copy(0, small)).unwrap();
+    tour(&mut device, 2, &[disk, hbm]).unwrap();
+    device.submit(&drop_copy(2, hbm)).unwrap();
+    device.submit(&drop_copy(1, small)).unwrap();
+    let total = bytes(3, disk.format).0;
+    for (offset, len) in [(0, 5000), (5000, total - 5000)] {
+        let last = offset + len == total;
+        device.submit(&chunk(900, 3, disk, hbm, EncodeAt::Source, offset, len, last)).unwrap();
+        device.wait(MoveId(900)).unwrap();
+    }
+    device.audit().unwrap();
+}
+
 #[test]
 fn transfers_that_fail_leave_what_was_there() {
     let Some(double) = Double::alone() else { return };
@@ -207,6 +236,26 @@ fn a_library_that_does_not_open_is_done_without() {
             falls_back("cuFileDriverOpen failed with 5001");
         }
         false => {}
+    }
+}
+
+/// What a device takes beside its tiers is in the way of blocks.
+#[test]
+fn little_memory_is_taken_beside_the_tiers() {
+    let Some(double) = Double::alone() else { return };
+    double.reset(MEMORY);
+    let before = [0, 1].map(|device| double.taken(device));
+    let mut device = device(&cuda(), &machine(HBM_BYTES)).unwrap();
+    tour(&mut device, 0, &[form(DISK, "bf16"), form(HBM, "bf16"), form(PEER, "int8"), form(DISK, "int8")])
+        .unwrap();
+    let reads = [(0, form(HBM, "bf16"))];
+    device.submit(&compute_command(&reads)).unwrap();
+    device.wait_compute(Part::Experts).unwrap();
+    // The tier, and on the first device a page or two for each lane and each of its slabs.
+    let tiers = [HBM_BYTES, 1 << 20];
+    for (number, (before, tier)) in before.into_iter().zip(tiers).enumerate() {
+        let beside = double.taken(number as i32) - before - tier;
+        assert!(beside < 1 << 20, "{beside} bytes of device {number}");
     }
 }
 

@@ -74,7 +74,7 @@ fn statistics_of_recorded_traces_are_those_counted_elsewhere() {
     let info = request_info(&open_requests(path, RECORDED[1].1, &Cut::default()).unwrap());
     // Counted by another program.
     assert!((info.gap_cv.unwrap() - 1.094_169_981_843_777_6).abs() < 1e-9);
-    assert!((info.rate_per_s.unwrap() - 19_365.0 / 3501.721_937).abs() < 1e-9);
+    assert!((info.rate_per_s.unwrap() - 19_365.0 / 3_501.721_937).abs() < 1e-9);
     let lengths =
         (info.prompt_tokens.p50, info.prompt_tokens.p99, info.output_tokens.p50, info.output_tokens.p99);
     assert_eq!((lengths, info.reusable_prefix), ((1_020, 4_142, 129, 601), None));

@@ -344,14 +344,6 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_reads_back(trace in any_trace()) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("trace.csv");
-        write_requests(&path, &trace).unwrap();
-        prop_assert_eq!(open_requests(&path, RequestFormat::Csv, &Cut::default()).unwrap(), trace);
-    }
-
-    #[test]
     fn any_bytes_are_read_or_refused(
         header in prop::sample::select(vec!["", "TIMESTAMP,ContextTokens,GeneratedTokens\n", "arrival_s,prompt_tokens,output_tokens\n"]),
         body in prop::collection::vec(any::<u8>(), 0..200),
@@ -363,5 +355,18 @@ proptest! {
                 let _ = read_requests(bytes.as_slice(), format, &Cut::default());
             }
         }
+    }
+}
+
+proptest! {
+    // Each case waits for the disk.
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn what_is_written_reads_back(trace in any_trace()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.csv");
+        write_requests(&path, &trace).unwrap();
+        prop_assert_eq!(open_requests(&path, RequestFormat::Csv, &Cut::default()).unwrap(), trace);
     }
 }

@@ -3,10 +3,9 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hw::checksum::Checksum;
-use hw::codec::{has_coder, transcode};
+use hw::codec::{coded, transcode};
 use hw::compute::{Scratch, Weights};
 use policy::FormatId;
-use policy::format::FORMATS;
 use policy::model::Matrix;
 use rand::SeedableRng;
 use rand_distr::{Distribution, Normal};
@@ -32,10 +31,6 @@ fn bf16() -> FormatId {
     FormatId::named("bf16").expect("a format")
 }
 
-fn formats() -> impl Iterator<Item = FormatId> {
-    (0..FORMATS.len() as u8).map(FormatId).filter(|format| has_coder(*format))
-}
-
 fn buffer(format: FormatId) -> Vec<u8> {
     vec![0; format.bytes(elements(), 3 * HIDDEN).0 as usize]
 }
@@ -59,7 +54,7 @@ fn coders(criterion: &mut Criterion) {
     let (native, mut back) = (native(), buffer(bf16()));
     let mut group = criterion.benchmark_group("codec");
     group.throughput(Throughput::Bytes(native.len() as u64)).sample_size(10);
-    for format in formats() {
+    for format in coded() {
         let mut coded = buffer(format);
         let id = BenchmarkId::new("encode", format.name());
         let encode = |coded: &mut [u8]| transcode(bf16(), &native, format, &MATRICES, coded);
@@ -77,7 +72,7 @@ fn experts(criterion: &mut Criterion) {
     let (mut y, mut scratch) = (vec![0.0; x.len()], Scratch::default());
     let mut group = criterion.benchmark_group("expert");
     group.sample_size(10);
-    for format in formats().filter(|format| format.get().direct) {
+    for format in coded().filter(|format| format.get().direct) {
         let mut coded = buffer(format);
         transcode(bf16(), &native, format, &MATRICES, &mut coded).expect("weights that fit");
         let weights = Weights::new(format, &coded, &MATRICES).expect("a copy");

@@ -21,6 +21,7 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
         class: if name == "hbm" { Class::Fast } else { Class::Staged },
         backing: Backing::Pinned,
         node: None,
+        device: None,
         granularity: Bytes(4096),
         read: Bandwidth(rate * GB),
         write: Bandwidth(rate * GB),
@@ -54,6 +55,7 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 

@@ -58,9 +58,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let (scenario, case) = load_case(&args.scenario, &set)?;
     let engine = hw::open::open(&args.device, &args.scratch).map_err(Failure::refused)?;
+    let timeline = args.out.as_deref().map(timeline::File::begin).transpose()?;
     let worlds = worlds::run(&scenario, &case, &*engine, args)?;
-    if let Some(folder) = &args.out {
-        timeline::write(folder, &case, &worlds)?;
+    if let Some(file) = timeline {
+        file.write(&case, &worlds)?;
     }
     let report = report::Report::new(&case, &worlds)?;
     match args.format {

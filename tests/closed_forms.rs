@@ -71,7 +71,7 @@ fn a_demand_waits_for_the_one_background_chunk_on_its_link_and_no_more() {
     let mut fabric = Fabric::new(&case.machine);
 
     let mut begin = |ledger: &mut Ledger, schedule: &mut Schedule, now: u64, block, class| {
-        let id = ledger.begin(BlockId(block), from, to, class, bytes, None).unwrap();
+        let id = ledger.begin(BlockId(block), from.into(), to, class, bytes, None).unwrap();
         schedule.add(id, links, EncodeAt::Destination, None);
         let mut commands = Vec::new();
         schedule.dispatch(Time(now), ledger, &mut commands).unwrap();
@@ -114,7 +114,7 @@ fn whole(case: &Case, id: u64, from: Form, to: Form, crossing: FormatId) -> Move
     MoveChunk {
         id: MoveId(id),
         block: BlockId(0),
-        from,
+        from: from.into(),
         to,
         encode_at: EncodeAt::Source,
         class: MoveClass::Demand,
@@ -215,7 +215,7 @@ fn a_share_of_a_link_is_kept() {
         Ledger::new(case.model.clone(), &case.machine, &[native], &case.budgets, home, &[]).unwrap();
     let (from, to) = (Form { tier: home, format: native }, Form { tier: fast, format: native });
     let mut schedule = Schedule::new(case.pace);
-    let id = ledger.begin(BlockId(0), from, to, MoveClass::Spill, Bytes(30_000), None).unwrap();
+    let id = ledger.begin(BlockId(0), from.into(), to, MoveClass::Spill, Bytes(30_000), None).unwrap();
     schedule.add(id, upward(&case).set, EncodeAt::Destination, None);
     let mut sends = |schedule: &mut Schedule, now| {
         let mut commands = Vec::new();
@@ -308,7 +308,7 @@ fn a_format_is_made_on_the_cheaper_side_of_the_link() {
         let context = orchestrator.context();
         let int8 = FormatId::named("int8").unwrap();
         let route = context.costs.fetch(&context.ledger, BlockId(0), int8).unwrap();
-        assert_eq!(route.from.format, case.model.blocks[0].native);
+        assert_eq!(route.from.copy().unwrap().format, case.model.blocks[0].native);
         route.encode_at
     };
     assert_eq!((side(0.5), side(50.0)), (EncodeAt::Source, EncodeAt::Destination));

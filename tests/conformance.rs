@@ -47,6 +47,7 @@ fn device(case: &Case, folder: &Path) -> Device {
         copies: &case.home_copies(),
         budgets: &case.budgets,
         cache: Bytes::ZERO,
+        tokens: case.step_tokens(),
         check_reads: true,
     };
     Device::new(&*engine, setup).unwrap_or_else(|error| panic!("{error}"))
@@ -113,6 +114,12 @@ fn an_mxfp4_model_is_served_alike_in_both_worlds() {
     let small =
         Small { family: "gpt_oss", experts: 16, selected: 4, slots: 24, link: 0.5, ..Small::default() };
     assert_eq!(all_conform(&small), BTreeSet::from(["mxfp4"]));
+}
+
+#[test]
+fn blocks_made_by_recipes_are_made_alike_in_both_worlds() {
+    let small = Small { rank: 4, recode: &["int8"], drift_budget: 1.0, ..Small::default() };
+    assert!(all_conform(&small).is_superset(&BTreeSet::from(["bf16", "int8"])));
 }
 
 #[test]

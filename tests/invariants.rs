@@ -2,7 +2,7 @@
 //! and world checks each command; here is what must hold at the end.
 
 use crate::small::{self, Seen, Small};
-use policy::event::Form;
+use policy::event::{Form, MoveChunk};
 use policy::record::{Action, Decision};
 use policy::state::{State, edge_between};
 use policy::veto::{Reason, Verdict};
@@ -21,12 +21,14 @@ const REACH: u32 = 200;
 type Run = Seen<World>;
 
 pub(crate) fn smalls() -> impl Strategy<Value = (Small, bool)> {
-    let formats: [(&str, &[&str]); 5] = [
-        ("mixtral", &[]),
-        ("mixtral", &["int8", "bf16_packed"]),
-        ("mixtral", &["bf16_packed"]),
-        ("mixtral", &["int4_g32", "fp8_e4m3", "int8"]),
-        ("gpt_oss", &[]),
+    type Formats = &'static [&'static str];
+    let formats: [(&str, Formats, u32, Formats); 6] = [
+        ("mixtral", &[], 0, &[]),
+        ("mixtral", &["int8", "bf16_packed"], 0, &[]),
+        ("mixtral", &["bf16_packed"], 0, &[]),
+        ("mixtral", &["int4_g32", "fp8_e4m3", "int8"], 0, &[]),
+        ("gpt_oss", &[], 0, &[]),
+        ("mixtral", &[], 3, &["int8"]),
     ];
     let model = (select(formats.to_vec()), 1u32..5, 2u32..13, 1u32..5, select(vec![16u32, 64]));
     let machine = (0.0f64..1.0, select(vec![0.2, 2.0, 20.0]), 1u32..3, select(vec![1u32, 512, 4096]));
@@ -35,7 +37,7 @@ pub(crate) fn smalls() -> impl Strategy<Value = (Small, bool)> {
     let rest =
         (select(vec![0.0, 0.2, 1.0, 5.0, 60.0]), select(vec![512u64, 4096, 1 << 20]), any::<u16>(), helped);
     (model, machine, load, rest).prop_map(|(model, machine, load, rest)| {
-        let ((family, encoded), layers, experts, selected, hidden) = model;
+        let ((family, encoded, rank, recode), layers, experts, selected, hidden) = model;
         let (share, link, engines, granularity) = machine;
         let (tokens, traces, skew, stickiness, batch, poisson) = load;
         let (drift_budget, chunk, seed, (host, lookahead)) = rest;
@@ -56,6 +58,8 @@ pub(crate) fn smalls() -> impl Strategy<Value = (Small, bool)> {
             selected,
             slots,
             encoded,
+            rank,
+            recode,
             ..Small::default()
         };
         let small =
@@ -86,8 +90,12 @@ fn bytes_are_conserved(case: &Case, run: &Run) {
     let mut cancelled = 0;
     for told in witness.moves.values() {
         let block = case.model.block(told.first.block);
-        let within = told.first.from.tier == told.first.to.tier;
-        let crossing = if within { told.first.to.format } else { told.first.from.format };
+        let MoveChunk { from, to, .. } = told.first;
+        let crossing = match from.copy() {
+            Some(from) if from.tier == to.tier => to.format,
+            Some(from) => from.format,
+            None => block.native,
+        };
         assert!(told.complete != told.cancelled, "neither done nor given up: {told:?}");
         match told.complete {
             true => assert_eq!(told.sent, block.bytes(crossing), "{told:?}"),
@@ -143,11 +151,12 @@ fn time_is_accounted_for(case: &Case, run: &Run) {
     assert!((booked - whole).abs() <= 1e-9 * whole, "{booked} byte seconds of {whole}");
 }
 
-fn transitions_are_legal(run: &Run) {
+fn transitions_are_legal(case: &Case, run: &Run) {
+    let recipes = case.model.blocks.iter().any(|block| block.recipe.is_some());
     let counts = run.orchestrator.context().ledger.states().transitions();
     for (from, row) in policy::state::STATES.iter().zip(counts) {
         for (to, &count) in policy::state::STATES.iter().zip(row) {
-            let legal = edge_between(*from, *to).is_some_and(|edge| !edge.needs_recipe);
+            let legal = edge_between(*from, *to).is_some_and(|edge| recipes || !edge.needs_recipe);
             assert!(count == 0 || legal, "{from:?} to {to:?}, {count} times");
         }
     }
@@ -200,7 +209,7 @@ proptest! {
             bytes_are_conserved(&case, &run);
             memory_agrees(&case, &run);
             time_is_accounted_for(&case, &run);
-            transitions_are_legal(&run);
+            transitions_are_legal(&case, &run);
             drift_is_within_budget(&case, &run);
             every_request_is_served(&case, &run);
         }
@@ -247,9 +256,11 @@ fn the_cases_reach_every_state_action_and_corner() {
         let case = small.case();
         reached.add(&small::run(&case, entry, case.world(false).unwrap()).unwrap());
     }
-    // There is no recipe and no cold tier in use here: S5 and S7 are for models that have them.
+    // There is no cold tier in use here.
     let of_state = |state: State| reached.states[state as usize];
-    for state in [State::Full, State::Reduced, State::Compressed, State::InFlight, State::Staged] {
+    for state in
+        [State::Full, State::Reduced, State::Compressed, State::InFlight, State::Staged, State::Recomputable]
+    {
         assert!(of_state(state) > 0, "{state:?}: {reached:?}");
     }
     assert_eq!(reached.actions.len(), 9, "{reached:?}");

@@ -58,6 +58,7 @@ fn machine(fit: &Fit) -> Machine {
         class,
         backing: Backing::Pinned,
         node: None,
+        device: None,
         granularity: Bytes(1),
         read: Bandwidth(fit.rate.peak().0.saturating_mul(4)),
         write: Bandwidth(fit.rate.peak().0.saturating_mul(4)),
@@ -83,6 +84,7 @@ fn machine(fit: &Fit) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 

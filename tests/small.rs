@@ -25,6 +25,8 @@ pub(crate) struct Small {
     pub(crate) slots: u32,
     pub(crate) encoded: &'static [&'static str],
     pub(crate) recode: &'static [&'static str],
+    /// The rank of the blocks' recipes; 0 for blocks with home copies.
+    pub(crate) rank: u32,
     /// Percent.
     pub(crate) drift_budget: f64,
     /// Whether the host may compute.
@@ -56,6 +58,7 @@ impl Default for Small {
             slots: 10,
             encoded: &[],
             recode: &[],
+            rank: 0,
             drift_budget: 0.0,
             host: false,
             lookahead: &[],
@@ -97,6 +100,10 @@ impl Small {
         let mxfp4 = if *family == "gpt_oss" { ", quantization_config: { quant_method: mxfp4 }" } else { "" };
         let (encoded, recode) = (self.encoded.join(", "), self.recode.join(", "));
         let (host, slow) = (self.host, link / 2.0);
+        let made_of = match self.rank {
+            0 => format!("encoded: [{encoded}]"),
+            rank => format!("recipe: {{ low_rank: {{ rank: {rank} }} }}"),
+        };
         let lookahead: Vec<String> = self.lookahead.iter().map(|share| format!("{share} %")).collect();
         let lookahead = lookahead.join(", ");
         format!(
@@ -124,7 +131,7 @@ model: {{ model_type: {family}, hidden_size: {hidden}, intermediate_size: {width
   head_dim: 16, vocab_size: 512, torch_dtype: bfloat16{mxfp4} }}
 memory: {{ hbm: {slots} slots }}
 kv: 1 KiB
-encoded: [{encoded}]
+{made_of}
 recode: [{recode}]
 host_compute: {host}
 workload:
@@ -232,7 +239,7 @@ impl<P> Witness<P> {
     pub(crate) fn moved(&self) -> BTreeMap<(TierId, TierId), Bytes> {
         let mut moved = BTreeMap::new();
         for told in self.moves.values() {
-            *moved.entry((told.first.from.tier, told.first.to.tier)).or_default() += told.sent;
+            *moved.entry((told.first.from.tier(told.first.to), told.first.to.tier)).or_default() += told.sent;
         }
         moved
     }
@@ -242,10 +249,12 @@ impl<P> Witness<P> {
     }
 
     fn hear_move(&mut self, chunk: &MoveChunk) {
-        let lane = (chunk.from.tier, chunk.to.tier);
-        let same_link = |told: &&Told| (told.first.from.tier, told.first.to.tier) == lane;
+        // A recipe goes through the accelerator's workshop; a change of format within a tier takes nothing that is shared.
+        let lane_of = |chunk: &MoveChunk| (chunk.from.copy().map(|from| from.tier), chunk.to.tier);
+        let lane = lane_of(chunk);
+        let same_link = |told: &&Told| lane_of(&told.first) == lane;
         let background = |told: &&Told| told.first.class != MoveClass::Demand;
-        if lane.0 != lane.1 {
+        if lane.0 != Some(lane.1) {
             let waits_for: u32 =
                 self.under_way().filter(same_link).filter(background).map(|told| told.outstanding).sum();
             assert!(waits_for <= 1, "{chunk:?} waits for {waits_for} chunks of background moves");
@@ -254,7 +263,8 @@ impl<P> Witness<P> {
                 assert!(!busy, "a background chunk on a busy link: {chunk:?}");
             }
         }
-        assert!(self.copies.contains(&(chunk.block, chunk.from)), "moved from nowhere: {chunk:?}");
+        let there = chunk.from.copy().is_none_or(|from| self.copies.contains(&(chunk.block, from)));
+        assert!(there, "moved from nowhere: {chunk:?}");
         let new = Told {
             first: *chunk,
             sent: Bytes::ZERO,
@@ -282,7 +292,9 @@ impl<P> Witness<P> {
                 let needed = self.needed.contains(block);
                 assert!(!(whole && needed), "dropped while the step needs it: {copy:?}");
                 self.gave_way += u64::from(needed);
-                let read = self.under_way().any(|told| (told.first.block, told.first.from) == copy);
+                let read = self
+                    .under_way()
+                    .any(|told| (told.first.block, told.first.from) == (copy.0, copy.1.into()));
                 assert!(!read, "dropped while a move reads it: {copy:?}");
             }
             Command::Cancel { id } => {

@@ -100,6 +100,44 @@ fn a_device_that_is_not_there_is_refused_with_the_reason() {
     assert!(error.contains("cuda:99 cannot be opened") && error.contains("driver"), "{error}");
 }
 
+/// Contents of this model would take hours to make up, and memory without end.
+#[test]
+fn a_model_that_the_machine_has_no_room_for_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = folder.path().join("large.yaml");
+    let tiers = "{ hbm: { capacity: 1000 TB }, dram: { capacity: 1000 TB } }";
+    std::fs::write(&machine, format!("{{ base: epyc-2core-vm, tiers: {tiers} }}")).unwrap();
+    let wide = ["--set", "model.hidden_size=131072", "--set", "model.intermediate_size=131072"];
+    let machine = ["validate", "moe-on-host", "--machine", machine.to_str().unwrap()];
+    let error = refused(&[&machine[..], &wide].concat());
+    assert!(error.contains("of main memory are needed") && error.contains("are free"), "{error}");
+}
+
+#[test]
+fn a_scratch_that_is_no_folder_is_refused_by_name() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for command in [&["validate", "moe-on-host"][..], &["calibrate"]] {
+        for scratch in ["no/such/folder", file.path().to_str().unwrap()] {
+            let error = refused(&[command, &["--scratch", scratch]].concat());
+            assert!(error.contains(scratch) && error.contains("no such folder"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_is_refused_before_the_run_and_one_made_for_nothing_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = refused(&["validate", "moe-on-host", "--out", file.to_str().unwrap()]);
+    assert!(error.contains("not a folder"), "{error}");
+    // Weights are looked for once the folder is there.
+    let (outer, inner) = (folder.path().join("outer"), folder.path().join("outer/inner"));
+    let absent = ["--weights", "no/such/model.safetensors", "--out", inner.to_str().unwrap()];
+    refused(&[&["validate", "moe-on-host"], &SMALL[..], &absent].concat());
+    assert!(!outer.exists());
+}
+
 #[test]
 fn weights_and_machines_that_are_not_there_are_refused() {
     let with = |more: &[&str]| refused(&[&["validate", "moe-on-host"], &SMALL[..], more].concat());

@@ -5,21 +5,35 @@ use crate::failure::Failure;
 use hw::device::{Deed, Span};
 use policy::{Nanos, Paths, Time};
 use sim::Case;
-use sim::output::Draft;
+use sim::output::{Draft, Folder};
 use sim::timeline::{Chunk, ROOM, Timeline, write_together};
 use std::path::Path;
 
-/// Writes `timeline.json` to a folder, which is made where it is missing.
-pub(super) fn write(folder: &Path, case: &Case, worlds: &Worlds) -> Result<(), Failure> {
-    let Some(simulated) = worlds.simulated.world.timeline() else { return Ok(()) };
-    let unwritable =
-        |source| Failure::refused(format!("{}: the folder cannot be made: {source}", folder.display()));
-    std::fs::create_dir_all(folder).map_err(unwritable)?;
-    let measured = measured(case, &worlds.lockstep.spans);
-    let mut draft = Draft::create(folder.join("timeline.json")).map_err(Failure::refused)?;
-    let written = write_together(&mut draft, &[("simulated ", simulated), ("measured ", &measured)]);
-    draft.complete(written).and_then(Draft::publish).map_err(Failure::failed)?;
-    Ok(())
+/// `timeline.json`, begun before the run: a folder that cannot be written to is found before minutes of it.
+pub(super) struct File {
+    draft: Draft,
+    /// Below the draft in it, which is dropped before.
+    _folder: Folder,
+}
+
+impl File {
+    /// Begins the file in a folder, which is made where it is missing.
+    pub(super) fn begin(folder: &Path) -> Result<File, Failure> {
+        let folder = Folder::make(folder).map_err(Failure::refused)?;
+        let draft = folder.draft("timeline.json").map_err(Failure::refused)?;
+        Ok(File { draft, _folder: folder })
+    }
+
+    /// Writes what both worlds did.
+    pub(super) fn write(self, case: &Case, worlds: &Worlds) -> Result<(), Failure> {
+        // Named first, dropped last.
+        let File { _folder, mut draft } = self;
+        let Some(simulated) = worlds.simulated.world.timeline() else { return Ok(()) };
+        let measured = measured(case, &worlds.lockstep.spans);
+        let written = write_together(&mut draft, &[("simulated ", simulated), ("measured ", &measured)]);
+        draft.complete(written).and_then(Draft::publish).map_err(Failure::failed)?;
+        Ok(())
+    }
 }
 
 /// What the device did, as a timeline of the machine it stood for.
@@ -32,7 +46,7 @@ fn measured(case: &Case, spans: &[Span]) -> Timeline {
         let from = Time(from.0);
         match what {
             Deed::Compute(layer, part) => timeline.compute(layer, part, from, took),
-            Deed::Chunk(chunk) if chunk.from.tier == chunk.to.tier => {
+            Deed::Chunk(chunk) if chunk.from.tier(chunk.to) == chunk.to.tier => {
                 timeline.coding(chunk.block, chunk.from, chunk.to, from, took);
             }
             Deed::Chunk(chunk) => {
@@ -45,7 +59,7 @@ fn measured(case: &Case, spans: &[Span]) -> Timeline {
                     bytes: chunk.len,
                     queued: Nanos::ZERO,
                 };
-                let path = paths.iter().find(|path| (path.from, path.to) == (chunk.from.tier, chunk.to.tier));
+                let path = paths.between(chunk.from.tier(chunk.to), chunk.to.tier);
                 let links = path.into_iter().flat_map(|path| &path.links);
                 links.for_each(|link| timeline.carried(*link, carried, from, from + took));
             }

@@ -4,6 +4,7 @@ use super::Args;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::simulate::policy_of;
+use hw::arena::ArenaError;
 use hw::content::Contents;
 use hw::device::{Device, Setup};
 use hw::engine::Engine;
@@ -54,13 +55,16 @@ pub(super) fn run(
 ) -> Result<Worlds, Failure> {
     let spans = args.out.is_some();
     let (entry, params) = policy_of(scenario)?;
+    let contents = contents(case, args.weights.as_deref())?;
+    // What is too much is refused before anything is computed that takes minutes.
+    setup(case, &contents, &Copies::of(case)).fits(engine).map_err(unfit)?;
     let mut decisions = Vec::new();
     let keep = Keep { decisions: true, timeline: spans };
     let progress = Progress::spinner("simulating");
     let simulated = case.run(entry, &params, keep, |decision| decisions.push(decision))?;
     drop(progress);
     let progress = Progress::spinner("setting the device up");
-    let contents = contents(case, args.weights.as_deref())?;
+    learn(case, &contents)?;
     let device = device(case, engine, &contents)?;
     drop(progress);
     device.notes().for_each(|note| eprintln!("note: {note}"));
@@ -82,34 +86,59 @@ pub(super) fn run(
     Ok(Worlds { device, policy, simulated, decisions, difference, lockstep, controller, contents, live })
 }
 
-/// What the blocks contain, with the checksums of every copy that may come up: found before a run, they cost it nothing.
+/// What the blocks contain.
 fn contents(case: &Case, weights: Option<&Path>) -> Result<Arc<Contents>, Failure> {
     let contents = match weights {
         None => Contents::new(&case.model, case.seed),
         Some(path) => Contents::published(&case.model, path, case.seed).map_err(Failure::refused)?,
     };
-    let blocks: Vec<BlockId> = (0..case.model.blocks.len() as u32).map(BlockId).collect();
-    let formats: Vec<FormatId> = case.encoded.iter().chain(&case.recode).copied().collect();
-    blocks.par_iter().try_for_each(|block| contents.learn(*block, &formats)).map_err(Failure::refused)?;
     Ok(Arc::new(contents))
 }
 
-/// The case's machine and model on a device.
-fn device(case: &Case, engine: &dyn Engine, contents: &Arc<Contents>) -> Result<Device, Failure> {
-    let copies = case.home_copies();
-    let weights = case.model.resident_bytes();
-    let setup = Setup {
+/// The checksums of every copy that may come up: found before a run, they cost it nothing.
+fn learn(case: &Case, contents: &Contents) -> Result<(), Failure> {
+    let blocks: Vec<BlockId> = (0..case.model.blocks.len() as u32).map(BlockId).collect();
+    let formats: Vec<FormatId> = case.encoded.iter().chain(&case.recode).copied().collect();
+    blocks.par_iter().try_for_each(|block| contents.learn(*block, &formats)).map_err(Failure::refused)
+}
+
+/// The copies that a device begins with, and what each tier has to hold at most.
+struct Copies {
+    home: Vec<(BlockId, Form)>,
+    budgets: Vec<Bytes>,
+}
+
+impl Copies {
+    fn of(case: &Case) -> Copies {
+        let home = case.home_copies();
+        Copies { budgets: budgets(case, &home), home }
+    }
+}
+
+/// The case's machine and model, as a device is to hold them.
+fn setup<'a>(case: &'a Case, contents: &Arc<Contents>, copies: &'a Copies) -> Setup<'a> {
+    Setup {
         machine: &case.machine,
         contents: contents.clone(),
-        budgets: &budgets(case, &copies),
-        copies: &copies,
-        cache: case.reserved.saturating_sub(weights),
+        budgets: &copies.budgets,
+        copies: &copies.home,
+        cache: case.reserved.saturating_sub(case.model.resident_bytes()),
+        tokens: case.step_tokens(),
         check_reads: false,
-    };
-    Device::new(engine, setup).map_err(|error| match error {
-        DeviceError::NoRoom { .. } => Failure::refused(error),
+    }
+}
+
+fn device(case: &Case, engine: &dyn Engine, contents: &Arc<Contents>) -> Result<Device, Failure> {
+    Device::new(engine, setup(case, contents, &Copies::of(case))).map_err(unfit)
+}
+
+fn unfit(error: DeviceError) -> Failure {
+    match error {
+        DeviceError::NoRoom { .. } | DeviceError::Arena(ArenaError::NoAccelerator { .. }) => {
+            Failure::refused(error)
+        }
         error => Failure::failed(error),
-    })
+    }
 }
 
 /// What each tier has to hold at most: a cold tier that begins empty stays so, and no tier holds more than every block in

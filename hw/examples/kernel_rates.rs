@@ -4,6 +4,7 @@
 //! By default 32 of 5760 by 2880, which together are larger than any cache in every format. A rate is bytes of the copies
 //! read and written over the median time of some rounds, each of them all blocks.
 
+use hw::codec::coded;
 use hw::cuda::error::CudaError;
 use hw::cuda::gpu::{Gpu, Stream};
 use hw::cuda::launch::{Launch, Place, Status, checksum, recode};
@@ -14,19 +15,6 @@ use policy::model::Matrix;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const FORMATS: [&str; 11] = [
-    "fp32",
-    "bf16",
-    "fp16",
-    "fp8_e4m3",
-    "fp8_e4m3_b128",
-    "int8",
-    "int8_g32",
-    "mxfp4",
-    "int4_g32",
-    "int4_g128",
-    "bf16_packed",
-];
 const TOKENS: [u64; 6] = [1, 2, 4, 8, 16, 32];
 const ROUNDS: usize = 15;
 const PARTS_ROOM: u64 = 16 << 20;
@@ -48,8 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (device, rows, columns, count) = (next(0)?, next(5760)?, next(2880)?, next(32)?);
     let blocks = Blocks::new(u32::try_from(device)?, Matrix { rows, columns }, count)?;
     let mut rates = vec![blocks.device_copy()?];
-    for name in FORMATS {
-        let format = FormatId::named(name).ok_or("no such format")?;
+    for format in coded() {
         rates.extend(blocks.rates(format)?);
     }
     let document = json!({ "device": blocks.gpu.name(), "rows": rows, "columns": columns, "blocks": count, "rates": rates });

@@ -2,6 +2,7 @@
 #include "plain.cu"
 #include "encode.cu"
 #include "decode.cu"
+#include "merge.cu"
 #include "packed.cu"
 #include "checksum.cu"
 #include "matmul.cu"

@@ -9,6 +9,7 @@
 //! A freed slot is gone at once for its owner. Its bytes are handed out again after the last [`Region`] to it is
 //! dropped: whoever still copies from or to it holds one, and an allocation that needs those bytes waits for it.
 
+use crate::cuda::error::CudaError;
 use crate::faults::{Fault, Faults};
 use crate::region::{Pool, Region};
 use crate::store::{FileStore, Memory, Note, Store};
@@ -57,6 +58,14 @@ pub enum ArenaError {
         end: u64,
         /// Bytes of the slot.
         len: u64,
+    },
+    /// The accelerator that a tier lies in is not there.
+    #[error("{tier}: {source}; correct the tier's `device`, or leave the tier out")]
+    NoAccelerator {
+        /// The tier.
+        tier: String,
+        /// Why.
+        source: CudaError,
     },
     /// The system has not the memory: for the tier, or for the pages of a slot.
     #[error("{tier}: cannot set aside {capacity}: {source}; lower the tier's capacity")]

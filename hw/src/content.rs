@@ -3,10 +3,11 @@
 
 pub use crate::checksum::Checksum;
 use crate::codec::{self, CodecError};
+use crate::merge::merge;
 use crate::weights::{Weights, WeightsError};
 use half::bf16;
-use policy::model::{Block, Model};
-use policy::{BlockId, FormatId};
+use policy::model::{Block, Matrix, Model};
+use policy::{BlockId, FormatId, LayerId};
 use rand::Rng;
 use rand_pcg::Pcg64Dxsm;
 use std::collections::BTreeMap;
@@ -46,6 +47,9 @@ impl Contents {
     /// The contents of every block of `model` in its safetensors files at `path`, see [`Weights::open`]. `seed` decides
     /// what is not in blocks.
     pub fn published(model: &Model, path: &Path, seed: u64) -> Result<Contents, WeightsError> {
+        if model.blocks.iter().any(|block| block.recipe.is_some()) {
+            return Err(WeightsError::Recipe);
+        }
         let weights = Some(Weights::open(path, model)?);
         Ok(Contents { weights, ..Contents::new(model, seed) })
     }
@@ -66,6 +70,42 @@ impl Contents {
         numbers.flat_map(|number| bf16::from_f32(number).to_le_bytes()).collect()
     }
 
+    /// The native bytes of a layer's base, which its blocks' recipes start from.
+    pub fn base(&self, layer: LayerId) -> Result<Vec<u8>, ContentError> {
+        let first = self.block(self.model.layer(layer).first_block);
+        let values: Vec<f32> = bell(self.seed, BASE + u128::from(layer.0), first.elements()).collect();
+        let mut native = vec![0; first.bytes(first.native).0 as usize];
+        codec::encode(first.native, &values, &first.matrices, &mut native)?;
+        Ok(native)
+    }
+
+    /// The native bytes of the factors in a block's recipe; none without one.
+    pub fn factors(&self, id: BlockId) -> Result<Vec<u8>, ContentError> {
+        let block = self.block(id);
+        let count = block.recipe.map_or(0, |recipe| recipe.elements(&block.matrices));
+        let values: Vec<f32> = bell(self.seed, FACTORS + u128::from(id.0), count).collect();
+        let mut native = vec![0; block.native.bytes(count, 0).0 as usize];
+        codec::encode(block.native, &values, &[Matrix { rows: 1, columns: count }], &mut native)?;
+        Ok(native)
+    }
+
+    /// The native bytes of a block, as made by its recipe or made up.
+    fn made(&self, id: BlockId) -> Result<Vec<u8>, ContentError> {
+        let block = self.block(id);
+        let mut native = vec![0; block.bytes(block.native).0 as usize];
+        let Some(recipe) = block.recipe else {
+            codec::encode(block.native, &self.values(id), &block.matrices, &mut native)?;
+            return Ok(native);
+        };
+        let (base, factors) = (self.base(block.layer)?, self.factors(id)?);
+        let mut numbers = vec![0.0; recipe.elements(&block.matrices) as usize];
+        let row = [Matrix { rows: 1, columns: numbers.len() as u64 }];
+        codec::decode(block.native, &factors, &row, &mut numbers)?;
+        let all = 0..block.elements();
+        merge(block.native, &block.matrices, recipe, &base, &numbers, all, &mut native)?;
+        Ok(native)
+    }
+
     /// The numbers of a made-up block before they are rounded to its native format. The generator's stream is the block's
     /// number, so that blocks do not depend on each other.
     fn values(&self, id: BlockId) -> Vec<f32> {
@@ -75,19 +115,14 @@ impl Contents {
     /// The bytes of a block in `format`, made from its native bytes.
     pub fn bytes(&self, id: BlockId, format: FormatId) -> Result<Vec<u8>, ContentError> {
         let block = self.block(id);
-        let buffer = |format| vec![0u8; block.bytes(format).0 as usize];
         let native = match &self.weights {
             Some(weights) => weights.native(id)?,
-            None => {
-                let mut native = buffer(block.native);
-                codec::encode(block.native, &self.values(id), &block.matrices, &mut native)?;
-                native
-            }
+            None => self.made(id)?,
         };
         if format == block.native {
             return Ok(native);
         }
-        let mut coded = buffer(format);
+        let mut coded = vec![0; block.bytes(format).0 as usize];
         codec::transcode(block.native, &native, format, &block.matrices, &mut coded)?;
         Ok(coded)
     }
@@ -128,6 +163,10 @@ impl Contents {
 const ACTIVATION: u128 = 1 << 32;
 /// The first of the generator's streams for what is not managed.
 const FILLER: u128 = 1 << 33;
+/// The first of the generator's streams for the bases of layers.
+const BASE: u128 = 1 << 34;
+/// The first of the generator's streams for the factors of blocks.
+const FACTORS: u128 = 1 << 35;
 /// A prime number of them, so that no row repeats another.
 const FILLER_NUMBERS: u64 = 1_000_003;
 

@@ -5,11 +5,13 @@
 
 mod clock;
 mod moves;
+mod recipes;
 mod resident;
 
 use self::clock::Clock;
 pub use self::clock::{Deed, Span};
 use self::moves::Flight;
+use self::recipes::Recipes;
 use self::resident::Resident;
 use crate::arena::{Arena, SlotId};
 use crate::content::Contents;
@@ -61,8 +63,36 @@ pub struct Setup<'a> {
     pub budgets: &'a [Bytes],
     /// Key-value cache beside them in the fast tier.
     pub cache: Bytes,
+    /// The most tokens of one step.
+    pub tokens: u32,
     /// Compare every copy with its block each time it is read, not only when it is published.
     pub check_reads: bool,
+}
+
+impl Setup<'_> {
+    /// Whether an engine has the memory at present: for what the fast tier may come to hold and what a step takes beside it,
+    /// and for what the host's tiers and those of other accelerators begin with.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoRoom`], or the device does not say what it has.
+    pub fn fits(&self, engine: &dyn Engine) -> Result<(), DeviceError> {
+        let (machine, model) = (self.machine, self.contents.model());
+        let [mut fast, mut host, mut others] = [Bytes::ZERO; 3];
+        for (id, form) in self.copies {
+            let block = model.blocks.get(id.index());
+            let bytes = block.map_or(Bytes::ZERO, |block| block.bytes(form.format));
+            match machine.tiers.get(form.tier.index()) {
+                Some(tier) if tier.class == Class::Fast => fast += bytes,
+                Some(tier) if tier.backing == Backing::Device => others += bytes,
+                Some(tier) if tier.backing != Backing::File => host += bytes,
+                _ => {}
+            }
+        }
+        let tier = machine.tiers_of(Class::Fast).next().unwrap_or_default();
+        let copies = fast.max(self.budgets.get(tier.index()).copied().unwrap_or_default());
+        let beside = model.resident_bytes() + self.cache + resident::activations(model, self.tokens);
+        engine.room([copies + beside, host, others])
+    }
 }
 
 /// What a device has finished.
@@ -108,35 +138,17 @@ pub struct Device {
     /// Jobs that the lanes have not reported on.
     under_way: u64,
     resident: Resident,
+    recipes: Recipes,
     check_reads: bool,
     clock: Clock,
     totals: Totals,
 }
 
-/// Bytes of fast memory and of the host's that copies take: what the fast tier may come to hold, and what others begin with.
-fn needed(machine: &Machine, contents: &Contents, copies: &[Copy], budgets: &[Bytes]) -> [Bytes; 2] {
-    let mut needed = [Bytes::ZERO; 2];
-    let tier = |form: &Form| machine.tiers.get(form.tier.index());
-    for (id, form) in copies {
-        let block = contents.model().blocks.get(id.index());
-        let bytes = block.map_or(Bytes::ZERO, |block| block.bytes(form.format));
-        match tier(form) {
-            Some(tier) if tier.class == Class::Fast => needed[0] += bytes,
-            Some(tier) if tier.backing != Backing::File => needed[1] += bytes,
-            _ => {}
-        }
-    }
-    let fast = machine.tiers_of(Class::Fast).next().unwrap_or_default();
-    needed[0] = needed[0].max(budgets.get(fast.index()).copied().unwrap_or_default());
-    needed
-}
-
 impl Device {
     /// Sets aside the memories and writes the copies that exist before the run.
     pub fn new(engine: &dyn Engine, setup: Setup<'_>) -> Result<Device, DeviceError> {
-        let Setup { machine, contents, copies, budgets, cache, check_reads } = setup;
-        let needed = needed(machine, &contents, copies, budgets);
-        engine.room(needed[0] + contents.model().resident_bytes() + cache, needed[1])?;
+        setup.fits(engine)?;
+        let Setup { machine, contents, copies, budgets, cache, check_reads, .. } = setup;
         let (report, done) = channel();
         let lane = |kind| {
             let worker = engine.worker(kind, &contents)?;
@@ -164,6 +176,7 @@ impl Device {
             done,
             under_way: 0,
             resident: Resident::new(engine, machine, &contents, cache)?,
+            recipes: Recipes::new(engine, machine, &contents)?,
             check_reads,
             clock: Clock::default(),
             totals: Totals { peak: vec![Bytes::ZERO; machine.tiers.len()], ..Totals::default() },
@@ -267,7 +280,8 @@ impl Device {
         Ok(published.into_iter().collect())
     }
 
-    /// The time of the run so far: see [`clock`](self).
+    /// The time of the run so far: real durations of jobs laid end to end as commands depend on each other, and no time of
+    /// the controller, the simulator or the checks of bytes.
     pub fn elapsed(&self) -> Nanos {
         self.clock.now
     }
@@ -327,14 +341,19 @@ impl Device {
         if self.computing.iter().flatten().any(|reads| reads.contains(&copy)) {
             return Err(in_use("a compute command".into()));
         }
-        let reads =
-            |flight: &&Flight| flight.haul.is_some() && (flight.first.block, flight.first.from) == copy;
+        let reads = |flight: &&Flight| {
+            let from = flight.first.from.copy();
+            flight.haul.is_some() && from.map(|form| (flight.first.block, form)) == Some(copy)
+        };
         if let Some(flight) = self.moves.values().find(reads) {
             return Err(in_use(format!("move {}", flight.first.id.0)));
         }
-        let native = self.contents.block(copy.0).native;
-        let whole = |other: Copy| other.0 == copy.0 && other.1.format.keeps(native);
-        if whole(copy) && !self.published().any(|other| other != copy && whole(other)) {
+        let block = self.contents.block(copy.0);
+        let whole = |other: Copy| other.0 == copy.0 && other.1.format.keeps(block.native);
+        if block.recipe.is_none()
+            && whole(copy)
+            && !self.published().any(|other| other != copy && whole(other))
+        {
             return Err(DeviceError::LastCopy { copy: self.name_of(copy) });
         }
         self.release(copy)?;

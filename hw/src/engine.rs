@@ -6,12 +6,13 @@ use crate::codec::CodecError;
 use crate::compute::ComputeError;
 use crate::content::{Checksum, ContentError, Contents};
 use crate::cuda::error::CudaError;
+use crate::merge::{Merge, MergeError};
 use crate::refusal::DeviceError;
 use crate::region::Region;
 use policy::event::{Form, Part, Slice};
 use policy::machine::Tier;
 use policy::units::{Bytes, Nanos};
-use policy::{BlockId, LayerId, MoveId, TierId};
+use policy::{BlockId, FormatId, LayerId, MoveId, TierId};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use thiserror::Error;
@@ -24,9 +25,9 @@ pub trait Engine {
     /// How much fast memory, host memory and storage it could give at present.
     fn capacity(&self) -> [Bytes; 3];
 
-    /// Whether it can give so many bytes of fast memory and of the host's at present; else a run would end in the middle, or
-    /// take the machine down with it.
-    fn room(&self, fast: Bytes, host: Bytes) -> Result<(), DeviceError>;
+    /// Whether it can give so many bytes of fast memory, of the host's and of other accelerators' at present; else a run
+    /// would end in the middle, or take the machine down with it.
+    fn room(&self, needed: [Bytes; 3]) -> Result<(), DeviceError>;
 
     /// Memory for `capacity` bytes of a tier.
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError>;
@@ -74,14 +75,16 @@ pub struct Haul {
     pub id: MoveId,
     /// What is moved.
     pub block: BlockId,
-    /// The copy it is read from.
-    pub from: Form,
+    /// The format of what it is made of.
+    pub before: FormatId,
     /// The copy that is made.
     pub to: Form,
     /// Where the format changes.
     pub change: Change,
-    /// The bytes of the copy it is read from.
+    /// The bytes it is made of: of another copy, or of the base that its recipe starts from.
     pub source: Arc<Region>,
+    /// Its recipe, if it is made by one.
+    pub recipe: Option<Merge>,
     /// The bytes of the copy that is made.
     pub target: Arc<Region>,
     /// The bytes that cross, where the format changes: workspace of the side that codes, outside the tiers.
@@ -193,6 +196,14 @@ pub enum JobError {
         form: Form,
         /// Why.
         source: CodecError,
+    },
+    /// A block could not be made by its recipe.
+    #[error("block {block} by its recipe: {source}")]
+    Merge {
+        /// The block.
+        block: u32,
+        /// Why.
+        source: MergeError,
     },
     /// What is in a block cannot be had.
     #[error("block {block} as {}: {source}", form.format.name())]

@@ -9,6 +9,7 @@ use crate::content::{Checksum, Contents};
 use crate::device::{Device, Setup};
 use crate::engine::{Change, ChunkReport, Done, Engine, Haul, Job, JobError, LaneKind, Worker};
 use crate::lane::{now, since};
+use crate::merge::Merge;
 use crate::refusal::DeviceError;
 use crate::verify::check;
 use policy::BlockId;
@@ -19,7 +20,7 @@ use policy::{Machine, Model};
 use rustix::fs::statvfs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// The machine this runs on.
 pub struct Host {
@@ -45,9 +46,9 @@ impl Engine for Host {
         [Bytes(memory.0 / 4), Bytes(memory.0 / 2), Bytes(disk / 2)].map(|bytes| Bytes(bytes.0 >> 20 << 20))
     }
 
-    /// Fast memory is the host's own here.
-    fn room(&self, fast: Bytes, host: Bytes) -> Result<(), DeviceError> {
-        enough("main", fast + host, available())
+    /// All memory is the host's own here.
+    fn room(&self, needed: [Bytes; 3]) -> Result<(), DeviceError> {
+        enough("main", needed.into_iter().sum(), available())
     }
 
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {
@@ -73,6 +74,7 @@ pub fn device(
         copies,
         budgets: &[],
         cache: Bytes::ZERO,
+        tokens: 1,
         check_reads: true,
     };
     Device::new(&Host::new(folder), setup)
@@ -127,35 +129,77 @@ impl Haul {
         len: u64,
         last: bool,
     ) -> Result<(), JobError> {
-        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         match self.change {
-            Change::Nowhere => self.target.copy_from(&self.source, offset, len)?,
-            Change::BeforeLink => {
-                if offset == 0 {
-                    staging.resize(self.target.len() as usize, 0);
-                    self.source.with_bytes(|bytes| self.recode(contents, bytes, &mut staging))??;
+            Change::Nowhere => match &self.recipe {
+                None => self.target.copy_from(&self.source, offset, len)?,
+                Some(merge) => {
+                    let (first, made) = self.made(merge, offset, len)?;
+                    self.target.write_at(first, &made)?;
                 }
-                self.target.write_at(offset, &staging[offset as usize..][..len as usize])?;
+            },
+            Change::BeforeLink => {
+                let coded = self.coded_ahead(contents, offset == 0)?;
+                self.target.write_at(offset, &coded[offset as usize..][..len as usize])?;
             }
             Change::AfterLink => {
-                staging.resize(self.source.len() as usize, 0);
-                self.source.read_at(offset, &mut staging[offset as usize..][..len as usize])?;
+                let mut crossed = self.crossed();
+                match &self.recipe {
+                    None => self.source.read_at(offset, &mut crossed[offset as usize..][..len as usize])?,
+                    Some(merge) => {
+                        let (first, made) = self.made(merge, offset, len)?;
+                        crossed[first as usize..][..made.len()].copy_from_slice(&made);
+                    }
+                }
                 if last {
-                    self.target.fill(|bytes| self.recode(contents, &staging, bytes))??;
+                    self.code_behind(contents, &crossed)?;
                 }
             }
         }
         Ok(())
     }
 
+    fn made(&self, merge: &Merge, offset: u64, len: u64) -> Result<(u64, Vec<u8>), JobError> {
+        merge.made(offset, len).map_err(|source| JobError::Merge { block: self.block.0, source })
+    }
+
+    /// All bytes of what the copy is made of.
+    pub(crate) fn read_whole<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, JobError> {
+        match &self.recipe {
+            None => Ok(self.source.with_bytes(read)?),
+            Some(merge) => Ok(read(&self.made(merge, 0, self.source.len())?.1)),
+        }
+    }
+
+    /// The bytes that cross where the host codes before the link, which it does with the first chunk.
+    pub(crate) fn coded_ahead(
+        &self,
+        contents: &Contents,
+        first: bool,
+    ) -> Result<MutexGuard<'_, Vec<u8>>, JobError> {
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        if first {
+            staging.resize(self.target.len() as usize, 0);
+            self.read_whole(|bytes| self.recode(contents, bytes, &mut staging))??;
+        }
+        Ok(staging)
+    }
+
+    /// Room for the bytes that cross where the host codes after the link.
+    pub(crate) fn crossed(&self) -> MutexGuard<'_, Vec<u8>> {
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        staging.resize(self.source.len() as usize, 0);
+        staging
+    }
+
+    /// Codes what has crossed.
+    pub(crate) fn code_behind(&self, contents: &Contents, crossed: &[u8]) -> Result<(), JobError> {
+        self.target.fill(|bytes| self.recode(contents, crossed, bytes))?
+    }
+
     pub(crate) fn recode(&self, contents: &Contents, bytes: &[u8], out: &mut [u8]) -> Result<(), JobError> {
         let block = contents.block(self.block);
-        let (from, to) = (self.from.format, self.to.format);
-        codec::transcode(from, bytes, to, &block.matrices, out).map_err(|source| JobError::Codec {
-            block: self.block.0,
-            form: self.to,
-            source,
-        })
+        codec::transcode(self.before, bytes, self.to.format, &block.matrices, out)
+            .map_err(|source| JobError::Codec { block: self.block.0, form: self.to, source })
     }
 }
 

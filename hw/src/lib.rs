@@ -23,6 +23,7 @@ pub mod host;
 mod lane;
 pub mod live;
 pub mod lockstep;
+pub mod merge;
 pub mod open;
 pub mod refusal;
 pub mod region;

@@ -156,7 +156,7 @@ impl<P: Platform> Lockstep<P> {
             Command::Move(MoveChunk { id, block, from, to, last, .. }) => {
                 let promise = Promise {
                     copy: (*block, *to),
-                    from: from.tier,
+                    from: from.tier(*to),
                     outstanding: VecDeque::new(),
                     complete: false,
                 };

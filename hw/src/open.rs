@@ -4,7 +4,7 @@ use crate::cuda::Cuda;
 use crate::cuda::error::CudaError;
 use crate::engine::Engine;
 use crate::host::Host;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Why there is no such device.
@@ -21,10 +21,16 @@ pub enum OpenError {
         /// Why.
         source: CudaError,
     },
+    /// Files of tiers cannot be where there is no folder.
+    #[error("{}: no such folder for the files of tiers: make it, or name another", .0.display())]
+    NoFolder(PathBuf),
 }
 
 /// Opens a device: `host`, or `cuda:N`. Tiers of files are in `folder`.
 pub fn open(name: &str, folder: &Path) -> Result<Box<dyn Engine>, OpenError> {
+    if !folder.is_dir() {
+        return Err(OpenError::NoFolder(folder.to_owned()));
+    }
     if name == "host" {
         return Ok(Box::new(Host::new(folder)));
     }

@@ -1,6 +1,7 @@
 //! Why a device refuses a command, or fails at one.
 
 use crate::arena::ArenaError;
+use crate::content::ContentError;
 use crate::engine::JobError;
 use policy::event::Form;
 use policy::units::Bytes;
@@ -14,6 +15,12 @@ pub enum DeviceError {
     /// The memory of a tier.
     #[error(transparent)]
     Arena(#[from] ArenaError),
+    /// What a recipe takes cannot be had.
+    #[error("the ingredients of recipes: {source}")]
+    Ingredients {
+        /// Why.
+        source: ContentError,
+    },
     /// A job failed, or its bytes are wrong.
     #[error(transparent)]
     Job(#[from] JobError),

@@ -6,9 +6,11 @@
 
 use crate::arena::ArenaError;
 use crate::cuda::error::CudaError;
+use crate::cuda::gpu::Gpu;
+use crate::cuda::places::pairs;
 use crate::extents::{Extent, FreeList};
 use crate::faults::{Fault, Faults};
-use crate::store::{Broken, Memory, Pages, Store, Way};
+use crate::store::{Broken, Memory, PAGE, Pages, Store, Way};
 use policy::units::Bytes;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -37,7 +39,7 @@ pub(crate) enum Addresses {
     /// In this host's memory.
     Host(Vec<(u64, u64)>),
     /// In an accelerator's.
-    Device(Vec<(u64, u64)>),
+    Device(Arc<Gpu>, Vec<(u64, u64)>),
     /// In a file, which has none.
     File,
 }
@@ -212,9 +214,58 @@ impl Region {
             |start: u64| pieces.iter().map(move |(_, piece)| (start + piece.start, piece.len)).collect();
         Ok(match &self.pool.store {
             Store::Memory(memory) => Addresses::Host(from(memory.start().expose_provenance() as u64)),
-            Store::Device(slab) => Addresses::Device(from(slab.start())),
+            Store::Device(slab) => Addresses::Device(slab.gpu().clone(), from(slab.start())),
             Store::File(_) => Addresses::File,
         })
+    }
+
+    /// Carries bytes from `offset` on between this slot of a file and pieces of an accelerator's memory, past the host's.
+    /// False, and nothing done, where the file cannot do that, or the bytes are not blocks of its own: a block that is
+    /// shared would be loaded and saved again as a whole. The accelerator is this thread's.
+    ///
+    /// # Safety
+    /// The pieces are of memory that the caller holds; nobody else writes them meanwhile, nor reads them where they are
+    /// loaded.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn carry_directly(
+        &self,
+        way: Way,
+        offset: u64,
+        memory: &[(u64, u64)],
+    ) -> Result<bool, ArenaError> {
+        let pool = &self.pool;
+        let Store::File(file) = &pool.store else { return Ok(false) };
+        if !file.is_direct() {
+            return Ok(false);
+        }
+        let len = memory.iter().map(|(_, len)| len).sum();
+        let pieces = self.pieces(offset, len)?;
+        let pieces: Vec<_> = pieces.iter().map(|(_, piece)| (piece.start, piece.len)).collect();
+        let begins = pieces.iter().all(|(start, _)| start.is_multiple_of(PAGE as u64));
+        let ends = offset.saturating_add(len) == self.len || len.is_multiple_of(PAGE as u64);
+        if !begins || !ends {
+            return Ok(false);
+        }
+        let carry = || {
+            pool.maybe_refuse(way, offset)?;
+            pairs(&pieces, memory).into_iter().try_for_each(|(at, address, len)| {
+                // SAFETY: the caller's promise.
+                let carried = unsafe { file.carry_directly(way, at, address, len, pool.faults()) };
+                carried.map_err(|broken| pool.broken(broken))
+            })
+        };
+        match way {
+            Way::Load => {
+                let _reading = self.reading();
+                carry()?;
+            }
+            Way::Save => {
+                let mut writing = self.writing();
+                carry()?;
+                writing.maybe_flip(offset, len)?;
+            }
+        }
+        Ok(true)
     }
 
     fn reading(&self) -> Reading<'_> {

@@ -8,13 +8,14 @@ mod queue;
 mod transfer;
 
 use crate::cuda::memory::Slab;
+use crate::cuda::storage::StorageError;
 use policy::units::Bytes;
 use std::io;
 use thiserror::Error;
 
 pub(crate) use file::{FileStore, Way};
 pub(crate) use memory::Memory;
-pub(crate) use pages::Pages;
+pub(crate) use pages::{PAGE, Pages};
 pub(crate) use transfer::Broken;
 
 /// The bytes of a tier.
@@ -63,6 +64,18 @@ pub enum Note {
     /// The kernel looks up the pages of the bounce buffers at every transfer.
     #[error("bounce buffers are not registered with io_uring: {0}")]
     NotRegistered(#[source] io::Error),
+    /// Bytes of the file that an accelerator wants are read into the host's memory first, and those it gives written from
+    /// there.
+    #[error("no GPUDirect Storage: {0}; the file's bytes go to accelerators through pinned memory")]
+    NotDirect(#[source] StorageError),
+    /// The two accelerators have no way to each other's memory.
+    #[error("cuda:{device} and cuda:{peer} do not reach each other's memory; copies go through the host's")]
+    NoPeerAccess {
+        /// The one that computes.
+        device: u32,
+        /// The one that holds the tier.
+        peer: u32,
+    },
     /// A disk that fills up makes a later write fail.
     #[error("{capacity} of disk are not reserved: {source}; a write fails when the disk is full")]
     NotReserved {

@@ -17,6 +17,7 @@ fn tier(capacity: u64, granularity: u64, backing: Backing) -> Tier {
         class: Class::Staged,
         backing,
         node: None,
+        device: None,
         granularity: Bytes(granularity),
         read: Bandwidth(1),
         write: Bandwidth(1),

@@ -1,11 +1,10 @@
 //! A machine that has been measured can be simulated.
 
 use hw::calibrate::{Calibration, Plan};
-use hw::codec::has_coder;
+use hw::codec::coded;
 use hw::host::Host;
-use policy::format::FORMATS;
 use policy::units::{Bytes, Nanos};
-use policy::{FormatId, Paths, TierId};
+use policy::{Paths, TierId};
 use std::collections::BTreeSet;
 
 fn plan(storage: Bytes) -> Plan {
@@ -47,13 +46,12 @@ fn a_measured_machine_loads_and_has_every_format() {
         machine.tiers.iter().map(|tier| tier.capacity).collect::<Vec<_>>(),
         plan(Bytes(1 << 30)).capacity
     );
-    let formats = || (0..FORMATS.len() as u8).map(FormatId).filter(|&format| has_coder(format));
-    let direct: BTreeSet<_> = formats().filter(|format| format.get().direct).collect();
+    let direct: BTreeSet<_> = coded().filter(|format| format.get().direct).collect();
     for kernels in [&machine.kernels, &machine.host_kernels] {
         assert_eq!(kernels.iter().map(|kernel| kernel.format()).collect::<BTreeSet<_>>(), direct);
         assert!(kernels.iter().all(|kernel| kernel.points().len() == 2));
     }
-    assert_eq!(machine.codecs.len(), formats().count() - 3, "all but the plain ones");
+    assert_eq!(machine.codecs.len(), coded().count() - 3, "all but the plain ones");
     assert_eq!(Paths::new(&machine).iter().count(), 6, "every tier reaches every other");
 }
 

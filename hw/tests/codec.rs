@@ -1,6 +1,6 @@
 //! The codecs against closed forms, the published reference implementations, and their own sizes.
 
-use hw::codec::{CodecError, Fault, decode, encode, has_coder, transcode};
+use hw::codec::{CodecError, Fault, coded, decode, encode, has_coder, transcode};
 use policy::FormatId;
 use policy::format::{FORMATS, Scale};
 use policy::model::Matrix;
@@ -39,12 +39,8 @@ fn one_row(format: FormatId, values: &[f32]) -> Vec<f32> {
     round_trip(format, values, &matrix(1, values.len() as u64))
 }
 
-fn coded_formats() -> impl Iterator<Item = FormatId> {
-    (0..FORMATS.len() as u8).map(FormatId).filter(|&format| has_coder(format))
-}
-
 fn scaled_formats() -> impl Iterator<Item = FormatId> {
-    coded_formats().filter(|format| format.get().scale != Scale::None)
+    coded().filter(|format| format.get().scale != Scale::None)
 }
 
 fn hex(text: &str) -> Vec<u8> {
@@ -102,7 +98,7 @@ fn formats_without_a_coder_are_those_of_ggml_and_are_refused() {
         assert!(["q", "iq", "tq", "nv"].iter().any(|family| name.starts_with(family)), "{name}");
         assert_eq!(encoded(format, &[0.0; 256], &matrix(4, 64)), Err(CodecError::NoCoder(name)));
     }
-    for format in coded_formats() {
+    for format in coded() {
         let zeros = round_trip(format, &[0.0; 512], &matrix(4, 128));
         assert!(zeros.iter().all(|value| *value == 0.0), "{}", format.name());
     }
@@ -300,7 +296,7 @@ fn peak(values: &[f32], format: FormatId, matrices: &[Matrix], at: usize) -> f32
 proptest! {
     #[test]
     fn sizes_are_exact_and_every_byte_is_written((matrices, values) in block()) {
-        for format in coded_formats() {
+        for format in coded() {
             let size = bytes(format, &matrices);
             let (mut ones, mut zeros) = (vec![0xff; size], vec![0; size]);
             if encode(format, &values, &matrices, &mut ones).is_ok() {
@@ -368,7 +364,7 @@ proptest! {
         let bf16 = named("bf16");
         let native = encoded(bf16, &values, &matrices).unwrap();
         let values = decoded(bf16, &native, &matrices).unwrap();
-        for format in coded_formats() {
+        for format in coded() {
             let mut direct = vec![0; bytes(format, &matrices)];
             let coded = transcode(bf16, &native, format, &matrices, &mut direct);
             prop_assert_eq!(coded.map(|()| direct), encoded(format, &values, &matrices));
@@ -377,13 +373,13 @@ proptest! {
 
     #[test]
     fn any_format_becomes_any_other_through_its_values((matrices, values) in block()) {
-        for from in coded_formats() {
-            let Ok(coded) = encoded(from, &values, &matrices) else { continue };
-            let values = decoded(from, &coded, &matrices).unwrap();
-            for to in coded_formats() {
+        for from in coded() {
+            let Ok(copy) = encoded(from, &values, &matrices) else { continue };
+            let values = decoded(from, &copy, &matrices).unwrap();
+            for to in coded() {
                 let mut direct = vec![0; bytes(to, &matrices)];
-                let recoded = transcode(from, &coded, to, &matrices, &mut direct);
-                let expected = if from == to { Ok(coded.clone()) } else { encoded(to, &values, &matrices) };
+                let recoded = transcode(from, &copy, to, &matrices, &mut direct);
+                let expected = if from == to { Ok(copy.clone()) } else { encoded(to, &values, &matrices) };
                 prop_assert_eq!(recoded.map(|()| direct), expected, "{} to {}", from.name(), to.name());
             }
         }

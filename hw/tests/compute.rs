@@ -1,9 +1,8 @@
 //! The matrix products against double precision, in every format that is read as it is.
 
-use hw::codec::{CodecError, decode, encode, has_coder};
+use hw::codec::{CodecError, coded, decode, encode};
 use hw::compute::{ComputeError, Scratch, Weights};
 use policy::FormatId;
-use policy::format::FORMATS;
 use policy::model::Matrix;
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -15,7 +14,7 @@ fn named(name: &str) -> FormatId {
 }
 
 fn direct_formats() -> impl Iterator<Item = FormatId> {
-    (0..FORMATS.len() as u8).map(FormatId).filter(|format| has_coder(*format) && format.get().direct)
+    coded().filter(|format| format.get().direct)
 }
 
 fn gaussian(seed: u64, count: usize) -> Vec<f32> {

@@ -15,6 +15,36 @@ pub struct Form {
     pub format: FormatId,
 }
 
+/// What a copy is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Another copy of the block.
+    Copy(Form),
+    /// The block's recipe, followed in the tier where the copy is made.
+    Recipe,
+}
+
+impl From<Form> for Source {
+    fn from(form: Form) -> Source {
+        Source::Copy(form)
+    }
+}
+
+impl Source {
+    /// The copy that is read, if it is one.
+    pub fn copy(self) -> Option<Form> {
+        match self {
+            Source::Copy(form) => Some(form),
+            Source::Recipe => None,
+        }
+    }
+
+    /// The tier that bytes come from on their way to the copy `to`.
+    pub fn tier(self, to: Form) -> TierId {
+        self.copy().map_or(to.tier, |form| form.tier)
+    }
+}
+
 /// One expert of a routed layer, over all tokens of the batch that chose it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Routed {
@@ -158,17 +188,17 @@ pub struct MoveChunk {
     pub id: MoveId,
     /// What is moved.
     pub block: BlockId,
-    /// The copy it is read from.
-    pub from: Form,
+    /// What it is made of.
+    pub from: Source,
     /// The copy that is made.
     pub to: Form,
-    /// Where the format changes, if it does.
+    /// Where the format changes, if it does; after a recipe, where it was followed.
     pub encode_at: EncodeAt,
     /// Why.
     pub class: MoveClass,
     /// When the copy is wanted, if that is known.
     pub deadline: Option<Time>,
-    /// The first byte of this chunk among the bytes that cross the link.
+    /// The first byte of this chunk among the bytes that cross the link; of a recipe, among the native bytes.
     pub offset: Bytes,
     /// The bytes of this chunk.
     pub len: Bytes,
@@ -190,7 +220,7 @@ pub struct Read {
 /// What the controller wants done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Copy a block, or a chunk of it, from one form to another. Answered by [`EventKind::ChunkDone`].
+    /// Make a copy of a block, or a chunk of it, from another one or by its recipe. Answered by [`EventKind::ChunkDone`].
     Move(MoveChunk),
     /// Free a copy. Takes effect at once: no compute reads it and no move writes it.
     Drop {

@@ -161,7 +161,7 @@ impl Orchestrator {
     fn log_proposal(&mut self, proposal: &Proposal, verdict: Verdict) {
         let route = proposal.route;
         self.log(proposal.block, proposal.action, verdict, Some(proposal.terms), |decision| {
-            decision.from = Some(route.from);
+            decision.from = route.from.copy();
             decision.to = Some(route.to);
         });
     }

@@ -199,14 +199,7 @@ mod tests {
     fn guard(budget: f64, layers: usize) -> Guard {
         let mut guard = Guard::new(
             GuardSpec { drift_budget: budget, floors: BTreeMap::new(), sensitivity: Sensitivity::new([]) },
-            &Model {
-                name: String::new(),
-                layers: Vec::new(),
-                blocks: Vec::new(),
-                resident: Default::default(),
-                head_read: Default::default(),
-                head_flops_per_token: 0,
-            },
+            &Model::default(),
         );
         guard.layers = layers;
         guard.layers_left = layers;
@@ -238,15 +231,10 @@ mod tests {
             matrices: [crate::model::Matrix { rows: 32, columns: 32 }].into(),
             native: format("bf16"),
             mixed: None,
+            recipe: None,
         };
-        let model = Model {
-            name: String::new(),
-            layers: Vec::new(),
-            blocks: vec![block(BlockKind::Expert), block(BlockKind::Attention), block(BlockKind::Dense)],
-            resident: Default::default(),
-            head_read: Default::default(),
-            head_flops_per_token: 0,
-        };
+        let blocks = vec![block(BlockKind::Expert), block(BlockKind::Attention), block(BlockKind::Dense)];
+        let model = Model { blocks, ..Model::default() };
         let error = |upper| ErrorBound { mean: upper, upper };
         let spec = GuardSpec {
             drift_budget: 0.1,

@@ -3,12 +3,11 @@
 mod host;
 
 use crate::control::{Proposal, StepWork};
-use crate::event::{Form, MoveClass, Part, Read, Routed};
+use crate::event::{Form, MoveClass, Part, Read, Routed, Source};
 use crate::id::{BlockId, LayerId};
 use crate::orchestrator::{ControlError, Orchestrator};
 use crate::record::Action;
 use crate::score::{Costs, Terms};
-use crate::state::State;
 use crate::tally::Cause;
 use crate::units::{Bytes, Time};
 use crate::veto::error_of;
@@ -320,8 +319,9 @@ impl Orchestrator {
             let in_place = context.costs.in_place(ledger, block, routed.tokens);
             all.extend(in_place.map(|route| propose(Action::Host, route)));
             if context.guard.budget() > 0.0 {
-                let copy = ledger.copies(block).next();
-                all.extend(copy.map(|copy| propose(Action::Skip, Costs::stay(copy))));
+                let native = Form { tier: context.costs.fast, format: context.model.block(block).native };
+                let copy = ledger.copies(block).next().unwrap_or(native);
+                all.push(propose(Action::Skip, Costs::stay(copy)));
             }
         }
         let policy = &mut self.policy;
@@ -364,7 +364,7 @@ impl Orchestrator {
                 return Ok(Some(Standing::Done));
             }
             Action::Expand => Cause::Decode,
-            _ if self.context.ledger.state(proposal.block) == State::Recomputable => Cause::Recompute,
+            _ if proposal.route.from == Source::Recipe => Cause::Recompute,
             _ => Cause::DemandFetch,
         };
         Ok(self.begin(proposal)?.then_some(Standing::Waiting(cause)))

@@ -4,7 +4,7 @@
 //! tier's capacity, or the loss of a home copy cannot be built.
 
 use crate::bits::{ones, set};
-use crate::event::{Form, MoveClass};
+use crate::event::{Form, MoveClass, Source};
 use crate::format::FormatId;
 use crate::forms::{Forms, MAX_FORMS};
 use crate::id::{BlockId, LayerId, MoveId, TierId};
@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::model::{Block, Layer, Model};
 use crate::refused::Refused;
 use crate::sizes::Sizes;
-use crate::state::{State, leads_freely};
+use crate::state::{State, leads};
 use crate::state_time::StateTime;
 use crate::units::{Bytes, Time};
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use std::sync::Arc;
 pub struct Flight {
     /// What is moved.
     pub block: BlockId,
-    /// From which copy.
-    pub from: Form,
+    /// Of what the copy is made.
+    pub from: Source,
     /// To which copy.
     pub to: Form,
     /// Why.
     pub class: MoveClass,
-    /// Bytes that cross the link.
+    /// Bytes that cross the link, or that a recipe makes.
     pub total: Bytes,
     /// Bytes handed to the link so far.
     pub sent: Bytes,
@@ -95,7 +95,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger in which every block has its home copies and nothing else. `budgets` gives each tier the bytes that
+    /// A ledger in which every block has its home copies, or its recipe, and nothing else. `budgets` gives each tier the bytes that
     /// managed blocks may take; `home` and `encoded` say in which forms every block exists from the start.
     ///
     /// # Errors
@@ -128,8 +128,8 @@ impl Ledger {
             model,
         };
         for block in (0..ledger.entries.len() as u32).map(BlockId) {
-            let native = ledger.model.block(block).native;
-            for format in std::iter::once(native).chain(encoded.iter().copied().filter(|&f| f != native)) {
+            let formats: Vec<FormatId> = ledger.model.block(block).home_formats(encoded).collect();
+            for format in formats {
                 let form = Form { tier: home, format };
                 ledger.take(form, block)?;
                 ledger.entries[block.index()].copies |= ledger.forms.bit(form)?;
@@ -304,13 +304,17 @@ impl Ledger {
     pub fn begin(
         &mut self,
         block: BlockId,
-        from: Form,
+        from: Source,
         to: Form,
         class: MoveClass,
         total: Bytes,
         deadline: Option<Time>,
     ) -> Result<MoveId, Refused> {
-        if !self.has(block, from) || self.has(block, to) {
+        let there = match from {
+            Source::Copy(form) => self.has(block, form),
+            Source::Recipe => self.has_recipe(block),
+        };
+        if !there || self.has(block, to) {
             return Err(Refused::NoSuchCopy { block, form: to });
         }
         if self.entries[block.index()].flight.is_some() {
@@ -387,7 +391,7 @@ impl Ledger {
     /// Gives a copy up.
     ///
     /// # Errors
-    /// The copy is missing, is the last one, is read by a move, or is a fast copy of a pinned block with no other
+    /// The copy is missing, is the last one of a block without a recipe, is read by a move, or is a fast copy of a pinned block with no other
     /// fast copy; or the edge is not in the table.
     pub fn drop_copy(&mut self, block: BlockId, form: Form) -> Result<(), Refused> {
         let bit = self.forms.bit(form)?;
@@ -396,8 +400,9 @@ impl Ledger {
             return Err(Refused::NoSuchCopy { block, form });
         }
         let left = entry.copies & !bit;
-        let read = self.flight_of(block).is_some_and(|(_, flight)| flight.from == form);
-        if left == 0 || read || (entry.pins > 0 && bit & self.forms.fast != 0) {
+        let read = self.flight_of(block).is_some_and(|(_, flight)| flight.from == Source::Copy(form));
+        let lost = left == 0 && !self.has_recipe(block);
+        if lost || read || (entry.pins > 0 && bit & self.forms.fast != 0) {
             return Err(Refused::InUse { block, form });
         }
         let before = self.state(block);
@@ -421,6 +426,10 @@ impl Ledger {
         row.version += 1;
         set(&mut row.idle, index, fast && still && entry.pins == 0);
         set(&mut row.absent, index, !fast && still);
+    }
+
+    fn has_recipe(&self, block: BlockId) -> bool {
+        self.model.block(block).recipe.is_some()
     }
 
     fn native_bytes(&self, block: BlockId) -> u64 {
@@ -464,7 +473,7 @@ impl Ledger {
         if from == to {
             return Ok(());
         }
-        if !leads_freely(from, to) {
+        if !leads(from, to, self.has_recipe(block)) {
             return Err(Refused::NoSuchEdge { block, from, to });
         }
         self.states.transit(from, to, self.native_bytes(block), self.now);

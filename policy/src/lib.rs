@@ -23,6 +23,7 @@ pub mod path;
 pub mod policies;
 pub mod predict;
 pub mod rate;
+pub mod recipe;
 pub mod record;
 pub mod refused;
 pub mod registry;

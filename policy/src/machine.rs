@@ -23,7 +23,7 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Backing {
-    /// The accelerator's own memory.
+    /// An accelerator's own memory: that of the one that computes, or of the one that [`Tier::device`] names.
     Device,
     /// Page-locked host memory.
     Pinned,
@@ -48,6 +48,8 @@ pub struct Tier {
     pub backing: Backing,
     /// The NUMA node its pages come from, if that is said.
     pub node: Option<u32>,
+    /// The number of the accelerator whose memory it is, where that is not the one that computes.
+    pub device: Option<u32>,
     /// Allocations are rounded up to a multiple of this.
     pub granularity: Bytes,
     /// Sustained read rate.
@@ -120,6 +122,8 @@ pub struct Machine {
     pub links: Vec<Link>,
     /// The accelerator.
     pub accelerator: Processor,
+    /// Sustained rate at which it sums the products of recipes, where that is not the matrix rate.
+    pub merge: Option<FlopRate>,
     /// Coding costs on the accelerator, for the formats that have any.
     pub codecs: Vec<Codec>,
     /// Coding costs on the host's processor, for the formats that it can code.

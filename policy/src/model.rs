@@ -2,6 +2,7 @@
 
 use crate::format::FormatId;
 use crate::id::{BlockId, LayerId};
+use crate::recipe::Recipe;
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct Block {
     pub native: FormatId,
     /// Exact bytes of a native copy whose matrices are in several formats, `native` being that of most elements.
     pub mixed: Option<Bytes>,
+    /// How it can be made again, if it can: then it has no home copy.
+    pub recipe: Option<Recipe>,
 }
 
 impl Block {
@@ -73,10 +76,16 @@ impl Block {
         let mixed = self.mixed.filter(|_| format == self.native);
         mixed.unwrap_or_else(|| format.bytes(self.elements(), self.rows()))
     }
+
+    /// The formats of its copies in the home tier: its own and those that are `encoded` ahead, or none beside a recipe.
+    pub fn home_formats(&self, encoded: &[FormatId]) -> impl Iterator<Item = FormatId> {
+        let others = encoded.iter().copied().filter(|&format| format != self.native);
+        std::iter::once(self.native).chain(others).filter(|_| self.recipe.is_none())
+    }
 }
 
 /// One layer: what it always computes, and the blocks it may demand.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layer {
     /// Weights read at every step that are never moved (attention, norms, router), in bytes.
     pub resident: Bytes,
@@ -97,7 +106,7 @@ pub struct Layer {
 }
 
 /// A model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     /// Its name in the catalogue.
     pub name: String,

@@ -5,16 +5,19 @@ use crate::machine::Machine;
 use crate::rate::Rate;
 use crate::units::{Bandwidth, Bytes, Nanos};
 
-/// The most link directions a machine may have.
-pub const MAX_LINKS: usize = 128;
+/// The most link directions a machine may have: the bits of a word, but for one.
+pub const MAX_LINKS: usize = 127;
 
-/// A set of link directions.
+/// A set of link directions, and the accelerator's workshop, which takes one piece of work after another as a link does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkSet(u128);
 
 impl LinkSet {
     /// No link: a change of format within a memory.
     pub const NONE: LinkSet = LinkSet(0);
+
+    /// Where recipes are followed.
+    pub const WORKSHOP: LinkSet = LinkSet(1 << MAX_LINKS);
 
     /// Whether it is empty.
     pub fn is_empty(self) -> bool {
@@ -169,7 +172,17 @@ mod tests {
         let rate = Bandwidth(rate * GB);
         let (capacity, granularity) = (Bytes(1 << 30), Bytes(1));
         let backing = Backing::Pinned;
-        Tier { name: name.into(), capacity, class, backing, node: None, granularity, read: rate, write: rate }
+        Tier {
+            name: name.into(),
+            capacity,
+            class,
+            backing,
+            node: None,
+            device: None,
+            granularity,
+            read: rate,
+            write: rate,
+        }
     }
 
     fn link(from: u8, to: u8, rate: u64) -> Link {
@@ -204,6 +217,7 @@ mod tests {
             host_compute: None,
             kernels: vec![],
             host_kernels: vec![],
+            merge: None,
         }
     }
 

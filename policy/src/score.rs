@@ -1,6 +1,6 @@
 //! Phase two: what a choice costs and saves. Every term is kept, so that a decision can be explained.
 
-use crate::event::{EncodeAt, Form};
+use crate::event::{EncodeAt, Form, Source};
 use crate::format::FormatId;
 use crate::id::{BlockId, TierId};
 use crate::ledger::Ledger;
@@ -44,15 +44,15 @@ impl Terms {
 /// How a fast copy can be made: from which copy, over which links, and how long that takes on an idle machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The copy read.
-    pub from: Form,
+    /// What it is made of.
+    pub from: Source,
     /// The copy made.
     pub to: Form,
     /// On which side of the link the format changes.
     pub encode_at: EncodeAt,
-    /// The links it crosses; none within a tier.
+    /// The links it crosses; none within a tier, the workshop for a recipe.
     pub links: LinkSet,
-    /// Bytes that cross them; for a change of format within a tier, the native bytes worked through.
+    /// Bytes that cross them; within a tier, the native bytes worked through.
     pub crossing: Bytes,
     /// Idle time from hand-over to publication.
     pub time: Nanos,
@@ -108,14 +108,14 @@ impl Costs {
                     host.flops.time_for(operations)
                 });
             let time = rate.time_for(crossing).max(multiply) + host.launch;
-            Route { from: copy, to: copy, encode_at: EncodeAt::Source, links: LinkSet::NONE, crossing, time }
+            Route { crossing, time, ..Costs::stay(copy) }
         })
     }
 
     /// A way to serve a block that makes no copy: the one there is, read in place or left alone.
     pub fn stay(copy: Form) -> Route {
         Route {
-            from: copy,
+            from: Source::Copy(copy),
             to: copy,
             encode_at: EncodeAt::Source,
             links: LinkSet::NONE,
@@ -125,7 +125,7 @@ impl Costs {
     }
 
     /// The quickest way to make a fast copy of `block` in `format`, if there is one: from a lower copy in that very
-    /// format, or from a lower copy that has every bit, coded on arrival or by the host before it leaves.
+    /// format, from a lower copy that has every bit, coded on arrival or by the host before it leaves, or by its recipe.
     pub fn fetch(&self, ledger: &Ledger, block: BlockId, format: FormatId) -> Option<Route> {
         let native = self.model.block(block).native;
         ledger
@@ -138,6 +138,7 @@ impl Costs {
                     .then(|| self.carried(block, from, format, EncodeAt::Source));
                 arrived.into_iter().chain(encoded.flatten()).min_by_key(|route| route.time)
             })
+            .chain(self.recompute(block, format))
             .min_by_key(|route| (route.time, route.from))
     }
 
@@ -151,7 +152,22 @@ impl Costs {
         let crossing = self.sizes.bytes(block, crosses);
         let time = path.transfer(crossing) + self.coding(block, side, from.format, format)?;
         let to = Form { tier: self.fast, format };
-        Some(Route { from, to, encode_at, links: path.set, crossing, time })
+        Some(Route { from: Source::Copy(from), to, encode_at, links: path.set, crossing, time })
+    }
+
+    /// Making a fast copy by the block's recipe, coded once it is whole.
+    fn recompute(&self, block: BlockId, format: FormatId) -> Option<Route> {
+        let data = self.model.block(block);
+        let crossing = self.sizes.bytes(block, data.native);
+        let time = data.recipe?.time(&self.machine, data, crossing);
+        Some(Route {
+            from: Source::Recipe,
+            to: Form { tier: self.fast, format },
+            encode_at: EncodeAt::Destination,
+            links: LinkSet::WORKSHOP,
+            crossing,
+            time: time + self.coding(block, self.fast, data.native, format)?,
+        })
     }
 
     /// Making a fast copy in `format` from another fast copy: an expansion or a requantisation.
@@ -164,6 +180,7 @@ impl Costs {
             .filter_map(|from| {
                 let (links, crossing) = (LinkSet::NONE, self.sizes.bytes(block, format));
                 let time = self.coding(block, self.fast, from.format, format)?;
+                let from = Source::Copy(from);
                 Some(Route { from, to, encode_at: EncodeAt::Source, links, crossing, time })
             })
             .min_by_key(|route| (route.time, route.from))

@@ -59,17 +59,11 @@ mod tests {
             matrices: [Matrix { rows: 3, columns }].into(),
             native: FormatId(0),
             mixed,
+            recipe: None,
         };
         let blocks =
             vec![block(0, 32, None), block(1, 33, None), block(2, 32, None), block(3, 32, Some(Bytes(100)))];
-        let model = Model {
-            name: String::new(),
-            layers: Vec::new(),
-            blocks,
-            resident: Bytes::ZERO,
-            head_read: Bytes::ZERO,
-            head_flops_per_token: 0,
-        };
+        let model = Model { blocks, ..Model::default() };
         let sizes = Sizes::new(&model);
         assert_eq!(sizes.bytes.len(), 3);
         assert_eq!(sizes.bytes(BlockId(3), FormatId(0)), Bytes(100));

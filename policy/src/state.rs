@@ -104,22 +104,22 @@ pub const EDGES: &[Edge] = &[
     forget(State::Compressed),
 ];
 
-/// `[from][to]`: whether an edge leads there that asks for no recipe.
-const FREELY: [[bool; STATES.len()]; STATES.len()] = {
-    let mut table = [[false; STATES.len()]; STATES.len()];
+/// `[from][to][recipe]`: whether an edge leads there for a block without a recipe, or with one.
+const LEADS: [[[bool; 2]; STATES.len()]; STATES.len()] = {
+    let mut table = [[[false; 2]; STATES.len()]; STATES.len()];
     let mut next = 0;
     while next < EDGES.len() {
         let edge = &EDGES[next];
-        table[edge.from as usize][edge.to as usize] = !edge.needs_recipe;
+        table[edge.from as usize][edge.to as usize] = [!edge.needs_recipe, true];
         next += 1;
     }
     table
 };
 
-/// Whether a block that cannot be made again may go from one state to another.
+/// Whether a block may go from one state to another, which may depend on its having a recipe.
 #[inline]
-pub fn leads_freely(from: State, to: State) -> bool {
-    FREELY[from as usize][to as usize]
+pub fn leads(from: State, to: State, has_recipe: bool) -> bool {
+    LEADS[from as usize][to as usize][usize::from(has_recipe)]
 }
 
 /// The edge between two states, if it is legal.
@@ -156,7 +156,8 @@ mod tests {
         }
         for (from, to) in STATES.iter().flat_map(|&from| STATES.map(|to| (from, to))) {
             let edge = edge_between(from, to);
-            assert_eq!(leads_freely(from, to), edge.is_some_and(|edge| !edge.needs_recipe));
+            assert_eq!(leads(from, to, false), edge.is_some_and(|edge| !edge.needs_recipe));
+            assert_eq!(leads(from, to, true), edge.is_some());
         }
         for edge in EDGES.iter().filter(|edge| edge.from == State::InFlight) {
             assert!(edge.name == "publish" || edge.name == "cancel");

@@ -3,13 +3,14 @@
 use crate::catalogue::{self, SENSITIVITY};
 use crate::control::{GUARD, SCHEDULE, SLO, guard, policy, schedule, slo};
 use crate::diagnostics::{Report, Wrong};
-use crate::keys::Type::{File, Flag, List, Map, Name, Quantity, Text, Whole};
+use crate::keys::Type::{Choice, File, Flag, List, Map, Name, Quantity, Text, Whole};
 use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
 use crate::machine::machine;
 use crate::model::import;
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, RESIDENT, caps, check_caps, kv_reserve};
 use crate::reader::{Field, Keys, flag, format_names, text};
+use crate::recipe::{RECIPES, recipe};
 use crate::scenario::{Length, PolicyCheck, Scenario, Workload};
 use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::tree::{Node, Value};
@@ -27,6 +28,12 @@ pub(crate) static SCENARIO: Table = Table {
         Key::required("name", Text, "what this scenario shows", "What it is called in reports"),
         Key::required("machine", File(catalogue::MACHINE), "h100-sxm", "The machine it runs on"),
         Key::required("model", File(catalogue::MODEL), "gpt-oss-20b", "The model that is served"),
+        Key::optional(
+            "recipe",
+            Choice(RECIPES),
+            "{ low_rank: { rank: 64 } }",
+            "How blocks are made again where they are read; left out, each has a home copy",
+        ),
         Key::optional("memory", Type::Rows(&MEMORY), "{ hbm: 6 GiB }", "Caps on the machine's tiers"),
         Key::optional(
             "resident",
@@ -92,6 +99,10 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let name = keys.required(report, "name", text);
     let machine = keys.need(report, "machine").and_then(|field| read_machine(report, &field));
     let model = keys.need(report, "model").and_then(|field| read_model(report, &field));
+    let model = match keys.get("recipe") {
+        Some(field) => recipe(report, &field, model),
+        None => model,
+    };
     let table = read_sensitivity(report, &keys);
     let workload = keys.need(report, "workload").and_then(|field| workload(report, &field, model.as_ref()));
     let policy = keys.need(report, "policy").and_then(|field| policy(report, &field, check_policy));

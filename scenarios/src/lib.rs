@@ -17,6 +17,7 @@ mod overrides;
 mod placement;
 mod policy_file;
 mod reader;
+mod recipe;
 mod requests;
 mod scenario;
 mod schema;

@@ -1,12 +1,14 @@
 //! A machine file becomes a [`policy::Machine`].
 
 use crate::diagnostics::{Report, Wrong, one_of};
-use crate::machine_keys::{ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, TIER};
+use crate::machine_keys::{
+    ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES, TIER,
+};
 use crate::reader::{Field, Keys, format, join, name_of, text};
 use crate::tree::{Entry, Value};
 use crate::units::{count, flops, rate, size, size_above_zero, time, whole};
 use policy::kernel::{KernelError, KernelRate};
-use policy::machine::{Class, Codec, Link, Processor, Tier};
+use policy::machine::{Backing, Class, Codec, Link, Processor, Tier};
 use policy::path::MAX_LINKS;
 use policy::{Bandwidth, LinkId, Machine, Nanos, Rate, TierId};
 
@@ -26,6 +28,7 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
     let (accelerator, kernels) = accelerator.unzip();
     let host_field = keys.get("host");
     let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
+    let merge = keys.get("merge").map_or(Some(None), |field| field.read(report, flops).map(Some));
     let host = host_field.as_ref().map_or(Some((vec![], None)), |host| read_host(report, host));
     let (host_codecs, host) = host?;
     let (host_compute, host_kernels) = host.unzip();
@@ -34,6 +37,7 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
         tiers: tiers?,
         links: links?,
         accelerator: accelerator?,
+        merge: merge?,
         codecs: codecs?,
         host_codecs,
         host_compute,
@@ -60,7 +64,12 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
     let keys = field.keys(report, &TIER)?;
     let class = keys.required(report, "class", name_of("class of tier", CLASSES));
     let backing = keys.required(report, "backing", name_of("backing", BACKINGS));
-    let node = keys.get("node").map_or(Some(None), |node| read_node(report, &node).map(Some));
+    let node = keys.get("node");
+    let node = node.map_or(Some(None), |node| {
+        read_number(report, &node, MOST_NODES, "as Linux numbers nodes").map(Some)
+    });
+    let device = keys.get("device");
+    let device = device.map_or(Some(None), |device| read_device(report, &device, class, backing).map(Some));
     let capacity = keys.required(report, "capacity", size_above_zero);
     let granularity = keys.or_default(report, "granularity", size_above_zero);
     let read = keys.required(report, "read", rate);
@@ -71,17 +80,41 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
         class: class?,
         backing: backing?,
         node: node?,
+        device: device?,
         granularity: granularity?,
         read: read?,
         write: write?,
     })
 }
 
-fn read_node(report: &mut Report, field: &Field<'_>) -> Option<u32> {
+fn read_number(report: &mut Report, field: &Field<'_>, most: u64, why: &str) -> Option<u32> {
     field.read(report, |text| match whole(text)? {
-        node @ 0..1024 => Ok(node as u32),
-        _ => Err(Wrong::new(format!("{text} is too large"), "at most 1023, as Linux numbers nodes")),
+        number if number <= most => Ok(number as u32),
+        _ => Err(Wrong::new(format!("{text} is too large"), format!("at most {most}, {why}"))),
     })
+}
+
+/// The accelerator that holds a tier, which must be memory of one, and not of the one that computes.
+fn read_device(
+    report: &mut Report,
+    field: &Field<'_>,
+    class: Option<Class>,
+    backing: Option<Backing>,
+) -> Option<u32> {
+    let number = read_number(report, field, MOST_DEVICES, "more than a machine has")?;
+    let wrong = if backing.is_some_and(|backing| backing != Backing::Device) {
+        Wrong::new(
+            "only memory of backing `device` is an accelerator's",
+            "write `backing: device`, or leave it out",
+        )
+    } else if class == Some(Class::Fast) {
+        let hint = "leave it out: `validate --device cuda:1` says which one computes";
+        Wrong::new("the fast tier is the memory of the accelerator that computes", hint)
+    } else {
+        return Some(number);
+    };
+    field.key_error(report, wrong);
+    None
 }
 
 /// Reads `links`; where the tiers are unknown, only how the links are written is checked.

@@ -18,6 +18,11 @@ pub(crate) const BACKINGS: &[(&str, Backing)] = &[
     ("file", Backing::File),
 ];
 
+/// The last NUMA node that Linux numbers.
+pub(crate) const MOST_NODES: u64 = 1023;
+/// The last accelerator of a machine: more than any has.
+pub(crate) const MOST_DEVICES: u64 = 255;
+
 /// A machine file.
 pub(crate) static MACHINE: Table = Table {
     name: "machine",
@@ -50,6 +55,12 @@ pub(crate) static MACHINE: Table = Table {
             "What coding a format costs the accelerator; formats left out cannot be expanded there",
         ),
         Key::optional(
+            "merge",
+            AboveZero(&FLOPS),
+            "30 TFLOP/s",
+            "Sustained rate at which the accelerator sums the products of recipes; left out, its matrix rate",
+        ),
+        Key::optional(
             "host",
             Map(&HOST),
             "{ codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } } }",
@@ -75,9 +86,15 @@ pub(crate) static TIER: Table = Table {
         Key::required("backing", Name(|| names(BACKINGS)), "device", "What the memory is made of"),
         Key::optional(
             "node",
-            Whole(0, 1023),
+            Whole(0, MOST_NODES),
             "1",
             "The NUMA node of a memory of the host's (a CXL expander is one without processors): where `validate` takes its pages",
+        ),
+        Key::optional(
+            "device",
+            Whole(0, MOST_DEVICES),
+            "1",
+            "The number of the accelerator that holds it, beside the one that computes (backing `device`): where `validate --device cuda:0` takes it",
         ),
         Key::required("capacity", AboveZero(&SIZE), "80 GiB", "Bytes it holds"),
         Key::default(

@@ -113,11 +113,10 @@ impl Assembly {
     pub(crate) fn new(name: &str, outside: Resident, head: Bytes) -> Assembly {
         let model = Model {
             name: name.to_owned(),
-            layers: Vec::new(),
-            blocks: Vec::new(),
             resident: outside.bytes,
             head_read: head,
             head_flops_per_token: 2 * outside.multiplied,
+            ..Model::default()
         };
         Assembly { model, parameters: outside.parameters, active: outside.parameters }
     }
@@ -152,6 +151,7 @@ impl Assembly {
             matrices: weights.matrices,
             native: weights.native,
             mixed: weights.mixed,
+            recipe: None,
         }));
     }
 

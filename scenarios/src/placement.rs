@@ -150,6 +150,12 @@ pub(crate) fn home(
 ) -> Option<Home> {
     let encoded_field = keys.get("encoded");
     let home_field = keys.get("home");
+    let recipes = ground.model.blocks.iter().any(|block| block.recipe.is_some());
+    if let Some(field) = encoded_field.as_ref().filter(|_| recipes) {
+        let hint = "write `recode`: formats that blocks are coded into once they are made";
+        field.key_error(report, Wrong::new("blocks with a `recipe` have no home copies to encode", hint));
+        return None;
+    }
     let encoded = match &encoded_field {
         Some(field) => formats(report, field, &[], ground)?,
         None => vec![],
@@ -323,8 +329,7 @@ impl Ground<'_> {
     fn needs(&self, tier: TierId, encoded: &[FormatId]) -> Bytes {
         let granularity = self.machine.tier(tier).granularity;
         let copies = |block: &policy::model::Block| -> Bytes {
-            let formats = std::iter::once(block.native).chain(encoded.iter().copied());
-            formats.map(|format| block.bytes(format).round_up(granularity)).sum()
+            block.home_formats(encoded).map(|format| block.bytes(format).round_up(granularity)).sum()
         };
         self.model.blocks.iter().map(copies).sum()
     }

@@ -343,6 +343,22 @@ fn an_inline_machine_is_checked_like_a_file() {
     assert!(slow[0].contains("machine.tiers: no fast tier"), "{slow:?}");
     let looped = told(load(&machine("fast", "[dram, dram]"), &fixed));
     assert!(looped[0].contains("a link has two different ends"), "{looped:?}");
+    let peer = |set: &[(&str, &str)]| {
+        let set: Vec<_> =
+            [fixed[0], ("machine.tiers.dram.backing", "device")].iter().chain(set).copied().collect();
+        load(&machine("fast", "[dram, hbm]"), &set)
+    };
+    let held = peer(&[("machine.tiers.dram.device", "1")]).unwrap().machine;
+    assert_eq!(held.tiers.iter().map(|tier| tier.device).collect::<Vec<_>>(), [None, Some(1)]);
+    let on_host = told(peer(&[("machine.tiers.hbm.device", "1")]));
+    assert!(
+        on_host[0].contains("tiers.hbm.device: only memory of backing `device` is an accelerator's"),
+        "{on_host:?}"
+    );
+    let computes = told(peer(&[("machine.tiers.hbm.backing", "device"), ("machine.tiers.hbm.device", "1")]));
+    assert!(computes[0].contains("tiers.hbm.device: the fast tier is the memory of"), "{computes:?}");
+    let many = told(peer(&[("machine.tiers.dram.device", "256")]));
+    assert!(many[0].contains("256 is too large (at most 255, more than a machine has)"), "{many:?}");
     let typo = told(load(&machine("fast", "[drum, hbm]"), &fixed));
     assert!(typo[0].contains("the machine has no tier `drum` (did you mean `dram`?)"), "{typo:?}");
     let greedy = told(load(GOOD, &[("machine.accelerator.read", "2.9 TB/s")]));

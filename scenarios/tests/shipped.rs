@@ -59,6 +59,7 @@ fn every_shipped_scenario_loads() {
     assert_eq!(
         seen,
         [
+            "adapters-on-host",
             "azure-code-generated",
             "azure-code-gpt-oss-20b",
             "azure-conv-generated",

@@ -4,6 +4,7 @@
 
 mod decisions;
 mod draft;
+mod folder;
 mod histogram;
 mod ktransformers;
 mod llama_cpp;
@@ -15,9 +16,9 @@ use crate::report::Summary;
 use crate::simulate::{Case, Keep, Outcome};
 use decisions::DecisionLog;
 pub use draft::Draft;
+pub use folder::Folder;
 use placement::Placement;
 use policy::record::Decision;
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -64,8 +65,9 @@ fn hint(kind: ErrorKind) -> &'static str {
 /// See the module.
 pub struct Output<'a> {
     case: &'a Case,
-    folder: PathBuf,
     decisions: DecisionLog<'a, Draft>,
+    /// Below the drafts in it, which are dropped before.
+    folder: Folder,
 }
 
 impl<'a> Output<'a> {
@@ -77,15 +79,9 @@ impl<'a> Output<'a> {
     /// # Errors
     /// The path is not a folder and cannot become one, or no file can be made in it.
     pub fn create(folder: &Path, case: &'a Case) -> Result<Output<'a>, OutputError> {
-        fs::create_dir_all(folder).map_err(|source| match source.kind() {
-            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
-                OutputError::NotAFolder { path: folder.to_owned() }
-            }
-            _ => OutputError::Folder { path: folder.to_owned(), source },
-        })?;
-        let draft = Draft::create(folder.join("decisions.jsonl"))?;
-        let decisions = DecisionLog::new(draft, &case.machine, &case.model);
-        Ok(Output { case, folder: folder.to_owned(), decisions })
+        let folder = Folder::make(folder)?;
+        let decisions = DecisionLog::new(folder.draft("decisions.jsonl")?, &case.machine, &case.model);
+        Ok(Output { case, decisions, folder })
     }
 
     /// Writes a decision down. A failure is kept for [`Output::finish`]: the run cannot be stopped from here.
@@ -104,9 +100,10 @@ impl<'a> Output<'a> {
         outcome: &Outcome,
         summary: &Summary,
     ) -> Result<Vec<PathBuf>, OutputError> {
-        let Output { case, folder, decisions } = self;
+        // Named first, dropped last.
+        let Output { folder, case, decisions } = self;
         let draft = |name: &str, fill: &dyn Fn(&mut Draft) -> io::Result<()>| {
-            let mut draft = Draft::create(folder.join(name))?;
+            let mut draft = folder.draft(name)?;
             let filled = fill(&mut draft);
             draft.complete(filled)
         };

@@ -242,12 +242,12 @@ impl Case {
         }
     }
 
-    /// The copies before the run: of every block, in its native format and in those encoded ahead.
+    /// The copies before the run: of every block without a recipe, in its native format and in those encoded ahead.
     pub fn home_copies(&self) -> Vec<(BlockId, Form)> {
         let of_block = |(index, block): (usize, &policy::model::Block)| {
-            let others = self.encoded.iter().copied().filter(|&format| format != block.native);
-            let forms = std::iter::once(block.native).chain(others);
-            let copies = forms.map(|format| (BlockId(index as u32), Form { tier: self.home, format }));
+            let copies = block
+                .home_formats(&self.encoded)
+                .map(|format| (BlockId(index as u32), Form { tier: self.home, format }));
             copies.collect::<Vec<_>>()
         };
         self.model.blocks.iter().enumerate().flat_map(of_block).collect()
@@ -318,9 +318,14 @@ impl Case {
         self.budgets[fast.index()].0.checked_div(slot.0).unwrap_or(0) as usize
     }
 
+    /// Tokens of one step at most.
+    pub fn step_tokens(&self) -> u32 {
+        u32::try_from(self.max_batch).unwrap_or(u32::MAX).max(self.prefill_chunk.unwrap_or(0))
+    }
+
     /// Blocks that one layer step can demand at most.
     pub fn largest_demand(&self) -> usize {
-        let tokens = self.max_batch.max(self.prefill_chunk.unwrap_or(0) as usize);
+        let tokens = self.step_tokens() as usize;
         let of = |layer: &policy::model::Layer| {
             (layer.selected as usize).saturating_mul(tokens).min(layer.blocks as usize)
         };

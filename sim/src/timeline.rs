@@ -2,7 +2,7 @@
 //! one for the links (a track for each direction, one more for each further engine it kept busy at once), and one for
 //! the tiers (a counter each: bytes held by managed blocks).
 
-use policy::event::{Form, MoveClass, Part};
+use policy::event::{Form, MoveClass, Part, Source};
 use policy::{BlockId, Bytes, LayerId, LinkId, Machine, Model, MoveId, Nanos, TierId, Time};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -31,8 +31,8 @@ pub struct Chunk {
     pub id: MoveId,
     /// What was moved.
     pub block: BlockId,
-    /// The copy read.
-    pub from: Form,
+    /// What it is made of.
+    pub from: Source,
     /// The copy made.
     pub to: Form,
     /// Why.
@@ -47,7 +47,7 @@ pub struct Chunk {
 enum What {
     Compute(LayerId, Part),
     Stall(LayerId),
-    Coding(BlockId, Form, Form),
+    Coding(BlockId, Source, Form),
     Chunk(Chunk),
 }
 
@@ -130,7 +130,7 @@ impl Timeline {
     }
 
     /// A block changes its format within a tier.
-    pub fn coding(&mut self, block: BlockId, before: Form, after: Form, from: Time, length: Nanos) {
+    pub fn coding(&mut self, block: BlockId, before: Source, after: Form, from: Time, length: Nanos) {
         self.push(CODING, from, length, What::Coding(block, before, after));
     }
 
@@ -246,6 +246,7 @@ impl Timeline {
 
     fn write_span<W: Write>(&self, events: &mut Events<W>, span: &Span) -> io::Result<()> {
         let format = |form: Form| form.format.name();
+        let source = |source: Source| source.copy().map_or("recipe", format);
         let (pid, name, args) = match span.what {
             What::Compute(layer, part) => {
                 (DEVICE, format!("L{} {}", layer.0, part_name(part)), Args::Layer { layer })
@@ -253,11 +254,11 @@ impl Timeline {
             What::Stall(layer) => (DEVICE, "stall".to_owned(), Args::Layer { layer }),
             What::Coding(block, from, to) => {
                 let name = format!("{} to {}", self.model.block_name(block), format(to));
-                (DEVICE, name, Args::Coding { from: format(from), to: format(to) })
+                (DEVICE, name, Args::Coding { from: source(from), to: format(to) })
             }
             What::Chunk(Chunk { id, block, from, to, class, bytes, queued }) => {
                 let name = format!("{} {}", self.model.block_name(block), format(to));
-                let (from, to, queued_us) = (format(from), format(to), queued.0 as f64 / 1e3);
+                let (from, to, queued_us) = (source(from), format(to), queued.0 as f64 / 1e3);
                 (LINKS, name, Args::Chunk { id, class, from, to, bytes, queued_us })
             }
         };

@@ -152,9 +152,7 @@ impl World {
         let Placement { home, encoded, load_from } = placement;
         let mut memory = Memory::new(machine.clone(), &model);
         for (index, block) in model.blocks.iter().enumerate() {
-            let formats =
-                std::iter::once(block.native).chain(encoded.iter().copied().filter(|&f| f != block.native));
-            for format in formats {
+            for format in block.home_formats(encoded) {
                 let (block, form) = (BlockId(index as u32), Form { tier: home, format });
                 memory.reserve(block, form)?;
                 memory.publish(block, form);

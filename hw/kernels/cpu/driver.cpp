@@ -2,18 +2,35 @@
 //
 // It is stricter than a device. Work on a stream is not done when it is submitted but when somebody waits for it, so a
 // buffer that is used again too early, or a wait that is missing, gives wrong bytes. Device memory cannot be read or
-// written by the host. A copy or kernel outside of what was allocated ends the context, as it does on a device. Calls
-// can be made to fail. Times are those of the CPU and mean nothing.
+// written by the host, nor by the other one of its two devices, but by peer copies. A copy or kernel outside of what was
+// allocated ends the context, as it does on a device. What is called for one device while another is current is
+// refused. Memory that is write-combined is not written by a device: the host would be slow to read it. Calls can be
+// made to fail. Times are those of the CPU and mean nothing.
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <deque>
+#include <set>
 
 #include "library.cpp"
 
 namespace {
 
-enum { OutOfMemory = 2, NoDevice = 101, BadImage = 200, NotFound = 500, NotReady = 600, BadAddress = 700 };
+enum {
+    BadValue = 1,
+    OutOfMemory = 2,
+    NoDevice = 101,
+    BadImage = 200,
+    BadContext = 201,
+    NoPeerAccess = 217,
+    NotFound = 500,
+    NotReady = 600,
+    BadAddress = 700,
+    PeerAccessAlready = 704
+};
+enum { Devices = 2, WriteCombined = 4 };
 
 std::recursive_mutex lock;
 typedef std::lock_guard<std::recursive_mutex> Lock;
@@ -23,6 +40,7 @@ struct Work {
     bool mark;
 };
 struct Stream {
+    int device;
     std::deque<Work> work;
 };
 struct Event {
@@ -31,18 +49,35 @@ struct Event {
     double milliseconds = 0;
 };
 
-std::map<u64, u64> allocations;
-std::map<std::string, std::pair<int, int>> planned;
-u64 capacity = 1ull << 30;
-int lost = 0;
-thread_local void* current = nullptr;
+struct Allocation {
+    u64 bytes;
+    int device;
+};
+// A device's one context.
+struct Context {
+    int device;
+    std::set<int> reaches;
+};
 
-// The device's memory, open to the CPU for as long as it does the device's work.
+std::map<u64, Allocation> allocations;
+std::map<void*, size_t> write_combined;
+std::map<std::string, std::pair<int, int>> planned;
+Context contexts[Devices] = {{0, {}}, {1, {}}};
+u64 capacity = 1ull << 30;
+u64 short_by = 0;
+bool peers = getenv("HOTSET_DOUBLE_ALONE") == nullptr;
+int lost = 0;
+thread_local Context* current = nullptr;
+
+// The memory of a device, open to the CPU for as long as it does the device's work.
 struct Opened {
-    Opened() { protect(PROT_READ | PROT_WRITE); }
+    int device;
+    explicit Opened(int device) : device(device) { protect(PROT_READ | PROT_WRITE); }
     ~Opened() { protect(PROT_NONE); }
-    static void protect(int how) {
-        for (auto& [start, bytes] : allocations) mprotect((void*)start, bytes, how);
+    void protect(int how) {
+        for (auto& [start, taken] : allocations) {
+            if (taken.device == device) mprotect((void*)start, taken.bytes, how);
+        }
     }
 };
 
@@ -53,15 +88,30 @@ int verdict(const char* call) {
     if (plan == planned.end() || --plan->second.first > 0) return 0;
     int code = plan->second.second;
     planned.erase(plan);
-    if (code >= BadAddress) lost = code;
+    // From 5000 on they are codes of cuFile's, which a context survives.
+    if (code >= BadAddress && code < 5000) lost = code;
     return code;
 }
 
-bool allocated(u64 at, u64 bytes) {
+// Whether these bytes are of one piece of a device's memory.
+bool allocated(int device, u64 at, u64 bytes) {
     auto after = allocations.upper_bound(at);
     if (after == allocations.begin()) return bytes == 0;
-    auto [start, size] = *std::prev(after);
-    return at + bytes <= start + size;
+    auto [start, taken] = *std::prev(after);
+    return taken.device == device && at + bytes <= start + taken.bytes;
+}
+
+bool is_write_combined(const void* at) {
+    auto after = write_combined.upper_bound((void*)at);
+    if (after == write_combined.begin()) return false;
+    auto [start, bytes] = *std::prev(after);
+    return (const char*)at < (const char*)start + bytes;
+}
+
+u64 taken_of(int device) {
+    u64 taken = 0;
+    for (auto& [start, allocation] : allocations) taken += allocation.device == device ? allocation.bytes : 0;
+    return taken;
 }
 
 void run_one(Stream* stream) {
@@ -84,6 +134,7 @@ void finish_all() {
 }
 
 int submit(void* stream, std::function<int()> run, bool mark = false) {
+    if (current == nullptr || ((Stream*)stream)->device != current->device) return BadContext;
     ((Stream*)stream)->work.push_back({std::move(run), mark});
     return 0;
 }
@@ -104,45 +155,63 @@ extern "C" void hotset_double_fail(const char* call, int nth, int code) {
     Lock guard(lock);
     planned[call] = {nth, code};
 }
-// Forgets all failures, and what was allocated if the context was lost; bytes of device memory from now on.
+// Forgets all failures, and what was allocated if the context was lost; bytes of each device's memory from now on.
 extern "C" void hotset_double_reset(u64 bytes) {
     Lock guard(lock);
     planned.clear();
     if (lost != 0) {
-        for (auto& [start, size] : allocations) munmap((void*)start, size);
+        for (auto& [start, taken] : allocations) munmap((void*)start, taken.bytes);
         allocations.clear();
     }
     lost = 0;
     capacity = bytes;
+    short_by = 0;
 }
-// Bytes of device memory taken.
-extern "C" u64 hotset_double_taken() {
+// Whether the two devices can be given access to each other's memory, from now on.
+extern "C" void hotset_double_peers(int can) {
     Lock guard(lock);
-    u64 taken = 0;
-    for (auto& [start, bytes] : allocations) taken += bytes;
-    return taken;
+    peers = can != 0;
+    for (Context& context : contexts) context.reaches.clear();
+}
+// Whether `device` was given access to the other one's memory.
+extern "C" int hotset_double_reaches(int device) {
+    Lock guard(lock);
+    return !contexts[device].reaches.empty();
+}
+// Bytes of a device's memory that are taken.
+extern "C" u64 hotset_double_taken(int device) {
+    Lock guard(lock);
+    return taken_of(device);
 }
 
 CALL(cuInit, unsigned) END
 CALL(cuDriverGetVersion, int* version) *version = 13000; END
-CALL(cuDeviceGetCount, int* count) *count = 1; END
+CALL(cuDeviceGetCount, int* count) *count = Devices; END
 CALL(cuDeviceGet, int* device, int ordinal)
-    if (ordinal != 0) return NoDevice;
-    *device = 0;
+    if (ordinal < 0 || ordinal >= Devices) return NoDevice;
+    *device = ordinal;
 END
 CALL(cuDeviceGetName, char* name, int bytes, int) std::snprintf(name, bytes, "test double"); END
 CALL(cuDeviceGetAttribute, int* value, int attribute, int)
     // Multiprocessors, compute capability 9.0; anything else is there.
     *value = attribute == 16 ? 4 : attribute == 75 ? 9 : attribute == 76 ? 0 : 1;
 END
-CALL(cuDevicePrimaryCtxRetain, void** context, int) *context = &streams; END
+CALL(cuDeviceCanAccessPeer, int* can, int device, int peer) *can = peers && device != peer; END
+CALL(cuDevicePrimaryCtxRetain, void** context, int device) *context = &contexts[device]; END
 CALL(cuDevicePrimaryCtxRelease_v2, int) END
-CALL(cuCtxSetCurrent, void* context) current = context; END
+CALL(cuCtxSetCurrent, void* context) current = (Context*)context; END
 CALL(cuCtxGetCurrent, void** context) *context = current; END
 CALL(cuCtxSynchronize) finish_all(); return lost; END
+CALL(cuCtxEnablePeerAccess, void* context, unsigned flags)
+    int peer = ((Context*)context)->device;
+    if (flags != 0 || peer == current->device) return BadValue;
+    if (!peers) return NoPeerAccess;
+    if (!current->reaches.insert(peer).second) return PeerAccessAlready;
+END
 
 CALL(cuStreamCreateWithPriority, void** stream, unsigned, int)
-    streams.push_back(new Stream);
+    if (current == nullptr) return BadContext;
+    streams.push_back(new Stream{current->device, {}});
     *stream = streams.back();
 END
 CALL(cuStreamCreate, void** stream, unsigned flags) return cuStreamCreateWithPriority(stream, flags, 0); END
@@ -206,29 +275,33 @@ extern "C" int cuEventDestroy_v2(void* event) {
 
 CALL(cuMemGetInfo_v2, size_t* left, size_t* all)
     *all = capacity;
-    *left = capacity - hotset_double_taken();
+    *left = capacity - taken_of(current->device);
 END
 CALL(cuMemAlloc_v2, u64* address, size_t bytes)
     size_t pages = (bytes + 4095) / 4096 * 4096;
-    if (hotset_double_taken() + pages > capacity) return OutOfMemory;
+    if (taken_of(current->device) + pages > capacity) return OutOfMemory;
     void* start = mmap(nullptr, pages, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED) return OutOfMemory;
     *address = (u64)start;
-    allocations[*address] = pages;
+    allocations[*address] = {pages, current->device};
 END
 extern "C" int cuMemFree_v2(u64 address) {
     Lock guard(lock);
     finish_all();
     auto taken = allocations.find(address);
     if (taken == allocations.end()) return BadAddress;
-    munmap((void*)address, taken->second);
+    munmap((void*)address, taken->second.bytes);
     allocations.erase(taken);
     return 0;
 }
-CALL(cuMemHostAlloc, void** memory, size_t bytes, unsigned) *memory = std::malloc(bytes); END
+CALL(cuMemHostAlloc, void** memory, size_t bytes, unsigned flags)
+    if (posix_memalign(memory, 4096, bytes) != 0) return OutOfMemory;
+    if (flags & WriteCombined) write_combined[*memory] = bytes;
+END
 extern "C" int cuMemFreeHost(void* memory) {
     Lock guard(lock);
     finish_all();
+    write_combined.erase(memory);
     std::free(memory);
     return 0;
 }
@@ -236,25 +309,38 @@ CALL(cuMemHostRegister_v2, void*, size_t, unsigned) END
 extern "C" int cuMemHostUnregister(void*) { return 0; }
 
 CALL(cuMemcpyHtoDAsync_v2, u64 to, const void* from, size_t bytes, void* stream)
+    int device = ((Stream*)stream)->device;
     return submit(stream, [=] {
-        if (!allocated(to, bytes)) return (int)BadAddress;
-        Opened opened;
+        if (!allocated(device, to, bytes)) return (int)BadAddress;
+        Opened opened(device);
         std::memcpy((void*)to, from, bytes);
         return 0;
     });
 END
 CALL(cuMemcpyDtoHAsync_v2, void* to, u64 from, size_t bytes, void* stream)
+    int device = ((Stream*)stream)->device;
+    if (is_write_combined(to)) return BadValue;
     return submit(stream, [=] {
-        if (!allocated(from, bytes)) return (int)BadAddress;
-        Opened opened;
+        if (!allocated(device, from, bytes)) return (int)BadAddress;
+        Opened opened(device);
         std::memcpy(to, (const void*)from, bytes);
         return 0;
     });
 END
 CALL(cuMemcpyDtoDAsync_v2, u64 to, u64 from, size_t bytes, void* stream)
+    int device = ((Stream*)stream)->device;
     return submit(stream, [=] {
-        if (!allocated(to, bytes) || !allocated(from, bytes)) return (int)BadAddress;
-        Opened opened;
+        if (!allocated(device, to, bytes) || !allocated(device, from, bytes)) return (int)BadAddress;
+        Opened opened(device);
+        std::memmove((void*)to, (const void*)from, bytes);
+        return 0;
+    });
+END
+CALL(cuMemcpyPeerAsync, u64 to, void* to_context, u64 from, void* from_context, size_t bytes, void* stream)
+    int target = ((Context*)to_context)->device, source = ((Context*)from_context)->device;
+    return submit(stream, [=] {
+        if (!allocated(target, to, bytes) || !allocated(source, from, bytes)) return (int)BadAddress;
+        Opened opened_source(source), opened_target(target);
         std::memmove((void*)to, (const void*)from, bytes);
         return 0;
     });
@@ -274,12 +360,13 @@ END
 CALL(cuLaunchKernel, void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned, unsigned,
      void* stream, void** arguments, void**)
     const char* name = (const char*)function;
+    int device = ((Stream*)stream)->device;
     std::vector<u64> words;
     for (u32 i = 0; i < cpu::kernels()[name].arguments; i++) words.push_back(*(u64*)arguments[i]);
     return submit(stream, [=]() mutable {
         std::vector<void*> places;
         for (u64& word : words) places.push_back(&word);
-        Opened opened;
+        Opened opened(device);
         const u32 grid[3] = {x, y, z};
         return cpu::launch(name, grid, threads, places.data(), false);
     });
@@ -294,77 +381,6 @@ extern "C" int cuGetErrorString(int code, const char** text) {
     return 0;
 }
 
-// cuBLASLt: the one kind of product that Hotset asks it for. The library is found under its own name beside this one.
-namespace {
-
-struct MatrixLayout {
-    int type;
-    u64 rows, columns;
-    long long leading;
-};
-struct Description {
-    int transposed = 0;
-};
-// An algorithm, its workspace, whether it will do, and how it fills the device.
-struct Heuristic {
-    u64 algorithm[8], workspace;
-    int state;
-    f32 waves;
-    int reserved[4];
-};
-enum { F32 = 0, Bf16 = 14, TransposeA = 3, InternalError = 14, NotSupported = 15 };
-
-bool fits(const MatrixLayout& a, const MatrixLayout& b, const MatrixLayout& d, const Description& how) {
-    return how.transposed == 1 && a.type == Bf16 && b.type == Bf16 && d.type == F32 && a.rows == b.rows &&
-           a.columns == d.rows && b.columns == d.columns;
-}
-
-}  // namespace
-
-// As CALL, with the library's own code for a device that fails.
-#define BLAS_CALL(name, ...)      \
-    extern "C" int name(__VA_ARGS__) { \
-        Lock guard(lock);         \
-        if (verdict(#name) != 0) return InternalError;
-
-BLAS_CALL(cublasLtCreate, void** handle) *handle = &streams; END
-extern "C" int cublasLtDestroy(void*) { return 0; }
-BLAS_CALL(cublasLtMatrixLayoutCreate, void** layout, int type, u64 rows, u64 columns, long long leading)
-    *layout = new MatrixLayout{type, rows, columns, leading};
-END
-extern "C" int cublasLtMatrixLayoutDestroy(void* layout) { delete (MatrixLayout*)layout; return 0; }
-BLAS_CALL(cublasLtMatmulDescCreate, void** description, int, int) *description = new Description; END
-BLAS_CALL(cublasLtMatmulDescSetAttribute, void* description, int attribute, const void* value, size_t)
-    if (attribute == TransposeA) ((Description*)description)->transposed = *(const int*)value;
-END
-extern "C" int cublasLtMatmulDescDestroy(void* description) { delete (Description*)description; return 0; }
-BLAS_CALL(cublasLtMatmulPreferenceCreate, void** preference) *preference = &streams; END
-extern "C" int cublasLtMatmulPreferenceSetAttribute(void*, int, const void*, size_t) { return 0; }
-extern "C" int cublasLtMatmulPreferenceDestroy(void*) { return 0; }
-BLAS_CALL(cublasLtMatmulAlgoGetHeuristic, void*, void* how, void* a, void* b, void*, void* d, void*, int,
-          Heuristic* chosen, int* found)
-    if (!fits(*(MatrixLayout*)a, *(MatrixLayout*)b, *(MatrixLayout*)d, *(Description*)how)) return NotSupported;
-    *chosen = {};
-    *found = 1;
-END
-BLAS_CALL(cublasLtMatmul, void*, void* how, const void*, const u16* a, void* a_layout, const u16* b, void* b_layout,
-     const f32* beta, const void*, void*, f32* d, void* d_layout, const void*, void*, size_t, void* stream)
-    MatrixLayout m = *(MatrixLayout*)a_layout, x = *(MatrixLayout*)b_layout, y = *(MatrixLayout*)d_layout;
-    if (!fits(m, x, y, *(Description*)how) || ((u64)a | (u64)b | (u64)d) % 16 != 0) return NotSupported;
-    f32 before = *beta;
-    return submit(stream, [=] {
-        if (!allocated((u64)a, m.rows * m.columns * 2) || !allocated((u64)d, y.rows * y.columns * 4)) return (int)BadAddress;
-        Opened opened;
-        for (u64 row = 0; row < y.rows; row++) {
-            for (u64 token = 0; token < y.columns; token++) {
-                double sum = 0;
-                for (u64 k = 0; k < m.rows; k++) {
-                    sum += (double)bf16_to_f32(a[row * m.leading + k]) * bf16_to_f32(b[token * x.leading + k]);
-                }
-                f32* out = d + token * y.leading + row;
-                *out = (f32)sum + (before == 0 ? 0 : before * *out);
-            }
-        }
-        return 0;
-    });
-END
+// Other libraries that Hotset asks for; they are found under their own names beside this one.
+#include "cublaslt.cpp"
+#include "cufile.cpp"

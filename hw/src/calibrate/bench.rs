@@ -5,7 +5,7 @@ use crate::content::Contents;
 use crate::device::{Device, Setup};
 use crate::engine::Engine;
 use crate::refusal::DeviceError;
-use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Read};
+use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Read, Source};
 use policy::machine::{Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind, Layer, Matrix};
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
@@ -53,6 +53,7 @@ impl<'a> Bench<'a> {
             copies,
             budgets: &budgets,
             cache: Bytes::ZERO,
+            tokens: self.plan.tokens.iter().copied().max().unwrap_or(0),
             check_reads: false,
         };
         Device::new(self.engine, setup)
@@ -64,7 +65,7 @@ impl<'a> Bench<'a> {
         let chunk = MoveChunk {
             id,
             block,
-            from,
+            from: Source::Copy(from),
             to,
             encode_at: EncodeAt::Destination,
             class: MoveClass::Demand,
@@ -108,6 +109,7 @@ fn machine() -> Machine {
         class,
         backing,
         node: None,
+        device: None,
         granularity: GRANULARITY,
         read: any(),
         write: any(),
@@ -134,42 +136,43 @@ fn machine() -> Machine {
         host_compute: Some(processor),
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 
 fn model(blocks: Vec<Block>) -> Model {
-    let layer = Layer {
-        resident: Bytes::ZERO,
-        flops_per_token: 0,
-        flops_per_pair: 0,
-        kv_per_token: Bytes::ZERO,
-        window: None,
-        first_block: BlockId(0),
-        blocks: blocks.len() as u32,
-        selected: 1,
-    };
-    Model {
-        name: "measured".into(),
-        layers: vec![layer],
-        blocks,
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    }
+    let layer = Layer { blocks: blocks.len() as u32, selected: 1, ..Layer::default() };
+    Model { name: "measured".into(), layers: vec![layer], blocks, ..Model::default() }
 }
 
 /// A block of one matrix that takes `bytes` in bf16.
 pub(super) fn plain(index: u32, bytes: Bytes) -> Block {
     let columns = (bytes.0 / 2).clamp(1, 1024);
     let matrices = [Matrix { rows: bytes.0 / 2 / columns, columns }].into();
-    Block { kind: BlockKind::Dense, layer: LayerId(0), index, matrices, native: FormatId::BF16, mixed: None }
+    Block {
+        kind: BlockKind::Dense,
+        layer: LayerId(0),
+        index,
+        matrices,
+        native: FormatId::BF16,
+        mixed: None,
+        recipe: None,
+    }
 }
 
 /// An expert.
 pub(super) fn expert(index: u32, [hidden, width]: [u64; 2]) -> Block {
     let wide = Matrix { rows: width, columns: hidden };
     let matrices = [wide, wide, Matrix { rows: hidden, columns: width }].into();
-    Block { kind: BlockKind::Expert, layer: LayerId(0), index, matrices, native: FormatId::BF16, mixed: None }
+    Block {
+        kind: BlockKind::Expert,
+        layer: LayerId(0),
+        index,
+        matrices,
+        native: FormatId::BF16,
+        mixed: None,
+        recipe: None,
+    }
 }
 
 /// A compute command that reads these copies.

@@ -3,9 +3,9 @@
 use super::bench::{Bench, plain};
 use super::links::rate;
 use super::{CalibrateError, Steady};
-use crate::codec::has_coder;
+use crate::codec;
 use policy::event::Form;
-use policy::format::FORMATS;
+use policy::format::{Format, Scale};
 use policy::units::Bandwidth;
 use policy::{BlockId, FormatId, TierId};
 
@@ -23,9 +23,9 @@ pub struct CodecRates {
 pub(super) fn measure(bench: &Bench<'_>, tier: u8) -> Result<Vec<CodecRates>, CalibrateError> {
     let size = bench.plan.large;
     let form = |format| Form { tier: TierId(tier), format };
-    let others = (0..FORMATS.len() as u8).map(FormatId);
-    let coded =
-        others.filter(|&format| has_coder(format) && !matches!(format.name(), "fp32" | "bf16" | "fp16"));
+    // A number that stands alone and is read as it is gains nothing from being coded.
+    let plain_numbers = |row: &Format| row.direct && row.scale == Scale::None;
+    let coded = codec::coded().filter(|format| !plain_numbers(format.get()));
     let count = (bench.plan.cold.0 / size.0 / 2).clamp(2, 64) as u32;
     let ids: Vec<BlockId> = (0..count).map(BlockId).collect();
     let blocks = || (0..count).map(|index| plain(index, size)).collect();

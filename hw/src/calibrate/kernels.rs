@@ -4,11 +4,10 @@
 use super::bench::{Bench, DRAM, FAST, compute, expert};
 use super::links::rate;
 use super::{CalibrateError, Steady};
-use crate::codec::has_coder;
+use crate::codec;
 use crate::device::Device;
 use crate::refusal::DeviceError;
 use policy::event::{Form, Part, Read};
-use policy::format::FORMATS;
 use policy::kernel::KernelRate;
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
 use policy::{BlockId, FormatId};
@@ -22,9 +21,9 @@ pub struct Kernels {
     pub rates: Vec<KernelRate>,
     /// The rate at which weights are read where most are: in bf16, for one token.
     pub read: Bandwidth,
-    /// The rate of operations with the most tokens that were measured, in bf16.
+    /// The highest rate of operations over all numbers of tokens, in bf16.
     pub flops: FlopRate,
-    /// The time of a product of next to nothing.
+    /// What the first expert of a command costs beside its bytes: in bf16, for one token.
     pub launch: Nanos,
 }
 
@@ -46,11 +45,6 @@ pub struct Timed {
 /// Experts of one command: few, and more.
 const EXPERTS: [u32; 2] = [1, 4];
 
-/// Formats that products read as they are.
-fn direct() -> impl Iterator<Item = FormatId> {
-    (0..FORMATS.len() as u8).map(FormatId).filter(|&format| has_coder(format) && format.get().direct)
-}
-
 pub(super) fn measure(bench: &Bench<'_>, on_host: bool) -> Result<Kernels, CalibrateError> {
     let (part, tier) = if on_host { (Part::Host, DRAM) } else { (Part::Experts, FAST) };
     let mut kernels = Kernels {
@@ -60,7 +54,8 @@ pub(super) fn measure(bench: &Bench<'_>, on_host: bool) -> Result<Kernels, Calib
         flops: FlopRate(1),
         launch: Nanos::ZERO,
     };
-    for format in direct() {
+    // Those that products read as they are.
+    for format in codec::coded().filter(|format| format.get().direct) {
         let one = expert(0, bench.plan.expert);
         let bytes = one.bytes(format);
         let count = (bench.plan.cold.0 / bytes.0).clamp(2 * u64::from(EXPERTS[1]), 256) as u32;
@@ -86,7 +81,7 @@ pub(super) fn measure(bench: &Bench<'_>, on_host: bool) -> Result<Kernels, Calib
             if format == FormatId::BF16 {
                 let operations = 2 * one.elements() * u64::from(tokens);
                 kernels.flops = FlopRate(rate(Bytes(operations), further).0).max(kernels.flops);
-                if tokens == bench.plan.tokens[0] {
+                if points.len() == 1 {
                     (kernels.read, kernels.launch) = (rate(bytes, further), launch);
                 }
             }

@@ -2,9 +2,18 @@
 
 use super::{Calibration, CodecRates, Direction, Kernels, Plan, TIERS};
 use policy::units::{Bandwidth, Bytes, Nanos};
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 
-/// Names of classes and backings, as the language has them.
-const CLASSES: [(&str, &str); 3] = [("fast", "device"), ("staged", "pinned"), ("cold", "file")];
+/// A value as the language names it.
+struct Word<T>(T);
+
+impl<T: Serialize> Display for Word<T> {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        self.0.serialize(out)
+    }
+}
+
 /// Slots are rounded up to this.
 const GRANULARITY: &str = "4 KiB";
 
@@ -50,12 +59,12 @@ pub(super) fn write(calibration: &Calibration) -> String {
 }
 
 fn tier(calibration: &Calibration, index: usize) -> [String; 7] {
-    let (class, backing) = CLASSES[index];
+    let (name, class, backing) = TIERS[index];
     let (rate, how) = memory(calibration, index);
     [
-        format!("  {}:", TIERS[index].0),
-        format!("    class: {class}"),
-        format!("    backing: {backing}"),
+        format!("  {name}:"),
+        format!("    class: {}", Word(class)),
+        format!("    backing: {}", Word(backing)),
         format!(
             "    capacity: {} B  # choice: what calibrate found free, or a part of it",
             calibration.plan.capacity[index].0

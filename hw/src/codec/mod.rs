@@ -190,6 +190,11 @@ pub fn has_coder(format: FormatId) -> bool {
     FORMATS.get(format.0 as usize).is_some_and(|row| CODECS.iter().any(|(name, _)| *name == row.name))
 }
 
+/// The formats that this build codes, in the order of their table.
+pub fn coded() -> impl Iterator<Item = FormatId> {
+    (0..FORMATS.len() as u8).map(FormatId).filter(|&format| has_coder(format))
+}
+
 /// Writes `values`, the elements of `matrices` one after another, to `out` in `format`. `out` is exactly
 /// [`FormatId::bytes`] long.
 pub fn encode(

@@ -177,13 +177,12 @@ fn check_length(what: &'static str, tokens: usize, each: u64, got: usize) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy::format::FORMATS;
 
     #[test]
     fn every_processor_arrives_at_the_same_bits() {
         let matrices = [Matrix { rows: 3, columns: 64 }, Matrix { rows: 3, columns: 75 }];
         let values: Vec<f32> = (0..417).map(|at| ((at * 7919 % 1009) - 504) as f32 * 0.00037).collect();
-        for format in (0..FORMATS.len() as u8).map(FormatId).filter(|format| codec::has_coder(*format)) {
+        for format in codec::coded() {
             let mut bytes = vec![0; format.bytes(417, 6).0 as usize];
             codec::encode(format, &values, &matrices, &mut bytes).ok();
             let Ok(weights) = Weights::new(format, &bytes, &matrices) else { continue };

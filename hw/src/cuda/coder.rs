@@ -94,7 +94,9 @@ impl Coder {
         (block, form): (BlockId, Form),
         region: &Region,
     ) -> Result<Checksum, JobError> {
-        let Some(address) = whole(region)? else { return verify::check(contents, block, form, region) };
+        let Some(address) = whole(region, self.stream.gpu())? else {
+            return verify::check(contents, block, form, region);
+        };
         let launch = checksum(address, region.len(), self.status.start()).map_err(CudaError::from)?;
         // SAFETY: the region is whole at this address and is held; the status is ours.
         unsafe { self.stream.launch(&launch) }?;
@@ -112,16 +114,16 @@ impl Coder {
     /// A copy's address for kernels: its own, or that of a piece put together in `kept`.
     #[allow(unsafe_code)]
     pub(super) fn readable(&mut self, region: &Region, kept: &mut Vec<Slab>) -> Result<u64, JobError> {
-        if let Some(address) = whole(region)? {
+        if let Some(address) = whole(region, self.stream.gpu())? {
             return Ok(address);
         }
         let slab = self.take(region.len())?;
         let mut to = slab.start();
         match region.addresses(0, region.len())? {
-            Addresses::Device(pieces) => {
+            Addresses::Device(holder, pieces) => {
                 for (from, len) in pieces {
                     // SAFETY: pieces of a region that is held, into memory of our own.
-                    unsafe { self.stream.copy(to, from, len) }?;
+                    unsafe { self.stream.copy_across((slab.gpu(), to), (&holder, from), len) }?;
                     to += len;
                 }
             }
@@ -133,14 +135,14 @@ impl Coder {
     }
 }
 
-/// The address of a region that lies in one piece of the device's memory, where kernels can use it.
-pub(super) fn whole(region: &Region) -> Result<Option<u64>, JobError> {
+/// The address of a region that lies in one piece of a device's memory, where its kernels can use it.
+pub(super) fn whole(region: &Region, gpu: &Gpu) -> Result<Option<u64>, JobError> {
     Ok(match region.addresses(0, region.len())? {
-        Addresses::Device(pieces) => match pieces.as_slice() {
+        Addresses::Device(holder, pieces) if holder.ordinal() == gpu.ordinal() => match pieces.as_slice() {
             [(address, _)] if address.is_multiple_of(ALIGNMENT) => Some(*address),
             _ => None,
         },
-        Addresses::Host(_) | Addresses::File => None,
+        Addresses::Device(..) | Addresses::Host(_) | Addresses::File => None,
     })
 }
 

@@ -18,6 +18,7 @@ const DRIVER: i32 = 12_080;
 
 /// A device that has been opened.
 pub struct Gpu {
+    ordinal: u32,
     context: Arc<CudaContext>,
     module: Arc<CudaModule>,
     functions: Mutex<BTreeMap<String, CudaFunction>>,
@@ -64,7 +65,12 @@ impl Gpu {
         let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let processors = context.attribute(count).doing("counting multiprocessors")?.max(1) as u64;
         let module = context.load_module(kernels(capability)?).doing("loading the kernels")?;
-        Ok(Arc::new(Gpu { context, module, functions: Mutex::default(), name, processors }))
+        Ok(Arc::new(Gpu { ordinal, context, module, functions: Mutex::default(), name, processors }))
+    }
+
+    /// Its number.
+    pub fn ordinal(&self) -> u32 {
+        self.ordinal
     }
 
     /// Its name.
@@ -93,6 +99,30 @@ impl Gpu {
     /// Calls of the driver's that name no context mean this thread's.
     pub(super) fn bind(&self) -> Result<(), CudaError> {
         self.context.bind_to_thread().doing("using the device")
+    }
+
+    /// Gives this device access to another one's memory. False where the machine has no way there: copies between the two
+    /// then go through the host's memory, which the driver sees to.
+    #[allow(unsafe_code)]
+    pub fn reach(&self, other: &Gpu) -> Result<bool, CudaError> {
+        let mut can = 0;
+        let (ours, theirs) = (self.context.cu_device(), other.context.cu_device());
+        // SAFETY: the driver writes one number there.
+        unsafe { sys::cuDeviceCanAccessPeer(&raw mut can, ours, theirs) }
+            .result()
+            .doing("asking whether devices reach each other")?;
+        if can == 0 {
+            return Ok(false);
+        }
+        self.bind()?;
+        // SAFETY: both contexts live as long as their devices are open.
+        match unsafe { sys::cuCtxEnablePeerAccess(other.context.cu_ctx(), 0) } {
+            sys::CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED => Ok(true),
+            sys::CUresult::CUDA_ERROR_PEER_ACCESS_UNSUPPORTED | sys::CUresult::CUDA_ERROR_TOO_MANY_PEERS => {
+                Ok(false)
+            }
+            code => code.result().map(|()| true).doing("reaching another device's memory"),
+        }
     }
 
     fn function(&self, kernel: &str) -> Result<CudaFunction, CudaError> {
@@ -201,6 +231,28 @@ impl Stream {
             result::memcpy_dtoh_async(bytes, from, self.stream.cu_stream())
         }
         .doing("copying from the device")
+    }
+
+    /// Starts a copy between the memories of two devices, one of which is this stream's; or within its own.
+    ///
+    /// # Safety
+    /// As [`Stream::upload`].
+    #[allow(unsafe_code)]
+    pub unsafe fn copy_across(
+        &self,
+        (to, target): (&Gpu, u64),
+        (from, source): (&Gpu, u64),
+        len: u64,
+    ) -> Result<(), CudaError> {
+        if to.ordinal == from.ordinal {
+            // SAFETY: the caller's promise.
+            return unsafe { self.copy(target, source, len) };
+        }
+        self.gpu.bind()?;
+        let (to, from) = (to.context.cu_ctx(), from.context.cu_ctx());
+        // SAFETY: the caller answers for both places.
+        unsafe { result::memcpy_peer_async(to, target, from, source, len as usize, self.stream.cu_stream()) }
+            .doing("copying between devices")
     }
 
     /// Starts a copy within the device's memory.

@@ -3,6 +3,8 @@
 use crate::codec::has_coder;
 use policy::format::{FormatId, Scale};
 use policy::model::Matrix;
+use policy::recipe::Recipe;
+use std::ops::Range;
 use thiserror::Error;
 
 /// Threads in a block, of every kernel.
@@ -11,6 +13,8 @@ pub const THREADS: u32 = 256;
 const UNIT: u64 = 8;
 /// Units that a thread of a decoder takes.
 const DECODE_UNITS: u64 = 4;
+/// Rows that a thread of the kernel that follows recipes takes.
+const MERGE_ROWS: u64 = 4;
 /// Elements of a tile of `bf16_packed`.
 const TILE: u64 = 4096;
 /// Blocks of the kernels that count or sum over a copy: a few for each multiprocessor of any accelerator.
@@ -254,6 +258,45 @@ fn unpack(kernel: String, [copy, out, elements]: [u64; 3], status: u64) -> Resul
     }
     let arguments = vec![copy, out, elements, Status::refused(status)];
     Ok(vec![Launch::new(kernel, elements.div_ceil(TILE), arguments)?])
+}
+
+/// The elements of a block that recipes are to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Ingredients {
+    /// The base of the block's layer, in the block's native format.
+    pub base: Place,
+    /// The address of its factors, as [`Merge`](crate::merge::Merge) has them.
+    pub factors: u64,
+    /// Its recipe.
+    pub recipe: Recipe,
+}
+
+/// Makes `elements` of a block whose whole copy begins at `out`, a multiple of 256.
+pub fn merge(
+    of: Ingredients,
+    out: u64,
+    matrices: &[Matrix],
+    elements: Range<u64>,
+) -> Result<Vec<Launch>, LaunchError> {
+    let Ingredients { base, factors, recipe } = of;
+    let (rank, mut first_element, mut left) = (u64::from(recipe.rank), 0, 0);
+    let mut launches = Vec::new();
+    for matrix in matrices {
+        let end = first_element + matrix.elements();
+        let (from, to) = (elements.start.max(first_element), elements.end.min(end));
+        let right = left + matrix.rows * rank;
+        if from < to {
+            let rows =
+                [(from - first_element) / matrix.columns, (to - first_element).div_ceil(matrix.columns)];
+            let threads = (rows[1] - rows[0]).div_ceil(MERGE_ROWS) * matrix.columns.div_ceil(UNIT);
+            let place = [from, to, first_element, matrix.columns, rows[0], rows[1], rank, left, right];
+            let arguments = [base.address, factors, out].into_iter().chain(place).collect();
+            let kernel = format!("merge_{}", base.format.name());
+            launches.push(Launch::new(kernel, threads.div_ceil(THREADS.into()), arguments)?);
+        }
+        (first_element, left) = (end, right + rank * matrix.columns);
+    }
+    Ok(launches)
 }
 
 /// Sums `bytes` from `address`, a multiple of 16, into the checksum of `status`.

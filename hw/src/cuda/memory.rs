@@ -28,6 +28,11 @@ impl Slab {
         self.start
     }
 
+    /// The device.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        self.stream.gpu()
+    }
+
     /// Bytes.
     pub fn len(&self) -> u64 {
         self.len
@@ -84,11 +89,21 @@ pub(super) struct Pinned {
 
 impl Pinned {
     /// Takes `len` bytes, zeros.
-    #[allow(unsafe_code)]
     pub(super) fn new(gpu: &Arc<Gpu>, len: usize) -> Result<Pinned, CudaError> {
+        Pinned::with(gpu, len, 0)
+    }
+
+    /// The same for bytes that the host writes, or has a drive write, and never reads: they pass its caches by, and
+    /// devices read them without asking those. Reading them would be many times slower than reading other memory.
+    pub(super) fn write_combined(gpu: &Arc<Gpu>, len: usize) -> Result<Pinned, CudaError> {
+        Pinned::with(gpu, len, sys::CU_MEMHOSTALLOC_WRITECOMBINED)
+    }
+
+    #[allow(unsafe_code)]
+    fn with(gpu: &Arc<Gpu>, len: usize, flags: u32) -> Result<Pinned, CudaError> {
         gpu.bind()?;
         // SAFETY: the bytes are written before anybody sees them.
-        let start = unsafe { result::malloc_host(len, sys::CU_MEMHOSTALLOC_PORTABLE) }
+        let start = unsafe { result::malloc_host(len, flags | sys::CU_MEMHOSTALLOC_PORTABLE) }
             .doing("taking pinned memory")?;
         // SAFETY: they are ours, as many as asked for.
         unsafe { std::ptr::write_bytes(start.cast::<u8>(), 0, len) };

@@ -2,9 +2,11 @@
 
 use super::{Copy, Deed, Device, Held};
 use crate::engine::{Change, ChunkReport, Haul, Job, JobError, LaneKind};
+use crate::merge::Merge;
 use crate::refusal::DeviceError;
+use crate::region::Region;
 use policy::MoveId;
-use policy::event::{EncodeAt, MoveChunk};
+use policy::event::{EncodeAt, MoveChunk, Source};
 use policy::units::{Bytes, Nanos};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -100,18 +102,19 @@ impl Device {
             flight.haul = None;
         }
         self.under_way += 1;
-        let kind = LaneKind::Copy { from: chunk.from.tier, to: chunk.to.tier };
+        let (from, to) = (chunk.from.tier(chunk.to), chunk.to.tier);
+        let kind = LaneKind::Copy { from, to };
         self.clock.submit(kind, Deed::Chunk(*chunk));
         let job = Job::Chunk { haul, offset: chunk.offset, len: chunk.len, last: chunk.last };
-        let lane = self.lanes.get(&(chunk.from.tier, chunk.to.tier));
+        let lane = self.lanes.get(&(from, to));
         if lane.is_some_and(|lane| lane.submit(job)) { Ok(()) } else { Err(DeviceError::LaneDied) }
     }
 
     /// Checks the first chunk of a move and takes the memory of its copy.
     fn open(&mut self, chunk: &MoveChunk) -> Result<Flight, DeviceError> {
         self.check_names(chunk.block, chunk.to)?;
-        let (source, target) = ((chunk.block, chunk.from), (chunk.block, chunk.to));
-        let (from, to) = (chunk.from.tier, chunk.to.tier);
+        let target = (chunk.block, chunk.to);
+        let (from, to) = (chunk.from.tier(chunk.to), chunk.to.tier);
         if chunk.offset != Bytes::ZERO {
             return Err(DeviceError::Chunk {
                 id: chunk.id.0,
@@ -121,29 +124,32 @@ impl Device {
         if !self.lanes.contains_key(&(from, to)) {
             return Err(DeviceError::NoLink { from, to });
         }
-        let read_from = self.readable("move", source)?;
+        let (source, recipe) = self.material(chunk)?;
         if self.copies.contains_key(&target) {
             return Err(DeviceError::Exists { id: chunk.id.0, copy: self.name_of(target) });
         }
         let block = self.contents.block(chunk.block);
-        let change = match chunk.encode_at {
-            _ if chunk.from.format == chunk.to.format => Change::Nowhere,
-            _ if !chunk.from.format.keeps(block.native) => {
-                return Err(DeviceError::LossySource { id: chunk.id.0, copy: self.name_of(source) });
+        let before = chunk.from.copy().map_or(block.native, |form| form.format);
+        let change = match (chunk.encode_at, chunk.from) {
+            _ if before == chunk.to.format => Change::Nowhere,
+            (_, Source::Copy(form)) if !before.keeps(block.native) => {
+                let copy = self.name_of((chunk.block, form));
+                return Err(DeviceError::LossySource { id: chunk.id.0, copy });
             }
-            EncodeAt::Source => Change::BeforeLink,
-            EncodeAt::Destination => Change::AfterLink,
+            (EncodeAt::Source, Source::Copy(_)) => Change::BeforeLink,
+            _ => Change::AfterLink,
         };
         let size = block.bytes(chunk.to.format);
-        let total = if change == Change::AfterLink { block.bytes(chunk.from.format) } else { size };
+        let total = if change == Change::AfterLink { block.bytes(before) } else { size };
         let slot = self.allocate(to, size)?;
         let haul = Haul {
             id: chunk.id,
             block: chunk.block,
-            from: chunk.from,
+            before,
             to: chunk.to,
             change,
-            source: read_from,
+            source,
+            recipe,
             target: self.arenas[to.index()].region(slot)?,
             staging: Mutex::default(),
         };
@@ -160,6 +166,17 @@ impl Device {
         })
     }
 
+    /// What the copy of a first chunk is made of.
+    fn material(&self, chunk: &MoveChunk) -> Result<(Arc<Region>, Option<Merge>), DeviceError> {
+        let made = match chunk.from {
+            Source::Copy(form) => return Ok((self.readable("move", (chunk.block, form))?, None)),
+            Source::Recipe => self.recipes.of(&self.contents, chunk.block, chunk.to.tier),
+        };
+        let refused =
+            DeviceError::Chunk { id: chunk.id.0, why: "no recipe of its block is followed in that tier" };
+        made.map(|merge| (merge.base.clone(), Some(merge))).ok_or(refused)
+    }
+
     pub(super) fn give_up(&mut self, id: MoveId) -> Result<(), DeviceError> {
         let open = |flight: &&mut Flight| flight.haul.is_some();
         let flight = self.moves.get_mut(&id).filter(open).ok_or(DeviceError::NoSuchMove { id: id.0 })?;
@@ -174,10 +191,10 @@ impl Device {
         let Some(flight) = self.moves.get_mut(&id) else { return false };
         flight.carried_later -= 1;
         let took = arrived.as_ref().ok().map(|report| report.took);
-        let lane = LaneKind::Copy { from: flight.first.from.tier, to: flight.first.to.tier };
+        let link = (flight.first.from.tier(flight.first.to), flight.first.to.tier);
+        let lane = LaneKind::Copy { from: link.0, to: link.1 };
         let ended = self.clock.done(lane, took);
         if let Ok(report) = &arrived {
-            let link = (flight.first.from.tier, flight.first.to.tier);
             *self.totals.bytes_moved.entry(link).or_default() += report.bytes;
             flight.took += report.took;
             if report.published.is_some() {

@@ -3,6 +3,7 @@
 //! resident bytes, attention is the product of the cache with one query.
 
 use crate::arena::Arena;
+use crate::branch;
 use crate::content::Contents;
 use crate::engine::{Dense, Engine};
 use crate::refusal::DeviceError;
@@ -11,13 +12,17 @@ use policy::event::{Part, Slice};
 use policy::machine::Class;
 use policy::model::Layer;
 use policy::units::Bytes;
-use policy::{LayerId, Machine};
+use policy::{LayerId, Machine, Model};
 use std::sync::Arc;
 
 /// Columns of the matrices of a model without blocks.
 const COLUMNS: u64 = 4096;
 /// A number in bf16.
 const BYTES: u64 = 2;
+/// A number that goes into a product or comes out of one.
+const ACTIVATION: u64 = 4;
+/// The accelerator and the host compute at the same time, each in buffers of its own.
+const BUFFERS: u64 = 2;
 
 pub(super) struct Resident {
     layers: Vec<Layer>,
@@ -38,8 +43,7 @@ impl Resident {
         cache: Bytes,
     ) -> Result<Resident, DeviceError> {
         let model = contents.model();
-        let columns = model.blocks.first().and_then(|block| block.matrices.first());
-        let columns = columns.map_or(COLUMNS, |matrix| matrix.columns.max(1));
+        let columns = columns(model);
         let whole = |bytes: Bytes| Bytes(bytes.0 / (BYTES * columns) * (BYTES * columns));
         let mixers: Vec<Bytes> = model.layers.iter().map(|layer| whole(layer.resident)).collect();
         let (head, cache) = (whole(model.head_read), whole(cache));
@@ -86,6 +90,23 @@ impl Resident {
     }
 }
 
+/// Columns of the matrices that are made up.
+fn columns(model: &Model) -> u64 {
+    let first = model.blocks.first().and_then(|block| block.matrices.first());
+    first.map_or(COLUMNS, |matrix| matrix.columns.max(1))
+}
+
+/// What the inputs and outputs of a step of `tokens` take: those of the widest block or mixer. The head's are few, one
+/// token of each request.
+pub(super) fn activations(model: &Model, tokens: u32) -> Bytes {
+    let columns = columns(model);
+    let blocks = model.blocks.iter().map(|block| (branch::inputs(block) as u64).saturating_add(block.rows()));
+    let mixers =
+        model.layers.iter().map(|layer| columns.saturating_add(layer.resident.0 / (BYTES * columns)));
+    let widest = blocks.chain(mixers).max().unwrap_or(0);
+    Bytes(widest.saturating_mul(BUFFERS * ACTIVATION).saturating_mul(u64::from(tokens)))
+}
+
 /// Writes `pattern` over and over.
 fn fill(region: &Region, pattern: &[u8]) -> Result<(), DeviceError> {
     for offset in (0..region.len()).step_by(pattern.len().max(1)) {
@@ -93,4 +114,33 @@ fn fill(region: &Region, pattern: &[u8]) -> Result<(), DeviceError> {
         region.write_at(offset, &pattern[..len as usize])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::FormatId;
+    use policy::model::{Block, BlockKind, Matrix};
+
+    #[test]
+    fn activations_are_those_of_the_widest_block_or_mixer() {
+        let matrices = [Matrix { rows: 6, columns: 4 }, Matrix { rows: 6, columns: 4 }];
+        let block = Block {
+            kind: BlockKind::Dense,
+            layer: LayerId(0),
+            index: 0,
+            matrices: matrices.into(),
+            native: FormatId::BF16,
+            mixed: None,
+            recipe: None,
+        };
+        let mixer = |rows: u64| Layer { resident: Bytes(rows * 4 * 2), ..Layer::default() };
+        let of = |rows, tokens| {
+            let model = Model { layers: vec![mixer(rows)], blocks: vec![block.clone()], ..Model::default() };
+            activations(&model, tokens)
+        };
+        assert_eq!(of(11, 3), Bytes(2 * 4 * 3 * (4 + 12)), "the block's");
+        assert_eq!(of(13, 3), Bytes(2 * 4 * 3 * (4 + 13)), "the mixer's");
+        assert_eq!(of(13, 0), Bytes::ZERO);
+    }
 }

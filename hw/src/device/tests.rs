@@ -1,8 +1,7 @@
 use super::*;
 use crate::host;
 use policy::Model;
-use policy::event::MoveClass;
-use policy::event::{EncodeAt, MoveChunk};
+use policy::event::{EncodeAt, MoveChunk, MoveClass, Source};
 use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind, Matrix};
 use policy::units::{Bandwidth, FlopRate, Nanos};
@@ -18,6 +17,7 @@ fn device() -> (Device, Copy, Copy) {
         class,
         backing,
         node: None,
+        device: None,
         granularity: Bytes(64),
         read: rate,
         write: rate,
@@ -43,6 +43,7 @@ fn device() -> (Device, Copy, Copy) {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     };
     let native = FormatId::named("bf16").unwrap();
     let block = Block {
@@ -52,15 +53,9 @@ fn device() -> (Device, Copy, Copy) {
         matrices: [Matrix { rows: 10, columns: 100 }].into(),
         native,
         mixed: None,
+        recipe: None,
     };
-    let model = Model {
-        name: "one block".into(),
-        layers: vec![],
-        blocks: vec![block],
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    };
+    let model = Model { name: "one block".into(), blocks: vec![block], ..Model::default() };
     let copy = |tier| (BlockId(0), Form { tier, format: native });
     let (home, fast) = (copy(UP.0), copy(UP.1));
     (host::device(&machine, &model, &[home], 3, &std::env::temp_dir()).unwrap(), home, fast)
@@ -70,7 +65,7 @@ fn up(home: Copy, fast: Copy) -> Command {
     Command::Move(MoveChunk {
         id: MoveId(1),
         block: home.0,
-        from: home.1,
+        from: Source::Copy(home.1),
         to: fast.1,
         encode_at: EncodeAt::Source,
         class: MoveClass::Demand,

@@ -3,7 +3,8 @@
 
 use super::Note;
 use super::pages::PAGE;
-use super::transfer::{Alignment, Broken, Engine, Target};
+use super::transfer::{Alignment, Broken, Engine, Target, shortened};
+use crate::cuda::storage::{DirectFile, StorageError};
 use crate::faults::Faults;
 use policy::units::Bytes;
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags, fallocate, fcntl_getfl, fcntl_setfl, statx};
@@ -21,6 +22,8 @@ pub(crate) struct FileStore {
     alignment: Alignment,
     idle: Mutex<Vec<Engine>>,
     rings: bool,
+    /// How accelerators reach it, if they do.
+    direct: Option<DirectFile>,
 }
 
 /// Transfers through the page cache begin and end anywhere.
@@ -39,7 +42,8 @@ impl FileStore {
             notes.push(Note::NotReserved { capacity: Bytes(capacity), source });
             file.set_len(capacity)?;
         }
-        let store = FileStore { file, capacity, alignment: ANYWHERE, idle: Mutex::default(), rings: false };
+        let (idle, rings, direct) = (Mutex::default(), false, None);
+        let store = FileStore { file, capacity, alignment: ANYWHERE, idle, rings, direct };
         store.past_the_cache(granularity, notes)
     }
 
@@ -98,6 +102,53 @@ impl FileStore {
     /// Writes from byte `at` on. Blocks that it covers in part must be the caller's.
     pub(crate) fn save(&self, at: u64, bytes: &[u8], faults: Option<&Faults>) -> Result<(), Broken> {
         self.with_engine(Way::Save, at, |engine| engine.save(self.target(faults), at, bytes))
+    }
+
+    /// From now on bytes go to accelerators and come from them past the host's memory.
+    pub(crate) fn reach_accelerators(&mut self) -> Result<(), StorageError> {
+        if self.alignment.file == ANYWHERE.file {
+            return Err(StorageError::Buffered);
+        }
+        self.direct = Some(DirectFile::new(&self.file)?);
+        Ok(())
+    }
+
+    /// Whether they do.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// Carries `len` bytes between byte `at` on and an address of the current accelerator's memory.
+    ///
+    /// # Safety
+    /// As [`DirectFile::carry`].
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn carry_directly(
+        &self,
+        way: Way,
+        at: u64,
+        memory: u64,
+        len: u64,
+        faults: Option<&Faults>,
+    ) -> Result<(), Broken> {
+        let Some(direct) = &self.direct else { return Ok(()) };
+        let mut done = 0;
+        while done < len {
+            let asked = shortened(len - done, self.target(faults));
+            // SAFETY: the caller's promise.
+            let carried = match unsafe { direct.carry(way, at + done, memory + done, asked) } {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(Broken::System { way, at: at + done, source }),
+                Ok(carried) => carried as u64,
+            };
+            // What is asked for again begins at a block.
+            let whole = if done + carried >= len { carried } else { carried / PAGE as u64 * PAGE as u64 };
+            if whole == 0 {
+                return Err(Broken::Ended { at: at + done + carried });
+            }
+            done += whole;
+        }
+        Ok(())
     }
 
     fn target<'a>(&'a self, faults: Option<&'a Faults>) -> Target<'a> {

@@ -233,7 +233,7 @@ fn cut(from: u64, end: u64, piece: u64, block: u64) -> u64 {
 }
 
 /// `len`, or less where a test wants the system to carry less than asked.
-fn shortened(len: u64, target: Target<'_>) -> u64 {
+pub(super) fn shortened(len: u64, target: Target<'_>) -> u64 {
     let blocks = len / target.alignment.file;
     let strikes = || target.faults.filter(|_| blocks > 1)?.strike(Fault::Short);
     strikes().map_or(len, |draw| target.alignment.file * (1 + draw % (blocks - 1)))

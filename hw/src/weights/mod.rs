@@ -20,6 +20,11 @@ use thiserror::Error;
 /// Why weights could not be had.
 #[derive(Debug, Error)]
 pub enum WeightsError {
+    /// The model's blocks have recipes, whose bases and factors are not read from files.
+    #[error(
+        "`recipe` and `--weights` do not go together: bases and factors are made up; leave one of the two out"
+    )]
+    Recipe,
     /// A file or a folder cannot be opened.
     #[error("{}: {source}", path.display())]
     Open {

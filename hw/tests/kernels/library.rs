@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")
@@ -33,6 +34,12 @@ fn digest() -> String {
 /// The library, or `None` with a line that says so where there is no compiler. It lies in a folder of its own, under the
 /// name by which cudarc looks for the driver first.
 pub(crate) fn built() -> Option<PathBuf> {
+    // Once in a process, however many tests ask.
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BUILT.get_or_init(build).clone()
+}
+
+fn build() -> Option<PathBuf> {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let folder_of_it = target.join(format!("kernels-{}", digest()));

@@ -6,6 +6,7 @@ mod cpu;
 mod expert;
 mod library;
 mod matmul;
+mod merge;
 mod numbers;
 mod nvrtc;
 mod packed;

@@ -2,9 +2,10 @@
 
 use crate::cpu::{Buffer, kernels};
 use crate::numbers::{SCALED, decoded, elements, encoded, named, weights};
-use hw::cuda::launch::{Place, recode};
+use hw::cuda::launch::{Ingredients, Place, merge, recode};
 use hw::cuda::products::{Bench, Choice, Task, combine, gather, matmul, silu_mul, split_bf16};
 use policy::model::Matrix;
+use policy::recipe::Recipe;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -177,6 +178,11 @@ fn every_kernel_has_a_launch_and_every_launch_a_kernel() {
         DIRECT.iter().flat_map(|format| [(format, 32, 1), (format, 32, 9), (format, 33, 1)])
     {
         planned.insert(matmul(named(format), &[task(columns, tokens)], 0, &bench).unwrap().kernel);
+    }
+    for native in ["bf16", "fp16", "fp32"] {
+        let base = Place { format: named(native), address: 0 };
+        let of = Ingredients { base, factors: 0, recipe: Recipe { rank: 1 } };
+        planned.extend(merge(of, 0, &matrices, 0..1).unwrap().into_iter().map(|launch| launch.kernel));
     }
     let choice = Choice { row_of: 0, weight: 0, chosen: 1 };
     let others =

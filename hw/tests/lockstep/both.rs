@@ -35,6 +35,7 @@ fn blocks() -> Vec<Block> {
         matrices: shape.iter().map(|&(rows, columns)| Matrix { rows, columns }).collect(),
         native: form_of("bf16"),
         mixed: None,
+        recipe: None,
     };
     shapes.into_iter().enumerate().map(block).collect()
 }
@@ -50,6 +51,7 @@ fn digests(engine: &dyn Engine, tokens: u32) -> Vec<f32> {
         copies: &copies,
         budgets: &[],
         cache: Bytes::ZERO,
+        tokens,
         check_reads: true,
     };
     let mut device = Device::new(engine, setup).unwrap();

@@ -1,21 +1,19 @@
 //! Every call of CUDA's driver fails once: when it refuses, and when the device is gone for good. In a process of its own,
 //! one test at a time, since the double is one for all.
 
-use crate::engine::{DEVICE, engine, library};
-use crate::world::{DISK, DRAM, HBM, compute_command, copies, form, machine, model, whole};
+use crate::double::{Double, SERIAL};
+use crate::engine::{DEVICE, engine, library, on_double, pass};
+use crate::world::{DISK, DRAM, HBM, PEER, compute_command, copies, form, machine, model, whole};
 use hw::content::Contents;
 use hw::cuda::Cuda;
 use hw::cuda::error::CudaError;
 use hw::device::{Device, Setup};
 use hw::refusal::DeviceError;
-use libloading::{Library, Symbol};
 use policy::MoveId;
 use policy::event::{EncodeAt, Part};
 use policy::units::Bytes;
-use std::ffi::{CString, c_char, c_int};
-use std::process::Command;
+use std::ffi::c_int;
 
-const SERIAL: &str = "HOTSET_TEST_FAILURES";
 /// Out of memory; an address that is not there, after which nothing works any more.
 const CODES: [c_int; 2] = [2, 700];
 const OPENING: [&str; 7] = [
@@ -27,50 +25,27 @@ const OPENING: [&str; 7] = [
     "cuDeviceGetAttribute",
     "cuModuleLoadData",
 ];
-const RUNNING: [&str; 11] = [
+/// Calls that only set a device up, before the first of its commands.
+const SETTING_UP: [&str; 4] =
+    ["cuStreamCreateWithPriority", "cuMemHostRegister_v2", "cuDeviceCanAccessPeer", "cuCtxEnablePeerAccess"];
+const RUNNING: [&str; 16] = [
     "cuStreamCreateWithPriority",
     "cuMemAlloc_v2",
     "cuMemHostRegister_v2",
+    "cuDeviceCanAccessPeer",
+    "cuCtxEnablePeerAccess",
     "cuMemHostAlloc",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyPeerAsync",
+    "cuFileRead",
+    "cuFileWrite",
     "cuModuleGetFunction",
     "cuLaunchKernel",
     "cuStreamSynchronize",
     "cuEventRecord",
     "cuEventSynchronize",
 ];
-
-/// The double's own controls.
-struct Double(Library);
-
-impl Double {
-    #[allow(unsafe_code)]
-    fn new() -> Double {
-        // SAFETY: it is the library that the driver's calls already come from.
-        Double(unsafe { Library::new(library::built().unwrap()) }.unwrap())
-    }
-
-    #[allow(unsafe_code)]
-    fn fail(&self, call: &str, nth: c_int, code: c_int) {
-        let call = CString::new(call).unwrap();
-        // SAFETY: the type is that of the definition in driver.cpp.
-        unsafe {
-            let fail: Symbol<'_, unsafe extern "C" fn(*const c_char, c_int, c_int)> =
-                self.0.get(b"hotset_double_fail").unwrap();
-            fail(call.as_ptr(), nth, code);
-        }
-    }
-
-    #[allow(unsafe_code)]
-    fn reset(&self, bytes: u64) {
-        // SAFETY: as above.
-        unsafe {
-            let reset: Symbol<'_, unsafe extern "C" fn(u64)> = self.0.get(b"hotset_double_reset").unwrap();
-            reset(bytes);
-        }
-    }
-}
 
 fn device(hbm: u64) -> Result<Device, DeviceError> {
     let setup = Setup {
@@ -79,12 +54,14 @@ fn device(hbm: u64) -> Result<Device, DeviceError> {
         copies: &copies(),
         budgets: &[],
         cache: Bytes::ZERO,
+        tokens: 1,
         check_reads: true,
     };
     Device::new(&*engine(), setup)
 }
 
-/// A promotion as it is, one that is coded on arrival, a demotion to disk, and a step that reads both.
+/// A promotion as it is, one that is coded on arrival by the host and one by the device, a demotion to disk and one to
+/// another device, promotions from both, and a step that reads what has come up.
 fn use_it(device: &mut Device) -> Result<(), DeviceError> {
     let (from, to) = (form(DRAM, "int4_g32"), form(HBM, "int4_g32"));
     device.submit(&whole(1, 0, from, to, EncodeAt::Source))?;
@@ -95,17 +72,22 @@ fn use_it(device: &mut Device) -> Result<(), DeviceError> {
     device.wait(MoveId(3))?;
     device.submit(&whole(4, 0, form(HBM, "int8"), form(DISK, "int8"), EncodeAt::Source))?;
     device.wait(MoveId(4))?;
-    device.submit(&compute_command(&[(0, to), (0, form(HBM, "int8"))]))?;
+    device.submit(&whole(5, 1, form(DISK, "bf16"), form(HBM, "bf16"), EncodeAt::Source))?;
+    device.wait(MoveId(5))?;
+    device.submit(&whole(6, 1, form(HBM, "bf16"), form(PEER, "bf16"), EncodeAt::Source))?;
+    device.wait(MoveId(6))?;
+    device.submit(&whole(7, 1, form(PEER, "bf16"), form(HBM, "fp8_e4m3"), EncodeAt::Source))?;
+    device.wait(MoveId(7))?;
+    device.submit(&whole(8, 2, form(DISK, "bf16"), form(HBM, "mxfp4"), EncodeAt::Source))?;
+    device.wait(MoveId(8))?;
+    device.submit(&compute_command(&[(0, to), (0, form(HBM, "int8")), (1, form(PEER, "bf16"))]))?;
     device.wait_compute(Part::Experts)?;
     Ok(())
 }
 
 #[test]
 fn a_device_that_cannot_be_opened_is_an_error() {
-    if std::env::var_os(SERIAL).is_none() {
-        return;
-    }
-    let double = Double::new();
+    let Some(double) = Double::alone() else { return };
     for (call, code) in OPENING.iter().flat_map(|call| CODES.map(|code| (call, code))) {
         double.reset(1 << 30);
         double.fail(call, 1, code);
@@ -113,15 +95,12 @@ fn a_device_that_cannot_be_opened_is_an_error() {
         assert!(matches!(error, CudaError::Driver { .. }), "{call}: {error}");
     }
     double.reset(1 << 30);
-    assert!(matches!(Cuda::open(3, &std::env::temp_dir()), Err(CudaError::NoDevice { asked: 3, there: 1 })));
+    assert!(matches!(Cuda::open(3, &std::env::temp_dir()), Err(CudaError::NoDevice { asked: 3, there: 2 })));
 }
 
 #[test]
 fn a_tier_larger_than_the_device_is_refused() {
-    if std::env::var_os(SERIAL).is_none() {
-        return;
-    }
-    let double = Double::new();
+    let Some(double) = Double::alone() else { return };
     double.reset(1 << 30);
     let error = device(2 << 30).err().unwrap().to_string();
     assert!(error.contains("hbm") && error.contains("lower the tier's capacity"), "{error}");
@@ -130,10 +109,7 @@ fn a_tier_larger_than_the_device_is_refused() {
 /// Whatever fails, it fails with an error, nothing hangs, and a device that works on has lost no copy.
 #[test]
 fn every_call_may_fail_at_any_time() {
-    if std::env::var_os(SERIAL).is_none() {
-        return;
-    }
-    let double = Double::new();
+    let Some(double) = Double::alone() else { return };
     for (call, code) in RUNNING.iter().flat_map(|call| CODES.map(|code| (call, code))) {
         let mut failures = 0;
         for nth in 1..=3 {
@@ -152,8 +128,7 @@ fn every_call_may_fail_at_any_time() {
             double.fail(call, nth, code);
             drop(self::device(40_000));
         }
-        let seen = *call == "cuStreamCreateWithPriority" || *call == "cuMemHostRegister_v2";
-        assert!(failures > 0 || seen, "{call} is never made");
+        assert!(failures > 0 || SETTING_UP.contains(call), "{call} is never made");
     }
     double.reset(1 << 30);
 }
@@ -164,12 +139,5 @@ fn failures_of_the_driver_are_errors() {
         return;
     }
     let Some(double) = library::built() else { return };
-    let tests = Command::new(std::env::current_exe().unwrap())
-        .args(["failures::", "--test-threads=1"])
-        .env(DEVICE, "cuda:0")
-        .env(SERIAL, "1")
-        .env("LD_LIBRARY_PATH", double.parent().unwrap())
-        .output()
-        .unwrap();
-    assert!(tests.status.success(), "{}", String::from_utf8_lossy(&tests.stdout));
+    pass(on_double(&double).args(["failures::", "--test-threads=1"]).env(SERIAL, "1"));
 }

@@ -1,7 +1,8 @@
 //! Any legal sequence of commands leaves the copies that it implies, with the right bytes, and never lacks memory
 //! that a ledger of bytes has.
 
-use crate::world::{self, DISK, DRAM, GRANULARITY, HBM, World, form_of};
+use crate::engine::is_accelerator;
+use crate::world::{self, DISK, DRAM, GRANULARITY, HBM, PEER, World, form_of};
 use policy::event::{EncodeAt, EventKind, Form, Platform};
 use policy::units::Bytes;
 use policy::{FormatId, MoveId, TierId};
@@ -26,7 +27,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let index = any::<Index>;
     let begin = (
         index(),
-        select(vec![HBM, DRAM, DISK]),
+        select(vec![HBM, DRAM, DISK, PEER]),
         prop::option::of(select(formats.map(form_of).to_vec())),
         select(vec![EncodeAt::Source, EncodeAt::Destination]),
     );
@@ -171,7 +172,7 @@ impl Ledger {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(if is_accelerator() { 24 } else { 48 }))]
     #[test]
     fn contents_are_right_and_memory_is_there_after_any_legal_commands(steps in steps()) {
         let mut ledger = Ledger::new();

@@ -1,9 +1,12 @@
 //! A device under a timeline: every command on real memory, contents checked at every step.
 
 mod both;
+mod double;
 mod engine;
 mod failures;
 mod laws;
+mod paths;
+mod recipes;
 mod timeline;
 mod world;
 

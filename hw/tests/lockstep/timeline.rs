@@ -41,7 +41,7 @@ impl Platform for Timeline {
         match command {
             Command::Move(chunk) => {
                 let done = EventKind::ChunkDone { id: chunk.id, queued: Nanos::ZERO };
-                self.schedule(Some((chunk.from.tier, chunk.to.tier)), Nanos(chunk.len.0), done);
+                self.schedule(Some((chunk.from.tier(chunk.to), chunk.to.tier)), Nanos(chunk.len.0), done);
             }
             Command::Cancel { id } => self.forget(id),
             Command::Compute { layer, part, .. } => {

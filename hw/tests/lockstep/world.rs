@@ -5,7 +5,7 @@ use crate::timeline::Timeline;
 use hw::content::Contents;
 use hw::device::{Device, Setup};
 use hw::lockstep::{Lockstep, LockstepError, LockstepReport};
-use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platform, Read};
+use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Platform, Read, Source};
 use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind, Layer, Matrix};
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
@@ -17,9 +17,23 @@ pub(crate) const DRAM: TierId = TierId(1);
 pub(crate) const DISK: TierId = TierId(2);
 /// No link leads there.
 pub(crate) const APART: TierId = TierId(3);
+/// Another accelerator's memory, where there is one to try: see [`PEER_DEVICE`].
+pub(crate) const PEER: TierId = TierId(4);
+/// Names the number of the accelerator that holds [`PEER`]; without it, that is the one that computes.
+pub(crate) const PEER_DEVICE: &str = "HOTSET_TEST_PEER";
 pub(crate) const GRANULARITY: u64 = 256;
 pub(crate) const BLOCKS: u32 = 6;
-pub(crate) const LINKS: [(TierId, TierId); 4] = [(DRAM, HBM), (HBM, DRAM), (DISK, DRAM), (HBM, DISK)];
+pub(crate) const LINKS: [(TierId, TierId); 9] = [
+    (DRAM, HBM),
+    (HBM, DRAM),
+    (DISK, DRAM),
+    (HBM, DISK),
+    (DISK, HBM),
+    (PEER, HBM),
+    (HBM, PEER),
+    (DRAM, PEER),
+    (PEER, DISK),
+];
 /// Every block's home copy and the one encoded ahead.
 pub(crate) const COPIES_AT_START: u64 = 2 * BLOCKS as u64;
 
@@ -35,7 +49,7 @@ pub(crate) fn form(tier: TierId, name: &str) -> Form {
 pub(crate) fn block(index: u32) -> Block {
     let native = form_of("bf16");
     let matrices = [Matrix { rows: 17, columns: 231 }, Matrix { rows: 8, columns: 134 }].into();
-    Block { kind: BlockKind::Expert, layer: LayerId(0), index, matrices, native, mixed: None }
+    Block { kind: BlockKind::Expert, layer: LayerId(0), index, matrices, native, mixed: None, recipe: None }
 }
 
 pub(crate) fn bytes(index: u32, format: FormatId) -> Bytes {
@@ -48,30 +62,26 @@ pub(crate) fn model() -> Model {
 
 /// One layer of these blocks.
 pub(crate) fn model_of(blocks: Vec<Block>) -> Model {
-    let layer = Layer {
-        resident: Bytes::ZERO,
-        flops_per_token: 0,
-        flops_per_pair: 0,
-        kv_per_token: Bytes::ZERO,
-        window: None,
-        first_block: BlockId(0),
-        blocks: blocks.len() as u32,
-        selected: 2,
-    };
-    Model {
-        name: "small".into(),
-        layers: vec![layer],
-        blocks,
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    }
+    let layer = Layer { blocks: blocks.len() as u32, selected: 2, ..Layer::default() };
+    Model { name: "small".into(), layers: vec![layer], blocks, ..Model::default() }
 }
 
 fn tier(name: &str, capacity: u64, class: Class, backing: Backing) -> Tier {
-    let (capacity, granularity) = (Bytes(capacity).round_up(Bytes(GRANULARITY)), Bytes(GRANULARITY));
+    // Files are read past the page cache only in whole pages.
+    let granularity = Bytes(if backing == Backing::File { 4096 } else { GRANULARITY });
+    let capacity = Bytes(capacity).round_up(granularity);
     let rate = Bandwidth(1_000_000_000);
-    Tier { name: name.into(), capacity, class, backing, node: None, granularity, read: rate, write: rate }
+    Tier {
+        name: name.into(),
+        capacity,
+        class,
+        backing,
+        node: None,
+        device: None,
+        granularity,
+        read: rate,
+        write: rate,
+    }
 }
 
 fn link(from: TierId, to: TierId) -> Link {
@@ -89,8 +99,9 @@ fn link(from: TierId, to: TierId) -> Link {
     }
 }
 
-/// `hbm` bytes of fast memory, enough of the others. Blocks spill to disk directly, and come up through DRAM.
+/// `hbm` bytes of fast memory, enough of the others. Blocks spill to disk and come up directly or through DRAM.
 pub(crate) fn machine(hbm: u64) -> Machine {
+    let device = std::env::var(PEER_DEVICE).ok().map(|number| number.parse().unwrap());
     Machine {
         name: "small".into(),
         tiers: vec![
@@ -98,6 +109,7 @@ pub(crate) fn machine(hbm: u64) -> Machine {
             tier("dram", 1 << 20, Class::Staged, Backing::Pinned),
             tier("disk", 1 << 20, Class::Cold, Backing::File),
             tier("apart", 1 << 20, Class::Staged, Backing::Pinned),
+            Tier { device, ..tier("peer", 1 << 20, Class::Staged, Backing::Device) },
         ],
         links: LINKS.map(|(from, to)| link(from, to)).to_vec(),
         accelerator: Processor { flops: FlopRate(1), read: Bandwidth(1), launch: Nanos::ZERO },
@@ -106,6 +118,7 @@ pub(crate) fn machine(hbm: u64) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 
@@ -122,6 +135,7 @@ pub(crate) fn device(hbm: u64, seed: u64) -> Device {
         copies: &copies(),
         budgets: &[],
         cache: Bytes::ZERO,
+        tokens: 1,
         check_reads: true,
     };
     Device::new(&*engine(), setup).unwrap()
@@ -182,7 +196,7 @@ impl World {
 pub(crate) fn chunk(
     id: u64,
     block: u32,
-    from: Form,
+    from: impl Into<Source>,
     to: Form,
     encode_at: EncodeAt,
     offset: u64,
@@ -192,7 +206,7 @@ pub(crate) fn chunk(
     Command::Move(MoveChunk {
         id: MoveId(id),
         block: BlockId(block),
-        from,
+        from: from.into(),
         to,
         encode_at,
         class: MoveClass::Demand,

@@ -80,8 +80,8 @@ impl Engine for Failing {
         self.host.capacity()
     }
 
-    fn room(&self, fast: Bytes, host: Bytes) -> Result<(), DeviceError> {
-        self.host.room(fast, host)
+    fn room(&self, needed: [Bytes; 3]) -> Result<(), DeviceError> {
+        self.host.room(needed)
     }
 
     fn arena(&self, tier: &Tier, capacity: Bytes) -> Result<Arena, ArenaError> {
@@ -136,6 +136,7 @@ impl Walk {
             matrices: [size.matrix].into(),
             native,
             mixed: None,
+            recipe: None,
         };
         let (machine, model) = (machine(size, block.bytes(native)), model(&block, size.blocks));
         let published: Vec<Copy> =
@@ -147,6 +148,7 @@ impl Walk {
             copies: &published,
             budgets: &[],
             cache: Bytes::ZERO,
+            tokens: 1,
             check_reads: true,
         };
         let device =
@@ -233,7 +235,7 @@ impl Walk {
         self.device.submit(&Command::Move(MoveChunk {
             id,
             block,
-            from,
+            from: from.into(),
             to,
             encode_at,
             class: MoveClass::Demand,
@@ -382,24 +384,9 @@ impl Walk {
 }
 
 fn model(block: &Block, blocks: u32) -> Model {
-    let layer = Layer {
-        resident: Bytes::ZERO,
-        flops_per_token: 0,
-        flops_per_pair: 0,
-        kv_per_token: Bytes::ZERO,
-        window: None,
-        first_block: BlockId(0),
-        blocks,
-        selected: 2,
-    };
-    Model {
-        name: "soak".into(),
-        layers: vec![layer],
-        blocks: (0..blocks).map(|index| Block { index, ..block.clone() }).collect(),
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    }
+    let layer = Layer { blocks, selected: 2, ..Layer::default() };
+    let blocks = (0..blocks).map(|index| Block { index, ..block.clone() }).collect();
+    Model { name: "soak".into(), layers: vec![layer], blocks, ..Model::default() }
 }
 
 fn machine(size: Size, block: Bytes) -> Machine {
@@ -410,6 +397,7 @@ fn machine(size: Size, block: Bytes) -> Machine {
         class,
         backing,
         node: None,
+        device: None,
         granularity: Bytes(granularity),
         read: rate,
         write: rate,
@@ -439,5 +427,6 @@ fn machine(size: Size, block: Bytes) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }

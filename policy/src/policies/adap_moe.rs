@@ -199,14 +199,10 @@ mod tests {
 
     fn model(layers: u16, blocks: u32, selected: u32) -> Model {
         let layer = |index: u16| Layer {
-            resident: Default::default(),
-            flops_per_token: 0,
-            flops_per_pair: 0,
-            kv_per_token: Default::default(),
-            window: None,
             first_block: BlockId(u32::from(index) * blocks),
             blocks,
             selected,
+            ..Layer::default()
         };
         let block = |id: u32| crate::model::Block {
             kind: crate::model::BlockKind::Expert,
@@ -215,14 +211,12 @@ mod tests {
             matrices: [crate::model::Matrix { rows: 32, columns: 32 }].into(),
             native: crate::FormatId(1),
             mixed: None,
+            recipe: None,
         };
         Model {
-            name: String::new(),
             layers: (0..layers).map(layer).collect(),
             blocks: (0..u32::from(layers) * blocks).map(block).collect(),
-            resident: Default::default(),
-            head_read: Default::default(),
-            head_flops_per_token: 0,
+            ..Model::default()
         }
     }
 

@@ -18,6 +18,7 @@ machine:
   tiers:
     hbm: { class: fast, backing: device, capacity: 80 GiB, granularity: 512 B, read: 3 TB/s, write: 3 TB/s }
     dram: { class: staged, backing: pinned, node: 0, capacity: 1 TiB, read: 400 GB/s, write: 400 GB/s }
+    peer: { class: staged, backing: device, device: 1, capacity: 80 GiB, read: 3 TB/s, write: 3 TB/s }
     nvme: { class: cold, backing: file, capacity: 4 TB, read: 6 GB/s, write: 6 GB/s }
   links:
     pcie:
@@ -29,6 +30,14 @@ machine:
       half_size: 64 KiB
       engines: 2
       duplex: { forward: 25 GB/s, backward: 55 GB/s }
+    nvlink:
+      between: [peer, hbm]
+      forward: 400 GB/s
+      backward: 400 GB/s
+      latency: 2 us
+      submit: 1.4 us
+      engines: 1
+      duplex: { forward: 400 GB/s, backward: 400 GB/s }
     disk:
       between: [nvme, dram]
       forward: { 64 KiB: 1 GB/s, 16 MiB: 6 GB/s }
@@ -38,6 +47,7 @@ machine:
       engines: 32
       duplex: { forward: 3 GB/s, backward: 3 GB/s }
   accelerator: { flops: 700 TFLOP/s, read: 2800 GB/s, launch: 3 us, kernels: { int8: { 1: 2 TB/s, 16: 1 TB/s } } }
+  merge: 30 TFLOP/s
   codecs: { int8: { encode: 1 TB/s, decode: 1 TB/s }, bf16_packed: { encode: 400 GB/s, decode: 400 GB/s } }
   host:
     codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } }
@@ -92,6 +102,7 @@ workload:
   routing: { dense: { requests: 4, tokens: 256 } }
   requests: { closed: { batch: 2, limit: 3 } }
 policy: lru
+recipe: { low_rank: { rank: 16 } }
 ",
     "
 name: a model from a GGUF file

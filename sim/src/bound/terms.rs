@@ -34,11 +34,12 @@ struct Kind {
 }
 
 impl Terms {
-    /// `None` where no link leads from the home copies to fast memory, some block may be read in no format, or the host may
-    /// compute: what it takes off the links at best is not worked out.
+    /// `None` where no link leads from the home copies to fast memory, some block may be read in no format, or blocks may be
+    /// served by the host or by recipes: what these take off the links at best is not worked out.
     pub(super) fn new(case: &Case) -> Option<Terms> {
         let machine = &case.machine;
-        if case.host_compute && machine.host_compute.is_some() {
+        let hosted = case.host_compute && machine.host_compute.is_some();
+        if hosted || case.model.blocks.iter().any(|block| block.recipe.is_some()) {
             return None;
         }
         let fast = machine.tiers_of(Class::Fast).next()?;

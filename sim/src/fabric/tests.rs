@@ -18,6 +18,7 @@ fn tier(name: &str, read: u64, write: u64) -> Tier {
         class: if name == "hbm" { Class::Fast } else { Class::Staged },
         backing: Backing::Pinned,
         node: None,
+        device: None,
         granularity: Bytes(1),
         read: Bandwidth(read),
         write: Bandwidth(write),
@@ -51,6 +52,7 @@ fn machine(tiers: Vec<Tier>, links: Vec<Link>) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 

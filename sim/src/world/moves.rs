@@ -4,7 +4,7 @@ use super::{Tick, World, WorldError};
 use crate::fabric::{Delivered, NoPath};
 use crate::queue::Rank;
 use crate::timeline::Chunk;
-use policy::event::{EncodeAt, Form, MoveChunk, MoveClass};
+use policy::event::{EncodeAt, Form, MoveChunk, MoveClass, Source};
 use policy::machine::Class;
 use policy::score::coding_time;
 use policy::{BlockId, Bytes, MoveId, Nanos, TierId, Time};
@@ -13,7 +13,7 @@ use policy::{BlockId, Bytes, MoveId, Nanos, TierId, Time};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moving {
     block: BlockId,
-    from: Form,
+    from: Source,
     to: Form,
     class: MoveClass,
     encode_at: EncodeAt,
@@ -28,7 +28,7 @@ pub(super) struct Moving {
 impl World {
     /// Starts one chunk of a move.
     pub(super) fn begin_chunk(&mut self, chunk: MoveChunk) -> Result<(), WorldError> {
-        let MoveChunk { id, from, to, encode_at, .. } = chunk;
+        let MoveChunk { id, to, encode_at, .. } = chunk;
         let place = match self.place(id) {
             Ok(place) => place,
             Err(place) => {
@@ -43,29 +43,36 @@ impl World {
         moving.sent += chunk.len;
         moving.whole = chunk.last.then_some(moving.sent);
         let moving = *moving;
-        if from.tier == to.tier {
-            let end = self.code(self.now, to.tier, &moving);
+        let from = moving.from.tier(to);
+        if from == to.tier {
+            let end = match moving.from {
+                Source::Copy(_) => self.code(self.now, to.tier, &moving),
+                Source::Recipe => self.recompute(&moving, chunk.len, chunk.last),
+            };
             let tick = Tick::Arrived { id, bytes: chunk.len, queued: Nanos::ZERO };
             self.queue.push(end, Rank::Transfer, tick);
             return Ok(());
         }
         if encode_at == EncodeAt::Source && chunk.offset == Bytes::ZERO {
-            self.moves[place].1.encoded = self.code(self.now, from.tier, &moving);
+            self.moves[place].1.encoded = self.code(self.now, from, &moving);
         }
         let encoded = self.moves[place].1.encoded;
         if encoded > self.now {
             self.queue.push(encoded, Rank::Completion, Tick::Encoded { id, bytes: chunk.len });
             return Ok(());
         }
-        Ok(self.fabric.submit(self.now, id, from.tier, to.tier, chunk.len)?)
+        Ok(self.fabric.submit(self.now, id, from, to.tier, chunk.len)?)
     }
 
     fn begin_move(&mut self, place: usize, chunk: &MoveChunk) -> Result<(), WorldError> {
         let &MoveChunk { id, block, from, to, class, encode_at, .. } = chunk;
-        if from.tier != to.tier && self.paths.between(from.tier, to.tier).is_none() {
-            return Err(NoPath { from: from.tier, to: to.tier }.into());
+        let tier = from.tier(to);
+        if tier != to.tier && self.paths.between(tier, to.tier).is_none() {
+            return Err(NoPath { from: tier, to: to.tier }.into());
         }
-        self.memory.expect(block, from)?;
+        if let Source::Copy(form) = from {
+            self.memory.expect(block, form)?;
+        }
         self.memory.reserve(block, to)?;
         self.note_level(to.tier);
         let (nothing, encoded) = (Bytes::ZERO, Time(0));
@@ -79,7 +86,7 @@ impl World {
     pub(super) fn encoded(&mut self, id: MoveId, bytes: Bytes) -> Result<(), WorldError> {
         let Ok(place) = self.place(id) else { return Ok(()) };
         let Moving { from, to, .. } = self.moves[place].1;
-        Ok(self.fabric.submit(self.now, id, from.tier, to.tier, bytes)?)
+        Ok(self.fabric.submit(self.now, id, from.tier(to), to.tier, bytes)?)
     }
 
     /// The last byte of a chunk has left: it arrives a latency later, and with the last chunk the block is decoded.
@@ -115,15 +122,31 @@ impl World {
     /// Books the change of a move's format with the processor beside `tier`, from `ready` on; returns when it is done.
     fn code(&mut self, ready: Time, tier: TierId, moving: &Moving) -> Time {
         let Moving { block, from, to, .. } = *moving;
-        let native = self.sizes.bytes(block, self.model.block(block).native);
-        let takes = coding_time(&self.machine, tier, native, from.format, to.format);
-        let takes = takes.filter(|&takes| takes > Nanos::ZERO);
-        let Some(takes) = takes else { return ready };
+        let native = self.model.block(block).native;
+        let before = from.copy().map_or(native, |copy| copy.format);
+        let bytes = self.sizes.bytes(block, native);
+        match coding_time(&self.machine, tier, bytes, before, to.format) {
+            Some(takes) if takes > Nanos::ZERO => self.work(ready, tier, moving, takes),
+            _ => ready,
+        }
+    }
+
+    /// Has the accelerator make a chunk of a block by its recipe, and code the block once it is whole; returns when it is done.
+    fn recompute(&mut self, moving: &Moving, made: Bytes, whole: bool) -> Time {
+        let Moving { block, to, .. } = *moving;
+        let data = self.model.block(block);
+        let takes = data.recipe.map_or(Nanos::ZERO, |recipe| recipe.time(&self.machine, data, made));
+        let made = self.work(self.now, to.tier, moving, takes);
+        if whole { self.code(made, to.tier, moving) } else { made }
+    }
+
+    /// Gives the processor beside `tier` something to do from `ready` on, after what it has; returns when it is done.
+    fn work(&mut self, ready: Time, tier: TierId, moving: &Moving, takes: Nanos) -> Time {
         let coder = &mut self.coders[usize::from(self.machine.tier(tier).class != Class::Fast)];
         let start = ready.max(*coder);
         *coder = start + takes;
         if let Some(timeline) = &mut self.timeline {
-            timeline.coding(block, from, to, start, takes);
+            timeline.coding(moving.block, moving.from, moving.to, start, takes);
         }
         start + takes
     }

@@ -137,6 +137,18 @@ fn a_failed_run_leaves_nothing_and_what_was_there_stays() {
 }
 
 #[test]
+fn folders_made_for_a_run_that_fails_are_gone_and_those_before_it_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = case("quickstart", &[]);
+    let outer = folder.path().join("outer");
+    drop(Output::create(&outer.join("inner"), &case).unwrap());
+    assert!(!outer.exists());
+    fs::create_dir(&outer).unwrap();
+    drop(Output::create(&outer.join("inner"), &case).unwrap());
+    assert_eq!(fs::read_dir(&outer).unwrap().count(), 0);
+}
+
+#[test]
 fn a_path_that_is_no_folder_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");

@@ -137,10 +137,8 @@ fn posterior(p: f32, (if_chosen, if_not): (f64, f64)) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::BlockId;
     use crate::model::{Layer, Model};
     use crate::predict::{Predictor, Shape};
-    use crate::units::Bytes;
 
     const LAYER: LayerId = LayerId(0);
     const BLOCKS: usize = 16;
@@ -152,24 +150,8 @@ mod tests {
 
     /// What is said of the layer, by a history that knows nothing of it.
     fn next(foresight: &mut Foresight) -> Vec<f32> {
-        let layer = Layer {
-            resident: Bytes::ZERO,
-            flops_per_token: 0,
-            flops_per_pair: 0,
-            kv_per_token: Bytes::ZERO,
-            window: None,
-            first_block: BlockId(0),
-            blocks: BLOCKS as u32,
-            selected: 1,
-        };
-        let model = Model {
-            name: String::new(),
-            layers: vec![layer],
-            blocks: Vec::new(),
-            resident: Bytes::ZERO,
-            head_read: Bytes::ZERO,
-            head_flops_per_token: 0,
-        };
+        let layer = Layer { blocks: BLOCKS as u32, selected: 1, ..Layer::default() };
+        let model = Model { layers: vec![layer], ..Model::default() };
         let history = History::new(&model, None::<fn(Shape) -> Box<dyn Predictor>>).unwrap();
         assert_eq!(foresight.sharpen(&history).collect::<Vec<_>>(), [LAYER]);
         foresight.next_visit(&history, LAYER).to_vec()

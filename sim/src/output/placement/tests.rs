@@ -6,25 +6,10 @@ use regex::Regex;
 
 /// Layers of so many blocks: one is a dense layer, more are experts.
 fn model(layers: &[u32]) -> Model {
-    let mut model = Model {
-        name: "tiny".into(),
-        layers: Vec::new(),
-        blocks: Vec::new(),
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    };
+    let mut model = Model { name: "tiny".into(), ..Model::default() };
     for (index, &blocks) in layers.iter().enumerate() {
-        model.layers.push(Layer {
-            resident: Bytes::ZERO,
-            flops_per_token: 0,
-            flops_per_pair: 0,
-            kv_per_token: Bytes::ZERO,
-            window: None,
-            first_block: BlockId(model.blocks.len() as u32),
-            blocks,
-            selected: 1,
-        });
+        let first_block = BlockId(model.blocks.len() as u32);
+        model.layers.push(Layer { first_block, blocks, selected: 1, ..Layer::default() });
         let kind = if blocks == 1 { BlockKind::Dense } else { BlockKind::Expert };
         let layer = LayerId(index as u16);
         let native = FormatId::named("bf16").unwrap();
@@ -35,6 +20,7 @@ fn model(layers: &[u32]) -> Model {
             matrices: [Matrix { rows: 1, columns: 5 }].into(),
             native,
             mixed: None,
+            recipe: None,
         }));
     }
     model

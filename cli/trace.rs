@@ -3,12 +3,13 @@
 mod convert;
 mod generate;
 mod info;
+mod requests;
 
 use crate::failure::Failure;
 use std::path::Path;
-use traces::{Problem, RoutingTrace};
+use traces::{Problem, RoutingTrace, TraceError};
 
-/// Measure, convert and generate routing traces
+/// Measure, convert and generate traces
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     Info(info::Args),
@@ -28,7 +29,12 @@ impl Command {
 
 /// Writes a trace; the file appears whole or not at all.
 fn write(trace: &RoutingTrace, path: &Path) -> Result<(), Failure> {
-    traces::write(path, trace).map_err(|error| match *error.problem {
+    written(traces::write(path, trace))
+}
+
+/// What became of writing.
+fn written(result: Result<(), TraceError>) -> Result<(), Failure> {
+    result.map_err(|error| match *error.problem {
         Problem::Io(_) => Failure::failed(error),
         _ => Failure::refused(error),
     })

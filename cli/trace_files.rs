@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use policy::Demands;
 use std::path::PathBuf;
+use traces::requests::{Cut, RequestTrace, detect_requests, open_requests};
 use traces::{At, FORMATS, Format, Options, RoutingTrace, TraceError};
 
 /// Which traces to read, and how.
@@ -47,6 +48,14 @@ impl TraceFiles {
     /// All of them, as one trace; batched if that was asked for.
     pub(crate) fn read(&self) -> Result<RoutingTrace, Failure> {
         self.read_paths(&self.paths)
+    }
+
+    /// The requests in it, if it is one request trace and not routing.
+    pub(crate) fn requests(&self) -> Result<Option<RequestTrace>, Failure> {
+        let ([path], None) = (self.paths.as_slice(), self.input_format) else { return Ok(None) };
+        let read = |format| open_requests(path, format, &Cut::default());
+        let format = detect_requests(path).map_err(Failure::refused)?;
+        format.map(read).transpose().map_err(Failure::refused)
     }
 
     /// What a replay reads of them.

@@ -16,6 +16,7 @@ mod invariants;
 mod joint_baselines;
 mod levers;
 mod libcachesim;
+mod load;
 mod measured_links;
 mod moe_baselines;
 mod predictor;

@@ -8,6 +8,8 @@ use traces::reuse::SlotsFor;
 use traces::{GateOrigin, Info};
 
 /// Measure popularity, reuse, predictability, working sets and gate weights, and say in words what they mean
+///
+/// Of a request trace: how many requests, how fast and how evenly they come, how long they are, and what prompts share.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -23,6 +25,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(requests) = args.traces.requests()? {
+        return super::requests::print(&requests, args.format);
+    }
     let info = traces::info(&args.traces.read()?, args.include_repetition).map_err(Failure::refused)?;
     match args.format {
         Format::Json => output::print_json(&info),

@@ -127,8 +127,19 @@ pub enum Routing {
     Trace(Vec<PathBuf>),
     /// Generated routing.
     ZipfMarkov(ZipfMarkov),
+    /// Routing generated like recorded routing.
+    Fitted(Fitted),
     /// Every token reads every block of every layer: a model without routed experts.
     Dense(Dense),
+}
+
+/// Routing like that of recorded traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fitted {
+    /// What is fitted; they exist.
+    pub traces: Vec<PathBuf>,
+    /// Tokens of all generated traces together; they are as long as the recorded ones.
+    pub tokens: u32,
 }
 
 /// Requests to a model without routed experts.

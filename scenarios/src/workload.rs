@@ -7,7 +7,7 @@ use crate::load::existing_file;
 use crate::reader::{Field, Keys, flag, name_of, names};
 use crate::requests::{LENGTH, MOST_REQUESTS, REQUESTS, length, requests};
 use crate::scenario::{
-    Arrivals, Dense, Length, Prefill, RequestOrder, Requests, Routing, Workload, ZipfMarkov,
+    Arrivals, Dense, Fitted, Length, Prefill, RequestOrder, Requests, Routing, Workload, ZipfMarkov,
 };
 use crate::units::{at_most, between, count, fraction, whole};
 use policy::Model;
@@ -93,6 +93,11 @@ static PREFILL: Table = Table {
 const ROUTINGS: &[Choice] = &[
     Choice { name: "trace", about: "Recorded routing: a path, or a list of paths", takes: List(&Text) },
     Choice { name: "zipf_markov", about: "Generated routing", takes: Map(&ZIPF_MARKOV) },
+    Choice {
+        name: "fitted",
+        about: "Generated routing like recorded routing: popularity, favourites, memory and coupling are fitted",
+        takes: Map(&FITTED),
+    },
     Choice { name: "dense", about: "Every token reads every block of every layer", takes: Map(&DENSE) },
 ];
 
@@ -133,6 +138,21 @@ static ZIPF_MARKOV: Table = Table {
             Number(0.0, 4.0),
             "0",
             "How far apart traces are in the kinds they are made of: standard deviation of the logarithm of a kind's weight",
+        ),
+    ],
+};
+
+static FITTED: Table = Table {
+    name: "fitted",
+    about: "Routing generated like recorded routing",
+    open: false,
+    keys: &[
+        Key::required("trace", List(&Text), "my-trace.npz", "What is fitted: a path, or a list of paths"),
+        Key::default(
+            "tokens",
+            COUNT,
+            "20000",
+            "Tokens of all traces together, each as long as a recorded one",
         ),
     ],
 };
@@ -223,7 +243,7 @@ fn read_routing(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -
         ("dense", Some(true)) => {
             Some(("the model routes tokens to experts", "write `{ trace: ... }` or `{ zipf_markov: {} }`"))
         }
-        ("trace" | "zipf_markov", Some(false)) => {
+        ("trace" | "zipf_markov" | "fitted", Some(false)) => {
             Some(("the model has no routed experts", "write `{ dense: { requests: 4, tokens: 256 } }`"))
         }
         _ => None,
@@ -231,6 +251,7 @@ fn read_routing(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -
     let routing = match name {
         "trace" => files(report, &chosen).map(Routing::Trace),
         "zipf_markov" => zipf_markov(report, &chosen).map(Routing::ZipfMarkov),
+        "fitted" => fitted(report, &chosen).map(Routing::Fitted),
         _ => dense(report, &chosen).map(Routing::Dense),
     };
     if let Some((message, hint)) = wrong {
@@ -248,6 +269,13 @@ fn files(report: &mut Report, field: &Field<'_>) -> Option<Vec<PathBuf>> {
     }
     let files: Vec<_> = items.iter().map(|item| existing_file(report, item)).collect();
     files.into_iter().collect()
+}
+
+fn fitted(report: &mut Report, field: &Field<'_>) -> Option<Fitted> {
+    let keys = field.keys(report, &FITTED)?;
+    let traces = keys.need(report, "trace").and_then(|trace| files(report, &trace));
+    let tokens = keys.or_default(report, "tokens", count);
+    Some(Fitted { traces: traces?, tokens: tokens? })
 }
 
 fn zipf_markov(report: &mut Report, field: &Field<'_>) -> Option<ZipfMarkov> {

@@ -142,6 +142,17 @@ fn requests_are_drawn_or_recorded() {
 }
 
 #[test]
+fn routing_is_fitted_on_recordings() {
+    let trace = concat!("{ fitted: { trace: ", env!("CARGO_MANIFEST_DIR"), "/Cargo.toml } }");
+    let Routing::Fitted(fitted) = loaded("", &[("workload.routing", trace)]).workload.routing else {
+        panic!("fitted")
+    };
+    assert_eq!((fitted.traces.len(), fitted.tokens), (1, 20_000));
+    let missing = refused("", &[("workload.routing", "{ fitted: { tokens: 9 } }")]);
+    assert!(missing.contains("`trace` is missing (add `trace: my-trace.npz`)"), "{missing}");
+}
+
+#[test]
 fn lengths_are_numbers_or_distributions() {
     let output = |text: &str| loaded("", &[("workload.output_tokens", text)]).workload.output_tokens;
     assert_eq!(

@@ -44,6 +44,10 @@ fn every_shipped_scenario_loads() {
             "gpt-oss-20b-h100" => {
                 vec![("workload.routing.trace", trace.clone()), ("workload.fit", trace.clone())]
             }
+            "azure-code-gpt-oss-20b" | "azure-conv-gpt-oss-20b" => {
+                let of = |path| (path, trace.clone());
+                ["workload.routing.trace", "workload.fit", "workload.requests.azure_csv.path"].map(of).into()
+            }
             "quickstart" => vec![("workload.routing.trace", trace.clone())],
             _ => vec![],
         };
@@ -56,6 +60,10 @@ fn every_shipped_scenario_loads() {
         seen,
         [
             "adapters-on-host",
+            "azure-code-generated",
+            "azure-code-gpt-oss-20b",
+            "azure-conv-generated",
+            "azure-conv-gpt-oss-20b",
             "gpt-oss-20b-h100",
             "llama-3.1-70b-h100",
             "mer-qwen3-coder-30b",

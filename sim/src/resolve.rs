@@ -11,12 +11,12 @@ use scenarios::{
     Dense, Length, PolicyChoice, PolicyComplaint, Recording, Requests, Routing, Scenario, ScriptFile,
     ZipfMarkov,
 };
-use std::collections::BTreeMap;
+use std::collections::btree_map::{self, BTreeMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use traces::generate::{Params, generate};
 use traces::requests::{Cut, RequestFormat, RequestTrace, open_requests};
-use traces::{RoutingTrace, TraceError};
+use traces::{Fitted, RoutingTrace, TraceError};
 
 /// Draws of the routing that fitted policies may learn from, where the scenario generates its own: the same
 /// popularity, other draws.
@@ -33,11 +33,13 @@ impl Case {
 }
 
 /// Routing and requests that were opened or generated, kept so that cases that serve the same share it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Library {
     opened: BTreeMap<(Vec<PathBuf>, Option<u32>), Arc<RoutingTrace>>,
     /// By its parameters, written out: some of them are no keys.
     generated: BTreeMap<String, Arc<RoutingTrace>>,
+    /// By what they are fitted on, written out.
+    routers: BTreeMap<String, Fitted>,
     /// By what is taken of them, written out.
     recorded: BTreeMap<String, Arc<RequestTrace>>,
 }
@@ -52,10 +54,12 @@ impl Library {
         let load = match &workload.routing {
             Routing::Trace(paths) => Load::Routed(self.open(paths, scenario)?),
             Routing::ZipfMarkov(zipf) => Load::Routed(self.generate(scenario, zipf, 0)?),
+            Routing::Fitted(fitted) => Load::Routed(self.fitted(scenario, fitted)?),
             &Routing::Dense(Dense { requests, tokens }) => Load::Dense { requests, tokens },
         };
         let fit = match (&workload.routing, workload.fit.as_slice()) {
             (Routing::ZipfMarkov(zipf), []) => Some(self.generate(scenario, zipf, FIT_DRAWS)?),
+            (Routing::Fitted(fitted), []) => Some(self.open(&fitted.traces, scenario)?),
             (_, []) => None,
             (_, paths) => Some(self.open(paths, scenario)?),
         };
@@ -146,6 +150,32 @@ impl Library {
         Ok(opened)
     }
 
+    fn fitted(
+        &mut self,
+        scenario: &Scenario,
+        fitted: &scenarios::Fitted,
+    ) -> Result<Arc<RoutingTrace>, RunFailure> {
+        let failed = |error| RunFailure::Generated { routing: "fitted", error };
+        let recorded = self.open(&fitted.traces, scenario)?;
+        let repetition = scenario.workload.include_repetition;
+        let source = format!("{:?} {:?} {repetition}", fitted.traces, recorded.shape());
+        let key = format!("{source} {} {}", fitted.tokens, scenario.seed);
+        if let Some(generated) = self.generated.get(&key) {
+            return Ok(generated.clone());
+        }
+        // The fit takes seconds, and does not depend on the seed.
+        let router = match self.routers.entry(source) {
+            btree_map::Entry::Occupied(fitted) => fitted.into_mut(),
+            btree_map::Entry::Vacant(place) => {
+                place.insert(Fitted::new(&recorded, repetition).map_err(failed)?)
+            }
+        };
+        let lengths = lengths_of(router.lengths(), fitted.tokens as usize);
+        let generated = Arc::new(router.generate(&lengths, true, scenario.seed).map_err(failed)?);
+        self.generated.insert(key, generated.clone());
+        Ok(generated)
+    }
+
     fn generate(
         &mut self,
         scenario: &Scenario,
@@ -157,10 +187,23 @@ impl Library {
         if let Some(generated) = self.generated.get(&key) {
             return Ok(generated.clone());
         }
-        let generated = Arc::new(generate(&params).map_err(RunFailure::Generated)?);
+        let generated = Arc::new(
+            generate(&params).map_err(|error| RunFailure::Generated { routing: "zipf_markov", error })?,
+        );
         self.generated.insert(key, generated.clone());
         Ok(generated)
     }
+}
+
+/// The lengths of so many recorded traces in turn as have so many tokens.
+fn lengths_of(recorded: &[usize], tokens: usize) -> Vec<usize> {
+    let mut left = tokens;
+    let lengths = recorded.iter().cycle().map_while(|&length| {
+        let length = length.min(left);
+        left -= length;
+        (length > 0).then_some(length)
+    });
+    lengths.collect()
 }
 
 fn format_of(format: scenarios::RequestFormat) -> RequestFormat {

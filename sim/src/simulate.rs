@@ -127,8 +127,13 @@ pub enum RunFailure {
     #[error(transparent)]
     Trace(#[from] TraceError),
     /// The routing cannot be generated.
-    #[error("workload.routing.zipf_markov: {0}")]
-    Generated(TraceError),
+    #[error("workload.routing.{routing}: {error}")]
+    Generated {
+        /// How.
+        routing: &'static str,
+        /// Why.
+        error: TraceError,
+    },
     /// The policy cannot be built.
     #[error("policy `{policy}`: {source}")]
     Policy {

@@ -74,7 +74,7 @@ fn statistics_of_recorded_traces_are_those_counted_elsewhere() {
     let info = request_info(&open_requests(path, RECORDED[1].1, &Cut::default()).unwrap());
     // Counted by another program.
     assert!((info.gap_cv.unwrap() - 1.094_169_981_843_777_6).abs() < 1e-9);
-    assert!((info.rate_per_s.unwrap() - 19_365.0 / 3501.721_937).abs() < 1e-9);
+    assert!((info.rate_per_s.unwrap() - 19_365.0 / 3_501.721_937).abs() < 1e-9);
     let lengths =
         (info.prompt_tokens.p50, info.prompt_tokens.p99, info.output_tokens.p50, info.output_tokens.p99);
     assert_eq!((lengths, info.reusable_prefix), ((1_020, 4_142, 129, 601), None));
@@ -344,14 +344,6 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_reads_back(trace in any_trace()) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("trace.csv");
-        write_requests(&path, &trace).unwrap();
-        prop_assert_eq!(open_requests(&path, RequestFormat::Csv, &Cut::default()).unwrap(), trace);
-    }
-
-    #[test]
     fn any_bytes_are_read_or_refused(
         header in prop::sample::select(vec!["", "TIMESTAMP,ContextTokens,GeneratedTokens\n", "arrival_s,prompt_tokens,output_tokens\n"]),
         body in prop::collection::vec(any::<u8>(), 0..200),
@@ -363,5 +355,18 @@ proptest! {
                 let _ = read_requests(bytes.as_slice(), format, &Cut::default());
             }
         }
+    }
+}
+
+proptest! {
+    // Each case waits for the disk.
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn what_is_written_reads_back(trace in any_trace()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.csv");
+        write_requests(&path, &trace).unwrap();
+        prop_assert_eq!(open_requests(&path, RequestFormat::Csv, &Cut::default()).unwrap(), trace);
     }
 }

@@ -134,7 +134,7 @@ policy: lru
 name: other bursts
 machine: h100-sxm
 model: gpt-oss-20b
-workload: { routing: { zipf_markov: {} }, requests: { weibull: { rate: 4 /s, shape: 0.6, batch: 8, limit: 100 } } }
+workload: { routing: { fitted: { trace: [Cargo.toml], tokens: 100 } }, requests: { weibull: { rate: 4 /s, shape: 0.6, batch: 8, limit: 100 } } }
 policy: lru
 ",
     "

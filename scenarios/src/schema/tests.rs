@@ -102,6 +102,7 @@ workload:
   routing: { dense: { requests: 4, tokens: 256 } }
   requests: { closed: { batch: 2, limit: 3 } }
 policy: lru
+kv: { paged: { page: 16, most: 4 GiB, prefixes: true } }
 recipe: { low_rank: { rank: 16 } }
 ",
     "

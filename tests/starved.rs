@@ -46,6 +46,7 @@ fn controller(case: &Case) -> Orchestrator {
         host_compute: case.host_compute,
         guard: case.guard.clone(),
         max_batch: case.max_batch,
+        cache: case.cache,
         prefill_chunk: case.prefill_chunk,
         loading: false,
         pace: case.pace,

@@ -96,7 +96,13 @@ impl<L: Load> Live<L> {
         }
         let request = RequestId(self.next_request as u32);
         self.next_request += 1;
-        Some(EventKind::RequestArrived { request, context_tokens: context, output_tokens: tokens })
+        Some(EventKind::RequestArrived {
+            request,
+            context_tokens: context,
+            output_tokens: tokens,
+            priority: 0,
+            prefix: Default::default(),
+        })
     }
 
     fn see(&mut self, finished: Finished) -> Result<Option<EventKind>, DeviceError> {

@@ -102,6 +102,10 @@ pub enum EventKind {
         context_tokens: u32,
         /// Tokens to put out.
         output_tokens: u32,
+        /// Higher ones go first.
+        priority: u8,
+        /// Numbers of its prompt's blocks, where they are known: equal ones from the start on are equal tokens.
+        prefix: Arc<[u64]>,
     },
     /// The mixer of a layer is done and its router has chosen. Distinct blocks, in stored order of first choice.
     LayerRouted {

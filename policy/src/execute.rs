@@ -58,7 +58,7 @@ impl Orchestrator {
     }
 
     /// Frees fast memory until `wanted` bytes fit; `false` if that cannot be done now.
-    fn make_room(&mut self, wanted: Bytes) -> Result<bool, Refused> {
+    pub(crate) fn make_room(&mut self, wanted: Bytes) -> Result<bool, Refused> {
         let fast = self.context.costs.fast;
         let fits = |usage: &Usage| usage.used + wanted <= usage.capacity;
         while !fits(self.context.ledger.usage(fast)) {

@@ -15,8 +15,9 @@ use crate::record::Decision;
 use crate::refused::Refused;
 use crate::schedule::{Pace, Schedule};
 use crate::score::Costs;
-use crate::serving::Serving;
-use crate::tally::Tally;
+use crate::serving::cache::{Cache, CacheSpec};
+use crate::serving::{Arrival, Serving};
+use crate::tally::{CacheUse, Tally};
 use crate::units::{Bytes, Time};
 use std::sync::Arc;
 use thiserror::Error;
@@ -24,6 +25,9 @@ use thiserror::Error;
 /// Why a run cannot go on.
 #[derive(Debug, Error)]
 pub enum ControlError {
+    /// Requests wait for room in the key-value cache that nobody will give up.
+    #[error("the key-value cache has no room for any request, and blocks cannot give up more fast memory")]
+    CacheStuck,
     /// Not even one block of a demand can be placed.
     #[error("block {} of layer {} cannot be brought into fast memory, even alone", .block.0, .layer.0)]
     DoesNotFit {
@@ -65,6 +69,8 @@ pub struct Setup {
     pub host_compute: bool,
     /// What the operator allows.
     pub guard: GuardSpec,
+    /// The key-value cache, where it is kept in pages and takes fast memory from blocks; else there is room for every request.
+    pub cache: Option<CacheSpec>,
     /// Requests that run together, at most.
     pub max_batch: usize,
     /// The most tokens of one step, where prompts are computed.
@@ -91,7 +97,10 @@ pub struct Orchestrator {
     /// Empty between uses; kept for its memory.
     pub(crate) proposals: Vec<Proposal>,
     serving: Serving,
+    /// What blocks and the cache share of fast memory.
+    shared: Bytes,
     loading: bool,
+    stepping: bool,
     step_began: Time,
 }
 
@@ -110,6 +119,7 @@ impl Orchestrator {
             recode,
             host_compute,
             guard,
+            cache,
             max_batch,
             prefill_chunk,
             loading,
@@ -128,6 +138,7 @@ impl Orchestrator {
                 .collect::<Vec<_>>(),
         );
         let ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, home, &encoded)?;
+        let cache = cache.map(|spec| Cache::new(&model, spec));
         let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
         let context = Context {
             ledger,
@@ -149,8 +160,10 @@ impl Orchestrator {
             decisions: 0,
             running: None,
             proposals: Vec::new(),
-            serving: Serving::new(max_batch, prefill_chunk),
+            serving: Serving::new(max_batch, prefill_chunk, cache),
+            shared: budgets[fast.index()],
             loading,
+            stepping: false,
             step_began: Time(0),
         })
     }
@@ -164,30 +177,32 @@ impl Orchestrator {
         self.context.ledger.advance(event.at);
         self.tally.events += 1;
         match event.kind {
-            EventKind::RequestArrived { request, context_tokens, output_tokens } => {
-                self.serving.arrive(request, context_tokens, output_tokens, event.at);
-                if !self.serving.is_running() {
-                    self.start_step();
+            EventKind::RequestArrived { request, context_tokens, output_tokens, priority, prefix } => {
+                let (context, tokens) = (context_tokens, output_tokens);
+                let arrival = Arrival { request, context, tokens, priority, prefix };
+                if !self.serving.arrive(arrival, event.at) {
+                    self.commands.push(Command::Finish { request });
                 }
+                self.start_step()?;
             }
             EventKind::Loaded => {
                 self.loading = false;
-                self.start_step();
+                self.start_step()?;
             }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
             EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
             EventKind::HostDone { layer } => {
                 if self.host_done()? {
-                    self.next_layer(layer, event.at);
+                    self.next_layer(layer, event.at)?;
                 }
             }
             EventKind::LayerDone { layer } => {
                 if self.wave_done()? {
-                    self.next_layer(layer, event.at);
+                    self.next_layer(layer, event.at)?;
                 }
             }
-            EventKind::HeadDone => self.end_step(event.at),
+            EventKind::HeadDone => self.end_step(event.at)?,
             EventKind::MemoryPressure { tier, reserved } => {
                 let whole = self.context.machine.tier(tier).capacity;
                 self.context.ledger.set_capacity(tier, whole.saturating_sub(reserved));
@@ -214,30 +229,60 @@ impl Orchestrator {
         if ended.is_some() && !is_demand && self.serving.is_running() && self.waits_for_no_move() {
             self.speculate();
         }
-        Ok(())
+        // The cache may have waited for room that a move was still writing to.
+        self.start_step()
     }
 
-    fn start_step(&mut self) {
+    /// Begins the next step, unless one is running or there is nothing to compute.
+    fn start_step(&mut self) -> Result<(), ControlError> {
+        if self.loading || self.stepping || !(self.serving.is_running() || self.serving.is_waiting()) {
+            return Ok(());
+        }
         let now = self.context.signals.now;
-        if !self.loading && self.serving.form_step(now) {
+        let mut serving = std::mem::take(&mut self.serving);
+        if let Some(taken) = serving.cache_bytes() {
+            self.context.ledger.set_capacity(self.context.costs.fast, self.shared.saturating_sub(taken));
+        }
+        let formed = serving.form_step(now, &mut |wanted| self.grant(wanted));
+        self.serving = serving;
+        if formed? {
+            self.stepping = true;
             self.step_began = now;
             self.context.signals.concurrency = self.serving.batch_len() as u32;
             self.context.signals.step_tokens = self.serving.step_tokens();
             self.compute(LayerId(0), Part::Mixer, Vec::new());
+        } else if self.context.ledger.flights().next().is_none() {
+            return Err(ControlError::CacheStuck);
         }
+        Ok(())
     }
 
-    fn next_layer(&mut self, done: LayerId, now: Time) {
+    /// Gives the key-value cache so many bytes of fast memory, if blocks can make room for them now.
+    fn grant(&mut self, wanted: Bytes) -> Result<bool, ControlError> {
+        let fast = self.context.costs.fast;
+        let before = self.context.ledger.usage(fast).capacity;
+        let Some(left) = self.shared.0.checked_sub(wanted.0) else { return Ok(false) };
+        self.context.ledger.set_capacity(fast, Bytes(left));
+        let fits = self.make_room(Bytes::ZERO)?;
+        if !fits {
+            self.context.ledger.set_capacity(fast, before);
+        }
+        Ok(fits)
+    }
+
+    fn next_layer(&mut self, done: LayerId, now: Time) -> Result<(), ControlError> {
         if done.index() + 1 < self.context.model.layers.len() {
             self.compute(LayerId(done.0 + 1), Part::Mixer, Vec::new());
         } else if self.serving.emits() {
             self.compute(done, Part::Head, Vec::new());
         } else {
-            self.end_step(now);
+            self.end_step(now)?;
         }
+        Ok(())
     }
 
-    fn end_step(&mut self, now: Time) {
+    fn end_step(&mut self, now: Time) -> Result<(), ControlError> {
+        self.stepping = false;
         self.tally.step_time += now.since(self.step_began);
         let drift = self.context.guard.end_step();
         self.policy.step_done(&self.context, drift);
@@ -245,7 +290,7 @@ impl Orchestrator {
             self.policy.request_done(&self.context, request);
             self.commands.push(Command::Finish { request });
         }
-        self.start_step();
+        self.start_step()
     }
 
     pub(crate) fn compute(&mut self, layer: LayerId, part: Part, reads: Vec<crate::event::Read>) {
@@ -255,6 +300,11 @@ impl Orchestrator {
     /// The decisions since the last call, if they are recorded.
     pub fn take_decisions(&mut self) -> Vec<Decision> {
         self.log.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What the key-value cache was used for, where it is kept in pages.
+    pub fn cache_use(&self) -> Option<CacheUse> {
+        self.serving.cache_use()
     }
 
     /// What the run has counted.

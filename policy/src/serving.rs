@@ -1,95 +1,278 @@
-//! Requests: admission, continuous batching and chunked prefill. A batch changes only between steps.
+//! Requests: admission, continuous batching, chunked prefill, and the key-value cache that they hold. A batch changes only
+//! between steps.
+
+pub mod cache;
 
 use crate::event::Slice;
 use crate::id::RequestId;
-use crate::tally::{RequestTimes, Tally};
-use crate::units::Time;
-use std::collections::VecDeque;
+use crate::tally::{CacheUse, RequestTimes, Tally};
+use crate::units::{Bytes, Time};
+use cache::{Cache, Lease};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// A request that comes in.
+#[derive(Clone, Debug, Default)]
+pub struct Arrival {
+    /// Its number, in order of arrival.
+    pub request: RequestId,
+    /// Tokens of its prompt.
+    pub context: u32,
+    /// Tokens to put out.
+    pub tokens: u32,
+    /// Higher ones are admitted first, and pre-empted last.
+    pub priority: u8,
+    /// Numbers of its prompt's blocks, where they are known.
+    pub prefix: Arc<[u64]>,
+}
 
 #[derive(Clone, Debug)]
 struct Active {
     times: RequestTimes,
+    priority: u8,
     /// Tokens in its cache.
     cached: u32,
+    /// Tokens that must be there before it decodes: its prompt, and what it had put out when it was pre-empted.
+    prompt: u32,
     /// Tokens the running step computes for it.
     computing: u32,
     /// Tokens still to be put out.
     left: u32,
     last_token: Time,
+    /// Whether it has been admitted before.
+    admitted: bool,
+    lease: Lease,
 }
 
 impl Active {
-    /// Tokens of its prompt that are not in its cache yet.
+    /// Tokens that are not in its cache yet, and must be before it decodes.
     fn prompt_left(&self) -> u32 {
-        self.times.context.saturating_sub(self.cached)
+        self.prompt.saturating_sub(self.cached)
     }
 
     /// Whether the running step gives it a token: its prompt is complete with it.
     fn emits(&self) -> bool {
-        self.computing > 0 && self.cached + self.computing >= self.times.context
+        self.computing > 0 && self.cached + self.computing >= self.prompt
+    }
+
+    /// Its place in the queue: a pre-empted request came in before all that wait.
+    fn rank(&self) -> Rank {
+        (Reverse(self.priority), self.times.request)
     }
 }
 
+type Rank = (Reverse<u8>, RequestId);
+
 /// The requests of a run that are not finished.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Serving {
     max_batch: usize,
     /// The most tokens of one step, where prompts are computed.
     chunk: Option<u32>,
-    queue: VecDeque<Active>,
+    /// The cache, where it is kept in pages; else there is room for every request that is admitted.
+    cache: Option<Cache>,
+    queue: BTreeMap<Rank, Active>,
+    /// In order of admission.
     running: Vec<Active>,
     batch: Arc<[Slice]>,
+    used: CacheUse,
 }
 
 impl Serving {
     /// No requests yet; at most `max_batch` run together. With a `chunk`, prompts are computed too, in steps of at most so
     /// many tokens, the decoding requests' included; without one, prompts are in the cache when a request is admitted.
-    pub fn new(max_batch: usize, chunk: Option<u32>) -> Serving {
-        let max_batch = max_batch.max(1);
-        Serving { max_batch, chunk, queue: VecDeque::new(), running: Vec::new(), batch: [].into() }
+    pub fn new(max_batch: usize, chunk: Option<u32>, cache: Option<Cache>) -> Serving {
+        Serving { max_batch: max_batch.max(1), chunk, cache, ..Serving::default() }
     }
 
-    /// A request comes in.
-    pub fn arrive(&mut self, request: RequestId, context: u32, tokens: u32, now: Time) {
+    /// A request comes in. False if it can never be served: the cache is too small for it.
+    pub fn arrive(&mut self, arrival: Arrival, now: Time) -> bool {
+        let Arrival { request, context, tokens, priority, prefix } = arrival;
+        if self.cache.as_ref().is_some_and(|cache| !cache.can_hold(context.saturating_add(tokens))) {
+            self.used.rejected += 1;
+            return false;
+        }
         let times = RequestTimes { request, arrived: now, context, ..RequestTimes::default() };
         let cached = if self.chunk.is_some() { 0 } else { context };
-        self.queue.push_back(Active { times, cached, computing: 0, left: tokens, last_token: now });
+        let active = Active {
+            times,
+            priority,
+            cached,
+            prompt: context,
+            computing: 0,
+            left: tokens,
+            last_token: now,
+            admitted: false,
+            lease: Lease::new(prefix),
+        };
+        self.queue.insert(active.rank(), active);
+        true
     }
 
-    /// Fills the batch from the queue, first come first served, and forms the next step: a token of every request that
-    /// decodes, then prompts in order of admission. Returns whether there is anything to compute.
-    pub fn form_step(&mut self, now: Time) -> bool {
-        while self.running.len() < self.max_batch {
-            let Some(mut next) = self.queue.pop_front() else { break };
-            next.times.admitted = now;
-            self.running.push(next);
-        }
-        for active in &mut self.running {
-            active.computing = u32::from(active.prompt_left() == 0);
-        }
+    /// Forms the next step: a token of every request that decodes, then prompts in order of admission, then requests from the
+    /// queue. `grow` says whether the cache may take so many bytes. Returns whether there is anything to compute.
+    ///
+    /// # Errors
+    /// What `grow` reports.
+    pub fn form_step<E>(
+        &mut self,
+        now: Time,
+        grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        self.running.iter_mut().for_each(|active| active.computing = 0);
+        self.decode(grow)?;
         let decoding: u32 = self.running.iter().map(|active| active.computing).sum();
         let mut room = self.chunk.unwrap_or(0).saturating_sub(decoding);
         // Where decoding alone fills the step, prompts still get on, a token at a time.
         if decoding > 0 && room == 0 && self.chunk.is_some() {
             room = 1;
         }
-        for active in &mut self.running {
-            let tokens = active.prompt_left().min(room);
-            active.computing += tokens;
-            room -= tokens;
+        let mut place = 0;
+        while place < self.running.len() {
+            self.prefill(place, &mut room, grow)?;
+            place += 1;
+        }
+        self.admit(now, &mut room, grow)?;
+        // Prompts that hold the cache from each other: the one admitted last gives way.
+        while self.running.iter().all(|active| active.computing == 0) && self.running.len() > 1 {
+            self.preempt(self.last());
+            for place in 0..self.running.len() {
+                self.prefill(place, &mut room, grow)?;
+            }
         }
         let slice = |active: &Active| {
             let Active { times, cached, computing, .. } = active;
             Slice { request: times.request, cached: *cached, tokens: *computing }
         };
         self.batch = self.running.iter().filter(|active| active.computing > 0).map(slice).collect();
-        !self.batch.is_empty()
+        Ok(!self.batch.is_empty())
+    }
+
+    /// A token for every request whose prompt is complete; where the cache is full, the one admitted last gives way.
+    fn decode<E>(&mut self, grow: &mut impl FnMut(Bytes) -> Result<bool, E>) -> Result<(), E> {
+        let mut place = 0;
+        while place < self.running.len() {
+            let active = &mut self.running[place];
+            if active.prompt_left() == 0 {
+                let fits = match &mut self.cache {
+                    Some(cache) => cache.grow(&mut active.lease, active.cached + 1, grow)?,
+                    None => true,
+                };
+                if !fits && self.running.len() > 1 {
+                    let last = self.last();
+                    self.preempt(last);
+                    place -= usize::from(last < place);
+                    continue;
+                }
+                self.running[place].computing = u32::from(fits);
+            }
+            place += 1;
+        }
+        Ok(())
+    }
+
+    /// As much of a prompt as the step and the cache have room for.
+    fn prefill<E>(
+        &mut self,
+        place: usize,
+        room: &mut u32,
+        grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let active = &mut self.running[place];
+        let tokens = active.prompt_left().min(*room);
+        if tokens == 0 || active.computing > 0 {
+            return Ok(());
+        }
+        let fits = match &mut self.cache {
+            Some(cache) => cache.grow(&mut active.lease, active.cached + tokens, grow)?,
+            None => true,
+        };
+        if fits {
+            active.computing = tokens;
+            *room -= tokens;
+        }
+        Ok(())
+    }
+
+    /// Fills the batch from the queue, higher priorities first, then first come first served, while the next one can begin.
+    fn admit<E>(
+        &mut self,
+        now: Time,
+        room: &mut u32,
+        grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        while self.running.len() < self.max_batch {
+            let Some((rank, mut next)) = self.queue.pop_first() else { break };
+            if let Some(cache) = self.cache.as_mut().filter(|_| self.chunk.is_some()) {
+                next.cached = cache.begin(&mut next.lease, next.prompt);
+            }
+            self.running.push(next);
+            let place = self.running.len() - 1;
+            if self.running[place].prompt_left() == 0 {
+                let active = &mut self.running[place];
+                active.computing = match &mut self.cache {
+                    Some(cache) => u32::from(cache.grow(&mut active.lease, active.cached + 1, grow)?),
+                    None => 1,
+                };
+            } else {
+                self.prefill(place, room, grow)?;
+            }
+            let active = &mut self.running[place];
+            if active.computing > 0 || self.cache.is_none() {
+                if !std::mem::replace(&mut active.admitted, true) {
+                    active.times.admitted = now;
+                }
+                self.used.prefix_tokens += if self.chunk.is_some() { u64::from(active.cached) } else { 0 };
+                continue;
+            }
+            let Some(mut waits) = self.running.pop() else { break };
+            if let Some(cache) = &mut self.cache {
+                cache.end(&mut waits.lease);
+                waits.cached = 0;
+            }
+            self.queue.insert(rank, waits);
+            break;
+        }
+        Ok(())
+    }
+
+    /// The place of the running request that is pre-empted first: of the lowest priority, the one that came in last.
+    fn last(&self) -> usize {
+        let ranked = self.running.iter().enumerate().max_by_key(|(_, active)| active.rank());
+        ranked.map_or(0, |(place, _)| place)
+    }
+
+    /// Puts a running request back into the queue without its cache, which it computes again when its turn comes.
+    fn preempt(&mut self, place: usize) {
+        let mut active = self.running.remove(place);
+        if let Some(cache) = &mut self.cache {
+            cache.end(&mut active.lease);
+        }
+        active.prompt = active.times.context + active.times.tokens;
+        (active.cached, active.computing) = (0, 0);
+        self.used.preemptions += 1;
+        self.queue.insert(active.rank(), active);
     }
 
     /// Whether a step is running or could.
     pub fn is_running(&self) -> bool {
         !self.running.is_empty()
+    }
+
+    /// Whether requests wait to be admitted.
+    pub fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Bytes that the cache takes, where it is kept in pages.
+    pub fn cache_bytes(&self) -> Option<Bytes> {
+        self.cache.as_ref().map(Cache::taken)
+    }
+
+    /// What the cache was used for, where it is kept in pages.
+    pub fn cache_use(&self) -> Option<CacheUse> {
+        self.cache.as_ref().map(|cache| CacheUse { peak: cache.peak(), ..self.used })
     }
 
     /// What the running step computes.
@@ -118,7 +301,10 @@ impl Serving {
         for active in &mut self.running {
             tally.prompt_tokens += u64::from(active.prompt_left().min(active.computing));
             let emits = active.emits();
-            active.cached += active.computing;
+            active.cached += std::mem::take(&mut active.computing);
+            if let Some(cache) = &mut self.cache {
+                cache.computed(&mut active.lease, active.cached, active.times.context);
+            }
             if !emits {
                 continue;
             }
@@ -136,6 +322,9 @@ impl Serving {
                 times.finished = now;
                 finished.push(times.request);
                 tally.requests.push(times.clone());
+                if let Some(cache) = &mut self.cache {
+                    cache.end(&mut active.lease);
+                }
             }
         }
         if !finished.is_empty() {
@@ -146,38 +335,4 @@ impl Serving {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(serving: &mut Serving, tally: &mut Tally, now: u64) -> Vec<(u32, u32, u32)> {
-        assert!(serving.form_step(Time(now)));
-        let slices = serving.batch().iter().map(|s| (s.request.0, s.cached, s.tokens)).collect();
-        serving.step_done(Time(now + 1), tally);
-        slices
-    }
-
-    #[test]
-    fn prompts_are_computed_in_chunks_beside_decoding_requests() {
-        let (mut serving, mut tally) = (Serving::new(2, Some(4)), Tally::default());
-        serving.arrive(RequestId(0), 6, 3, Time(0));
-        assert_eq!(step(&mut serving, &mut tally, 0), [(0, 0, 4)]);
-        assert_eq!(tally.output_tokens, 0);
-        serving.arrive(RequestId(1), 5, 1, Time(1));
-        // The first prompt's rest and the beginning of the second; the first request has its first token.
-        assert_eq!(step(&mut serving, &mut tally, 1), [(0, 4, 2), (1, 0, 2)]);
-        assert_eq!(tally.output_tokens, 1);
-        assert_eq!(step(&mut serving, &mut tally, 2), [(0, 6, 1), (1, 2, 3)]);
-        assert_eq!(step(&mut serving, &mut tally, 3), [(0, 7, 1)]);
-        assert!(!serving.form_step(Time(9)));
-        assert_eq!((tally.prompt_tokens, tally.output_tokens, tally.requests.len()), (11, 4, 2));
-    }
-
-    #[test]
-    fn without_prefill_a_request_decodes_at_once() {
-        let (mut serving, mut tally) = (Serving::new(2, None), Tally::default());
-        serving.arrive(RequestId(0), 6, 2, Time(0));
-        assert_eq!(step(&mut serving, &mut tally, 0), [(0, 6, 1)]);
-        assert_eq!(step(&mut serving, &mut tally, 1), [(0, 7, 1)]);
-        assert_eq!((tally.prompt_tokens, tally.requests[0].tokens), (0, 2));
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use crate::id::RequestId;
 
-use crate::units::{Nanos, Time};
+use crate::units::{Bytes, Nanos, Time};
 use crate::veto::{REASONS, Reason};
 
 /// Why the compute stream waited.
@@ -49,6 +49,19 @@ pub struct RequestTimes {
     pub tokens: u32,
     /// Tokens of its prompt.
     pub context: u32,
+}
+
+/// What a key-value cache in pages was used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheUse {
+    /// The most bytes that it took.
+    pub peak: Bytes,
+    /// Tokens of prompts that were there when their request was admitted.
+    pub prefix_tokens: u64,
+    /// Requests that gave their cache up to others.
+    pub preemptions: u64,
+    /// Requests refused because the cache can never hold them.
+    pub rejected: u64,
 }
 
 /// See the module.

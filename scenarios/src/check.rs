@@ -3,7 +3,7 @@
 use crate::catalogue::{self, SENSITIVITY};
 use crate::control::{GUARD, SCHEDULE, SLO, guard, policy, schedule, slo};
 use crate::diagnostics::{Report, Wrong};
-use crate::keys::Type::{Choice, File, Flag, List, Map, Name, Quantity, Text, Whole};
+use crate::keys::Type::{Choice, File, Flag, List, Map, Name, Text, Whole};
 use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
 use crate::machine::machine;
@@ -11,10 +11,10 @@ use crate::model::import;
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, RESIDENT, caps, check_caps, kv_reserve};
 use crate::reader::{Field, Keys, flag, format_names, text};
 use crate::recipe::{RECIPES, recipe};
-use crate::scenario::{Length, PolicyCheck, Scenario, Workload};
+use crate::scenario::{Kv, Length, PolicyCheck, Scenario, Workload};
 use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::tree::{Node, Value};
-use crate::units::{SIZE, whole};
+use crate::units::whole;
 use crate::workload::{WORKLOAD, workload};
 use ::policy::{Machine, Model, TierId};
 use std::collections::BTreeMap;
@@ -43,9 +43,9 @@ pub(crate) static SCENARIO: Table = Table {
         ),
         Key::optional(
             "kv",
-            Quantity(&SIZE),
+            placement::KV,
             "4 GiB",
-            "Fast memory set aside for key-value caches; left out, room for 4096 tokens a request",
+            "Fast memory for key-value caches: set aside, or `{ paged: { most: 20 GiB } }`; left out, room for 4096 tokens a request",
         ),
         Key::optional(
             "home",
@@ -122,6 +122,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let longest = |load: &Workload| load.prompt_tokens.map_or(0, Length::long);
     let load = workload.as_ref().map(|load| (load.requests.batch, longest(load)));
     let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), load);
+    let kv = kv.filter(|kv| can_be_paged(report, &keys, *kv, workload.as_ref()));
     let at = memory_field.as_ref().unwrap_or(&top);
     // Without the caps there is more room: what does not fit then never does.
     let uncapped = BTreeMap::new();
@@ -142,7 +143,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         machine: machine?,
         model: model?,
         memory: memory?,
-        kv_reserve: kv?,
+        kv: kv?,
         resident: resident?,
         load,
         home: home.tier,
@@ -174,6 +175,16 @@ fn place(
         None => None,
     };
     Some((home, load))
+}
+
+/// Caches in pages need prompts that are computed: a request that is pre-empted computes its own again.
+fn can_be_paged(report: &mut Report, keys: &Keys<'_>, kv: Kv, workload: Option<&Workload>) -> bool {
+    let stuck = matches!(kv, Kv::Paged(_)) && workload.is_some_and(|workload| workload.prefill.is_none());
+    if let Some(field) = keys.get("kv").filter(|_| stuck) {
+        let hint = "write `workload.prefill: { chunk: 512 }`: a request that is pre-empted computes its prompt again";
+        field.error(report, Wrong::new("caches in pages, but prompts are not computed", hint));
+    }
+    !stuck
 }
 
 /// Reads `host_compute`: it takes a host that can.

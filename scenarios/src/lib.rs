@@ -38,9 +38,9 @@ pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
 pub use scenario::{
-    Arrivals, Cap, Dense, Fitted, Guard, Length, PolicyCheck, PolicyChoice, PolicyComplaint, Prefill,
-    Process, Recording, RequestFormat, RequestOrder, Requests, Resident, Routing, Scenario, Schedule,
-    ScriptFile, Slo, Workload, ZipfMarkov,
+    Arrivals, Cap, Dense, Fitted, Guard, Kv, Length, Paged, PolicyCheck, PolicyChoice, PolicyComplaint,
+    Prefill, Process, Recording, RequestFormat, RequestOrder, Requests, Resident, Routing, Scenario,
+    Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

@@ -1,13 +1,14 @@
 //! The keys of `memory`, `resident`, `kv`, `home`, `encoded`, `recode` and `load`: what fits where, checked before a run starts.
 
 use crate::diagnostics::{Report, Wrong};
-use crate::keys::Type::{AboveZero, Either, Fraction, Quantity, Slots, Text};
-use crate::keys::{Key, RowKey, Rows, Table};
+use crate::keys::Type::{AboveZero, Either, Flag, Fraction, Map, Quantity, Slots, Text, Whole};
+use crate::keys::{Choice, Key, RowKey, Rows, Table, Type};
 use crate::machine::tier_named;
-use crate::reader::{Field, Keys, format};
-use crate::scenario::{Cap, Resident, Scenario, slots_size};
+use crate::reader::{Field, Keys, flag, format};
+use crate::scenario::{Cap, Kv, Paged, Resident, Scenario, slots_size};
 use crate::sensitivity::Sensitivity;
-use crate::units::{SIZE, fraction, size, size_above_zero, slots};
+use crate::tree::Value;
+use crate::units::{SIZE, fraction, size, size_above_zero, slots, whole};
 use policy::machine::Class;
 use policy::{Bytes, FormatId, MAX_FORMS, Machine, Model, TierId};
 use std::collections::BTreeMap;
@@ -35,6 +36,36 @@ pub(crate) static RESIDENT: Table = Table {
             Fraction,
             "0 %",
             "The share of the fast tier's capacity, under its cap, that allocators lose; less than 100 %",
+        ),
+    ],
+};
+
+/// Key-value caches: a size that is set aside for them, or pages that they take as they grow.
+pub(crate) const KV: Type = Either(&Quantity(&SIZE), &Type::Choice(KVS));
+
+const KVS: &[Choice] = &[Choice {
+    name: "paged",
+    about: "Caches take pages as they grow, and blocks give way; a request without room is pre-empted and computed anew",
+    takes: Map(&PAGED),
+}];
+
+static PAGED: Table = Table {
+    name: "paged",
+    about: "A key-value cache in pages, which shares fast memory with blocks",
+    open: false,
+    keys: &[
+        Key::default("page", Whole(1, 1 << 16), "16", "Tokens of a page"),
+        Key::required(
+            "most",
+            AboveZero(&SIZE),
+            "20 GiB",
+            "The most that caches may take; blocks keep the rest",
+        ),
+        Key::default(
+            "prefixes",
+            Flag,
+            "false",
+            "Keep what prompts have in common, where a request trace numbers their blocks",
         ),
     ],
 };
@@ -100,15 +131,30 @@ pub(crate) fn kv_reserve(
     field: Option<Field<'_>>,
     model: Option<&Model>,
     load: Option<(u32, u32)>,
-) -> Option<Bytes> {
+) -> Option<Kv> {
     if let Some(field) = field {
-        return field.read(report, size);
+        if matches!(field.node.value, Value::Map(_)) {
+            return paged(report, &field).map(Kv::Paged);
+        }
+        return field.read(report, size).map(Kv::Reserved);
     }
     let (model, (batch, prompt)) = (model?, load?);
     let context = prompt.max(CONTEXT_GUESS);
     let tokens = |window: Option<u32>| u64::from(window.unwrap_or(context).min(context));
     let request: u64 = model.layers.iter().map(|layer| layer.kv_per_token.0 * tokens(layer.window)).sum();
-    Some(Bytes(request.saturating_mul(u64::from(batch))))
+    Some(Kv::Reserved(Bytes(request.saturating_mul(u64::from(batch)))))
+}
+
+fn paged(report: &mut Report, field: &Field<'_>) -> Option<Paged> {
+    let (_, chosen) = field.choice(report, KVS)?;
+    let keys = chosen.keys(report, &PAGED)?;
+    let page = keys.or_default(report, "page", |text| match whole(text)? {
+        page @ 1..=65_536 => Ok(page as u32),
+        _ => Err(Wrong::new(format!("{text} tokens a page"), "1 to 65536, such as 16")),
+    });
+    let most = keys.required(report, "most", size_above_zero);
+    let prefixes = keys.or_default(report, "prefixes", flag);
+    Some(Paged { page: page?, most: most?, prefixes: prefixes? })
 }
 
 /// Where native copies live, which further formats are kept beside them, and into which blocks may be coded on their way.
@@ -359,7 +405,11 @@ pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Sce
     }
     let name = &scenario.machine.tier(fast).name;
     let (capacity, floor, slot) = (scenario.capacity(fast), scenario.resident_floor(), scenario.slot(fast));
-    let missing = (floor + slot).saturating_sub(capacity);
+    let paged = match scenario.kv {
+        Kv::Paged(paged) => paged.most,
+        Kv::Reserved(_) => Bytes::ZERO,
+    };
+    let missing = (floor + slot + paged).saturating_sub(capacity);
     if missing > Bytes::ZERO {
         let lost = scenario.resident.activations + scenario.fragmented();
         let lost = if lost > Bytes::ZERO { format!(" and {lost} of `resident`") } else { String::new() };
@@ -367,7 +417,7 @@ pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Sce
             "{capacity} cannot hold one block of {slot} beside {} of resident weights and {} of key-value cache{lost}: \
              {missing} missing",
             scenario.model.resident_bytes(),
-            scenario.kv_reserve
+            scenario.kv_reserve() + paged
         );
         let hint = "more fast memory, a smaller `kv`, or a smaller batch";
         report.error(blame(name), &format!("memory.{name}"), Wrong::new(message, hint));

@@ -19,8 +19,8 @@ pub struct Scenario {
     pub model: Model,
     /// Caps on tiers, by the tier's name.
     pub memory: BTreeMap<String, Cap>,
-    /// Fast memory set aside for key-value caches.
-    pub kv_reserve: Bytes,
+    /// Key-value caches.
+    pub kv: Kv,
     /// What else takes fast memory away from blocks.
     pub resident: Resident,
     /// The tier that everything is loaded from when the run begins; left out, it is in place.
@@ -47,6 +47,26 @@ pub struct Scenario {
     pub schedule: Schedule,
     /// The seed of everything drawn.
     pub seed: u64,
+}
+
+/// How key-value caches have fast memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kv {
+    /// This much is set aside for them.
+    Reserved(Bytes),
+    /// They take it from blocks as they grow.
+    Paged(Paged),
+}
+
+/// A key-value cache in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paged {
+    /// Tokens of a page.
+    pub page: u32,
+    /// The most bytes it takes.
+    pub most: Bytes,
+    /// Whether what prompts have in common is kept.
+    pub prefixes: bool,
 }
 
 /// Fast memory that is lost to blocks beside weights and caches.
@@ -377,6 +397,14 @@ impl Scenario {
         self.occupied() + self.fragmented()
     }
 
+    /// Fast memory set aside for key-value caches.
+    pub fn kv_reserve(&self) -> Bytes {
+        match self.kv {
+            Kv::Reserved(bytes) => bytes,
+            Kv::Paged(_) => Bytes::ZERO,
+        }
+    }
+
     /// What allocators lose of the fast tier.
     pub fn fragmented(&self) -> Bytes {
         let fast = self.fast();
@@ -391,7 +419,7 @@ impl Scenario {
     }
 
     fn occupied(&self) -> Bytes {
-        self.model.resident_bytes() + self.kv_reserve + self.resident.activations
+        self.model.resident_bytes() + self.kv_reserve() + self.resident.activations
     }
 
     /// The largest block in its native format, as a tier allocates it.

@@ -101,7 +101,7 @@ fn slots_are_counted_beside_what_is_resident() {
     assert_eq!(scenario.fast_budget(), Bytes(192 * 13_219_328));
     assert_eq!(scenario.capacity(hbm), scenario.fast_budget() + scenario.resident_floor());
     // 12 layers keep 4096 tokens and 12 keep 128, at 2 * 8 * 64 * 2 bytes a token.
-    assert_eq!(scenario.kv_reserve, Bytes(12 * (4096 + 128) * 2048));
+    assert_eq!(scenario.kv_reserve(), Bytes(12 * (4096 + 128) * 2048));
     assert_eq!(scenario.machine.tier(scenario.home).name, "dram");
     assert_eq!(scenario.workload.requests, Requests { arrivals: Arrivals::Closed, batch: 1, limit: None });
     assert_eq!((scenario.seed, scenario.policy.name.as_str()), (7, "predictive"));

@@ -4,7 +4,7 @@ use crate::simulate::{Case, Outcome};
 use indexmap::IndexMap;
 use policy::machine::Class;
 use policy::state::STATES;
-use policy::tally::{CAUSES, RequestTimes};
+use policy::tally::{CAUSES, CacheUse, RequestTimes};
 use policy::veto::REASONS;
 use policy::{Nanos, TierId};
 use serde::Serialize;
@@ -58,8 +58,11 @@ pub struct Summary {
     pub extra_waves: u64,
     /// Requests finished.
     pub requests_completed: u64,
-    /// Prompt tokens computed.
+    /// Prompt tokens computed; those of requests that were pre-empted count each time.
     pub prompt_tokens: u64,
+    /// What the key-value cache was used for, where it is kept in pages.
+    #[serde(flatten)]
+    pub cache: Option<CacheFigures>,
     /// Tokens put out.
     pub output_tokens: u64,
     /// Layer steps run.
@@ -86,6 +89,30 @@ pub struct Summary {
     pub events_per_s: f64,
     /// Real time of the run, in seconds; depends on the machine.
     pub wall_s: f64,
+}
+
+/// What a key-value cache in pages was used for.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct CacheFigures {
+    /// The most bytes that it took.
+    pub kv_peak_bytes: u64,
+    /// Tokens of prompts that were there when their request was admitted.
+    pub prefix_hit_tokens: u64,
+    /// Requests that gave their cache up to others.
+    pub preemptions: u64,
+    /// Requests refused because the cache can never hold them.
+    pub requests_rejected: u64,
+}
+
+impl From<CacheUse> for CacheFigures {
+    fn from(used: CacheUse) -> CacheFigures {
+        CacheFigures {
+            kv_peak_bytes: used.peak.0,
+            prefix_hit_tokens: used.prefix_tokens,
+            preemptions: used.preemptions,
+            requests_rejected: used.rejected,
+        }
+    }
 }
 
 /// Refusals for one reason.
@@ -195,6 +222,7 @@ impl Summary {
             extra_waves: tally.extra_waves,
             requests_completed: tally.requests.len() as u64,
             prompt_tokens: tally.prompt_tokens,
+            cache: outcome.orchestrator.cache_use().map(CacheFigures::from),
             output_tokens: tally.output_tokens,
             layer_steps: tally.layer_steps,
             gates: outcome.world.gates(),

@@ -6,10 +6,11 @@ use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
 use policy::policies::script::{Script, ScriptError};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
 use policy::schedule::Pace;
+use policy::serving::cache::CacheSpec;
 use policy::{Bytes, TierId};
 use scenarios::{
-    Dense, Length, PolicyChoice, PolicyComplaint, Recording, Requests, Routing, Scenario, ScriptFile,
-    ZipfMarkov,
+    Dense, Kv, Length, Paged, PolicyChoice, PolicyComplaint, Recording, Requests, Routing, Scenario,
+    ScriptFile, ZipfMarkov,
 };
 use std::collections::btree_map::{self, BTreeMap};
 use std::path::PathBuf;
@@ -69,6 +70,7 @@ impl Library {
             &scenarios::Arrivals::Drawn(process) => Arrivals::Drawn(process),
             scenarios::Arrivals::Recorded(recording) => Arrivals::Recorded(self.recorded(recording, limit)?),
         };
+        let cache = cache(scenario.kv, &arrivals)?;
         let script = scenario.policy.script.as_ref().map(read_script).transpose()?;
         let tiers = (0..scenario.machine.tiers.len() as u8).map(TierId);
         let fast = scenario.fast();
@@ -102,6 +104,7 @@ impl Library {
             fit,
             script: script.map(Arc::new),
             arrivals,
+            cache,
             max_batch: batch as usize,
             prompt_tokens: workload.prompt_tokens.unwrap_or(Length::Fixed(0)),
             output_tokens: workload.output_tokens,
@@ -235,6 +238,21 @@ fn generation(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Params {
         seed: scenario.seed,
         draws,
     }
+}
+
+/// The layout of a cache in pages.
+fn cache(kv: Kv, arrivals: &Arrivals) -> Result<Option<CacheSpec>, RunFailure> {
+    let Kv::Paged(Paged { page, most, prefixes }) = kv else { return Ok(None) };
+    let blocks = match arrivals {
+        Arrivals::Recorded(trace) => trace.block_tokens(),
+        _ => None,
+    };
+    let prefix_block = match blocks.filter(|_| prefixes).map(u32::from) {
+        None if prefixes => return Err(RunFailure::NoPrefixes),
+        Some(block) if block % page != 0 => return Err(RunFailure::Pages { page, block }),
+        block => block,
+    };
+    Ok(Some(CacheSpec { page, most, prefix_block }))
 }
 
 /// The registry's word on a policy, its parameters and its script, in the form the scenario language asks for.

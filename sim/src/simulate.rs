@@ -10,6 +10,7 @@ use policy::policies::script::{Script, ScriptError};
 use policy::record::Decision;
 use policy::registry::{Entry, SimulateError, SimulateInput, registry};
 use policy::schedule::Pace;
+use policy::serving::cache::CacheSpec;
 use policy::{BlockId, Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, run};
 use scenarios::{Length, RequestOrder};
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub struct Case {
     pub script: Option<Arc<Script>>,
     /// When requests come in.
     pub arrivals: Arrivals,
+    /// The key-value cache, where it is kept in pages.
+    pub cache: Option<CacheSpec>,
     /// Requests that run together, at most.
     pub max_batch: usize,
     /// Length of the prompts that are not recorded.
@@ -122,6 +125,21 @@ pub enum RunFailure {
         model_layers: u32,
         /// Experts a layer of the model.
         model_experts: u32,
+    },
+    /// Prefixes are to be kept, but nobody says what prompts have in common.
+    #[error(
+        "kv.paged.prefixes: the requests do not say what their prompts begin with; a `mooncake_jsonl` trace does"
+    )]
+    NoPrefixes,
+    /// A block of a prompt is no whole number of pages.
+    #[error(
+        "kv.paged.page: {page} tokens, but prompts are numbered in blocks of {block}; take a page that divides it"
+    )]
+    Pages {
+        /// Tokens of a page.
+        page: u32,
+        /// Tokens of a numbered block.
+        block: u32,
     },
     /// The routing cannot be served.
     #[error(transparent)]
@@ -285,6 +303,7 @@ impl Case {
             recode: self.recode.clone(),
             host_compute: self.host_compute,
             guard: self.guard.clone(),
+            cache: self.cache,
             max_batch: self.max_batch,
             prefill_chunk: self.prefill_chunk,
             loading: self.load_from.is_some(),
@@ -338,7 +357,8 @@ impl Case {
         let reactive = |other: &&Entry| {
             other.simulate.is_some() && other.params.is_empty() && !other.clairvoyant && !other.fitted
         };
-        let closed = self.arrivals.is_closed();
+        // Which requests run together depends on time where they wait for pages.
+        let closed = self.arrivals.is_closed() && self.cache.is_none();
         let Some(scouted) = registry().iter().find(reactive).filter(|_| closed) else {
             return Err(RunFailure::Policy { policy: entry.name, source: SimulateError::NoFuture });
         };

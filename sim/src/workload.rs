@@ -2,12 +2,13 @@
 
 use crate::arrivals::{self, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
-use policy::{BlockId, LayerId, Model, Time};
+use policy::{BlockId, LayerId, Model, RequestId, Time};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 use scenarios::Length;
 use std::ops::Range;
 use std::sync::Arc;
+use traces::requests::RequestTrace;
 use traces::{BatchSource, GateOrigin};
 
 pub use crate::arrivals::Arrivals;
@@ -67,6 +68,8 @@ pub struct Workload {
     /// For each layer of the model, its place among those with a router.
     routers: Vec<Option<usize>>,
     requests: Vec<Request>,
+    /// What else is recorded of them.
+    recorded: Option<Arc<RequestTrace>>,
     /// Whether requests are others than those of the routing.
     stands_in: bool,
     /// Decoded rows before each trace of the routing: where stand-ins are looked up.
@@ -107,6 +110,10 @@ impl Workload {
             rows_before: rows_before.collect(),
             routers: routers.collect(),
             requests: requests(&needs, plan, seed),
+            recorded: match &plan.arrivals {
+                Arrivals::Recorded(trace) => Some(trace.clone()),
+                _ => None,
+            },
             stands_in: plan.stands_in(),
             needs,
             model,
@@ -125,6 +132,19 @@ impl Workload {
     /// The requests, in order of arrival.
     pub fn requests(&self) -> &[Request] {
         &self.requests
+    }
+
+    /// A request as it comes in.
+    pub fn arrival(&self, request: RequestId) -> EventKind {
+        let Request { context, tokens, .. } = self.requests[request.index()];
+        let recorded = self.recorded.as_ref();
+        EventKind::RequestArrived {
+            request,
+            context_tokens: context,
+            output_tokens: tokens,
+            priority: recorded.map_or(0, |trace| trace.priority(request.index())),
+            prefix: recorded.map_or_else(Default::default, |trace| trace.prefix(request.index()).into()),
+        }
     }
 
     /// Where the gate weights come from.
@@ -221,16 +241,17 @@ impl Workload {
             self.stand_in(request, slice.cached..end);
             return;
         }
-        if slice.cached >= context {
-            self.rows.push(source.row(request, (slice.cached - context) as usize));
-            return;
-        }
+        let prompt = slice.cached.min(context)..end.min(context);
         let recorded = source.prompt_rows(request);
         let unrecorded = context - (recorded.len() as u32).min(context);
-        let first = |token: u32| recorded.start + token.saturating_sub(unrecorded) as usize;
-        let (begin, end) = (first(slice.cached), first(end));
-        self.stand_in(request, slice.cached..slice.cached.max(unrecorded.min(slice.cached + slice.tokens)));
-        self.rows.extend(begin..end);
+        let known = prompt.start.max(unrecorded)..prompt.end.max(unrecorded);
+        let rows = known.map(|token| recorded.start + (token - unrecorded) as usize);
+        // A request that was pre-empted computes anew what it had put out.
+        let decoded = slice.cached.max(context)..end.max(context);
+        let rows = rows.chain(decoded.map(|token| source.row(request, (token - context) as usize)));
+        let rows: Vec<usize> = rows.collect();
+        self.stand_in(request, prompt.start.min(unrecorded)..prompt.end.min(unrecorded));
+        self.rows.extend(rows);
     }
 
     /// Notes the rows that tokens of a request follow which has none of its own there.

@@ -263,12 +263,7 @@ impl World {
             }
             Tick::Request(request) => {
                 self.expect_request();
-                let data = self.workload.requests()[request.index()];
-                Some(EventKind::RequestArrived {
-                    request,
-                    context_tokens: data.context,
-                    output_tokens: data.tokens,
-                })
+                Some(self.workload.arrival(request))
             }
         })
     }

@@ -10,7 +10,16 @@ use policy::registry::lookup;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Scenarios that between them have every key of the language.
-const EVERY_KEY: [&str; 8] = [
+const EVERY_KEY: [&str; 9] = [
+    "
+name: experts merged from adapters, caches in pages
+machine: h100-sxm
+model: mixtral-8x7b
+recipe: { low_rank: { rank: 16 } }
+kv: { paged: { page: 16, most: 4 GiB, prefixes: true } }
+workload: { routing: { zipf_markov: {} }, prefill: { chunk: 512 } }
+policy: lru
+",
     "
 name: every key
 machine:
@@ -102,7 +111,6 @@ workload:
   routing: { dense: { requests: 4, tokens: 256 } }
   requests: { closed: { batch: 2, limit: 3 } }
 policy: lru
-recipe: { low_rank: { rank: 16 } }
 ",
     "
 name: a model from a GGUF file

@@ -35,11 +35,13 @@ struct Kind {
 
 impl Terms {
     /// `None` where no link leads from the home copies to fast memory, some block may be read in no format, or blocks may be
-    /// served by the host or by recipes: what these take off the links at best is not worked out.
+    /// served by the host or by recipes: what these take off the links at best is not worked out. Nor where caches grow and
+    /// shrink in the room of blocks.
     pub(super) fn new(case: &Case) -> Option<Terms> {
         let machine = &case.machine;
         let hosted = case.host_compute && machine.host_compute.is_some();
-        if hosted || case.model.blocks.iter().any(|block| block.recipe.is_some()) {
+        let timed = case.cache.is_some();
+        if hosted || timed || case.model.blocks.iter().any(|block| block.recipe.is_some()) {
             return None;
         }
         let fast = machine.tiers_of(Class::Fast).next()?;

@@ -1,0 +1,148 @@
+use super::cache::CacheSpec;
+use super::*;
+use crate::id::BlockId;
+use crate::model::{Layer, Model};
+use std::convert::Infallible;
+
+/// One step; what it computes, as (request, cached before, tokens).
+fn step(serving: &mut Serving, tally: &mut Tally, now: u64) -> Vec<(u32, u32, u32)> {
+    let Ok(formed) = serving.form_step::<Infallible>(Time(now), &mut |_| Ok(true));
+    let slices = serving.batch().iter().map(|s| (s.request.0, s.cached, s.tokens)).collect::<Vec<_>>();
+    assert_eq!(formed, !slices.is_empty());
+    serving.step_done(Time(now + 1), tally);
+    slices
+}
+
+fn arrival(request: u32, context: u32, tokens: u32) -> Arrival {
+    Arrival { request: RequestId(request), context, tokens, ..Arrival::default() }
+}
+
+/// Ten bytes a token in layers without a window, and one in a layer that sees eight tokens.
+fn cache(most: u64, prefix_block: Option<u32>) -> Cache {
+    let layer = |kv, window| Layer {
+        resident: Bytes::ZERO,
+        flops_per_token: 0,
+        flops_per_pair: 0,
+        kv_per_token: Bytes(kv),
+        window,
+        first_block: BlockId(0),
+        blocks: 0,
+        selected: 0,
+    };
+    let model = Model {
+        name: String::new(),
+        layers: vec![layer(4, None), layer(6, None), layer(1, Some(8))],
+        blocks: vec![],
+        resident: Bytes::ZERO,
+        head_read: Bytes::ZERO,
+        head_flops_per_token: 0,
+    };
+    Cache::new(&model, CacheSpec { page: 4, most: Bytes(most), prefix_block })
+}
+
+#[test]
+fn prompts_are_computed_in_chunks_beside_decoding_requests() {
+    let (mut serving, mut tally) = (Serving::new(2, Some(4), None), Tally::default());
+    serving.arrive(arrival(0, 6, 3), Time(0));
+    assert_eq!(step(&mut serving, &mut tally, 0), [(0, 0, 4)]);
+    assert_eq!(tally.output_tokens, 0);
+    serving.arrive(arrival(1, 5, 1), Time(1));
+    // The first prompt's rest and the beginning of the second; the first request has its first token.
+    assert_eq!(step(&mut serving, &mut tally, 1), [(0, 4, 2), (1, 0, 2)]);
+    assert_eq!(tally.output_tokens, 1);
+    assert_eq!(step(&mut serving, &mut tally, 2), [(0, 6, 1), (1, 2, 3)]);
+    assert_eq!(step(&mut serving, &mut tally, 3), [(0, 7, 1)]);
+    assert!(step(&mut serving, &mut tally, 9).is_empty());
+    assert_eq!((tally.prompt_tokens, tally.output_tokens, tally.requests.len()), (11, 4, 2));
+}
+
+#[test]
+fn without_prefill_a_request_decodes_at_once() {
+    let (mut serving, mut tally) = (Serving::new(2, None, None), Tally::default());
+    serving.arrive(arrival(0, 6, 2), Time(0));
+    assert_eq!(step(&mut serving, &mut tally, 0), [(0, 6, 1)]);
+    assert_eq!(step(&mut serving, &mut tally, 1), [(0, 7, 1)]);
+    assert_eq!((tally.prompt_tokens, tally.requests[0].tokens), (0, 2));
+}
+
+#[test]
+fn higher_priorities_are_admitted_first_and_then_first_come_first_served() {
+    let (mut serving, mut tally) = (Serving::new(1, Some(100), None), Tally::default());
+    for (request, priority) in [(0, 0), (1, 0), (2, 9), (3, 9)] {
+        serving.arrive(Arrival { priority, ..arrival(request, 1, 1) }, Time(0));
+    }
+    let order: Vec<u32> = (0..4).map(|now| step(&mut serving, &mut tally, now)[0].0).collect();
+    assert_eq!(order, [2, 3, 0, 1]);
+}
+
+#[test]
+fn pages_are_taken_as_requests_grow_and_given_back() {
+    let (mut serving, mut tally) = (Serving::new(2, Some(100), Some(cache(10_000, None))), Tally::default());
+    serving.arrive(arrival(0, 5, 20), Time(0));
+    let mut taken = Vec::new();
+    for now in 0..20 {
+        step(&mut serving, &mut tally, now);
+        taken.push(serving.cache_bytes().unwrap().0);
+    }
+    // Two pages for five tokens; the window reaches into three pages at most.
+    let pages = |pages: u64| pages * 40 + pages.min(3) * 4;
+    let expected: Vec<u64> = (5..24).map(|tokens: u64| pages(tokens.div_ceil(4))).chain([0]).collect();
+    assert_eq!(taken, expected);
+    assert_eq!(serving.cache_use().unwrap().peak.0, pages(6));
+}
+
+#[test]
+fn the_request_that_came_last_gives_way_and_computes_its_tokens_again() {
+    // Room for 7 pages: two requests of 3 pages, and one page more.
+    let (mut serving, mut tally) =
+        (Serving::new(4, Some(100), Some(cache(7 * 40 + 6 * 4, None))), Tally::default());
+    serving.arrive(arrival(0, 10, 12), Time(0));
+    serving.arrive(arrival(1, 10, 8), Time(0));
+    assert_eq!(step(&mut serving, &mut tally, 0), [(0, 0, 10), (1, 0, 10)]);
+    assert_eq!(step(&mut serving, &mut tally, 1), [(0, 10, 1), (1, 10, 1)]);
+    assert_eq!(step(&mut serving, &mut tally, 2), [(0, 11, 1), (1, 11, 1)]);
+    // The fourth page of one leaves none for the other, which waits until the first is done.
+    assert_eq!(step(&mut serving, &mut tally, 3), [(0, 12, 1)]);
+    for now in 4..12 {
+        assert_eq!(step(&mut serving, &mut tally, now), [(0, now as u32 + 9, 1)]);
+    }
+    // Its prompt and the three tokens it had put out.
+    assert_eq!(step(&mut serving, &mut tally, 12), [(1, 0, 13)]);
+    assert_eq!(step(&mut serving, &mut tally, 13), [(1, 13, 1)]);
+    assert_eq!(serving.cache_use().unwrap().preemptions, 1);
+    assert_eq!(tally.output_tokens, 12 + 5);
+}
+
+#[test]
+fn a_prefix_is_computed_once_and_goes_when_the_room_is_needed() {
+    // Two blocks of 8 tokens in common, room for 6 blocks and what windows take.
+    let (mut serving, mut tally) = (Serving::new(1, Some(100), Some(cache(600, Some(8)))), Tally::default());
+    let with =
+        |request, context, blocks: &[u64]| Arrival { prefix: blocks.into(), ..arrival(request, context, 1) };
+    serving.arrive(with(0, 20, &[1, 2, 3]), Time(0));
+    serving.arrive(with(1, 18, &[1, 2, 4]), Time(0));
+    assert_eq!(step(&mut serving, &mut tally, 0), [(0, 0, 20)]);
+    assert_eq!(step(&mut serving, &mut tally, 1), [(1, 16, 2)]);
+    assert_eq!(serving.cache_bytes().unwrap().0, 2 * 80);
+    // All but what is computed for a request at the least: its last token.
+    serving.arrive(with(2, 16, &[1, 2]), Time(2));
+    assert_eq!(step(&mut serving, &mut tally, 2), [(2, 8, 8)]);
+    serving.arrive(with(3, 44, &[7, 8, 9, 10, 11]), Time(3));
+    assert_eq!(step(&mut serving, &mut tally, 3), [(3, 0, 44)]);
+    // The rest of the old prefix had to go, the deeper block first.
+    serving.arrive(with(4, 20, &[1, 2, 3]), Time(4));
+    assert_eq!(step(&mut serving, &mut tally, 4), [(4, 8, 12)]);
+    assert_eq!(serving.cache_use().unwrap().prefix_tokens, 16 + 8 + 8);
+}
+
+#[test]
+fn a_request_that_never_fits_is_refused_and_one_that_blocks_leave_no_room_for_waits() {
+    let mut serving = Serving::new(1, Some(100), Some(cache(200, None)));
+    assert!(!serving.arrive(arrival(0, 100, 1), Time(0)));
+    assert!(serving.arrive(arrival(1, 4, 1), Time(0)));
+    let Ok(formed) = serving.form_step::<Infallible>(Time(0), &mut |_| Ok(false));
+    assert!(!formed && serving.is_waiting());
+    let Ok(formed) = serving.form_step::<Infallible>(Time(1), &mut |wanted| Ok(wanted <= Bytes(44)));
+    assert!(formed);
+    assert_eq!(serving.cache_use().unwrap().rejected, 1);
+}

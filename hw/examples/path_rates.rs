@@ -61,6 +61,7 @@ fn paths(
             copies: &copies,
             budgets: &[],
             cache: Bytes::ZERO,
+            tokens: 1,
             check_reads: false,
         };
         let mut device = Device::new(engine, setup)?;
@@ -91,7 +92,7 @@ fn whole(id: MoveId, block: BlockId, from: Form, to: Form, size: u64) -> Command
     Command::Move(MoveChunk {
         id,
         block,
-        from,
+        from: from.into(),
         to,
         encode_at,
         class,
@@ -119,7 +120,7 @@ fn machine(name: &str, device: Option<u32>, size: u64) -> Machine {
     };
     let link = |from, to| Link {
         name: "link".into(),
-        from,
+        from: from.into(),
         to,
         latency: Nanos::ZERO,
         submit: Nanos::ZERO,
@@ -141,6 +142,7 @@ fn machine(name: &str, device: Option<u32>, size: u64) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        merge: None,
     }
 }
 
@@ -154,6 +156,7 @@ fn model(size: u64) -> Model {
         matrices: matrices.clone(),
         native: FormatId::BF16,
         mixed: None,
+        recipe: None,
     };
     let layer = Layer {
         resident: Bytes::ZERO,

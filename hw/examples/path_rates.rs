@@ -120,7 +120,7 @@ fn machine(name: &str, device: Option<u32>, size: u64) -> Machine {
     };
     let link = |from, to| Link {
         name: "link".into(),
-        from: from.into(),
+        from,
         to,
         latency: Nanos::ZERO,
         submit: Nanos::ZERO,

@@ -1,6 +1,6 @@
 //! The load: which requests come when, and which blocks their tokens need.
 
-use crate::arrivals::{self, outputs, prompts};
+use crate::arrivals::{self, ThinkTimes, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
 use policy::{BlockId, LayerId, Model, Time};
 use rand::RngExt;
@@ -67,6 +67,7 @@ pub struct Workload {
     /// For each layer of the model, its place among those with a router.
     routers: Vec<Option<usize>>,
     requests: Vec<Request>,
+    think: ThinkTimes,
     /// Whether requests are others than those of the routing.
     stands_in: bool,
     /// Decoded rows before each trace of the routing: where stand-ins are looked up.
@@ -107,6 +108,7 @@ impl Workload {
             rows_before: rows_before.collect(),
             routers: routers.collect(),
             requests: requests(&needs, plan, seed),
+            think: ThinkTimes::new(&plan.arrivals, seed),
             stands_in: plan.stands_in(),
             needs,
             model,
@@ -125,6 +127,13 @@ impl Workload {
     /// The requests, in order of arrival.
     pub fn requests(&self) -> &[Request] {
         &self.requests
+    }
+
+    /// When a client whose request is finished now sends the request with this index; `None` if there is none, or it comes
+    /// at a time of its own.
+    pub fn sent_after(&mut self, index: usize, now: Time) -> Option<Time> {
+        let waits = self.requests.get(index).is_some_and(|request| request.at.is_none());
+        waits.then(|| now + self.think.next())
     }
 
     /// Where the gate weights come from.
@@ -283,7 +292,7 @@ fn requests(needs: &Needs, plan: &Plan, seed: u64) -> Vec<Request> {
     };
     let mut times: Box<dyn Iterator<Item = Option<Time>>> = match plan.arrivals {
         Arrivals::Drawn(process) => Box::new(arrivals::arrivals(process, seed).map(Some)),
-        Arrivals::Closed { clients } => {
+        Arrivals::Closed { clients, .. } => {
             let first = std::iter::repeat_n(Some(Time(0)), clients as usize);
             Box::new(first.chain(std::iter::repeat(None)))
         }

@@ -156,6 +156,40 @@ fn without_lengths_requests_are_those_of_the_routing() {
     assert_eq!(of("{ poisson: { rate: 1 /s, limit: 9 } }"), [20, 20, 20]);
 }
 
+#[test]
+fn a_client_thinks_between_its_requests() {
+    let case = |requests: &str| drawn(requests, Length::Fixed(2));
+    let thinking = case("{ closed: { batch: 3, think: 50 ms, limit: 400 } }");
+    let outcome = run(&thinking);
+    let mut requests = outcome.orchestrator.tally().requests.clone();
+    requests.sort_by_key(|one| one.request);
+    assert_eq!(requests.len(), 400);
+    // The next request in order is sent for the one that is finished; three were there from the beginning.
+    let mut finished: Vec<Time> = requests.iter().map(|one| one.finished).collect();
+    finished.sort_unstable();
+    let waits: Vec<f64> = requests[3..]
+        .iter()
+        .zip(&finished)
+        .map(|(one, end)| one.arrived.since(*end).as_millis_f64())
+        .collect();
+    let [mean, p50, ..] = figures(waits.into_iter());
+    // Exponential: 400 draws have a mean within five standard errors, and their median at ln 2 of it.
+    assert!(
+        (mean / 50.0 - 1.0).abs() < 0.25 && (p50 / (50.0 * 2.0_f64.ln()) - 1.0).abs() < 0.35,
+        "{mean}, {p50}"
+    );
+    // No more are under way than there are clients, and without thinking a client is never idle.
+    assert!(!thinking.arrivals.is_closed());
+    let busy = case("{ closed: { batch: 3, limit: 400 } }");
+    assert!(busy.arrivals.is_closed());
+    let busy = run(&busy);
+    let mut ends: Vec<Time> = busy.orchestrator.tally().requests.iter().map(|one| one.finished).collect();
+    ends.sort_unstable();
+    let mut starts: Vec<Time> = busy.orchestrator.tally().requests.iter().map(|one| one.arrived).collect();
+    starts.sort_unstable();
+    assert_eq!(starts[3..], ends[..397]);
+}
+
 /// Mean and the 50th, 90th and 99th percentiles.
 fn figures(sample: impl Iterator<Item = f64>) -> [f64; 4] {
     let mut sorted: Vec<f64> = sample.collect();

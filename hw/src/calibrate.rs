@@ -6,6 +6,7 @@ mod bench;
 mod codecs;
 mod kernels;
 mod links;
+mod recipes;
 mod steady;
 mod yaml;
 
@@ -20,7 +21,7 @@ use crate::refusal::DeviceError;
 use policy::fit::FitError;
 use policy::kernel::KernelError;
 use policy::machine::{Backing, Class};
-use policy::units::{Bandwidth, Bytes, Nanos};
+use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
 use thiserror::Error;
 
 /// Why a machine could not be measured.
@@ -92,6 +93,7 @@ pub struct Calibration {
     host_kernels: Kernels,
     codecs: Vec<CodecRates>,
     host_codecs: Vec<CodecRates>,
+    merge: FlopRate,
 }
 
 impl Calibration {
@@ -116,8 +118,20 @@ impl Calibration {
         say("formats");
         let codecs = codecs::measure(&bench, 0)?;
         let host_codecs = codecs::measure(&bench, 1)?;
+        say("recipes");
+        let merge = recipes::measure(&bench)?;
         let device = engine.name();
-        Ok(Calibration { plan, device, directions, contention, kernels, host_kernels, codecs, host_codecs })
+        Ok(Calibration {
+            plan,
+            device,
+            directions,
+            contention,
+            kernels,
+            host_kernels,
+            codecs,
+            host_codecs,
+            merge,
+        })
     }
 
     /// The machine file.

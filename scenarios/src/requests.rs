@@ -73,9 +73,18 @@ const fn recording(name: &'static str, about: &'static str) -> Choice {
 
 static CLOSED: Table = Table {
     name: "closed",
-    about: "A fixed number of requests under way",
+    about: "A fixed number of clients, each with one request at a time",
     open: false,
-    keys: &[Key::default("batch", COUNT, "1", "Requests under way"), LIMIT],
+    keys: &[
+        Key::default("batch", COUNT, "1", "Clients"),
+        Key::default(
+            "think",
+            Quantity(&TIME),
+            "0 s",
+            "The mean of the exponential time between a request's end and its client's next request",
+        ),
+        LIMIT,
+    ],
 };
 
 static POISSON: Table =
@@ -186,7 +195,11 @@ static UNIFORM: Table = Table {
 pub(crate) fn requests(report: &mut Report, field: &Field<'_>) -> Option<Requests> {
     let (name, chosen) = field.choice(report, REQUESTS)?;
     let (keys, arrivals) = match name {
-        "closed" => (chosen.keys(report, &CLOSED)?, Some(Arrivals::Closed)),
+        "closed" => {
+            let keys = chosen.keys(report, &CLOSED)?;
+            let think = keys.or_default(report, "think", time);
+            (keys, think.map(|think| Arrivals::Closed { think }))
+        }
         "poisson" => {
             let keys = chosen.keys(report, &POISSON)?;
             let rate = keys.required(report, "rate", arrivals);

@@ -206,8 +206,11 @@ pub struct Requests {
 /// When requests arrive.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arrivals {
-    /// As many are under way at any time as may be: the next starts when one ends.
-    Closed,
+    /// As many clients as requests may be under way, each sending its next when the last one has ended, and it has thought.
+    Closed {
+        /// The mean of a client's exponential think time.
+        think: Nanos,
+    },
     /// At times that are drawn from the seed.
     Drawn(Process),
     /// As they were recorded, with their lengths.

@@ -10,8 +10,8 @@ use crate::scenario::{
     Arrivals, Dense, Fitted, Length, Prefill, RequestOrder, Requests, Routing, Workload, ZipfMarkov,
 };
 use crate::units::{at_most, between, count, fraction, whole};
-use policy::Model;
 use policy::model::BlockKind;
+use policy::{Model, Nanos};
 use std::path::PathBuf;
 
 /// What counts something: at least one, and 32 bits.
@@ -180,7 +180,7 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
     let fit = keys.get("fit").map_or(Some(vec![]), |fit| files(report, &fit));
     let requests = match keys.get("requests") {
         Some(field) => requests(report, &field),
-        None => Some(Requests { arrivals: Arrivals::Closed, batch: 1, limit: None }),
+        None => Some(Requests { arrivals: Arrivals::Closed { think: Nanos::ZERO }, batch: 1, limit: None }),
     };
     let order = keys.optional(report, "order", name_of("order", ORDERS));
     let limit_tokens = keys.optional(report, "limit_tokens", |text| match whole(text)? {

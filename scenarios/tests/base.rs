@@ -1,6 +1,6 @@
 //! What starts from a base: maps merge, `null` takes away, everything else replaces, and each value keeps its place.
 
-use policy::{Bandwidth, Bytes};
+use policy::{Bandwidth, Bytes, Nanos};
 use scenarios::{Arrivals, Diagnostics, Process, Requests, Routing, Scenario};
 use std::path::Path;
 
@@ -68,7 +68,10 @@ fn a_choice_is_merged_with_its_like_and_replaced_by_another() {
     };
     assert_eq!((rate.per_second(), batch), (4.0, 8));
     let closed = loaded("base: base.yaml\nworkload: { requests: { closed: { batch: 3 } } }\npolicy: lru\n");
-    assert_eq!(closed.workload.requests, Requests { arrivals: Arrivals::Closed, batch: 3, limit: None });
+    assert_eq!(
+        closed.workload.requests,
+        Requests { arrivals: Arrivals::Closed { think: Nanos::ZERO }, batch: 3, limit: None }
+    );
     assert_eq!((closed.policy.name.as_str(), closed.policy.params.len()), ("lru", 0));
     let both = loaded("base: base.yaml\npolicy: { predictive: { horizon: 9 } }\n");
     assert_eq!(both.policy.params.keys().collect::<Vec<_>>(), ["ahead", "horizon"]);

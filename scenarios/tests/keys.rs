@@ -1,6 +1,6 @@
 //! What a key says is what the scenario holds, and what contradicts the model or the machine is refused.
 
-use policy::Bytes;
+use policy::{Bytes, Nanos};
 use scenarios::{
     Arrivals, Dense, Diagnostics, Length, Prefill, Process, RequestFormat, RequestOrder, Requests, Resident,
     Routing, Scenario, Schedule,
@@ -136,9 +136,11 @@ fn requests_are_drawn_or_recorded() {
         concat!("{ mooncake_jsonl: { path: ", env!("CARGO_MANIFEST_DIR"), "/Cargo.toml, rate_scale: 0.5 } }");
     let Arrivals::Recorded(recording) = requests(trace).arrivals else { panic!("recorded") };
     assert_eq!((recording.format, recording.rate_scale), (RequestFormat::MooncakeJsonl, 0.5));
-    assert_eq!((recording.from, recording.until), (policy::Nanos(0), None));
+    assert_eq!((recording.from, recording.until), (Nanos::ZERO, None));
+    let thinking = requests("{ closed: { batch: 4, think: 2 s } }").arrivals;
+    assert_eq!(thinking, Arrivals::Closed { think: Nanos(2_000_000_000) });
     let closed = loaded("", &[]).workload.requests;
-    assert_eq!(closed, Requests { arrivals: Arrivals::Closed, batch: 1, limit: None });
+    assert_eq!(closed, Requests { arrivals: Arrivals::Closed { think: Nanos::ZERO }, batch: 1, limit: None });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Everything that ships loads, and says what its sources say.
 
 use policy::model::BlockKind;
-use policy::{Bandwidth, Bytes, FormatId};
+use policy::{Bandwidth, Bytes, FormatId, Nanos};
 use scenarios::{Arrivals, Cap, PolicyChoice, PolicyComplaint, Requests, Routing, Scenario};
 use std::path::PathBuf;
 
@@ -103,7 +103,10 @@ fn slots_are_counted_beside_what_is_resident() {
     // 12 layers keep 4096 tokens and 12 keep 128, at 2 * 8 * 64 * 2 bytes a token.
     assert_eq!(scenario.kv_reserve(), Bytes(12 * (4096 + 128) * 2048));
     assert_eq!(scenario.machine.tier(scenario.home).name, "dram");
-    assert_eq!(scenario.workload.requests, Requests { arrivals: Arrivals::Closed, batch: 1, limit: None });
+    assert_eq!(
+        scenario.workload.requests,
+        Requests { arrivals: Arrivals::Closed { think: Nanos::ZERO }, batch: 1, limit: None }
+    );
     assert_eq!((scenario.seed, scenario.policy.name.as_str()), (7, "predictive"));
     assert_eq!(scenario.guard.drift_budget, 0.0);
 }

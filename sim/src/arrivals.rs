@@ -1,6 +1,6 @@
 //! When requests come in, and how long they are.
 
-use policy::Time;
+use policy::{Nanos, Time};
 use rand::RngExt;
 use rand_distr::{Distribution, Exp, Exp1, Gamma, LogNormal, Weibull};
 use rand_pcg::Pcg64Mcg;
@@ -15,6 +15,8 @@ pub enum Arrivals {
     Closed {
         /// Clients.
         clients: u32,
+        /// The mean of the exponential time between the end of a client's request and its next.
+        think: Nanos,
     },
     /// At times drawn from the seed.
     Drawn(Process),
@@ -23,15 +25,16 @@ pub enum Arrivals {
 }
 
 impl Arrivals {
-    /// Whether requests come in only as others finish, so that what runs together does not depend on time.
+    /// Whether requests come in at the moment at which others finish, so that what runs together does not depend on time.
     pub fn is_closed(&self) -> bool {
-        matches!(self, Arrivals::Closed { .. })
+        matches!(self, Arrivals::Closed { think: Nanos::ZERO, .. })
     }
 }
 
 /// Streams of what is drawn, apart from each other and from those of routing and gates.
 const ARRIVAL_STREAM: u64 = 0x6172_7269_7661_6c73;
 const PROMPT_STREAM: u64 = 0x7072_6f6d_7074_6c6e;
+const THINK_STREAM: u64 = 0x7468_696e_6b74_696d;
 const OUTPUT_STREAM: u64 = 0x6f75_7470_7574_6c6e;
 
 fn stream(seed: u64, stream: u64) -> Pcg64Mcg {
@@ -46,6 +49,28 @@ pub(crate) fn prompts(length: Length, seed: u64) -> impl Iterator<Item = u32> {
 /// The lengths of outputs.
 pub(crate) fn outputs(length: Length, seed: u64) -> impl Iterator<Item = u32> {
     lengths(length, stream(seed, OUTPUT_STREAM))
+}
+
+/// Think times, one after the other.
+#[derive(Debug)]
+pub(crate) struct ThinkTimes {
+    mean: Nanos,
+    random: Pcg64Mcg,
+}
+
+impl ThinkTimes {
+    pub(crate) fn new(arrivals: &Arrivals, seed: u64) -> ThinkTimes {
+        let mean = match arrivals {
+            Arrivals::Closed { think, .. } => *think,
+            _ => Nanos::ZERO,
+        };
+        ThinkTimes { mean, random: stream(seed, THINK_STREAM) }
+    }
+
+    pub(crate) fn next(&mut self) -> Nanos {
+        let share: f64 = Exp1.sample(&mut self.random);
+        Nanos((self.mean.0 as f64 * share) as u64)
+    }
 }
 
 fn lengths(length: Length, mut random: Pcg64Mcg) -> impl Iterator<Item = u32> {
@@ -152,7 +177,6 @@ impl Ramp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy::Nanos;
     use scenarios::ArrivalRate;
 
     const DRAWS: usize = 200_000;

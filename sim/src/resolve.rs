@@ -66,7 +66,7 @@ impl Library {
         };
         let Requests { batch, limit, .. } = workload.requests;
         let arrivals = match &workload.requests.arrivals {
-            scenarios::Arrivals::Closed => Arrivals::Closed { clients: batch },
+            &scenarios::Arrivals::Closed { think } => Arrivals::Closed { clients: batch, think },
             &scenarios::Arrivals::Drawn(process) => Arrivals::Drawn(process),
             scenarios::Arrivals::Recorded(recording) => Arrivals::Recorded(self.recorded(recording, limit)?),
         };

@@ -1,6 +1,6 @@
 //! The load: which requests come when, and which blocks their tokens need.
 
-use crate::arrivals::{self, outputs, prompts};
+use crate::arrivals::{self, ThinkTimes, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
 use policy::{BlockId, LayerId, Model, RequestId, Time};
 use rand::RngExt;
@@ -70,6 +70,7 @@ pub struct Workload {
     requests: Vec<Request>,
     /// What else is recorded of them.
     recorded: Option<Arc<RequestTrace>>,
+    think: ThinkTimes,
     /// Whether requests are others than those of the routing.
     stands_in: bool,
     /// Decoded rows before each trace of the routing: where stand-ins are looked up.
@@ -114,6 +115,7 @@ impl Workload {
                 Arrivals::Recorded(trace) => Some(trace.clone()),
                 _ => None,
             },
+            think: ThinkTimes::new(&plan.arrivals, seed),
             stands_in: plan.stands_in(),
             needs,
             model,
@@ -145,6 +147,13 @@ impl Workload {
             priority: recorded.map_or(0, |trace| trace.priority(request.index())),
             prefix: recorded.map_or_else(Default::default, |trace| trace.prefix(request.index()).into()),
         }
+    }
+
+    /// When a client whose request is finished now sends the request with this index; `None` if there is none, or it comes
+    /// at a time of its own.
+    pub fn sent_after(&mut self, index: usize, now: Time) -> Option<Time> {
+        let waits = self.requests.get(index).is_some_and(|request| request.at.is_none());
+        waits.then(|| now + self.think.next())
     }
 
     /// Where the gate weights come from.
@@ -304,7 +313,7 @@ fn requests(needs: &Needs, plan: &Plan, seed: u64) -> Vec<Request> {
     };
     let mut times: Box<dyn Iterator<Item = Option<Time>>> = match plan.arrivals {
         Arrivals::Drawn(process) => Box::new(arrivals::arrivals(process, seed).map(Some)),
-        Arrivals::Closed { clients } => {
+        Arrivals::Closed { clients, .. } => {
             let first = std::iter::repeat_n(Some(Time(0)), clients as usize);
             Box::new(first.chain(std::iter::repeat(None)))
         }

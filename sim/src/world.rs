@@ -354,12 +354,12 @@ impl World {
         }
     }
 
-    /// A closed client sends its next request when one is finished.
+    /// A closed client sends its next request when one is finished, and it has thought.
     fn finish(&mut self) {
         let next = self.next_request;
-        if self.workload.requests().get(next).is_some_and(|request| request.at.is_none()) {
+        if let Some(at) = self.workload.sent_after(next, self.now) {
             self.next_request += 1;
-            self.queue.push(self.now, Rank::Admission, Tick::Request(RequestId(next as u32)));
+            self.queue.push(at, Rank::Admission, Tick::Request(RequestId(next as u32)));
         }
     }
 }

@@ -20,6 +20,9 @@ pub struct BatchSource {
     marks: Vec<Mark>,
     merges: u64,
     weights: Vec<f32>,
+    /// Weights that were drawn, by row, layer and place; zero where that is still to be done. A row is asked for again and
+    /// again where many requests follow few rows, and a draw takes longer than all that is done with it.
+    drawn: Vec<f32>,
 }
 
 /// Where an expert stands in the merge with this number.
@@ -29,6 +32,8 @@ struct Mark {
     place: usize,
 }
 
+/// The most weights that are kept once drawn: 256 MB.
+const MOST_DRAWN: usize = 1 << 26;
 /// Stream of the order of requests, apart from those of gates and arrivals.
 const ORDER_STREAM: u64 = 0x7265_6f72_6465_7265;
 
@@ -49,6 +54,11 @@ impl BatchSource {
             marks: vec![Mark::default(); shape.experts as usize],
             merges: 0,
             weights: vec![0.0; shape.top_k as usize],
+            // Pages of zeros that nobody writes take no memory.
+            drawn: match trace.gate_origin() {
+                None if trace.raw_selections().len() <= MOST_DRAWN => vec![0.0; trace.raw_selections().len()],
+                _ => Vec::new(),
+            },
             trace,
             requests,
             seed,
@@ -165,8 +175,22 @@ impl BatchSource {
 
     fn add_row(&mut self, row: usize, layer: usize, out: &mut Vec<Routed>) {
         let first_block = layer as u32 * self.shape().experts;
-        gates::gate_weights_or_synthetic(&self.trace, self.seed, row, layer, &mut self.weights);
-        for (&expert, &weight) in self.trace.selection(row, layer).iter().zip(&self.weights) {
+        let chosen = self.trace.selection(row, layer);
+        let shape = self.trace.shape();
+        let first = (row * shape.layers as usize + layer) * shape.top_k as usize;
+        let weights = match self.drawn.get_mut(first..first + chosen.len()) {
+            Some(drawn) => {
+                if drawn.first() == Some(&0.0) {
+                    gates::synthetic(self.seed, row as u64, layer as u32, drawn);
+                }
+                &*drawn
+            }
+            None => {
+                gates::gate_weights_or_synthetic(&self.trace, self.seed, row, layer, &mut self.weights);
+                &self.weights
+            }
+        };
+        for (&expert, &weight) in chosen.iter().zip(weights) {
             let mark = &mut self.marks[expert as usize];
             if mark.merge == self.merges {
                 out[mark.place].tokens += 1;

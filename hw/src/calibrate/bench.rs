@@ -60,18 +60,26 @@ impl<'a> Bench<'a> {
     }
 
     /// A move of a whole block in one chunk.
-    pub(super) fn move_of(&self, device: &Device, block: BlockId, from: Form, to: Form) -> (MoveId, Command) {
+    pub(super) fn move_of(
+        &self,
+        device: &Device,
+        block: BlockId,
+        from: impl Into<Source>,
+        to: Form,
+    ) -> (MoveId, Command) {
+        let from = from.into();
+        let data = device.contents().block(block);
         let id = MoveId(self.moves.replace(self.moves.get() + 1));
         let chunk = MoveChunk {
             id,
             block,
-            from: Source::Copy(from),
+            from,
             to,
             encode_at: EncodeAt::Destination,
             class: MoveClass::Demand,
             deadline: None,
             offset: Bytes::ZERO,
-            len: device.contents().block(block).bytes(from.format),
+            len: data.bytes(from.copy().map_or(data.native, |form| form.format)),
             last: true,
         };
         (id, Command::Move(chunk))
@@ -82,7 +90,7 @@ impl<'a> Bench<'a> {
         &self,
         device: &mut Device,
         blocks: &[BlockId],
-        from: Form,
+        from: impl Into<Source> + Copy,
         to: Form,
     ) -> Result<Vec<Nanos>, DeviceError> {
         let mut times = Vec::with_capacity(blocks.len());

@@ -1,5 +1,6 @@
 //! A calibration as a machine file: every number with how it was measured.
 
+use super::recipes::RANK;
 use super::{Calibration, CodecRates, Direction, Kernels, Plan, TIERS};
 use policy::units::{Bandwidth, Bytes, Nanos};
 use serde::Serialize;
@@ -18,7 +19,7 @@ impl<T: Serialize> Display for Word<T> {
 const GRANULARITY: &str = "4 KiB";
 
 pub(super) fn write(calibration: &Calibration) -> String {
-    let Calibration { plan, device, contention, kernels, host_kernels, codecs, host_codecs, .. } =
+    let Calibration { plan, device, contention, kernels, host_kernels, codecs, host_codecs, merge, .. } =
         calibration;
     let mut lines = vec![
         format!("# {}, measured by `hotset calibrate` on {}, device {device}.", plan.name, plan.date),
@@ -37,6 +38,11 @@ pub(super) fn write(calibration: &Calibration) -> String {
     }
     lines.push("accelerator:".into());
     lines.extend(processor(plan, kernels, memory(calibration, 0).0, "  "));
+    lines.push(format!(
+        "merge: {:.3} GFLOP/s      # measured: blocks of {} by recipes of rank {RANK}",
+        merge.0 as f64 / 1e9,
+        plan.large
+    ));
     lines.push(format!(
         "codecs:                 # measured over native bytes: blocks of {}, coded within a tier. A format",
         plan.large

@@ -109,7 +109,7 @@ model: { model_type: llama, hidden_size: 4096, intermediate_size: 14336, num_hid
   vocab_size: 32000, torch_dtype: bfloat16 }
 workload:
   routing: { dense: { requests: 4, tokens: 256 } }
-  requests: { closed: { batch: 2, limit: 3 } }
+  requests: { closed: { batch: 2, think: 1 s, limit: 3 } }
 policy: lru
 ",
     "

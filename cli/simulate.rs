@@ -140,7 +140,7 @@ pub(crate) fn policy_of(
 fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
     let mut rows: Vec<[String; 2]> = vec![
         ["policy".into(), summary.policy.clone()],
-        ["slots for blocks".into(), format!("{} of {}", case.capacity(), case.model.blocks.len())],
+        ["slots for blocks".into(), slots(case)],
         ["output tokens".into(), format!("{} in {:.3} s", summary.output_tokens, summary.simulated_s)],
         ["throughput".into(), format!("{:.2} tok/s", summary.output_throughput_tok_s)],
         ["TTFT p50, p99".into(), pair(summary, "ttft")],
@@ -156,8 +156,17 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         let meaning = "stand_in: each request follows rows of the routing from a place of its own";
         rows.insert(2, ["routing".into(), meaning.into()]);
     }
+    if let Some(cache) = &summary.cache {
+        let peak = policy::Bytes(cache.kv_peak_bytes);
+        let (preempted, refused) = (cache.preemptions, cache.requests_rejected);
+        let row = format!("caches of at most {peak}, {preempted} pre-empted, {refused} refused");
+        rows.insert(2, ["requests".into(), row]);
+    }
     if summary.prompt_tokens > 0 {
-        rows.insert(2, ["prompt tokens".into(), format!("{} computed", summary.prompt_tokens)]);
+        let known = summary.cache.filter(|cache| cache.prefix_hit_tokens > 0);
+        let known =
+            known.map_or(String::new(), |cache| format!(", {} found in the cache", cache.prefix_hit_tokens));
+        rows.insert(2, ["prompt tokens".into(), format!("{} computed{known}", summary.prompt_tokens)]);
     }
     if summary.load_s > 0.0 {
         rows.insert(2, ["weights".into(), format!("loaded in {:.3} s", summary.load_s)]);
@@ -187,6 +196,15 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         rows.push(["vetoes".into(), vetoes.join(", ")]);
     }
     output::words([scenario.name.clone(), String::new()], rows)
+}
+
+/// Blocks that fit fast memory, while nothing of it is lent to caches.
+fn slots(case: &Case) -> String {
+    let blocks = case.model.blocks.len();
+    format!(
+        "{} of {blocks}",
+        if case.cache.is_some() { case.capacity().min(blocks) } else { case.capacity() }
+    )
 }
 
 /// Milliseconds of a latency key, or a dash without a sample.

@@ -48,6 +48,10 @@ fn every_shipped_scenario_loads() {
                 let of = |path| (path, trace.clone());
                 ["workload.routing.trace", "workload.fit", "workload.requests.azure_csv.path"].map(of).into()
             }
+            "mooncake-gpt-oss-20b" => {
+                let of = |path| (path, trace.clone());
+                ["workload.routing.trace", "workload.requests.mooncake_jsonl.path"].map(of).into()
+            }
             "quickstart" => vec![("workload.routing.trace", trace.clone())],
             _ => vec![],
         };
@@ -72,6 +76,7 @@ fn every_shipped_scenario_loads() {
             "mixtral-8x7b-joint",
             "moe-on-gpu",
             "moe-on-host",
+            "mooncake-gpt-oss-20b",
             "quickstart",
             "qwen3-30b-a3b-joint",
         ]

@@ -2,6 +2,7 @@ use super::cache::CacheSpec;
 use super::*;
 use crate::id::BlockId;
 use crate::model::{Layer, Model};
+use proptest::prelude::*;
 use std::convert::Infallible;
 
 /// One step; what it computes, as (request, cached before, tokens).
@@ -145,4 +146,53 @@ fn a_request_that_never_fits_is_refused_and_one_that_blocks_leave_no_room_for_wa
     let Ok(formed) = serving.form_step::<Infallible>(Time(1), &mut |wanted| Ok(wanted <= Bytes(44)));
     assert!(formed);
     assert_eq!(serving.cache_use().unwrap().rejected, 1);
+}
+
+proptest! {
+    /// Whatever comes in and however small the cache: it is never over its size, every request that can be served is served
+    /// in full, and each token is computed on top of those before it.
+    #[test]
+    fn every_request_is_served_within_the_cache(
+        requests in prop::collection::vec((1u32..60, 1u32..40, 0u8..3, 0u64..4), 1..20),
+        most in 100u64..1500,
+        chunk in 1u32..40,
+        batch in 1usize..6,
+        prefixes: bool,
+        refuse in prop::collection::vec(any::<bool>(), 64),
+    ) {
+        let block = prefixes.then_some(8);
+        let (mut serving, mut tally) = (Serving::new(batch, Some(chunk), Some(cache(most, block))), Tally::default());
+        let mut expected = Vec::new();
+        for (request, &(context, tokens, priority, family)) in (0..).zip(&requests) {
+            // Prompts of one family begin alike.
+            let prefix = (0..u64::from(context) / 8).map(|place| family << 32 | place).collect();
+            let arrival = Arrival { priority, prefix, ..arrival(request, context, tokens) };
+            if serving.arrive(arrival, Time(0)) {
+                expected.push((request, tokens));
+            }
+        }
+        let mut cached = vec![0u32; requests.len()];
+        let mut now = 0;
+        while serving.is_running() || serving.is_waiting() {
+            // Blocks refuse to give way now and then, but not for ever.
+            let refused = refuse[now as usize % refuse.len()];
+            let Ok(formed) = serving.form_step::<Infallible>(Time(now), &mut |bytes| Ok(!refused && bytes.0 <= most));
+            prop_assert!(serving.cache_bytes().unwrap().0 <= most);
+            prop_assert!(formed || refused || now % 2 == 1, "nothing can go on");
+            for slice in serving.batch().iter().filter(|_| formed) {
+                let before = &mut cached[slice.request.index()];
+                prop_assert!(slice.cached == *before || slice.cached == 0 || prefixes, "{slice:?} after {before}");
+                *before = slice.cached + slice.tokens;
+            }
+            if formed {
+                serving.step_done(Time(now + 1), &mut tally);
+            }
+            now += 1;
+            prop_assert!(now < 100_000, "requests wait for ever");
+        }
+        let mut served: Vec<(u32, u32)> = tally.requests.iter().map(|times| (times.request.0, times.tokens)).collect();
+        served.sort_unstable();
+        prop_assert_eq!(served, expected);
+        prop_assert!(serving.cache_use().unwrap().peak.0 <= most);
+    }
 }

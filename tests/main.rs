@@ -4,6 +4,7 @@ mod agreement;
 mod bad_input;
 mod beside_the_link;
 mod bound;
+mod caches;
 mod cli;
 mod closed_forms;
 mod conformance;

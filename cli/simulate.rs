@@ -98,8 +98,12 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
     }
     let header =
         [path, "tok/s", "TPOT p50 ms", "TPOT p99 ms", "hit rate", "stall s", "stall share", "drift max"];
+    let paged = summaries.iter().any(|summary| summary.cache.is_some());
+    // Times say little where some requests were refused.
+    let more: &[&str] = if paged { &["TTFT p50 ms", "pre-empted", "refused"] } else { &[] };
+    let header = header.iter().chain(more).map(|title| title.to_string()).collect::<Vec<_>>();
     let rows = values.iter().zip(&summaries).map(|(value, summary)| {
-        [
+        let mut row = vec![
             (*value).to_owned(),
             format!("{:.2}", summary.output_throughput_tok_s),
             millis(summary, "p50_tpot_ms"),
@@ -108,9 +112,14 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
             format!("{:.3}", summary.stall_s()),
             percent(summary.stall_fraction),
             percent(summary.drift_max),
-        ]
+        ];
+        if paged {
+            let cache = summary.cache.map_or((0, 0), |cache| (cache.preemptions, cache.requests_rejected));
+            row.extend([millis(summary, "p50_ttft_ms"), cache.0.to_string(), cache.1.to_string()]);
+        }
+        row
     });
-    output::print(&output::numbers(header.map(String::from), rows))
+    output::print(&output::numbers(header, rows))
 }
 
 /// Runs the scenario's own policy.
@@ -159,8 +168,10 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
     if let Some(cache) = &summary.cache {
         let peak = policy::Bytes(cache.kv_peak_bytes);
         let (preempted, refused) = (cache.preemptions, cache.requests_rejected);
-        let row = format!("caches of at most {peak}, {preempted} pre-empted, {refused} refused");
-        rows.insert(2, ["requests".into(), row]);
+        let most = case.cache.map_or(policy::Bytes::ZERO, |cache| cache.most);
+        let row =
+            format!("{peak} of {most} at their peak, {preempted} requests pre-empted, {refused} refused");
+        rows.insert(2, ["caches in pages".into(), row]);
     }
     if summary.prompt_tokens > 0 {
         let known = summary.cache.filter(|cache| cache.prefix_hit_tokens > 0);

@@ -7,6 +7,7 @@ mod worlds;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::scenario_args::{Overrides, load_case};
+use sim::Case;
 use std::path::{Path, PathBuf};
 
 /// Run a scenario on a real device in lockstep with the simulator: are decisions and bytes equal, how far off are predicted times
@@ -57,6 +58,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         set.push(("machine".to_owned(), whole.display().to_string()));
     }
     let (scenario, case) = load_case(&args.scenario, &set)?;
+    // A device begins with its weights in place.
+    let case = Case { load_from: None, ..case };
+    if scenario.load.is_some() {
+        eprintln!("note: `load` is left out, in both worlds: a device begins with its weights in place");
+    }
     let engine = hw::open::open(&args.device, &args.scratch).map_err(Failure::refused)?;
     let timeline = args.out.as_deref().map(timeline::File::begin).transpose()?;
     let worlds = worlds::run(&scenario, &case, &*engine, args)?;

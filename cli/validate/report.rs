@@ -185,7 +185,9 @@ impl Report {
             format!("{} measured, {} predicted", percent(self.drift_measured), percent(self.drift_predicted));
         rows.push(["mean drift".into(), drift]);
         let transfer = format!("{} of {:.1} ms transfer time", percent(self.overlap), self.transfer_ms);
-        rows.push(["hidden".into(), transfer]);
+        if self.transfer_ms > 0.0 {
+            rows.push(["hidden".into(), transfer]);
+        }
         if let Some(live) = &self.live {
             let moved = |name: &str, live: String, lockstep: String| {
                 [format!("live: {name}"), format!("{live}, {lockstep} in lockstep")]

@@ -102,7 +102,10 @@ impl Contents {
         let row = [Matrix { rows: 1, columns: numbers.len() as u64 }];
         codec::decode(block.native, &factors, &row, &mut numbers)?;
         let all = 0..block.elements();
-        merge(block.native, &block.matrices, recipe, &base, &numbers, all, &mut native)?;
+        merge(block.native, &block.matrices, recipe, (&base, &numbers), all, |at, made| {
+            native[at as usize..][..made.len()].copy_from_slice(made);
+            Ok::<_, CodecError>(())
+        })?;
         Ok(native)
     }
 

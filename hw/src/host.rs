@@ -9,7 +9,7 @@ use crate::content::{Checksum, Contents};
 use crate::device::{Device, Setup};
 use crate::engine::{Change, ChunkReport, Done, Engine, Haul, Job, JobError, LaneKind, Worker};
 use crate::lane::{now, since};
-use crate::merge::Merge;
+use crate::merge::{Merge, MergeError};
 use crate::refusal::DeviceError;
 use crate::verify::check;
 use policy::BlockId;
@@ -144,8 +144,7 @@ impl Haul {
             Change::Nowhere => match &self.recipe {
                 None => self.target.copy_from(&self.source, offset, len)?,
                 Some(merge) => {
-                    let (first, made) = self.made(merge, offset, len)?;
-                    self.target.write_at(first, &made)?;
+                    self.make(merge, offset, len, |at, made| Ok(self.target.write_at(at, made)?))?
                 }
             },
             Change::BeforeLink => {
@@ -156,10 +155,10 @@ impl Haul {
                 let mut crossed = self.crossed();
                 match &self.recipe {
                     None => self.source.read_at(offset, &mut crossed[offset as usize..][..len as usize])?,
-                    Some(merge) => {
-                        let (first, made) = self.made(merge, offset, len)?;
-                        crossed[first as usize..][..made.len()].copy_from_slice(&made);
-                    }
+                    Some(merge) => self.make(merge, offset, len, |at, made| {
+                        crossed[at as usize..][..made.len()].copy_from_slice(made);
+                        Ok(())
+                    })?,
                 }
                 if last {
                     self.code_behind(contents, &crossed)?;
@@ -169,15 +168,28 @@ impl Haul {
         Ok(())
     }
 
-    fn made(&self, merge: &Merge, offset: u64, len: u64) -> Result<(u64, Vec<u8>), JobError> {
-        merge.made(offset, len).map_err(|source| JobError::Merge { block: self.block.0, source })
+    fn make(
+        &self,
+        merge: &Merge,
+        offset: u64,
+        len: u64,
+        put: impl FnMut(u64, &[u8]) -> Result<(), MergeError>,
+    ) -> Result<(), JobError> {
+        merge.make(offset, len, put).map_err(|source| JobError::Merge { block: self.block.0, source })
     }
 
     /// All bytes of what the copy is made of.
     pub(crate) fn read_whole<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Result<R, JobError> {
         match &self.recipe {
             None => Ok(self.source.with_bytes(read)?),
-            Some(merge) => Ok(read(&self.made(merge, 0, self.source.len())?.1)),
+            Some(merge) => {
+                let mut whole = vec![0; self.source.len() as usize];
+                self.make(merge, 0, self.source.len(), |at, made| {
+                    whole[at as usize..][..made.len()].copy_from_slice(made);
+                    Ok(())
+                })?;
+                Ok(read(&whole))
+            }
         }
     }
 

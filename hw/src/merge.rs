@@ -44,13 +44,16 @@ impl Merge {
         Merge { base, factors, recipe, native, matrices, numbers: OnceLock::new() }
     }
 
-    /// Makes the elements of which some byte is among `len` from `offset`, but for one that ends later; returns the offset of
-    /// the first and their bytes.
-    pub fn made(&self, offset: u64, len: u64) -> Result<(u64, Vec<u8>), MergeError> {
+    /// Makes the elements of which some byte is among `len` from `offset`, but for one that ends later, and hands `put` their
+    /// bytes piece by piece, each with its offset in the block.
+    pub fn make<E: From<CodecError> + From<ArenaError>>(
+        &self,
+        offset: u64,
+        len: u64,
+        put: impl FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let size = self.native.bytes(1, 0).0;
         let elements = offset / size..(offset + len) / size;
-        let mut out = vec![0; ((elements.end - elements.start) * size) as usize];
-        let first = elements.start * size;
         if self.numbers.get().is_none() {
             let numbers = self.factors.with_bytes(|bytes| decoded(self.native, bytes))??;
             // Another thread may have been as far.
@@ -58,9 +61,8 @@ impl Merge {
         }
         let factors = self.numbers.get().map_or(&[][..], Vec::as_slice);
         self.base.with_bytes(|base| {
-            merge(self.native, &self.matrices, self.recipe, base, factors, elements, &mut out)
-        })??;
-        Ok((first, out))
+            merge(self.native, &self.matrices, self.recipe, (base, factors), elements, put)
+        })?
     }
 }
 
@@ -72,18 +74,43 @@ fn decoded(native: FormatId, bytes: &[u8]) -> Result<Vec<f32>, CodecError> {
     Ok(numbers)
 }
 
-/// Makes `elements` of a block. `base` holds all of the base, `factors` all of the factors, and `out` has room for what is made.
-pub fn merge(
+/// Elements that are made at a time: their sums stay in a core's second cache, and are several rows of any matrix.
+const PIECE: usize = 1 << 17;
+
+/// Makes `elements` of a block of all of its base's bytes and all of its factors' numbers, and hands `put` their bytes piece by
+/// piece, each with its offset in the block.
+pub fn merge<E: From<CodecError>>(
     native: FormatId,
     matrices: &[Matrix],
     recipe: Recipe,
-    base: &[u8],
+    (base, factors): (&[u8], &[f32]),
+    elements: Range<u64>,
+    mut put: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let size = native.bytes(1, 0).0;
+    let room = PIECE.min((elements.end - elements.start) as usize);
+    let (mut sums, mut bytes) = (vec![0.0; room], vec![0; room * size as usize]);
+    for begin in elements.clone().step_by(PIECE) {
+        let end = (begin + PIECE as u64).min(elements.end);
+        let row = [Matrix { rows: 1, columns: end - begin }];
+        let sums = &mut sums[..(end - begin) as usize];
+        let bytes = &mut bytes[..sums.len() * size as usize];
+        codec::decode(native, &base[(begin * size) as usize..(end * size) as usize], &row, sums)?;
+        add_products(matrices, recipe, factors, begin..end, sums);
+        codec::encode(native, sums, &row, bytes)?;
+        put(begin * size, bytes)?;
+    }
+    Ok(())
+}
+
+/// Adds elements of the products of a block's factors, matrix by matrix.
+fn add_products(
+    matrices: &[Matrix],
+    recipe: Recipe,
     factors: &[f32],
     elements: Range<u64>,
-    out: &mut [u8],
-) -> Result<(), CodecError> {
-    let size = native.bytes(1, 0).0 as usize;
-    let mut sums = decoded(native, &base[elements.start as usize * size..elements.end as usize * size])?;
+    sums: &mut [f32],
+) {
     let (level, rank) = (Level::new(), recipe.rank as usize);
     let (mut begin, mut rest) = (0, factors);
     for matrix in matrices {
@@ -98,8 +125,6 @@ pub fn merge(
         }
         (begin, rest) = (end, others);
     }
-    let row = [Matrix { rows: 1, columns: sums.len() as u64 }];
-    codec::encode(native, &sums, &row, out)
 }
 
 /// Rows and columns whose sums stay in registers.

@@ -97,7 +97,7 @@ pub enum SimulateError {
     Params,
     /// It needs to know the run beforehand.
     #[error(
-        "this policy knows the future, which only exists where requests do not depend on time; use `requests: {{ closed: {{ batch: ... }} }}`"
+        "this policy knows the future, which only exists where requests do not depend on time; use `requests: {{ closed: {{ batch: ... }} }}`, and no `kv.paged`"
     )]
     NoFuture,
     /// It runs a script, and has none.

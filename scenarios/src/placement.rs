@@ -124,6 +124,12 @@ fn cap(
     Some((name.to_owned(), cap))
 }
 
+/// What one page takes in all layers.
+fn page_bytes(paged: Paged, model: &Model) -> Bytes {
+    let token: Bytes = model.layers.iter().map(|layer| layer.kv_per_token).sum();
+    Bytes(token.0.saturating_mul(paged.page.into()))
+}
+
 /// Reads `kv`, or computes room for a batch of requests of [`CONTEXT_GUESS`] tokens, or of their prompts if those are
 /// longer.
 pub(crate) fn kv_reserve(
@@ -197,7 +203,8 @@ pub(crate) fn home(
     let encoded_field = keys.get("encoded");
     let home_field = keys.get("home");
     let recipes = ground.model.blocks.iter().any(|block| block.recipe.is_some());
-    if let Some(field) = encoded_field.as_ref().filter(|_| recipes) {
+    let asked = encoded_field.as_ref().filter(|field| !field.items().is_empty());
+    if let Some(field) = asked.filter(|_| recipes) {
         let hint = "write `recode`: formats that blocks are coded into once they are made";
         field.key_error(report, Wrong::new("blocks with a `recipe` have no home copies to encode", hint));
         return None;
@@ -409,6 +416,15 @@ pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Sce
         Kv::Paged(paged) => paged.most,
         Kv::Reserved(_) => Bytes::ZERO,
     };
+    let page = match scenario.kv {
+        Kv::Paged(paged) => page_bytes(paged, &scenario.model),
+        Kv::Reserved(_) => Bytes::ZERO,
+    };
+    if page > paged {
+        let message = format!("{paged} cannot hold one page of {page}");
+        let hint = "a larger `kv.paged.most`, or a smaller `page`";
+        report.error(memory.key_at, "kv.paged.most", Wrong::new(message, hint));
+    }
     let missing = (floor + slot + paged).saturating_sub(capacity);
     if missing > Bytes::ZERO {
         let lost = scenario.resident.activations + scenario.fragmented();

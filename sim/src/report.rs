@@ -327,7 +327,8 @@ fn tiers(case: &Case, outcome: &Outcome) -> Vec<TierUse> {
         let reserved = if tier.class == Class::Fast { case.reserved.0 } else { 0 };
         TierUse {
             name: tier.name.clone(),
-            capacity_bytes: usage.capacity.0 + reserved,
+            // Of what blocks and caches share, caches may hold a part at the end.
+            capacity_bytes: case.budgets[index].0 + reserved,
             peak_bytes: usage.peak.0 + reserved,
             hits: traffic.hits,
             evictions: usage.evictions,

@@ -128,10 +128,8 @@ impl Serving {
         if decoding > 0 && room == 0 && self.chunk.is_some() {
             room = 1;
         }
-        let mut place = 0;
-        while place < self.running.len() {
+        for place in 0..self.running.len() {
             self.prefill(place, &mut room, grow)?;
-            place += 1;
         }
         self.admit(now, &mut room, grow)?;
         // Prompts that hold the cache from each other: the one admitted last gives way.

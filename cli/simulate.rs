@@ -147,9 +147,10 @@ pub(crate) fn policy_of(
 }
 
 fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
+    let blocks = case.model.blocks.len();
     let mut rows: Vec<[String; 2]> = vec![
         ["policy".into(), summary.policy.clone()],
-        ["slots for blocks".into(), slots(case)],
+        ["slots for blocks".into(), format!("{} of {blocks}", case.capacity().min(blocks))],
         ["output tokens".into(), format!("{} in {:.3} s", summary.output_tokens, summary.simulated_s)],
         ["throughput".into(), format!("{:.2} tok/s", summary.output_throughput_tok_s)],
         ["TTFT p50, p99".into(), pair(summary, "ttft")],
@@ -207,15 +208,6 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         rows.push(["vetoes".into(), vetoes.join(", ")]);
     }
     output::words([scenario.name.clone(), String::new()], rows)
-}
-
-/// Blocks that fit fast memory, while nothing of it is lent to caches.
-fn slots(case: &Case) -> String {
-    let blocks = case.model.blocks.len();
-    format!(
-        "{} of {blocks}",
-        if case.cache.is_some() { case.capacity().min(blocks) } else { case.capacity() }
-    )
 }
 
 /// Milliseconds of a latency key, or a dash without a sample.

@@ -124,12 +124,6 @@ fn cap(
     Some((name.to_owned(), cap))
 }
 
-/// What one page takes in all layers.
-fn page_bytes(paged: Paged, model: &Model) -> Bytes {
-    let token: Bytes = model.layers.iter().map(|layer| layer.kv_per_token).sum();
-    Bytes(token.0.saturating_mul(paged.page.into()))
-}
-
 /// Reads `kv`, or computes room for a batch of requests of [`CONTEXT_GUESS`] tokens, or of their prompts if those are
 /// longer.
 pub(crate) fn kv_reserve(
@@ -140,7 +134,7 @@ pub(crate) fn kv_reserve(
 ) -> Option<Kv> {
     if let Some(field) = field {
         if matches!(field.node.value, Value::Map(_)) {
-            return paged(report, &field).map(Kv::Paged);
+            return paged(report, &field, model).map(Kv::Paged);
         }
         return field.read(report, size).map(Kv::Reserved);
     }
@@ -151,7 +145,7 @@ pub(crate) fn kv_reserve(
     Some(Kv::Reserved(Bytes(request.saturating_mul(u64::from(batch)))))
 }
 
-fn paged(report: &mut Report, field: &Field<'_>) -> Option<Paged> {
+fn paged(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -> Option<Paged> {
     let (_, chosen) = field.choice(report, KVS)?;
     let keys = chosen.keys(report, &PAGED)?;
     let page = keys.or_default(report, "page", |text| match whole(text)? {
@@ -160,7 +154,16 @@ fn paged(report: &mut Report, field: &Field<'_>) -> Option<Paged> {
     });
     let most = keys.required(report, "most", size_above_zero);
     let prefixes = keys.or_default(report, "prefixes", flag);
-    Some(Paged { page: page?, most: most?, prefixes: prefixes? })
+    let paged = Paged { page: page?, most: most?, prefixes: prefixes? };
+    // What one page takes in all layers.
+    let token = |model: &Model| model.layers.iter().map(|layer| layer.kv_per_token.0).sum::<u64>();
+    let least = Bytes(model.map_or(0, token).saturating_mul(paged.page.into()));
+    if least > paged.most {
+        let message = format!("{} cannot hold one page of {least}", paged.most);
+        chosen.key_error(report, Wrong::new(message, "a larger `most`, or a smaller `page`"));
+        return None;
+    }
+    Some(paged)
 }
 
 /// Where native copies live, which further formats are kept beside them, and into which blocks may be coded on their way.
@@ -416,15 +419,6 @@ pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Sce
         Kv::Paged(paged) => paged.most,
         Kv::Reserved(_) => Bytes::ZERO,
     };
-    let page = match scenario.kv {
-        Kv::Paged(paged) => page_bytes(paged, &scenario.model),
-        Kv::Reserved(_) => Bytes::ZERO,
-    };
-    if page > paged {
-        let message = format!("{paged} cannot hold one page of {page}");
-        let hint = "a larger `kv.paged.most`, or a smaller `page`";
-        report.error(memory.key_at, "kv.paged.most", Wrong::new(message, hint));
-    }
     let missing = (floor + slot + paged).saturating_sub(capacity);
     if missing > Bytes::ZERO {
         let lost = scenario.resident.activations + scenario.fragmented();

@@ -2,8 +2,8 @@
 
 use policy::{Bytes, Nanos};
 use scenarios::{
-    Arrivals, Dense, Diagnostics, Length, Prefill, Process, RequestFormat, RequestOrder, Requests, Resident,
-    Routing, Scenario, Schedule,
+    Arrivals, Dense, Diagnostics, Kv, Length, Paged, Prefill, Process, RequestFormat, RequestOrder, Requests,
+    Resident, Routing, Scenario, Schedule,
 };
 
 const MIXTURE: &str = "\
@@ -207,4 +207,42 @@ fn requests_that_cannot_be_are_refused() {
     assert!(length("{ uniform: { from: 9, to: 8 } }").contains("from 9 to 8 (the shortest first)"));
     assert!(length("1000000000").contains("1000000000 is too large (at most 16777216)"));
     assert!(length("{ lognormal: { mean: 0, p99: 8 } }").contains("0 is out of range"));
+}
+
+#[test]
+fn a_recipe_takes_the_place_of_home_copies() {
+    let mixtral = [("model", "mixtral-8x7b"), ("memory.hbm", "60 GiB")];
+    let recipe = "recipe: { low_rank: { rank: 16 } }\n";
+    let (plain, made) = (loaded("", &mixtral), loaded(recipe, &mixtral));
+    assert!(made.model.blocks.iter().all(|block| block.recipe.is_some()));
+    // Each of 32 layers keeps a base of three matrices of 4096 x 14336 in bf16, and of each of 8 experts two factors a matrix.
+    let (base, factors) = (2 * 3 * 4096 * 14336, 2 * 3 * 16 * (4096 + 14336));
+    let kept = Bytes(32 * (base + 8 * factors));
+    assert_eq!(made.model.resident_bytes(), plain.model.resident_bytes() + kept);
+
+    let with = |more: &[(&str, &str)]| refused(recipe, &[&mixtral[..], more].concat());
+    assert!(
+        with(&[("encoded", "[int8]")]).starts_with("encoded: blocks with a `recipe` have no home copies")
+    );
+    loaded(recipe, &[&mixtral[..], &[("encoded", "[]")]].concat());
+    assert!(with(&[("recipe.low_rank.rank", "5000")]).contains("shorter side is 4096 (at most 4096)"));
+    assert!(with(&[("recipe.low_rank.rank", "0")]).starts_with("recipe.low_rank.rank"));
+    assert!(refused(recipe, &[]).contains("the blocks are mxfp4"));
+    let dense = [("model", DENSE_MODEL), ("memory.hbm", "60 GiB"), ("workload.routing", "{ dense: {} }")];
+    assert!(refused(recipe, &dense).contains("a layer's blocks are not alike"));
+}
+
+#[test]
+fn caches_in_pages_need_room_for_a_page_and_prompts_to_compute_again() {
+    let paged = "kv: { paged: { most: 1 GiB } }\n";
+    let prefill = [("workload.prefill", "{ chunk: 256 }")];
+    let scenario = loaded(paged, &prefill);
+    assert_eq!(scenario.kv, Kv::Paged(Paged { page: 16, most: Bytes(1 << 30), prefixes: false }));
+    assert_eq!(scenario.kv_reserve(), Bytes::ZERO);
+    assert!(refused(paged, &[]).starts_with("kv: caches in pages, but prompts are not computed"));
+    let with = |more: &[(&str, &str)]| refused(paged, &[&prefill[..], more].concat());
+    // 24 layers of 2 * 8 * 64 numbers of two bytes.
+    assert!(with(&[("kv.paged.most", "767 KiB")]).contains("cannot hold one page of 768.00 KiB"));
+    assert!(with(&[("kv.paged.page", "70000")]).starts_with("kv.paged.page"));
+    assert!(with(&[("kv.paged.most", "79 GiB")]).starts_with("memory.hbm"));
 }

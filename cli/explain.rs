@@ -58,12 +58,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let ledger = &outcome.orchestrator.context().ledger;
     let copies: Vec<String> = ledger.copies(block).map(|form| name(&case.machine, form)).collect();
+    let copies =
+        if copies.is_empty() { "no copy".into() } else { format!("copies in {}", copies.join(", ")) };
     let now = format!(
-        "{} is {} after {} token steps, with copies in {}; {} decisions were about it.\n",
+        "{} is {} after {} token steps, with {copies}; {} decisions were about it.\n",
         args.block,
         ledger.state(block).code(),
         outcome.orchestrator.context().signals.step,
-        copies.join(", "),
         decisions.len()
     );
     output::print(&now)?;

@@ -5,9 +5,10 @@ mod moves;
 
 use self::host::HostShare;
 use self::moves::Moving;
-use crate::compute::Kernel;
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
+use crate::operators::Operators;
+use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::Workload;
@@ -112,6 +113,8 @@ pub struct World {
     paths: Paths,
     model: Arc<Model>,
     sizes: Sizes,
+    operators: Operators,
+    provenance: Provenance,
     now: Time,
     queue: Queue<Tick>,
     fabric: Fabric,
@@ -166,6 +169,8 @@ impl World {
         let mut world = World {
             fabric: Fabric::new(&machine),
             sizes: Sizes::new(&model),
+            operators: Operators::new(machine.clone(), model.clone()),
+            provenance: Provenance::default(),
             paths: Paths::new(&machine),
             machine,
             model,
@@ -229,6 +234,11 @@ impl World {
     /// Time the accelerator computed.
     pub fn compute_time(&self) -> Nanos {
         self.compute_time
+    }
+
+    /// Where that time, and the host's, came from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
     }
 
     /// Events of the queue so far.
@@ -340,8 +350,7 @@ impl World {
         let context = |slice: &Slice| self.workload.requests()[slice.request.index()].context;
         let emits = |slice: &&Slice| slice.cached + slice.tokens >= context(slice);
         let emitting = batch.iter().filter(emits).count() as u64;
-        let kernel =
-            Kernel::of(&self.machine, &self.model, &self.sizes, (layer, part), &batch, emitting, reads);
+        let kernel = self.operators.kernel((layer, part), &batch, emitting, reads, &mut self.provenance);
         let fast = self.machine.tiers_of(Class::Fast).next().unwrap_or_default();
         self.running = Some(Running { layer, part, batch, since: self.now, operations: kernel.operations });
         self.fabric.read(self.now, ACCELERATOR, fast, kernel.bytes, self.machine.accelerator.read);

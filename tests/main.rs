@@ -19,6 +19,7 @@ mod levers;
 mod libcachesim;
 mod load;
 mod measured_links;
+mod measured_times;
 mod moe_baselines;
 mod predictor;
 mod promises;

@@ -84,6 +84,8 @@ fn machine(fit: &Fit) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
         merge: None,
     }
 }

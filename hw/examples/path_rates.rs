@@ -142,6 +142,8 @@ fn machine(name: &str, device: Option<u32>, size: u64) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
         merge: None,
     }
 }

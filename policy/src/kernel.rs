@@ -74,6 +74,12 @@ impl KernelRate {
         &self.points
     }
 
+    /// Whether so many tokens are between measured points.
+    pub fn reaches(&self, tokens: u32) -> bool {
+        let ends = self.points.first().zip(self.points.last());
+        ends.is_some_and(|(first, last)| (first.0..=last.0).contains(&tokens))
+    }
+
     /// The time for `tokens` through `bytes` of weights, launch apart.
     pub fn time(&self, bytes: Bytes, tokens: u32) -> Nanos {
         let at = |point: usize| self.points[point].1.time_for(bytes);

@@ -36,6 +36,7 @@ pub mod sizes;
 pub mod state;
 pub mod state_time;
 pub mod tally;
+pub mod times;
 pub mod units;
 pub mod verdict;
 pub mod veto;

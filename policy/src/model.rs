@@ -95,6 +95,8 @@ pub struct Layer {
     pub flops_per_pair: u64,
     /// Key-value cache bytes one token leaves in this layer.
     pub kv_per_token: Bytes,
+    /// Bytes of one token's activations between this layer and the next: the width of the residual stream.
+    pub activations: Bytes,
     /// The attention window in tokens, if it is limited.
     pub window: Option<u32>,
     /// The first block of the layer.

@@ -217,6 +217,8 @@ mod tests {
             host_compute: None,
             kernels: vec![],
             host_kernels: vec![],
+            peak: None,
+            times: vec![],
             merge: None,
         }
     }

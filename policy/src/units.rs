@@ -52,6 +52,11 @@ impl Nanos {
     /// No time.
     pub const ZERO: Nanos = Nanos(0);
 
+    /// Subtraction that stops at zero.
+    pub fn saturating_sub(self, other: Nanos) -> Nanos {
+        Nanos(self.0.saturating_sub(other.0))
+    }
+
     /// Seconds, for reports and scores.
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 * 1e-9

@@ -25,6 +25,7 @@ mod schema;
 mod sensitivity;
 mod shape;
 mod source;
+mod times;
 mod tree;
 mod units;
 mod variables;

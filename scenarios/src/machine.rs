@@ -2,14 +2,17 @@
 
 use crate::diagnostics::{Report, Wrong, one_of};
 use crate::machine_keys::{
-    ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES, TIER,
+    ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES, PEAK,
+    PROCESSOR, TIER,
 };
 use crate::reader::{Field, Keys, format, join, name_of, text};
+use crate::times::read_times;
 use crate::tree::{Entry, Value};
 use crate::units::{count, flops, rate, size, size_above_zero, time, whole};
 use policy::kernel::{KernelError, KernelRate};
-use policy::machine::{Backing, Class, Codec, Link, Processor, Tier};
+use policy::machine::{Backing, Class, Codec, Link, Peak, Processor, Tier};
 use policy::path::MAX_LINKS;
+use policy::times::ModelTimes;
 use policy::{Bandwidth, LinkId, Machine, Nanos, Rate, TierId};
 
 /// Tiers and link directions have 8-bit ids, and a set of link directions is one word.
@@ -24,25 +27,27 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
     let links_field = keys.need(report, "links");
     let links = links_field.as_ref().and_then(|links| read_links(report, links, tiers.as_deref()));
     let accelerator_field = keys.need(report, "accelerator");
-    let accelerator = accelerator_field.as_ref().and_then(|field| read_processor(report, field));
-    let (accelerator, kernels) = accelerator.unzip();
+    let accelerator = accelerator_field.as_ref().and_then(|field| read_accelerator(report, field));
     let host_field = keys.get("host");
     let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
     let merge = keys.get("merge").map_or(Some(None), |field| field.read(report, flops).map(Some));
     let host = host_field.as_ref().map_or(Some((vec![], None)), |host| read_host(report, host));
     let (host_codecs, host) = host?;
     let (host_compute, host_kernels) = host.unzip();
+    let Accelerator { processor, kernels, peak, times } = accelerator?;
     let machine = Machine {
         name: name?,
         tiers: tiers?,
         links: links?,
-        accelerator: accelerator?,
+        accelerator: processor,
         merge: merge?,
         codecs: codecs?,
         host_codecs,
         host_compute,
-        kernels: kernels?,
+        kernels,
         host_kernels: host_kernels.unwrap_or_default(),
+        peak,
+        times,
     };
     let (tiers, links) = (tiers_field?, links_field?);
     check_classes(report, &tiers, &machine)?;
@@ -262,8 +267,48 @@ fn read_duplex(
     Some((forward?, backward?))
 }
 
-fn read_processor(report: &mut Report, field: &Field<'_>) -> Option<(Processor, Vec<KernelRate>)> {
+/// What a machine file says of its accelerator.
+struct Accelerator {
+    processor: Processor,
+    kernels: Vec<KernelRate>,
+    peak: Option<Peak>,
+    times: Vec<ModelTimes>,
+}
+
+fn read_accelerator(report: &mut Report, field: &Field<'_>) -> Option<Accelerator> {
     let keys = field.keys(report, &ACCELERATOR)?;
+    let processor = processor_of(report, &keys);
+    let sustained = processor.as_ref().map(|(processor, _)| processor);
+    let peak = keys.get("peak").map_or(Some(None), |field| read_peak(report, &field, sustained).map(Some));
+    let times = keys.get("times").map_or(Some(vec![]), |field| read_times(report, &field));
+    let (processor, kernels) = processor?;
+    Some(Accelerator { processor, kernels, peak: peak?, times: times? })
+}
+
+/// Reads the limits of a processor, which no rate that it sustains passes.
+fn read_peak(report: &mut Report, field: &Field<'_>, sustained: Option<&Processor>) -> Option<Peak> {
+    let keys = field.keys(report, &PEAK)?;
+    let (rate_key, read_key) = (keys.need(report, "flops"), keys.need(report, "read"));
+    let most = rate_key.as_ref().and_then(|key| key.read(report, flops));
+    let read = read_key.as_ref().and_then(|key| key.read(report, rate));
+    let (most, read) = (most?, read?);
+    let Processor { flops, read: sustained_read, .. } = *sustained?;
+    let passed = match (flops > most, sustained_read > read) {
+        (true, _) => rate_key,
+        (_, true) => read_key,
+        _ => return Some(Peak { flops: most, read }),
+    };
+    passed?
+        .error(report, Wrong::new("less than what the accelerator sustains", "the rate of its data sheet"));
+    None
+}
+
+fn read_processor(report: &mut Report, field: &Field<'_>) -> Option<(Processor, Vec<KernelRate>)> {
+    let keys = field.keys(report, &PROCESSOR)?;
+    processor_of(report, &keys)
+}
+
+fn processor_of(report: &mut Report, keys: &Keys<'_>) -> Option<(Processor, Vec<KernelRate>)> {
     let flops = keys.required(report, "flops", flops);
     let read = keys.required(report, "read", rate);
     let launch = keys.required(report, "launch", time);

@@ -95,6 +95,8 @@ pub(crate) struct Part {
     /// Operations of attention for a token and one that it looks at.
     pub(crate) flops_per_pair: u64,
     pub(crate) kv_per_token: Bytes,
+    /// One token's activations, in bytes.
+    pub(crate) activations: Bytes,
     pub(crate) window: Option<u32>,
     pub(crate) blocks: Vec<(BlockKind, Weights)>,
     /// How many blocks a token selects.
@@ -139,6 +141,7 @@ impl Assembly {
             flops_per_token: 2 * part.resident.multiplied,
             flops_per_pair: part.flops_per_pair,
             kv_per_token: part.kv_per_token,
+            activations: part.activations,
             window: part.window,
             first_block: BlockId(self.model.blocks.len() as u32),
             blocks: count as u32,

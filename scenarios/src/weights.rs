@@ -9,7 +9,7 @@ use crate::shape::{Attention, Bias, Experts, QkNorm, Shape};
 use policy::model::{BlockKind, Matrix};
 use policy::{Bytes, FormatId};
 
-/// Key-value caches are kept in 16 bits.
+/// Key-value caches and activations are kept in 16 bits.
 pub(crate) const KV_BYTES: u64 = 2;
 /// No shard of a dense layer is larger than this part of the layer, so that while one is computed the next ones arrive.
 const SHARDS: u64 = 8;
@@ -91,6 +91,7 @@ impl Shape {
             resident: kept.resident(self.linear, self.dtype),
             flops_per_pair: self.flops_per_pair(),
             kv_per_token: self.kv_per_token(),
+            activations: Bytes(self.hidden * KV_BYTES),
             window: self.windows[layer],
             blocks,
             selected,

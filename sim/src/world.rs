@@ -9,6 +9,8 @@ use self::kernels::{Mixers, Running};
 use self::moves::Moving;
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
+use crate::operators::Operators;
+use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::Workload;
@@ -105,6 +107,8 @@ pub struct World {
     sizes: Sizes,
     /// The memory that the accelerator reads.
     fast: TierId,
+    operators: Operators,
+    provenance: Provenance,
     now: Time,
     queue: Queue<Tick>,
     fabric: Fabric,
@@ -161,6 +165,8 @@ impl World {
         let mut world = World {
             fabric: Fabric::new(&machine),
             sizes: Sizes::new(&model),
+            operators: Operators::new(machine.clone(), model.clone()),
+            provenance: Provenance::default(),
             paths: Paths::new(&machine),
             mixers: Mixers::new(&model),
             fast,

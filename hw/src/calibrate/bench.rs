@@ -144,6 +144,8 @@ fn machine() -> Machine {
         host_compute: Some(processor),
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
         merge: None,
     }
 }

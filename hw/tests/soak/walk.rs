@@ -427,6 +427,8 @@ fn machine(size: Size, block: Bytes) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
         merge: None,
     }
 }

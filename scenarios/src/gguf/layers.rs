@@ -267,6 +267,7 @@ impl Metadata<'_> {
             resident: tensors.resident(experts > 0),
             flops_per_pair: self.flops_per_pair(layer)?,
             kv_per_token: self.kv_per_token(layer)?,
+            activations: Bytes(self.required("embedding_length", 1, WIDEST)? * KV_BYTES),
             window: self.window(layer)?,
             blocks,
             selected,

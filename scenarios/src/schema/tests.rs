@@ -55,12 +55,23 @@ machine:
       submit: 0 ns
       engines: 32
       duplex: { forward: 3 GB/s, backward: 3 GB/s }
-  accelerator: { flops: 700 TFLOP/s, read: 2800 GB/s, launch: 3 us, kernels: { int8: { 1: 2 TB/s, 16: 1 TB/s } } }
+  accelerator:
+    flops: 700 TFLOP/s
+    read: 2800 GB/s
+    launch: 3 us
+    kernels: { int8: { 1: 2 TB/s, 16: 1 TB/s } }
+    peak: { flops: 989 TFLOP/s, read: 3350 GB/s }
+    times:
+      any:
+        mixer: { csv: { path: tests/times.csv, sum: [q_proj, o_proj] } }
+        expert: { points: { 1: 129 us, 512: 287 us } }
+        experts: { points: { 8: { 1: 50 us, 64: 71 us }, 16: { 2: 135 us } } }
+        head: { points: { 1: 109 us } }
   merge: 30 TFLOP/s
   codecs: { int8: { encode: 1 TB/s, decode: 1 TB/s }, bf16_packed: { encode: 400 GB/s, decode: 400 GB/s } }
   host:
     codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } }
-    compute: { flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us }
+    compute: { flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us, kernels: { int8: { 1: 100 GB/s } } }
 model:
   model_type: mixtral
   hidden_size: 4096

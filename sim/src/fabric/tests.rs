@@ -52,6 +52,8 @@ fn machine(tiers: Vec<Tier>, links: Vec<Link>) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
         merge: None,
     }
 }

@@ -6,6 +6,7 @@
 
 use super::{ACCELERATOR, Tick, World, WorldError};
 use crate::compute::Kernel;
+use crate::provenance::Provenance;
 use crate::queue::{Handle, Rank};
 use policy::event::{EventKind, Part, Read, Slice};
 use policy::model::Layer;
@@ -19,7 +20,16 @@ pub(super) struct Mixers {
     /// For each layer, the first one whose mixer is like its own.
     like: Vec<u16>,
     batch: Arc<[Slice]>,
-    kernels: Vec<Option<Kernel>>,
+    asked: Vec<Option<Asked>>,
+}
+
+/// What a mixer asks for in a step.
+#[derive(Clone, Debug)]
+struct Asked {
+    kernel: Kernel,
+    /// Where its time comes from, and how many of its like have run.
+    booked: Provenance,
+    runs: u64,
 }
 
 impl Mixers {
@@ -34,7 +44,12 @@ impl Mixers {
             distinct.push((index, mixer));
             index
         });
-        Mixers { like: like.collect(), batch: [].into(), kernels: vec![None; model.layers.len()] }
+        Mixers { like: like.collect(), batch: [].into(), asked: vec![None; model.layers.len()] }
+    }
+
+    /// What has run of the step at hand.
+    fn booked(&self) -> impl Iterator<Item = (&Provenance, u64)> {
+        self.asked.iter().flatten().map(|asked| (&asked.booked, asked.runs))
     }
 }
 
@@ -102,24 +117,32 @@ impl World {
 
     fn mixer(&mut self, layer: LayerId, batch: &Arc<[Slice]>) -> Kernel {
         if !Arc::ptr_eq(&self.mixers.batch, batch) {
+            self.mixers.booked().for_each(|(booked, runs)| self.provenance.add_all(booked, runs));
             self.mixers.batch = batch.clone();
-            self.mixers.kernels.fill(None);
+            self.mixers.asked.fill(None);
         }
         let like = usize::from(self.mixers.like[layer.index()]);
-        if let Some(kernel) = self.mixers.kernels[like] {
-            return kernel;
-        }
-        let kernel = self.kernel((layer, Part::Mixer), batch, &[]);
-        self.mixers.kernels[like] = Some(kernel);
-        kernel
+        let asked = self.mixers.asked[like].get_or_insert_with(|| {
+            let mut booked = Provenance::default();
+            let kernel = self.operators.kernel((layer, Part::Mixer), batch, 0, &[], &mut booked);
+            Asked { kernel, booked, runs: 0 }
+        });
+        asked.kernel
     }
 
-    fn kernel(&self, part: (LayerId, Part), batch: &[Slice], reads: &[Read]) -> Kernel {
+    fn kernel(&mut self, part: (LayerId, Part), batch: &[Slice], reads: &[Read]) -> Kernel {
         let emits = |slice: &&Slice| {
             slice.cached + slice.tokens >= self.workload.requests()[slice.request.index()].context
         };
         let emitting = if part.1 == Part::Head { batch.iter().filter(emits).count() as u64 } else { 0 };
-        Kernel::of(&self.machine, &self.model, &self.sizes, part, batch, emitting, reads)
+        self.operators.kernel(part, batch, emitting, reads, &mut self.provenance)
+    }
+
+    /// Where the time of kernels, the host's too, came from.
+    pub fn provenance(&self) -> Provenance {
+        let mut provenance = self.provenance.clone();
+        self.mixers.booked().for_each(|(booked, runs)| provenance.add_all(booked, runs));
+        provenance
     }
 
     /// Begins the kernel that is at hand, and all that follow it where nothing else flows.
@@ -216,8 +239,12 @@ impl World {
     fn book(&mut self, running: &Running, end: Time) {
         let took = end.since(running.since);
         self.compute_time += took;
+        let (layer, part) = running.part(running.place);
+        let like = usize::from(self.mixers.like[layer.index()]);
+        if let Some(asked) = self.mixers.asked[like].as_mut().filter(|_| part == Part::Mixer) {
+            asked.runs += 1;
+        }
         if let Some(timeline) = &mut self.timeline {
-            let (layer, part) = running.part(running.place);
             timeline.compute(layer, part, running.since, took);
         }
     }

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let block = find(&case.model, &args.block)?;
     let (entry, params) = policy_of(&scenario)?;
     let mut decisions: Vec<Decision> = Vec::new();
-    let keep = Keep { decisions: true, timeline: false };
+    let keep = Keep { decisions: true, ..Keep::default() };
     let about = |decision: Decision| {
         if decision.block == block && args.step.is_none_or(|step| decision.step <= step) {
             decisions.push(decision);

@@ -11,14 +11,20 @@ mod llama_cpp;
 mod page;
 mod placement;
 mod requests;
+mod slowest;
 
 use crate::report::Summary;
 use crate::simulate::{Case, Keep, Outcome};
+use crate::world::World;
 use decisions::DecisionLog;
 pub use draft::Draft;
 pub use folder::Folder;
 use placement::Placement;
+use policy::Watch;
 use policy::record::Decision;
+use policy::tally::RequestTimes;
+use requests::RequestLog;
+use slowest::Slowest;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -66,13 +72,15 @@ fn hint(kind: ErrorKind) -> &'static str {
 pub struct Output<'a> {
     case: &'a Case,
     decisions: DecisionLog<'a, Draft>,
+    requests: RequestLog<Draft>,
+    slowest: Slowest,
     /// Below the drafts in it, which are dropped before.
     folder: Folder,
 }
 
 impl<'a> Output<'a> {
     /// What a run must keep for all files to be written.
-    pub const KEEP: Keep = Keep { decisions: true, timeline: true };
+    pub const KEEP: Keep = Keep { decisions: true, timeline: true, recent: false };
 
     /// Begins the output of a run of `case`. The folder is made where it is missing.
     ///
@@ -81,12 +89,8 @@ impl<'a> Output<'a> {
     pub fn create(folder: &Path, case: &'a Case) -> Result<Output<'a>, OutputError> {
         let folder = Folder::make(folder)?;
         let decisions = DecisionLog::new(folder.draft("decisions.jsonl")?, &case.machine, &case.model);
-        Ok(Output { case, decisions, folder })
-    }
-
-    /// Writes a decision down. A failure is kept for [`Output::finish`]: the run cannot be stopped from here.
-    pub fn decision(&mut self, decision: &Decision) {
-        self.decisions.write(decision);
+        let requests = RequestLog::new(folder.draft("requests.csv")?);
+        Ok(Output { case, decisions, requests, slowest: Slowest::default(), folder })
     }
 
     /// Writes the other files and gives all of them their names, which it answers. Files of an earlier run are
@@ -101,19 +105,20 @@ impl<'a> Output<'a> {
         summary: &Summary,
     ) -> Result<Vec<PathBuf>, OutputError> {
         // Named first, dropped last.
-        let Output { folder, case, decisions } = self;
+        let Output { folder, case, slowest, decisions, requests } = self;
         let draft = |name: &str, fill: &dyn Fn(&mut Draft) -> io::Result<()>| {
             let mut draft = folder.draft(name)?;
             let filled = fill(&mut draft);
             draft.complete(filled)
         };
         let tally = outcome.orchestrator.tally();
-        let page = page::render(scenario, case, tally, summary)?;
+        let page = page::render(scenario, case, tally, &slowest, summary)?;
         let placement = Placement::new(case, outcome);
-        let (log, written) = decisions.into_parts();
+        let (decisions, decided) = decisions.into_parts();
+        let (requests, left) = requests.into_parts();
         let mut drafts = vec![
-            log.complete(written)?,
-            draft("requests.csv", &|out| requests::write(out, &tally.requests))?,
+            decisions.complete(decided)?,
+            requests.complete(left)?,
             draft("report.html", &|out| io::Write::write_all(out, page.as_bytes()))?,
             draft("summary.json", &|out| {
                 serde_json::to_writer_pretty(&mut *out, summary)?;
@@ -130,5 +135,17 @@ impl<'a> Output<'a> {
             drafts.push(draft("timeline.json", &|out| timeline.write(out))?);
         }
         drafts.into_iter().map(Draft::publish).collect()
+    }
+}
+
+/// Writes down what it sees. A failure is kept for [`Output::finish`]: the run cannot be stopped from here.
+impl Watch<World> for Output<'_> {
+    fn decision(&mut self, decision: Decision) {
+        self.decisions.write(&decision);
+    }
+
+    fn request(&mut self, request: RequestTimes) {
+        self.requests.write(&request);
+        self.slowest.add(request);
     }
 }

@@ -1,7 +1,6 @@
 //! A histogram as the geometry of a drawing, for the template to draw.
 
-use crate::report::percentile;
-use policy::Nanos;
+use policy::Sketch;
 use serde::Serialize;
 
 /// The size of the drawing, in its own units, and the plot within it.
@@ -58,17 +57,18 @@ struct Mark {
 
 impl Histogram {
     /// The histogram of these times; `None` without any.
-    pub(super) fn new(times: &[Nanos]) -> Option<Histogram> {
-        let mut sorted: Vec<f64> = times.iter().map(|time| time.as_millis_f64()).collect();
-        sorted.sort_by(f64::total_cmp);
-        let (least, most) = (*sorted.first()?, *sorted.last()?);
-        let axis = Axis::new(least, percentile(&sorted, SHOWN)?);
-        let mut counts = [0_usize; BINS];
-        let shown = sorted.iter().take_while(|&&time| time <= axis.to);
-        let mut beyond = sorted.len();
-        for time in shown {
-            counts[(((time - axis.from) / axis.bin()) as usize).min(BINS - 1)] += 1;
-            beyond -= 1;
+    pub(super) fn new(times: &Sketch) -> Option<Histogram> {
+        let (least, most) = times.range()?;
+        let [median, p99, shown] = times.percentiles([50.0, 99.0, SHOWN])?.map(|nanos| nanos / 1e6);
+        let most = most.as_millis_f64();
+        let axis = Axis::new(least.as_millis_f64(), shown);
+        let mut counts = [0_u64; BINS];
+        let mut beyond = times.count();
+        for (time, count) in times.buckets().map(|(time, count)| (time.as_millis_f64(), count)) {
+            if time <= axis.to {
+                counts[(((time - axis.from) / axis.bin()) as usize).min(BINS - 1)] += count;
+                beyond -= count;
+            }
         }
         let largest = counts.iter().copied().max().unwrap_or(1).max(1);
         let filled = counts.iter().enumerate().filter(|&(_, &count)| count > 0);
@@ -87,16 +87,13 @@ impl Histogram {
             right: RIGHT,
             bins: filled.map(|(index, &count)| bin(&axis, index, count, largest)).collect(),
             ticks: axis.ticks(),
-            marks: [(50.0, TOP - 26.0), (99.0, TOP - 8.0)]
-                .into_iter()
-                .filter_map(|(percent, top)| Some(mark(&axis, percent, percentile(&sorted, percent)?, top)))
-                .collect(),
+            marks: vec![mark(&axis, 50.0, median, TOP - 26.0), mark(&axis, 99.0, p99, TOP - 8.0)],
             note,
         })
     }
 }
 
-fn bin(axis: &Axis, index: usize, count: usize, largest: usize) -> Bin {
+fn bin(axis: &Axis, index: usize, count: u64, largest: u64) -> Bin {
     let (from, to) = (axis.from + index as f64 * axis.bin(), axis.from + (index + 1) as f64 * axis.bin());
     let height = (BOTTOM - TOP) * count as f64 / largest as f64;
     Bin {
@@ -167,6 +164,13 @@ fn round_step(least: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use policy::Nanos;
+
+    fn sketch(times: &[Nanos]) -> Sketch {
+        let mut sketch = Sketch::default();
+        times.iter().for_each(|&time| sketch.record(time, 1));
+        sketch
+    }
 
     #[test]
     fn steps_are_round() {
@@ -177,8 +181,8 @@ mod tests {
 
     #[test]
     fn no_time_no_histogram_and_one_time_one_bin() {
-        assert!(Histogram::new(&[]).is_none());
-        let one = Histogram::new(&[Nanos(2_500_000); 3]).unwrap();
+        assert!(Histogram::new(&sketch(&[])).is_none());
+        let one = Histogram::new(&sketch(&[Nanos(2_500_000); 3])).unwrap();
         assert_eq!(one.bins.len(), 1);
         assert!(one.bins[0].label.ends_with(" ms: 3"), "{}", one.bins[0].label);
         assert_eq!(one.note, None);
@@ -192,7 +196,7 @@ mod tests {
             let count = |bin: &Bin| bin.label.rsplit(' ').next().and_then(|n| n.parse::<usize>().ok());
             histogram.bins.iter().filter_map(count).sum()
         };
-        let histogram = Histogram::new(&with_tail).unwrap();
+        let histogram = Histogram::new(&sketch(&with_tail)).unwrap();
         assert_eq!(drawn(&histogram), 1000);
         assert_eq!(
             histogram.note.as_deref(),
@@ -203,7 +207,7 @@ mod tests {
     #[test]
     fn nothing_is_drawn_outside() {
         let times: Vec<Nanos> = (0..500).map(|n| Nanos(17 + n * n * 3_331)).collect();
-        let histogram = Histogram::new(&times).unwrap();
+        let histogram = Histogram::new(&sketch(&times)).unwrap();
         for bin in &histogram.bins {
             let (x, width) = (bin.x.parse::<f64>().unwrap(), bin.width.parse::<f64>().unwrap());
             assert!(x >= LEFT && x + width <= RIGHT && width > 0.0, "{x} {width}");

@@ -2,7 +2,8 @@
 //! determines is shown: no wall clock, no path.
 
 use super::histogram::Histogram;
-use crate::report::{Summary, e2e, ratio, tpot, ttft};
+use super::slowest::Slowest;
+use crate::report::{Summary, ratio};
 use crate::simulate::Case;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -13,8 +14,6 @@ use policy::{Bytes, Nanos};
 use serde::Serialize;
 
 const TEMPLATE: &str = include_str!("report.html");
-/// Rows of the table of requests.
-const SLOWEST: usize = 20;
 /// What S1 to S7 are called, in their order.
 const STATE_NAMES: [&str; STATES.len()] =
     ["full", "reduced", "compressed", "staged", "cold", "in flight", "recomputable"];
@@ -24,13 +23,14 @@ pub(super) fn render(
     scenario: &str,
     case: &Case,
     tally: &Tally,
+    slowest: &Slowest,
     summary: &Summary,
 ) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.add_template("report.html", TEMPLATE)?;
-    environment.get_template("report.html")?.render(Serde(Page::new(scenario, case, tally, summary)))
+    environment.get_template("report.html")?.render(Serde(Page::new(scenario, case, tally, slowest, summary)))
 }
 
 #[derive(Serialize)]
@@ -85,20 +85,20 @@ struct Cell {
 }
 
 impl<'a> Page<'a> {
-    fn new(scenario: &'a str, case: &Case, tally: &Tally, summary: &Summary) -> Page<'a> {
+    fn new(scenario: &'a str, case: &Case, tally: &Tally, slow: &Slowest, summary: &Summary) -> Page<'a> {
         Page {
             scenario,
             facts: facts(case, summary),
             synthetic_gates: summary.gates == "synthetic",
             figures: figures(case, summary),
             bars: bars(summary),
-            gaps: Histogram::new(&tally.gaps),
+            gaps: Histogram::new(&tally.latencies.itl),
             links: links(summary),
             tiers: tiers(summary),
             vetoes: summary.vetoes.iter().map(|v| vec![words(v.reason), text(count(v.count))]).collect(),
             transitions: transitions(summary),
-            slowest: slowest(&tally.requests),
-            requests: count(tally.requests.len() as u64),
+            slowest: slowest(slow),
+            requests: count(tally.completed),
         }
     }
 }
@@ -257,22 +257,21 @@ fn transitions(summary: &Summary) -> Vec<Vec<Cell>> {
     summary.transitions.iter().filter_map(row).collect()
 }
 
-fn slowest(requests: &[RequestTimes]) -> Vec<Vec<Cell>> {
-    let mut order: Vec<&RequestTimes> = requests.iter().collect();
-    order.sort_by(|a, b| e2e(b).total_cmp(&e2e(a)).then(a.request.cmp(&b.request)));
+fn slowest(requests: &Slowest) -> Vec<Vec<Cell>> {
+    let time = |time: Nanos| text(ms(time.as_millis_f64()));
     let row = |times: &RequestTimes| {
         vec![
             text(times.request.0),
-            text(ms(Nanos(times.arrived.0).as_millis_f64())),
-            text(ms(times.admitted.since(times.arrived).as_millis_f64())),
-            text(ms(ttft(times))),
-            text(tpot(times).map_or_else(|| "none".to_owned(), ms)),
-            text(ms(e2e(times))),
+            time(Nanos(times.arrived.0)),
+            time(times.queued()),
+            time(times.ttft()),
+            times.tpot().map_or_else(|| text("none"), time),
+            time(times.e2e()),
             text(count(times.context.into())),
             text(count(times.tokens.into())),
         ]
     };
-    order.into_iter().take(SLOWEST).map(row).collect()
+    requests.iter().map(row).collect()
 }
 
 fn text(value: impl ToString) -> Cell {

@@ -1,4 +1,4 @@
-use crate::{case, run};
+use crate::{case, watch};
 use policy::state::STATES;
 use serde_json::Value;
 use sim::{Case, Output, OutputError, Summary};
@@ -9,7 +9,7 @@ use std::path::Path;
 /// Writes all files of a run into `folder` and answers its summary.
 fn write(case: &Case, folder: &Path, scenario: &str, wall_s: f64) -> Summary {
     let mut output = Output::create(folder, case).unwrap();
-    let outcome = run(case, |decision| output.decision(&decision));
+    let outcome = watch(case, &mut output);
     let summary = Summary::new(case, &outcome, "predictive", wall_s);
     output.finish(scenario, &outcome, &summary).unwrap();
     summary
@@ -92,19 +92,22 @@ fn requests_add_up_to_the_summary() {
     let case = case("quickstart", &[requests, ("workload.limit_tokens", "130")]);
     let summary = write(&case, folder.path(), "a run", 1.0);
     let mut csv = csv::Reader::from_path(folder.path().join("requests.csv")).unwrap();
-    let header = "request,arrived_ms,admitted_ms,ttft_ms,tpot_ms,e2e_ms,context_tokens,output_tokens";
+    let header = "request,status,priority,arrived_ms,admitted_ms,ttft_ms,tpot_ms,e2e_ms,context_tokens,output_tokens,\
+                  prefix_hit_tokens,preemptions";
     assert_eq!(csv.headers().unwrap(), &csv::StringRecord::from(header.split(',').collect::<Vec<_>>()));
-    let rows: Vec<[f64; 8]> = csv.deserialize().map(Result::unwrap).collect();
+    let mut rows: Vec<(usize, String, [f64; 10])> = csv.deserialize().map(Result::unwrap).collect();
+    rows.sort_by_key(|row| row.0);
     assert_eq!(rows.len() as u64, summary.requests_completed);
-    let mean = |column: usize| rows.iter().map(|row| row[column]).sum::<f64>() / rows.len() as f64;
+    let mean = |column: usize| rows.iter().map(|row| row.2[column]).sum::<f64>() / rows.len() as f64;
     for (column, name) in [(3, "mean_ttft_ms"), (4, "mean_tpot_ms"), (5, "mean_e2e_ms")] {
         let expected = summary.latencies[name].unwrap();
         assert!((mean(column) - expected).abs() < 1e-5, "{name}: {} {expected}", mean(column));
     }
-    assert_eq!(rows.iter().map(|row| row[7]).sum::<f64>() as u64, summary.output_tokens);
+    assert_eq!(rows.iter().map(|row| row.2[7]).sum::<f64>() as u64, summary.output_tokens);
     for (index, row) in rows.iter().enumerate() {
-        assert_eq!(row[0] as usize, index);
-        assert!(row[1] <= row[2] && row[3] <= row[5], "{row:?}");
+        assert_eq!((row.0, row.1.as_str()), (index, "served"));
+        let [_, arrived, admitted, ttft, _, e2e, ..] = row.2;
+        assert!(arrived <= admitted && ttft <= e2e, "{row:?}");
     }
 }
 
@@ -131,7 +134,7 @@ fn a_failed_run_leaves_nothing_and_what_was_there_stays() {
     fs::write(folder.path().join("summary.json"), "old").unwrap();
     let case = case("quickstart", &[]);
     let mut output = Output::create(folder.path(), &case).unwrap();
-    run(&case, |decision| output.decision(&decision));
+    watch(&case, &mut output);
     drop(output);
     assert_eq!(read(folder.path()), BTreeMap::from([("summary.json".to_owned(), "old".to_owned())]));
 }
@@ -166,7 +169,7 @@ fn a_folder_that_vanishes_is_an_error_with_the_files_path() {
     let folder = tempfile::tempdir().unwrap();
     let case = case("quickstart", &[]);
     let mut output = Output::create(folder.path(), &case).unwrap();
-    let outcome = run(&case, |decision| output.decision(&decision));
+    let outcome = watch(&case, &mut output);
     let summary = Summary::new(&case, &outcome, "predictive", 1.0);
     fs::remove_dir_all(folder.path()).unwrap();
     let error = output.finish("a run", &outcome, &summary).unwrap_err();

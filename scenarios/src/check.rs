@@ -93,6 +93,11 @@ pub(crate) static SCENARIO: Table = Table {
     ],
 };
 
+/// Whether a name is one of the keys at the top of a scenario.
+pub fn is_key(name: &str) -> bool {
+    SCENARIO.key(name).is_some()
+}
+
 /// Reads a scenario's tree; `None` where anything was wrong.
 pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<'_>) -> Option<Scenario> {
     let top = Field::root(root, "");

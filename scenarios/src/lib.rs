@@ -33,6 +33,7 @@ mod weights;
 mod workload;
 
 pub use catalogue::{machine, machines, model, models, scenarios};
+pub use check::is_key;
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use load::{load, load_text};
 pub use model::ModelFacts;

@@ -9,6 +9,7 @@ pub mod levers;
 pub mod memory;
 pub mod metric;
 pub mod output;
+pub mod plan;
 pub mod queue;
 pub mod report;
 pub mod resolve;

@@ -76,6 +76,11 @@ impl Rate {
         Ok(Rate { peak, half_size: Bytes::ZERO, points })
     }
 
+    /// The same link, so many per cent as fast at every size.
+    pub fn at_percent(&self, percent: u64) -> Rate {
+        Rate { peak: self.peak.at_percent(percent), ..self.clone() }
+    }
+
     /// The rate of large copies.
     pub fn peak(&self) -> Bandwidth {
         self.peak

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod metric;
 pub mod operators;
 pub mod output;
+pub mod plan;
 pub mod provenance;
 pub mod queue;
 pub mod report;

@@ -20,16 +20,7 @@ fn arrival(request: u32, context: u32, tokens: u32) -> Arrival {
 
 /// Ten bytes a token in layers without a window, and one in a layer that sees eight tokens.
 fn cache(most: u64, prefix_block: Option<u32>) -> Cache {
-    let layer = |kv, window| Layer {
-        resident: Bytes::ZERO,
-        flops_per_token: 0,
-        flops_per_pair: 0,
-        kv_per_token: Bytes(kv),
-        window,
-        first_block: BlockId(0),
-        blocks: 0,
-        selected: 0,
-    };
+    let layer = |kv, window| Layer { kv_per_token: Bytes(kv), window, ..Layer::default() };
     let model = Model {
         name: String::new(),
         layers: vec![layer(4, None), layer(6, None), layer(1, Some(8))],

@@ -8,6 +8,7 @@ use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
 use crate::machine::machine;
 use crate::model::import;
+use crate::parallel::{PARALLEL, ranks, share_caps, shares};
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, RESIDENT, caps, check_caps, kv_reserve};
 use crate::reader::{Field, Keys, flag, format_names, text};
 use crate::recipe::{RECIPES, recipe};
@@ -72,6 +73,12 @@ pub(crate) static SCENARIO: Table = Table {
             "Let the host compute blocks where they are, where a policy asks for it",
         ),
         Key::optional("load", Map(&LOAD), "{ from: nvme }", "A cold start; left out, weights are in place"),
+        Key::optional(
+            "parallel",
+            Map(&PARALLEL),
+            "{ tensor: 2 }",
+            "How many accelerators work together; left out, one",
+        ),
         Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
         Key::required("policy", Type::Policy, "predictive", "What decides which block lives where"),
         Key::optional("guard", Map(&GUARD), "{ drift_budget: 1 % }", "The bound on the change of output"),
@@ -103,6 +110,17 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         Some(field) => recipe(report, &field, model),
         None => model,
     };
+    let memory_field = keys.get("memory");
+    let mut memory = match &memory_field {
+        Some(field) => caps(report, field, machine.as_ref()),
+        None => Some(BTreeMap::new()),
+    };
+    let ranks = ranks(report, &keys);
+    if let (Some(caps), Some(machine), Some(ranks)) = (&mut memory, &machine, ranks) {
+        share_caps(caps, machine, ranks);
+    }
+    let parallel = keys.get("parallel");
+    let (machine, model) = shares(report, parallel.as_ref(), ranks.unwrap_or(1), (machine, model));
     let table = read_sensitivity(report, &keys);
     let workload = keys.need(report, "workload").and_then(|field| workload(report, &field, model.as_ref()));
     let policy = keys.need(report, "policy").and_then(|field| policy(report, &field, check_policy));
@@ -114,11 +132,6 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let host_compute = host_compute(report, &keys, machine.as_ref());
     let resident = placement::resident(report, &or_empty("resident"));
     let seed = keys.or_default(report, "seed", whole);
-    let memory_field = keys.get("memory");
-    let memory = match &memory_field {
-        Some(field) => caps(report, field, machine.as_ref()),
-        None => Some(BTreeMap::new()),
-    };
     let longest = |load: &Workload| load.prompt_tokens.map_or(0, Length::long);
     let load = workload.as_ref().map(|load| (load.requests.batch, longest(load)));
     let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), load);
@@ -142,6 +155,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         name: name?,
         machine: machine?,
         model: model?,
+        tensor: ranks?,
         memory: memory?,
         kv: kv?,
         resident: resident?,

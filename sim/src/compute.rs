@@ -13,6 +13,8 @@ pub struct Kernel {
     pub bytes: Bytes,
     /// Time its operations take at least.
     pub operations: Nanos,
+    /// Time that the accelerators then take to add up what they have, where several compute together.
+    pub summing: Nanos,
 }
 
 impl Kernel {
@@ -21,13 +23,17 @@ impl Kernel {
     /// are made by the cores that multiply, that is what happens; beside an accelerator's memory a link is too narrow to matter.
     pub(crate) fn lasting(processor: &Processor, time: Nanos) -> Kernel {
         let work = u128::from(processor.read.0) * u128::from(time.0) / 1_000_000_000;
-        Kernel { bytes: Bytes(u64::try_from(work).unwrap_or(u64::MAX)), operations: Nanos::ZERO }
+        Kernel {
+            bytes: Bytes(u64::try_from(work).unwrap_or(u64::MAX)),
+            operations: Nanos::ZERO,
+            summing: Nanos::ZERO,
+        }
     }
 
     /// The kernel, after another one that was measured.
     pub(crate) fn after(self, processor: &Processor, time: Nanos) -> Kernel {
         let measured = Kernel::lasting(processor, time);
-        Kernel { bytes: self.bytes + measured.bytes, operations: self.operations + time }
+        Kernel { bytes: self.bytes + measured.bytes, operations: self.operations + time, ..self }
     }
 }
 
@@ -41,7 +47,8 @@ pub(crate) struct Demand {
 
 impl Demand {
     pub(crate) fn kernel(self, processor: &Processor) -> Kernel {
-        Kernel { bytes: self.bytes, operations: processor.flops.time_for(self.operations) }
+        let operations = processor.flops.time_for(self.operations);
+        Kernel { bytes: self.bytes, operations, summing: Nanos::ZERO }
     }
 
     /// Its time alone at the rates that a processor sustains, launch apart.

@@ -92,7 +92,7 @@ impl Operators {
         reads: &[Read],
         booked: &mut Provenance,
     ) -> Kernel {
-        match part {
+        let kernel = match part {
             Part::Mixer => self.mixer(layer, slices, booked),
             Part::Experts => match self.times.of(Operator::Experts) {
                 Some(table) if !reads.is_empty() => self.together(table, reads, booked),
@@ -100,7 +100,25 @@ impl Operators {
             },
             Part::Host => self.one_by_one(Kind::Host, reads, booked),
             Part::Head => self.head(emitting, booked),
-        }
+        };
+        Kernel { summing: self.summing(layer, part, slices, booked), ..kernel }
+    }
+
+    /// What the accelerators add up, where several compute together: what their mixers gave, and before that what their
+    /// blocks gave in the layer before. Blocks may take waves, and one sum does for all.
+    fn summing(&self, id: LayerId, part: Part, slices: &[Slice], booked: &mut Provenance) -> Nanos {
+        let Some(peers) = self.machine.peers.filter(|peers| peers.ranks > 1) else { return Nanos::ZERO };
+        let sums = match part {
+            Part::Mixer => 1 + u64::from(id.0 > 0),
+            Part::Head => 1,
+            Part::Experts | Part::Host => 0,
+        };
+        let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
+        let bytes = Bytes(self.model.layer(id).activations.0.saturating_mul(tokens));
+        let limit = peers.all_reduce_limit(bytes);
+        let each = peers.all_reduce(bytes);
+        (0..sums).for_each(|_| booked.add(Kind::AllReduce, Basis::Fitted, each, limit));
+        Nanos(each.0.saturating_mul(sums))
     }
 
     fn limit(&self, demand: Demand) -> Nanos {
@@ -111,13 +129,17 @@ impl Operators {
         let processor = self.machine.accelerator;
         let layer = self.model.layer(id);
         let seen = slices.iter().map(|slice| slice.seen(layer.window)).sum::<u64>();
-        let pairs = slices.iter().map(|slice| looked_at(slice, layer.window)).fold(0, u64::saturating_add);
+        let looking = |slice: &Slice| {
+            let cached = slice.cached.min(layer.window.unwrap_or(u32::MAX));
+            layer.attention_flops(looked_at(slice, layer.window), cached.into())
+        };
         let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
+        let states = Bytes(layer.state.0.saturating_mul(2 * slices.len() as u64));
         let weights =
             Demand { bytes: layer.resident, operations: layer.flops_per_token.saturating_mul(tokens) };
         let attention = Demand {
-            bytes: Bytes(seen.saturating_mul(layer.kv_per_token.0)),
-            operations: layer.flops_per_pair.saturating_mul(pairs),
+            bytes: Bytes(seen.saturating_mul(layer.kv_per_token.0)) + states,
+            operations: slices.iter().map(looking).fold(0, u64::saturating_add),
         };
         let both = weights.plus(attention);
         if let Some(table) = self.times.of(Operator::Mixer) {
@@ -160,8 +182,9 @@ impl Operators {
         let of = |tokens: u32, cached: u32| {
             let read = if with_attention { u64::from(cached) } else { 0 };
             let cache = read.saturating_mul(requests).saturating_mul(like.kv_per_token.0);
-            let looking = like.flops_per_pair.saturating_mul(read);
-            let operations = like.flops_per_token.saturating_add(looking).saturating_mul(tokens.into());
+            let pairs = u64::from(tokens).saturating_mul(read);
+            let looking = like.attention_flops(pairs, requests.saturating_mul(read));
+            let operations = like.flops_per_token.saturating_mul(tokens.into()).saturating_add(looking);
             Demand { bytes: like.resident + Bytes(cache), operations }
         };
         let point = (whole(tokens), whole(seen / requests.max(1)));
@@ -285,8 +308,9 @@ struct Known {
 
 /// Whether two layers' mixers ask for the same.
 fn same_mixer(one: &Layer, other: &Layer) -> bool {
-    let of =
-        |layer: &Layer| (layer.resident, layer.flops_per_token, layer.flops_per_pair, layer.kv_per_token);
+    let of = |layer: &Layer| {
+        (layer.resident, layer.flops_per_token, layer.flops_per_pair, layer.kv_per_token, layer.state)
+    };
     of(one) == of(other)
 }
 

@@ -3,6 +3,7 @@
 
 use policy::Nanos;
 use policy::times::{BASES, Basis};
+use std::collections::BTreeMap;
 
 /// A kind of operator, as reports tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,16 +20,19 @@ pub enum Kind {
     Host,
     /// The output head.
     Head,
+    /// Sums over the accelerators that compute together.
+    AllReduce,
 }
 
 /// All kinds, in order, with their names in reports.
-pub const KINDS: [(Kind, &str); 6] = [
+pub const KINDS: [(Kind, &str); 7] = [
     (Kind::Mixer, "mixer"),
     (Kind::Attention, "attention"),
     (Kind::Elementwise, "elementwise"),
     (Kind::Blocks, "blocks"),
     (Kind::Host, "host"),
     (Kind::Head, "head"),
+    (Kind::AllReduce, "all_reduce"),
 ];
 
 /// What a kind of operator took, from one basis.
@@ -62,6 +66,11 @@ impl Provenance {
     pub fn rows(&self) -> impl Iterator<Item = (Kind, Basis, Took)> + '_ {
         let of = |(kind, _)| BASES.map(|(basis, _)| (kind, basis, self.took[kind as usize][basis as usize]));
         KINDS.into_iter().flat_map(of).filter(|(.., took)| took.times > 0)
+    }
+
+    /// The same by the names of the bases.
+    pub fn by_name(&self) -> BTreeMap<&'static str, f64> {
+        BASES.iter().map(|(_, name)| *name).zip(self.shares()).collect()
     }
 
     /// The share of each basis in the time of all operators, in the order of [`BASES`]; zeros where nothing ran.

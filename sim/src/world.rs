@@ -105,6 +105,8 @@ struct Running {
     batch: Arc<[Slice]>,
     since: Time,
     operations: Nanos,
+    /// What follows the kernel: its launch, and sums over accelerators.
+    then: Nanos,
 }
 
 /// See the module.
@@ -305,8 +307,8 @@ impl World {
             match delivered.flow {
                 Flow::Read { tag: HOST, .. } => self.host_read(),
                 Flow::Read { .. } => {
-                    let Some(Running { since, operations, .. }) = self.running else { continue };
-                    let end = self.now.max(since + operations) + self.machine.accelerator.launch;
+                    let Some(Running { since, operations, then, .. }) = self.running else { continue };
+                    let end = self.now.max(since + operations) + then;
                     self.queue.push(end, Rank::Completion, Tick::Computed);
                 }
                 Flow::Copy { id: WEIGHTS, from, to } => {
@@ -352,7 +354,9 @@ impl World {
         let emitting = batch.iter().filter(emits).count() as u64;
         let kernel = self.operators.kernel((layer, part), &batch, emitting, reads, &mut self.provenance);
         let fast = self.machine.tiers_of(Class::Fast).next().unwrap_or_default();
-        self.running = Some(Running { layer, part, batch, since: self.now, operations: kernel.operations });
+        let then = self.machine.accelerator.launch + kernel.summing;
+        let operations = kernel.operations;
+        self.running = Some(Running { layer, part, batch, since: self.now, operations, then });
         self.fabric.read(self.now, ACCELERATOR, fast, kernel.bytes, self.machine.accelerator.read);
         Ok(())
     }

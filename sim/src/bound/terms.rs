@@ -118,7 +118,7 @@ impl Terms {
 
     /// The longest that a kernel can take, in nanoseconds: whatever the links do to the memory it reads.
     pub(super) fn longest(&self, kernel: Kernel) -> f64 {
-        self.reading(kernel).max(kernel.operations.0 as f64) + self.launch
+        self.reading(kernel).max(kernel.operations.0 as f64) + self.launch + kernel.summing.0 as f64
     }
 
     /// The same, cut into as many waves as there are blocks.

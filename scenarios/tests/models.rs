@@ -141,7 +141,7 @@ const CONFIGS: &[(&str, Outcome)] = &[
     ("GRIN-MoE.config.json", Ok((32, 512, 41.9, 83_746_306_688))),
     ("Granite-4.0-H-Small.facts.json", Err("a model with recurrent layers (`ssm_state`)")),
     ("Granite-4.0-H-dense-2048.facts.json", Err("a model with recurrent layers (`mamba_heads`)")),
-    ("Jamba-Mini-1.6.config.json", Ok((32, 256, 51.6, 0))),
+    ("Jamba-Mini-1.6.config.json", Ok((32, 256, 51.6, 103_140_646_656))),
     ("JetMoE-8B.config.json", Err("a model whose attention heads are experts too (`jetmoe`)")),
     ("Llama-3.1-70B.config.json", Ok((80, 1040, 70.6, 141_107_412_992))),
     ("Llama-3.1-8B.config.json", Ok((32, 416, 8.03, 16_060_522_496))),

@@ -1,6 +1,5 @@
 use super::cache::CacheSpec;
 use super::*;
-use crate::id::BlockId;
 use crate::model::{Layer, Model};
 use proptest::prelude::*;
 use std::convert::Infallible;
@@ -20,24 +19,8 @@ fn arrival(request: u32, context: u32, tokens: u32) -> Arrival {
 
 /// Ten bytes a token in layers without a window, and one in a layer that sees eight tokens.
 fn cache(most: u64, prefix_block: Option<u32>) -> Cache {
-    let layer = |kv, window| Layer {
-        resident: Bytes::ZERO,
-        flops_per_token: 0,
-        flops_per_pair: 0,
-        kv_per_token: Bytes(kv),
-        window,
-        first_block: BlockId(0),
-        blocks: 0,
-        selected: 0,
-    };
-    let model = Model {
-        name: String::new(),
-        layers: vec![layer(4, None), layer(6, None), layer(1, Some(8))],
-        blocks: vec![],
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    };
+    let layer = |kv, window| Layer { kv_per_token: Bytes(kv), window, ..Layer::default() };
+    let model = Model { layers: vec![layer(4, None), layer(6, None), layer(1, Some(8))], ..Model::default() };
     Cache::new(&model, CacheSpec { page: 4, most: Bytes(most), prefix_block })
 }
 
@@ -195,4 +178,22 @@ proptest! {
         prop_assert_eq!(served, expected);
         prop_assert!(serving.cache_use().unwrap().peak.0 <= most);
     }
+}
+
+#[test]
+fn a_recurrent_layer_takes_its_state_once_a_request() {
+    let token = Layer { kv_per_token: Bytes(4), ..Layer::default() };
+    let state = Layer { state: Bytes(100), ..Layer::default() };
+    let model = Model { layers: vec![token, state], ..Model::default() };
+    let mut cache = Cache::new(&model, CacheSpec { page: 4, most: Bytes(1000), prefix_block: None });
+    let (mut one, mut other) = (Lease::default(), Lease::default());
+    let mut grow = |_| Ok::<_, ()>(true);
+    assert_eq!(cache.grow(&mut one, 3, &mut grow), Ok(true));
+    assert_eq!(cache.taken(), Bytes(4 * 4 + 100));
+    assert_eq!(cache.grow(&mut one, 9, &mut grow), Ok(true));
+    assert_eq!(cache.grow(&mut other, 1, &mut grow), Ok(true));
+    assert_eq!(cache.taken(), Bytes(12 * 4 + 4 * 4 + 200));
+    cache.end(&mut one);
+    assert_eq!(cache.taken(), Bytes(4 * 4 + 100));
+    assert!(cache.can_hold(225 - 1) && !cache.can_hold(226));
 }

@@ -6,7 +6,7 @@ use policy::times::Basis;
 use policy::{Bytes, LayerId, Nanos, RequestId};
 use scenarios::Scenario;
 use sim::operators::Operators;
-use sim::provenance::{Kind, Provenance};
+use sim::provenance::Kind;
 use sim::{Case, Keep, Summary, resolve::resolve_policy};
 
 fn scenario(model: &str, tensor: u32, extra: &str) -> Result<Scenario, String> {
@@ -55,7 +55,7 @@ fn a_layer_takes_its_share_and_two_sums() {
     let batch = [Slice { request: RequestId(0), cached: 1000, tokens: 1 }];
     let mixer = |case: &Case| {
         let operators = Operators::new(case.machine.clone(), case.model.clone());
-        operators.kernel((LayerId(1), Part::Mixer), &batch, 1, &[], &mut Provenance::default())
+        operators.kernel((LayerId(1), Part::Mixer), &batch, 1, &[])
     };
     let (alone, share) = (mixer(&one), mixer(&four));
     assert!(share.bytes.0.abs_diff(alone.bytes.0 / 4) <= 4);
@@ -72,7 +72,10 @@ fn sums_are_booked_once_a_layer_and_part_however_blocks_are_waved() {
     let outcome = case.run(entry, &params, Keep::default(), |_| {}).unwrap();
     let sums = outcome.world.provenance().rows().find(|(kind, ..)| *kind == Kind::AllReduce).unwrap();
     let tally = outcome.orchestrator.tally();
-    assert_eq!((sums.1, sums.2.times), (Basis::Fitted, 2 * tally.layer_steps));
+    let steps = tally.layer_steps / 32;
+    assert_eq!((sums.1, sums.2.times), (Basis::Fitted, tally.layer_steps + steps));
+    let each = case.machine.peers.unwrap().all_reduce(Bytes(4096 * 2));
+    assert_eq!(sums.2.time, Nanos(each.0 * (2 * tally.layer_steps + steps)));
     let summary = Summary::new(&case, &outcome, "lru", 0.0);
     assert!((summary.operator_time_share.values().sum::<f64>() - 1.0).abs() < 1e-9);
 }

@@ -21,6 +21,7 @@ mod reader;
 mod recipe;
 mod recurrent;
 mod requests;
+mod resident;
 mod scenario;
 mod schema;
 mod sensitivity;

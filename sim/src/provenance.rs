@@ -46,6 +46,34 @@ pub struct Took {
     pub limit: Nanos,
 }
 
+/// The most operators that one kernel is made of: a mixer, attention apart, and a sum; or blocks from three bases.
+const MOST: usize = 4;
+
+/// What one kernel is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Booked {
+    entries: [Option<Entry>; MOST],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    kind: Kind,
+    basis: Basis,
+    time: Nanos,
+    limit: Nanos,
+}
+
+impl Booked {
+    /// Adds an operator.
+    pub(crate) fn add(&mut self, kind: Kind, basis: Basis, time: Nanos, limit: Nanos) {
+        let free = self.entries.iter_mut().find(|entry| entry.is_none());
+        debug_assert!(free.is_some(), "a kernel of more than {MOST} operators");
+        if let Some(free) = free {
+            *free = Some(Entry { kind, basis, time, limit });
+        }
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Provenance {
@@ -53,13 +81,15 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// Books one run of an operator.
+    /// Books one run of a kernel.
     #[inline]
-    pub fn add(&mut self, kind: Kind, basis: Basis, time: Nanos, limit: Nanos) {
-        let took = &mut self.took[kind as usize][basis as usize];
-        took.times += 1;
-        took.time += time;
-        took.limit += limit;
+    pub fn add(&mut self, booked: &Booked) {
+        for entry in booked.entries.iter().map_while(Option::as_ref) {
+            let took = &mut self.took[entry.kind as usize][entry.basis as usize];
+            took.times += 1;
+            took.time += entry.time;
+            took.limit += entry.limit;
+        }
     }
 
     /// What ran, by kind and basis.
@@ -91,9 +121,12 @@ mod tests {
     fn shares_are_of_all_time_and_rows_of_what_ran() {
         let mut provenance = Provenance::default();
         assert_eq!(provenance.shares(), [0.0; 4]);
-        provenance.add(Kind::Blocks, Basis::Measured, Nanos(60), Nanos(30));
-        provenance.add(Kind::Blocks, Basis::Measured, Nanos(15), Nanos(15));
-        provenance.add(Kind::Head, Basis::Roofline, Nanos(25), Nanos(25));
+        let (mut one, mut other) = (Booked::default(), Booked::default());
+        one.add(Kind::Blocks, Basis::Measured, Nanos(60), Nanos(30));
+        other.add(Kind::Blocks, Basis::Measured, Nanos(15), Nanos(15));
+        other.add(Kind::Head, Basis::Roofline, Nanos(25), Nanos(25));
+        provenance.add(&one);
+        provenance.add(&other);
         assert_eq!(provenance.shares(), [0.75, 0.0, 0.25, 0.0]);
         let rows: Vec<_> = provenance.rows().collect();
         let blocks = Took { times: 2, time: Nanos(75), limit: Nanos(45) };

@@ -57,6 +57,7 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
         host_kernels: vec![],
         peak: None,
         times: vec![],
+        peers: None,
         merge: None,
     }
 }

@@ -31,6 +31,7 @@ mod serving;
 mod small;
 mod starved;
 mod style;
+mod tensor_parallel;
 mod trace_toolbox;
 mod validate;
 

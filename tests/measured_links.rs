@@ -86,6 +86,7 @@ fn machine(fit: &Fit) -> Machine {
         host_kernels: vec![],
         peak: None,
         times: vec![],
+        peers: None,
         merge: None,
     }
 }

@@ -144,6 +144,7 @@ fn machine(name: &str, device: Option<u32>, size: u64) -> Machine {
         host_kernels: vec![],
         peak: None,
         times: vec![],
+        peers: None,
         merge: None,
     }
 }

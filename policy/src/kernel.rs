@@ -64,6 +64,13 @@ impl KernelRate {
         Ok(KernelRate { format, points })
     }
 
+    /// The rates that each of so many users has of them, all of them at once.
+    pub fn shared(&self, users: u32) -> KernelRate {
+        let part =
+            |&(tokens, rate): &(u32, Bandwidth)| (tokens, Bandwidth((rate.0 / u64::from(users)).max(1)));
+        KernelRate { format: self.format, points: self.points.iter().map(part).collect() }
+    }
+
     /// The format of the weights.
     pub fn format(&self) -> FormatId {
         self.format

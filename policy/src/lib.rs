@@ -19,6 +19,7 @@ pub mod machine;
 pub mod model;
 pub mod observe;
 pub mod orchestrator;
+pub mod parallel;
 pub mod path;
 pub mod policies;
 pub mod predict;

@@ -110,6 +110,33 @@ pub struct Peak {
     pub read: Bandwidth,
 }
 
+/// Accelerators that compute each layer together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// Time of the smallest message from one to another.
+    pub latency: Nanos,
+    /// Rate of large messages, each direction.
+    pub rate: Bandwidth,
+    /// How many compute together: one where nothing is parallel.
+    pub ranks: u32,
+}
+
+impl Peers {
+    /// The time in which all have the sum of what each has, `bytes` of it: by halving and doubling, two messages for each
+    /// doubling of the ranks, which move all but one rank's share twice (Thakur, Rabenseifner and Gropp, 2005).
+    pub fn all_reduce(&self, bytes: Bytes) -> Nanos {
+        let messages = 2 * u64::from(self.ranks.max(1).next_power_of_two().ilog2());
+        Nanos(self.latency.0.saturating_mul(messages)) + self.all_reduce_limit(bytes)
+    }
+
+    /// What that takes at least: what each must send, at the rate of the links.
+    pub fn all_reduce_limit(&self, bytes: Bytes) -> Nanos {
+        let ranks = u128::from(self.ranks.max(1));
+        let moved = u128::from(bytes.0) * 2 * (ranks - 1) / ranks;
+        self.rate.time_for(Bytes(u64::try_from(moved).unwrap_or(u64::MAX)))
+    }
+}
+
 /// What it costs a processor to code a format: rates over the native bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codec {
@@ -148,6 +175,8 @@ pub struct Machine {
     pub peak: Option<Peak>,
     /// Measured times of whole operators on the accelerator, by model.
     pub times: Vec<ModelTimes>,
+    /// The accelerators that compute together, where the machine has more than one.
+    pub peers: Option<Peers>,
 }
 
 impl Machine {
@@ -191,7 +220,7 @@ impl Machine {
     pub fn limit(&self, bytes: Bytes, operations: u64) -> Nanos {
         let Processor { flops, read, .. } = self.accelerator;
         let peak = self.peak.unwrap_or(Peak { flops, read });
-        peak.read.time_for(bytes).max(peak.flops.time_for(operations))
+        peak.read.max(read).time_for(bytes).max(peak.flops.max(flops).time_for(operations))
     }
 
     /// What coding a format costs the processor beside a tier: the accelerator for the fast one, else the host's.

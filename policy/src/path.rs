@@ -219,6 +219,7 @@ mod tests {
             host_kernels: vec![],
             peak: None,
             times: vec![],
+            peers: None,
             merge: None,
         }
     }

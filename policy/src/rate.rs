@@ -81,6 +81,11 @@ impl Rate {
         Rate { peak: self.peak.at_percent(percent), ..self.clone() }
     }
 
+    /// The rate that each of so many users has of it, all of them at once.
+    pub fn shared(&self, users: u32) -> Rate {
+        Rate { peak: Bandwidth((self.peak.0 / u64::from(users)).max(1)), ..self.clone() }
+    }
+
     /// The rate of large copies.
     pub fn peak(&self) -> Bandwidth {
         self.peak

@@ -8,6 +8,7 @@ use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
 use crate::machine::priced_machine;
 use crate::model::import;
+use crate::parallel::{PARALLEL, ranks, share_caps, shares};
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, caps, check_caps, kv_reserve};
 use crate::price::Price;
 use crate::reader::{Field, Keys, flag, format_names, text};
@@ -74,6 +75,12 @@ pub(crate) static SCENARIO: Table = Table {
             "Let the host compute blocks where they are, where a policy asks for it",
         ),
         Key::optional("load", Map(&LOAD), "{ from: nvme }", "A cold start; left out, weights are in place"),
+        Key::optional(
+            "parallel",
+            Map(&PARALLEL),
+            "{ tensor: 2 }",
+            "How many accelerators work together; left out, one",
+        ),
         Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
         Key::required("policy", Type::Policy, "predictive", "What decides which block lives where"),
         Key::optional("guard", Map(&GUARD), "{ drift_budget: 1 % }", "The bound on the change of output"),
@@ -111,6 +118,17 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         Some(field) => recipe(report, &field, model),
         None => model,
     };
+    let memory_field = keys.get("memory");
+    let mut memory = match &memory_field {
+        Some(field) => caps(report, field, machine.as_ref()),
+        None => Some(BTreeMap::new()),
+    };
+    let ranks = ranks(report, &keys);
+    if let (Some(caps), Some(machine), Some(ranks)) = (&mut memory, &machine, ranks) {
+        share_caps(caps, machine, ranks);
+    }
+    let parallel = keys.get("parallel");
+    let (machine, model) = shares(report, parallel.as_ref(), ranks.unwrap_or(1), (machine, model));
     let empty = Node { at: root.at, value: Value::Map(vec![]) };
     let or_empty = |name| keys.get(name).unwrap_or_else(|| Field::root(&empty, name));
     let (resident, model) = resident(report, &or_empty("resident"), model);
@@ -122,11 +140,6 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let schedule = schedule(report, &or_empty("schedule"));
     let host_compute = host_compute(report, &keys, machine.as_ref());
     let seed = keys.or_default(report, "seed", whole);
-    let memory_field = keys.get("memory");
-    let memory = match &memory_field {
-        Some(field) => caps(report, field, machine.as_ref()),
-        None => Some(BTreeMap::new()),
-    };
     let longest = |load: &Workload| load.prompt_tokens.map_or(0, Length::long);
     let load = workload.as_ref().map(|load| (load.requests.batch, longest(load)));
     let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), load);
@@ -151,6 +164,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         machine: machine?,
         price: price?,
         model: model?,
+        tensor: ranks?,
         memory: memory?,
         kv: kv?,
         resident: resident?,

@@ -3,7 +3,7 @@
 use crate::diagnostics::{Report, Wrong, one_of};
 use crate::machine_keys::{
     ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES, PEAK,
-    PROCESSOR, TIER,
+    PEERS, PROCESSOR, TIER,
 };
 use crate::price::{self, Price};
 use crate::reader::{Field, Keys, format, join, name_of, text};
@@ -11,7 +11,7 @@ use crate::times::read_times;
 use crate::tree::{Entry, Value};
 use crate::units::{count, flops, rate, size, size_above_zero, time, whole};
 use policy::kernel::{KernelError, KernelRate};
-use policy::machine::{Backing, Class, Codec, Link, Peak, Processor, Tier};
+use policy::machine::{Backing, Class, Codec, Link, Peak, Peers, Processor, Tier};
 use policy::path::MAX_LINKS;
 use policy::times::ModelTimes;
 use policy::{Bandwidth, LinkId, Machine, Nanos, Rate, TierId};
@@ -43,7 +43,7 @@ fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
     let host = host_field.as_ref().map_or(Some((vec![], None)), |host| read_host(report, host));
     let (host_codecs, host) = host?;
     let (host_compute, host_kernels) = host.unzip();
-    let Accelerator { processor, kernels, peak, times } = accelerator?;
+    let Accelerator { processor, kernels, peak, peers, times } = accelerator?;
     let machine = Machine {
         name: name?,
         tiers: tiers?,
@@ -56,6 +56,7 @@ fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
         kernels,
         host_kernels: host_kernels.unwrap_or_default(),
         peak,
+        peers,
         times,
     };
     let (tiers, links) = (tiers_field?, links_field?);
@@ -281,35 +282,32 @@ struct Accelerator {
     processor: Processor,
     kernels: Vec<KernelRate>,
     peak: Option<Peak>,
+    peers: Option<Peers>,
     times: Vec<ModelTimes>,
 }
 
 fn read_accelerator(report: &mut Report, field: &Field<'_>) -> Option<Accelerator> {
     let keys = field.keys(report, &ACCELERATOR)?;
     let processor = processor_of(report, &keys);
-    let sustained = processor.as_ref().map(|(processor, _)| processor);
-    let peak = keys.get("peak").map_or(Some(None), |field| read_peak(report, &field, sustained).map(Some));
+    let peak = keys.get("peak").map_or(Some(None), |field| read_peak(report, &field).map(Some));
+    let peers = keys.get("peers").map_or(Some(None), |field| read_peers(report, &field).map(Some));
     let times = keys.get("times").map_or(Some(vec![]), |field| read_times(report, &field));
     let (processor, kernels) = processor?;
-    Some(Accelerator { processor, kernels, peak: peak?, times: times? })
+    Some(Accelerator { processor, kernels, peak: peak?, peers: peers?, times: times? })
 }
 
-/// Reads the limits of a processor, which no rate that it sustains passes.
-fn read_peak(report: &mut Report, field: &Field<'_>, sustained: Option<&Processor>) -> Option<Peak> {
+fn read_peers(report: &mut Report, field: &Field<'_>) -> Option<Peers> {
+    let keys = field.keys(report, &PEERS)?;
+    let latency = keys.required(report, "latency", time);
+    let rate = keys.required(report, "rate", rate);
+    Some(Peers { latency: latency?, rate: rate?, ranks: 1 })
+}
+
+fn read_peak(report: &mut Report, field: &Field<'_>) -> Option<Peak> {
     let keys = field.keys(report, &PEAK)?;
-    let (rate_key, read_key) = (keys.need(report, "flops"), keys.need(report, "read"));
-    let most = rate_key.as_ref().and_then(|key| key.read(report, flops));
-    let read = read_key.as_ref().and_then(|key| key.read(report, rate));
-    let (most, read) = (most?, read?);
-    let Processor { flops, read: sustained_read, .. } = *sustained?;
-    let passed = match (flops > most, sustained_read > read) {
-        (true, _) => rate_key,
-        (_, true) => read_key,
-        _ => return Some(Peak { flops: most, read }),
-    };
-    passed?
-        .error(report, Wrong::new("less than what the accelerator sustains", "the rate of its data sheet"));
-    None
+    let flops = keys.required(report, "flops", flops);
+    let read = keys.required(report, "read", rate);
+    Some(Peak { flops: flops?, read: read? })
 }
 
 fn read_processor(report: &mut Report, field: &Field<'_>) -> Option<(Processor, Vec<KernelRate>)> {

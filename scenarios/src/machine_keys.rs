@@ -221,6 +221,12 @@ pub(crate) static ACCELERATOR: Table = Table {
             "What it could do at most, as its data sheet says: reports hold every time against it",
         ),
         Key::optional(
+            "peers",
+            Map(&PEERS),
+            "{ latency: 5 us, rate: 360 GB/s }",
+            "How fast an accelerator sends to another one, where the machine has several: what sums over them take",
+        ),
+        Key::optional(
             "times",
             Type::Rows(&TIMES),
             "{ mixtral-8x7b: { expert: { points: { 1: 129 us, 512: 287 us } } } }",
@@ -231,11 +237,21 @@ pub(crate) static ACCELERATOR: Table = Table {
 
 pub(crate) static PEAK: Table = Table {
     name: "peak",
-    about: "The physical limits of the accelerator: no less than what it sustains",
+    about: "The physical limits of the accelerator; a rate that it sustains beyond them is the limit",
     open: false,
     keys: &[
         Key::required("flops", AboveZero(&FLOPS), "989 TFLOP/s", "Matrix rate, dense"),
         Key::required("read", AboveZero(&RATE), "3350 GB/s", "Memory bandwidth"),
+    ],
+};
+
+pub(crate) static PEERS: Table = Table {
+    name: "peers",
+    about: "The links among accelerators that compute together",
+    open: false,
+    keys: &[
+        Key::required("latency", Quantity(&TIME), "5 us", "Time of the smallest message"),
+        Key::required("rate", AboveZero(&RATE), "360 GB/s", "Rate of large messages, each direction"),
     ],
 };
 

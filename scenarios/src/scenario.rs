@@ -20,6 +20,8 @@ pub struct Scenario {
     pub price: Option<Price>,
     /// The model.
     pub model: Model,
+    /// Accelerators that compute each layer together. Where there are several, machine, model and caps are what one of them has.
+    pub tensor: u32,
     /// Caps on tiers, by the tier's name.
     pub memory: BTreeMap<String, Cap>,
     /// Key-value caches.

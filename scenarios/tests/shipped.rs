@@ -74,6 +74,7 @@ fn every_shipped_scenario_loads() {
             "mixtral-8x7b-4090",
             "mixtral-8x7b-h100",
             "mixtral-8x7b-joint",
+            "mixtral-offloading",
             "moe-on-gpu",
             "moe-on-host",
             "mooncake-gpt-oss-20b",

@@ -1,6 +1,7 @@
 //! What a kernel asks of a processor: bytes to read and operations to do at the rates that it sustains, or a time that was
 //! measured.
 
+use crate::provenance::Booked;
 use policy::event::Slice;
 use policy::machine::Processor;
 use policy::times::{Basis, TimeTable, scaled};
@@ -13,6 +14,10 @@ pub struct Kernel {
     pub bytes: Bytes,
     /// Time its operations take at least.
     pub operations: Nanos,
+    /// Time that the accelerators then take to add up what they have, where several compute together.
+    pub summing: Nanos,
+    /// Where its time comes from.
+    pub booked: Booked,
 }
 
 impl Kernel {
@@ -21,13 +26,13 @@ impl Kernel {
     /// are made by the cores that multiply, that is what happens; beside an accelerator's memory a link is too narrow to matter.
     pub(crate) fn lasting(processor: &Processor, time: Nanos) -> Kernel {
         let work = u128::from(processor.read.0) * u128::from(time.0) / 1_000_000_000;
-        Kernel { bytes: Bytes(u64::try_from(work).unwrap_or(u64::MAX)), operations: Nanos::ZERO }
+        Kernel { bytes: Bytes(u64::try_from(work).unwrap_or(u64::MAX)), ..Kernel::default() }
     }
 
     /// The kernel, after another one that was measured.
     pub(crate) fn after(self, processor: &Processor, time: Nanos) -> Kernel {
         let measured = Kernel::lasting(processor, time);
-        Kernel { bytes: self.bytes + measured.bytes, operations: self.operations + time }
+        Kernel { bytes: self.bytes + measured.bytes, operations: self.operations + time, ..self }
     }
 }
 
@@ -41,7 +46,8 @@ pub(crate) struct Demand {
 
 impl Demand {
     pub(crate) fn kernel(self, processor: &Processor) -> Kernel {
-        Kernel { bytes: self.bytes, operations: processor.flops.time_for(self.operations) }
+        let operations = processor.flops.time_for(self.operations);
+        Kernel { bytes: self.bytes, operations, ..Kernel::default() }
     }
 
     /// Its time alone at the rates that a processor sustains, launch apart.

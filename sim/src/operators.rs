@@ -2,7 +2,7 @@
 //! has them, else from a roofline.
 
 use crate::compute::{Demand, Kernel, looked_at, timed};
-use crate::provenance::{Kind, Provenance};
+use crate::provenance::{Booked, Kind};
 use policy::event::{Part, Read, Slice};
 use policy::model::Layer;
 use policy::sizes::Sizes;
@@ -83,41 +83,64 @@ impl Operators {
     /// The mixer, the managed blocks or the output head of a layer for the tokens of a step.
     ///
     /// The weights of a block are read once, however many tokens go through it, and so is each request's cache. The head
-    /// runs for requests that get a token, `emitting` of them. `booked` is told what runs, and where its time comes from.
+    /// runs for requests that get a token, `emitting` of them.
     pub fn kernel(
         &self,
         (layer, part): (LayerId, Part),
         slices: &[Slice],
         emitting: u64,
         reads: &[Read],
-        booked: &mut Provenance,
     ) -> Kernel {
-        match part {
-            Part::Mixer => self.mixer(layer, slices, booked),
+        let mut booked = Booked::default();
+        let kernel = match part {
+            Part::Mixer => self.mixer(layer, slices, &mut booked),
             Part::Experts => match self.times.of(Operator::Experts) {
-                Some(table) if !reads.is_empty() => self.together(table, reads, booked),
-                _ => self.one_by_one(Kind::Blocks, reads, booked),
+                Some(table) if !reads.is_empty() => self.together(table, reads, &mut booked),
+                _ => self.one_by_one(Kind::Blocks, reads, &mut booked),
             },
-            Part::Host => self.one_by_one(Kind::Host, reads, booked),
-            Part::Head => self.head(emitting, booked),
-        }
+            Part::Host => self.one_by_one(Kind::Host, reads, &mut booked),
+            Part::Head => self.head(emitting, &mut booked),
+        };
+        let summing = self.summing(layer, part, slices, &mut booked);
+        Kernel { summing, booked, ..kernel }
     }
 
     fn limit(&self, demand: Demand) -> Nanos {
         self.machine.limit(demand.bytes, demand.operations)
     }
 
-    fn mixer(&self, id: LayerId, slices: &[Slice], booked: &mut Provenance) -> Kernel {
+    /// What the accelerators add up, where several compute together: what their mixers gave, and before that what their
+    /// blocks gave in the layer before, or their parts of the embedding. Blocks may take waves, and one sum does for all.
+    fn summing(&self, id: LayerId, part: Part, slices: &[Slice], booked: &mut Booked) -> Nanos {
+        let Some(peers) = self.machine.peers.filter(|peers| peers.ranks > 1) else { return Nanos::ZERO };
+        let sums = match part {
+            Part::Mixer => 2,
+            Part::Head => 1,
+            Part::Experts | Part::Host => return Nanos::ZERO,
+        };
+        let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
+        let bytes = Bytes(self.model.layer(id).activations.0.saturating_mul(tokens));
+        let times = |time: Nanos| Nanos(time.0.saturating_mul(sums));
+        let all = times(peers.all_reduce(bytes));
+        booked.add(Kind::AllReduce, Basis::Fitted, all, times(peers.all_reduce_limit(bytes)));
+        all
+    }
+
+    fn mixer(&self, id: LayerId, slices: &[Slice], booked: &mut Booked) -> Kernel {
         let processor = self.machine.accelerator;
         let layer = self.model.layer(id);
         let seen = slices.iter().map(|slice| slice.seen(layer.window)).sum::<u64>();
-        let pairs = slices.iter().map(|slice| looked_at(slice, layer.window)).fold(0, u64::saturating_add);
+        let looking = |slice: &Slice| {
+            let cached = slice.cached.min(layer.window.unwrap_or(u32::MAX));
+            layer.attention_flops(looked_at(slice, layer.window), cached.into())
+        };
         let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
+        let states = Bytes(layer.state.0.saturating_mul(2 * slices.len() as u64));
         let weights =
             Demand { bytes: layer.resident, operations: layer.flops_per_token.saturating_mul(tokens) };
         let attention = Demand {
-            bytes: Bytes(seen.saturating_mul(layer.kv_per_token.0)),
-            operations: layer.flops_per_pair.saturating_mul(pairs),
+            bytes: Bytes(seen.saturating_mul(layer.kv_per_token.0)) + states,
+            operations: slices.iter().map(looking).fold(0, u64::saturating_add),
         };
         let both = weights.plus(attention);
         if let Some(table) = self.times.of(Operator::Mixer) {
@@ -148,7 +171,7 @@ impl Operators {
         layer: &Layer,
         (tokens, seen, requests): (u64, u64, u64),
         [weights, attention]: [Demand; 2],
-        booked: &mut Provenance,
+        booked: &mut Booked,
     ) -> Kernel {
         let processor = self.machine.accelerator;
         let like = self.model.layer(self.like.layer);
@@ -160,8 +183,9 @@ impl Operators {
         let of = |tokens: u32, cached: u32| {
             let read = if with_attention { u64::from(cached) } else { 0 };
             let cache = read.saturating_mul(requests).saturating_mul(like.kv_per_token.0);
-            let looking = like.flops_per_pair.saturating_mul(read);
-            let operations = like.flops_per_token.saturating_add(looking).saturating_mul(tokens.into());
+            let pairs = u64::from(tokens).saturating_mul(read);
+            let looking = like.attention_flops(pairs, requests.saturating_mul(read));
+            let operations = like.flops_per_token.saturating_mul(tokens.into()).saturating_add(looking);
             Demand { bytes: like.resident + Bytes(cache), operations }
         };
         let point = (whole(tokens), whole(seen / requests.max(1)));
@@ -174,7 +198,7 @@ impl Operators {
         rest.kernel(&processor).after(&processor, time.saturating_sub(processor.launch))
     }
 
-    fn head(&self, emitting: u64, booked: &mut Provenance) -> Kernel {
+    fn head(&self, emitting: u64, booked: &mut Booked) -> Kernel {
         let processor = self.machine.accelerator;
         let (bytes, each) = (self.model.head_read, self.model.head_flops_per_token);
         let of = |rows: u64| Demand { bytes, operations: each.saturating_mul(rows) };
@@ -194,7 +218,7 @@ impl Operators {
     }
 
     /// All blocks of a layer step from their table.
-    fn together(&self, table: &TimeTable, reads: &[Read], booked: &mut Provenance) -> Kernel {
+    fn together(&self, table: &TimeTable, reads: &[Read], booked: &mut Booked) -> Kernel {
         let processor = self.machine.accelerator;
         let demand = reads.iter().map(|read| self.demand(read)).fold(Demand::default(), Demand::plus);
         let tokens = reads.iter().map(|read| u64::from(read.tokens));
@@ -213,7 +237,7 @@ impl Operators {
     }
 
     /// Blocks one after the other, on the accelerator or on the host: those that were measured, and then the others together.
-    fn one_by_one(&self, kind: Kind, reads: &[Read], booked: &mut Provenance) -> Kernel {
+    fn one_by_one(&self, kind: Kind, reads: &[Read], booked: &mut Booked) -> Kernel {
         let on_host = kind == Kind::Host;
         let host = self.machine.host_compute.filter(|_| on_host);
         let processor = host.unwrap_or(self.machine.accelerator);
@@ -284,8 +308,9 @@ struct Known {
 
 /// Whether two layers' mixers ask for the same.
 fn same_mixer(one: &Layer, other: &Layer) -> bool {
-    let of =
-        |layer: &Layer| (layer.resident, layer.flops_per_token, layer.flops_per_pair, layer.kv_per_token);
+    let of = |layer: &Layer| {
+        (layer.resident, layer.flops_per_token, layer.flops_per_pair, layer.kv_per_token, layer.state)
+    };
     of(one) == of(other)
 }
 

@@ -105,10 +105,10 @@ pub struct World {
     paths: Paths,
     model: Arc<Model>,
     sizes: Sizes,
-    /// The memory that the accelerator reads.
-    fast: TierId,
     operators: Operators,
     provenance: Provenance,
+    /// The memory that the accelerator reads.
+    fast: TierId,
     now: Time,
     queue: Queue<Tick>,
     fabric: Fabric,
@@ -231,6 +231,11 @@ impl World {
     /// Time the accelerator computed.
     pub fn compute_time(&self) -> Nanos {
         self.compute_time
+    }
+
+    /// Where that time, and the host's, came from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
     }
 
     /// Events of the queue so far.

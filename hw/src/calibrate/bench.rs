@@ -146,6 +146,7 @@ fn machine() -> Machine {
         host_kernels: vec![],
         peak: None,
         times: vec![],
+        peers: None,
         merge: None,
     }
 }

@@ -45,6 +45,7 @@ fn device() -> (Device, Copy, Copy) {
         host_kernels: vec![],
         peak: None,
         times: vec![],
+        peers: None,
         merge: None,
     };
     let native = FormatId::named("bf16").unwrap();

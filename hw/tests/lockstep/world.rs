@@ -120,6 +120,7 @@ pub(crate) fn machine(hbm: u64) -> Machine {
         host_kernels: vec![],
         peak: None,
         times: vec![],
+        peers: None,
         merge: None,
     }
 }

@@ -429,6 +429,7 @@ fn machine(size: Size, block: Bytes) -> Machine {
         host_kernels: vec![],
         peak: None,
         times: vec![],
+        peers: None,
         merge: None,
     }
 }

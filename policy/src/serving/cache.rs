@@ -1,6 +1,7 @@
 //! The key-value cache in pages: what requests hold of it, and prefixes that prompts share.
 //!
-//! A request's tokens take whole pages in every layer; a layer with a window keeps only the pages that the window reaches.
+//! A request's tokens take whole pages in every layer; a layer with a window keeps only the pages that the window reaches, and
+//! a recurrent one a state of one size.
 //! A prompt's blocks have numbers where it is known what they say: equal numbers from the start on are equal tokens. Once
 //! computed they belong to the cache, are counted once however many requests read them, and stay after the last one, least
 //! recently used first to go. Layers with a window have no part in that: what they keep is each request's own.
@@ -29,6 +30,8 @@ pub struct Cache {
     whole: u64,
     /// Windows, and the bytes a token leaves in all layers that have one.
     windowed: Vec<(u32, u64)>,
+    /// Bytes of recurrent state that a request keeps.
+    states: u64,
     /// Bytes that requests hold by themselves.
     held: u64,
     prefixes: Prefixes,
@@ -78,7 +81,8 @@ impl Cache {
         }
         let block_bytes = whole.saturating_mul(spec.prefix_block.unwrap_or(0).into());
         let prefixes = Prefixes { block_bytes, ..Prefixes::default() };
-        Cache { spec, whole, windowed: windows.into_iter().collect(), held: 0, prefixes, peak: 0 }
+        let states = model.layers.iter().map(|layer| layer.state.0).sum();
+        Cache { spec, whole, windowed: windows.into_iter().collect(), states, held: 0, prefixes, peak: 0 }
     }
 
     /// Bytes that are taken: those of requests, and of prefixes that somebody reads or that have stayed.
@@ -185,7 +189,7 @@ impl Cache {
             let reach = paged(window) + u64::from(self.spec.page);
             bytes.saturating_mul(paged(tokens).min(reach))
         });
-        windowed.fold(whole, u64::saturating_add)
+        windowed.fold(whole.saturating_add(self.states), u64::saturating_add)
     }
 }
 

@@ -21,14 +21,7 @@ fn arrival(request: u32, context: u32, tokens: u32) -> Arrival {
 /// Ten bytes a token in layers without a window, and one in a layer that sees eight tokens.
 fn cache(most: u64, prefix_block: Option<u32>) -> Cache {
     let layer = |kv, window| Layer { kv_per_token: Bytes(kv), window, ..Layer::default() };
-    let model = Model {
-        name: String::new(),
-        layers: vec![layer(4, None), layer(6, None), layer(1, Some(8))],
-        blocks: vec![],
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
-    };
+    let model = Model { layers: vec![layer(4, None), layer(6, None), layer(1, Some(8))], ..Model::default() };
     Cache::new(&model, CacheSpec { page: 4, most: Bytes(most), prefix_block })
 }
 

@@ -61,6 +61,7 @@ machine:
     launch: 3 us
     kernels: { int8: { 1: 2 TB/s, 16: 1 TB/s } }
     peak: { flops: 989 TFLOP/s, read: 3350 GB/s }
+    peers: { latency: 5 us, rate: 360 GB/s }
     times:
       any:
         mixer: { csv: { path: tests/times.csv, sum: [q_proj, o_proj] } }
@@ -117,6 +118,7 @@ seed: 7
     "
 name: the other choices
 machine: h100-sxm
+parallel: { tensor: 2 }
 model: { model_type: llama, hidden_size: 4096, intermediate_size: 14336, num_hidden_layers: 2, num_attention_heads: 32,
   vocab_size: 32000, torch_dtype: bfloat16 }
 workload:

@@ -3,7 +3,6 @@
 use super::program::{Choice, Program};
 use crate::compute::Kernel;
 use crate::operators::Operators;
-use crate::provenance::Provenance;
 use crate::simulate::Case;
 use policy::event::{Form, Part, Read, Routed, Slice};
 use policy::guard::Guard;
@@ -112,13 +111,12 @@ impl Terms {
 
     /// What a part of a layer asks of the accelerator. The head is counted for every request of the batch.
     pub(super) fn kernel(&self, part: (LayerId, Part), batch: &[Slice], reads: &[Read]) -> Kernel {
-        let mut booked = Provenance::default();
-        self.operators.kernel(part, batch, batch.len() as u64, reads, &mut booked)
+        self.operators.kernel(part, batch, batch.len() as u64, reads)
     }
 
     /// The longest that a kernel can take, in nanoseconds: whatever the links do to the memory it reads.
     pub(super) fn longest(&self, kernel: Kernel) -> f64 {
-        self.reading(kernel).max(kernel.operations.0 as f64) + self.launch
+        self.reading(kernel).max(kernel.operations.0 as f64) + self.launch + kernel.summing.0 as f64
     }
 
     /// The same, cut into as many waves as there are blocks.

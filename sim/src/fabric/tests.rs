@@ -54,6 +54,7 @@ fn machine(tiers: Vec<Tier>, links: Vec<Link>) -> Machine {
         host_kernels: vec![],
         peak: None,
         times: vec![],
+        peers: None,
         merge: None,
     }
 }

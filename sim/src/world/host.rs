@@ -30,7 +30,8 @@ impl World {
                 None => bytes.push((read.form.tier, of_block)),
             }
         }
-        let kernel = self.operators.kernel((layer, Part::Host), &[], 0, reads, &mut self.provenance);
+        let kernel = self.operators.kernel((layer, Part::Host), &[], 0, reads);
+        self.provenance.add(&kernel.booked, 1);
         let operations = kernel.operations;
         self.hosted.push_back(HostShare { layer, bytes, operations, since: self.now, reading: 0 });
         if self.hosted.len() == 1 {

@@ -6,7 +6,6 @@
 
 use super::{ACCELERATOR, Tick, World, WorldError};
 use crate::compute::Kernel;
-use crate::provenance::Provenance;
 use crate::queue::{Handle, Rank};
 use policy::event::{EventKind, Part, Read, Slice};
 use policy::model::Layer;
@@ -19,17 +18,10 @@ use std::sync::Arc;
 pub(super) struct Mixers {
     /// For each layer, the first one whose mixer is like its own.
     like: Vec<u16>,
+    /// And the first one after it whose mixer is not, or the end.
+    until: Vec<u16>,
     batch: Arc<[Slice]>,
-    asked: Vec<Option<Asked>>,
-}
-
-/// What a mixer asks for in a step.
-#[derive(Clone, Debug)]
-struct Asked {
-    kernel: Kernel,
-    /// Where its time comes from, and how many of its like have run.
-    booked: Provenance,
-    runs: u64,
+    kernels: Vec<Option<Alone>>,
 }
 
 impl Mixers {
@@ -44,13 +36,26 @@ impl Mixers {
             distinct.push((index, mixer));
             index
         });
-        Mixers { like: like.collect(), batch: [].into(), asked: vec![None; model.layers.len()] }
+        let like: Vec<u16> = like.collect();
+        let until = |layer: usize| {
+            let same = like[layer..].iter().take_while(|&&other| other == like[layer]).count();
+            (layer + same) as u16
+        };
+        Mixers {
+            until: (0..like.len()).map(until).collect(),
+            kernels: vec![None; like.len()],
+            batch: [].into(),
+            like,
+        }
     }
+}
 
-    /// What has run of the step at hand.
-    fn booked(&self) -> impl Iterator<Item = (&Provenance, u64)> {
-        self.asked.iter().flatten().map(|asked| (&asked.booked, asked.runs))
-    }
+/// A kernel, how long it reads if nothing else reads or writes, and how long it then takes in all.
+#[derive(Clone, Copy, Debug)]
+struct Alone {
+    kernel: Kernel,
+    read: Nanos,
+    whole: Nanos,
 }
 
 /// The compute command that is running.
@@ -60,12 +65,13 @@ pub(super) struct Running {
     mixers: Range<u16>,
     /// What it ends with.
     last: (LayerId, Part),
-    last_kernel: Kernel,
+    last_kernel: Alone,
     batch: Arc<[Slice]>,
-    /// Which of these kernels runs, since when, and how long its operations take.
+    /// Which of these kernels runs, since when, how long its operations take, and what follows them: its launch, and sums.
     place: usize,
     since: Time,
     operations: Nanos,
+    then: Nanos,
     /// The end of the command, where nothing else flows.
     alone: Option<Handle>,
 }
@@ -101,87 +107,101 @@ impl World {
         }
         let last_kernel = match last.1 {
             Part::Mixer => self.mixer(last.0, &batch),
-            _ => self.kernel(last, &batch, reads),
+            _ => self.alone(self.kernel(last, &batch, reads)),
         };
-        let (since, operations) = (self.now, Nanos::ZERO);
-        self.run(Running { mixers, last, last_kernel, batch, place: 0, since, operations, alone: None });
+        let (since, operations, then) = (self.now, Nanos::ZERO, Nanos::ZERO);
+        self.run(Running {
+            mixers,
+            last,
+            last_kernel,
+            batch,
+            place: 0,
+            since,
+            operations,
+            then,
+            alone: None,
+        });
         Ok(())
     }
 
-    fn kernel_of(&mut self, running: &Running, place: usize) -> Kernel {
+    fn kernel_of(&mut self, running: &Running, place: usize) -> Alone {
         match running.part(place) {
             (layer, Part::Mixer) => self.mixer(layer, &running.batch),
             _ => running.last_kernel,
         }
     }
 
-    fn mixer(&mut self, layer: LayerId, batch: &Arc<[Slice]>) -> Kernel {
-        if !Arc::ptr_eq(&self.mixers.batch, batch) {
-            self.mixers.booked().for_each(|(booked, runs)| self.provenance.add_all(booked, runs));
-            self.mixers.batch = batch.clone();
-            self.mixers.asked.fill(None);
-        }
-        let like = usize::from(self.mixers.like[layer.index()]);
-        let asked = self.mixers.asked[like].get_or_insert_with(|| {
-            let mut booked = Provenance::default();
-            let kernel = self.operators.kernel((layer, Part::Mixer), batch, 0, &[], &mut booked);
-            Asked { kernel, booked, runs: 0 }
-        });
-        asked.kernel
+    /// How many kernels of a command from this one on are alike.
+    fn alike(&self, running: &Running, place: usize) -> u64 {
+        let (layer, _) = running.part(place);
+        let until = if place < running.mixers.len() { self.mixers.until[layer.index()] } else { 0 };
+        u64::from(until.min(running.mixers.end).saturating_sub(layer.0)).max(1)
     }
 
-    fn kernel(&mut self, part: (LayerId, Part), batch: &[Slice], reads: &[Read]) -> Kernel {
+    fn mixer(&mut self, layer: LayerId, batch: &Arc<[Slice]>) -> Alone {
+        if !Arc::ptr_eq(&self.mixers.batch, batch) {
+            self.mixers.batch = batch.clone();
+            self.mixers.kernels.fill(None);
+        }
+        let like = usize::from(self.mixers.like[layer.index()]);
+        if let Some(kernel) = self.mixers.kernels[like] {
+            return kernel;
+        }
+        let kernel = self.alone(self.kernel((layer, Part::Mixer), batch, &[]));
+        self.mixers.kernels[like] = Some(kernel);
+        kernel
+    }
+
+    /// A kernel with the times that it takes if nothing else reads or writes.
+    fn alone(&self, kernel: Kernel) -> Alone {
+        let rate = self.machine.accelerator.read.min(self.machine.tier(self.fast).read);
+        let read = rate.time_for(kernel.bytes);
+        Alone { kernel, read, whole: read.max(kernel.operations) + self.follows(kernel) }
+    }
+
+    fn kernel(&self, part: (LayerId, Part), batch: &[Slice], reads: &[Read]) -> Kernel {
         let emits = |slice: &&Slice| {
             slice.cached + slice.tokens >= self.workload.requests()[slice.request.index()].context
         };
         let emitting = if part.1 == Part::Head { batch.iter().filter(emits).count() as u64 } else { 0 };
-        self.operators.kernel(part, batch, emitting, reads, &mut self.provenance)
-    }
-
-    /// Where the time of kernels, the host's too, came from.
-    pub fn provenance(&self) -> Provenance {
-        let mut provenance = self.provenance.clone();
-        self.mixers.booked().for_each(|(booked, runs)| provenance.add_all(booked, runs));
-        provenance
+        self.operators.kernel(part, batch, emitting, reads)
     }
 
     /// Begins the kernel that is at hand, and all that follow it where nothing else flows.
     fn run(&mut self, mut running: Running) {
         if self.fabric.is_idle() {
-            let mut end = self.now;
-            for place in running.place..=running.mixers.len() {
-                let kernel = self.kernel_of(&running, place);
-                end = self.ends(end, kernel);
+            let (mut end, mut place) = (self.now, running.place);
+            while place <= running.mixers.len() {
+                let (kernels, each) = (self.alike(&running, place), self.kernel_of(&running, place).whole);
+                end = end + Nanos(each.0.saturating_mul(kernels));
+                place += kernels as usize;
             }
             running.alone = Some(self.queue.push(end, Rank::Completion, Tick::Computed));
         } else {
-            let kernel = self.kernel_of(&running, running.place);
-            running.operations = kernel.operations;
+            let Alone { kernel, .. } = self.kernel_of(&running, running.place);
+            (running.operations, running.then) = (kernel.operations, self.follows(kernel));
             self.fabric.read(self.now, ACCELERATOR, self.fast, kernel.bytes, self.machine.accelerator.read);
         }
         self.running = Some(running);
     }
 
-    /// When a kernel that begins then has read its bytes, if nothing else reads or writes.
-    fn read_alone(&self, since: Time, kernel: Kernel) -> Time {
-        let rate = self.machine.accelerator.read.min(self.machine.tier(self.fast).read);
-        since + rate.time_for(kernel.bytes)
-    }
-
-    fn ends(&self, since: Time, kernel: Kernel) -> Time {
-        self.read_alone(since, kernel).max(since + kernel.operations) + self.machine.accelerator.launch
+    /// What follows the bytes and operations of a kernel: its launch, and sums over accelerators.
+    fn follows(&self, kernel: Kernel) -> Nanos {
+        self.machine.accelerator.launch + kernel.summing
     }
 
     /// Passes the kernels that have ended by `now` of a command that runs alone, but for the last.
     fn pass(&mut self, running: &mut Running, now: Time) {
         while running.place < running.mixers.len() {
-            let kernel = self.kernel_of(running, running.place);
-            let end = self.ends(running.since, kernel);
-            if end > now {
+            let each = self.kernel_of(running, running.place).whole;
+            let ended = now.since(running.since).0.checked_div(each.0).unwrap_or(u64::MAX);
+            let kernels = self.alike(running, running.place).min(ended);
+            if kernels == 0 {
                 break;
             }
-            self.book(running, end);
-            (running.place, running.since) = (running.place + 1, end);
+            self.book(running, kernels, each);
+            running.place += kernels as usize;
+            running.since = running.since + Nanos(each.0 * kernels);
         }
     }
 
@@ -190,15 +210,15 @@ impl World {
         let Some(mut running) = self.running.take_if(|running| running.alone.is_some()) else { return };
         running.alone.take().map(|end| self.queue.cancel(end));
         self.pass(&mut running, self.now);
-        let kernel = self.kernel_of(&running, running.place);
-        running.operations = kernel.operations;
-        if self.read_alone(running.since, kernel) > self.now {
+        let Alone { kernel, read, whole } = self.kernel_of(&running, running.place);
+        (running.operations, running.then) = (kernel.operations, self.follows(kernel));
+        if running.since + read > self.now {
             let rate = self.machine.accelerator.read.min(self.machine.tier(self.fast).read);
             let read = u128::from(rate.0) * u128::from(self.now.since(running.since).0) / 1_000_000_000;
             let left = kernel.bytes.saturating_sub(Bytes(u64::try_from(read).unwrap_or(u64::MAX)));
             self.fabric.read(self.now, ACCELERATOR, self.fast, left, self.machine.accelerator.read);
         } else {
-            self.queue.push(self.ends(running.since, kernel), Rank::Completion, Tick::Computed);
+            self.queue.push(running.since + whole, Rank::Completion, Tick::Computed);
         }
         self.running = Some(running);
     }
@@ -206,7 +226,7 @@ impl World {
     /// A kernel that reads beside others has read its bytes.
     pub(super) fn kernel_read(&mut self) {
         let Some(running) = &self.running else { return };
-        let end = self.now.max(running.since + running.operations) + self.machine.accelerator.launch;
+        let end = self.now.max(running.since + running.operations) + running.then;
         self.queue.push(end, Rank::Completion, Tick::Computed);
     }
 
@@ -216,7 +236,7 @@ impl World {
         if running.alone.is_some() {
             self.pass(&mut running, self.now);
         }
-        self.book(&running, self.now);
+        self.book(&running, 1, self.now.since(running.since));
         if running.place < running.mixers.len() {
             (running.place, running.since) = (running.place + 1, self.now);
             self.run(running);
@@ -235,17 +255,16 @@ impl World {
         })
     }
 
-    /// Notes that the kernel at hand ended then.
-    fn book(&mut self, running: &Running, end: Time) {
-        let took = end.since(running.since);
-        self.compute_time += took;
-        let (layer, part) = running.part(running.place);
-        let like = usize::from(self.mixers.like[layer.index()]);
-        if let Some(asked) = self.mixers.asked[like].as_mut().filter(|_| part == Part::Mixer) {
-            asked.runs += 1;
-        }
+    /// Notes that the kernel at hand has ended, and others like it after it, each of which took so long.
+    fn book(&mut self, running: &Running, kernels: u64, each: Nanos) {
+        self.compute_time += Nanos(each.0 * kernels);
+        let Alone { kernel, .. } = self.kernel_of(running, running.place);
+        self.provenance.add(&kernel.booked, kernels);
         if let Some(timeline) = &mut self.timeline {
-            timeline.compute(layer, part, running.since, took);
+            for number in 0..kernels {
+                let (layer, part) = running.part(running.place + number as usize);
+                timeline.compute(layer, part, running.since + Nanos(each.0 * number), each);
+            }
         }
     }
 }

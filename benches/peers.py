@@ -1,17 +1,22 @@
-"""Replay rates of hotset against libCacheSim (PyPI `libcachesim`), on one core of this machine.
+"""Hotset beside its peers on one core of this machine, by turns.
 
-usage: python3 benches/peers.py [--accesses 20000000] [--repetitions 5] [--rules lru,sieve] [--trace FILE] [--hotset target/release/hotset]
+usage: python3 benches/peers.py replay [--accesses 20000000] [--repetitions 5] [--rules lru,sieve] [--trace FILE]
+       python3 benches/peers.py serving [--repetitions 5] [--concurrency 1,64,256] [--scale 1.0]
+       either [--hotset target/release/hotset]
 
-Builds one trace (Zipf 0.6 over 14,848 ids, as many as a model of 58 layers with 256 experts has, replayed with slots for a
-quarter of them) as a 24-byte oracleGeneral file, and runs both on it by turns, each replay in a process of its own that
-is pinned to one core. The wheel holds no command: its loop is called once a replay, `process_trace`, which reads the
-file and counts hits in C. Rates are millions of accesses a second, the best of the repetitions; a machine that does other
-things too disturbs them less as both are taken from the processor time of the process, but for `packed`.
+replay: replay rates against libCacheSim (PyPI `libcachesim`). Builds one trace (Zipf 0.6 over 14,848 ids, as many as a
+model of 58 layers with 256 experts has, replayed with slots for a quarter of them) as a 24-byte oracleGeneral file, and
+runs both on it, each replay in a process of its own that is pinned to one core. The wheel holds no command: its loop is
+called once a replay, `process_trace`, which reads the file and counts hits in C. Rates are millions of accesses a second,
+the best of the repetitions; a machine that does other things too disturbs them less as both are taken from the processor
+time of the process, but for `packed`.
 
   file      both read the file: hotset's whole process, from its start to its exit, against process_trace
   packed    hotset's replay alone, from ids in memory, against the same process_trace
 
 The size of libCacheSim's hash table is given (2^16 buckets): its default of 2^24 is two to three times slower here.
+
+serving: iterations a second against inference-lab (crates.io) and AISimulate (PyPI). See benches/serving_peers.py.
 """
 
 import argparse
@@ -21,6 +26,8 @@ import resource
 import subprocess
 import sys
 import tempfile
+
+import serving_peers
 
 IDS, SLOTS, SKEW, SEED = 14_848, 3_712, 0.6, 1
 
@@ -101,29 +108,39 @@ def compare(arguments, trace):
         print(f"{ours:<14}{hits:>12}{peer_hits:>12}{packed:>9.1f}{file:>9.1f}{peer:>9.1f}{ratios}", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--accesses", type=int, default=20_000_000)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--rules", type=lambda names: names.split(","), help="some of the rules, by our names")
-    parser.add_argument("--trace", help="an oracleGeneral file to use, or to build and keep")
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(root, "target"))
-    parser.add_argument("--hotset", default=os.path.join(target, "release", "hotset"))
-    arguments = parser.parse_args()
+def replay(arguments):
     try:
         import libcachesim as _
     except ImportError:
         sys.exit("libcachesim is not installed: pip install libcachesim==0.3.5")
-    if not os.path.exists(arguments.hotset):
-        sys.exit(f"{arguments.hotset} does not exist: cargo build --release")
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
         trace = arguments.trace or os.path.join(folder, "zipf.oracleGeneral")
         if not os.path.exists(trace):
             build(trace, arguments.accesses)
         compare(arguments, trace)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(required=True)
+    rules = parts.add_parser("replay", help="rules against libCacheSim")
+    rules.add_argument("--accesses", type=int, default=20_000_000)
+    rules.add_argument("--rules", type=lambda names: names.split(","), help="some of the rules, by our names")
+    rules.add_argument("--trace", help="an oracleGeneral file to use, or to build and keep")
+    rules.set_defaults(run=replay)
+    serving = parts.add_parser("serving", help="serving against inference-lab and AISimulate")
+    serving_peers.add_arguments(serving)
+    serving.set_defaults(run=serving_peers.compare)
+    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "target"))
+    for part in [rules, serving]:
+        part.add_argument("--repetitions", type=int, default=5)
+        part.add_argument("--hotset", default=os.path.join(target, "release", "hotset"))
+    arguments = parser.parse_args()
+    if not os.path.exists(arguments.hotset):
+        sys.exit(f"{arguments.hotset} does not exist: cargo build --release")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    arguments.run(arguments)
 
 
 main()

@@ -16,8 +16,13 @@ fn the_host_computes_one_command_after_the_other() {
     let form = Form { tier: case.home, format: case.model.blocks[0].native };
     for first in [0, 2] {
         let reads = [first, first + 1].map(|block| Read { block: BlockId(block), form, tokens: 1 });
-        let command =
-            Command::Compute { layer: LayerId(0), part: Part::Host, batch: [].into(), reads: reads.to_vec() };
+        let command = Command::Compute {
+            mixers: 0..0,
+            layer: LayerId(0),
+            part: Part::Host,
+            batch: [].into(),
+            reads: reads.to_vec(),
+        };
         world.submit(command).unwrap();
     }
     let mut done = Vec::new();

@@ -115,6 +115,20 @@ fn lane_of(part: Part) -> LaneKind {
     if part == Part::Host { LaneKind::HostCompute } else { LaneKind::Compute }
 }
 
+/// What the jobs of one command came to: the report of the last, with the time of all, or the first failure.
+fn together(
+    before: Option<Result<ComputeReport, JobError>>,
+    last: Result<ComputeReport, JobError>,
+) -> Result<ComputeReport, JobError> {
+    match before {
+        None => last,
+        Some(before) => {
+            let before = before?;
+            last.map(|last| ComputeReport { took: before.took + last.took, ..last })
+        }
+    }
+}
+
 struct Held {
     slot: SlotId,
     published: bool,
@@ -131,6 +145,10 @@ pub struct Device {
     /// The copies that each compute command reads, until it has been waited for.
     computing: [VecDeque<BTreeSet<Copy>>; 2],
     computed: [VecDeque<(Nanos, Result<ComputeReport, JobError>)>; 2],
+    /// For each job of a stream that is not done, whether a command ends with it; and what the jobs of that command that are
+    /// done came to.
+    ends: [VecDeque<bool>; 2],
+    so_far: [Option<Result<ComputeReport, JobError>>; 2],
     lanes: BTreeMap<(TierId, TierId), Lane>,
     /// The accelerator's stream, and the host's own.
     compute: [Lane; 2],
@@ -171,6 +189,8 @@ impl Device {
             moves: BTreeMap::new(),
             computing: Default::default(),
             computed: Default::default(),
+            ends: Default::default(),
+            so_far: Default::default(),
             compute: [lane(LaneKind::Compute)?, lane(LaneKind::HostCompute)?],
             lanes,
             done,
@@ -212,8 +232,11 @@ impl Device {
             Command::Move(chunk) => self.carry(chunk),
             Command::Drop { block, form } => self.drop_copy((*block, *form)),
             Command::Cancel { id } => self.give_up(*id),
-            Command::Compute { layer, part, batch, reads } => {
-                self.start_compute((*layer, *part), batch.clone(), reads)
+            Command::Compute { mixers, layer, part, batch, reads } => {
+                for layer in mixers.clone().map(LayerId) {
+                    self.start_compute((layer, Part::Mixer), batch.clone(), &[], false)?;
+                }
+                self.start_compute((*layer, *part), batch.clone(), reads, true)
             }
             // Requests have no memory of their own here.
             Command::Finish { .. } => Ok(()),
@@ -366,13 +389,17 @@ impl Device {
         (layer, part): (LayerId, Part),
         batch: Arc<[Slice]>,
         reads: &[Read],
+        ends: bool,
     ) -> Result<(), DeviceError> {
         let mut regions = Vec::with_capacity(reads.len());
         for &Read { block, form, tokens } in reads {
             regions.push(Reading { block, form, region: self.readable("compute", (block, form))?, tokens });
         }
         let stream = stream_of(part);
-        self.computing[stream].push_back(reads.iter().map(|read| (read.block, read.form)).collect());
+        self.ends[stream].push_back(ends);
+        if ends {
+            self.computing[stream].push_back(reads.iter().map(|read| (read.block, read.form)).collect());
+        }
         self.under_way += 1;
         self.clock.submit(lane_of(part), Deed::Compute(layer, part));
         let (dense, cache) = self.resident.of(layer, part, &batch);
@@ -388,7 +415,13 @@ impl Device {
                 self.totals.computes += 1;
                 let took = computed.as_ref().ok().map(|report| report.took);
                 let ended = self.clock.done(lane_of(part), took);
-                self.computed[stream_of(part)].push_back((ended, computed));
+                let stream = stream_of(part);
+                let computed = together(self.so_far[stream].take(), computed);
+                if self.ends[stream].pop_front() == Some(false) {
+                    self.so_far[stream] = Some(computed);
+                    return None;
+                }
+                self.computed[stream].push_back((ended, computed));
                 Some(Finished::Compute(part))
             }
             Done::Chunk(id, arrived) => self.arrive(id, arrived).then_some(Finished::Chunk(id)),

@@ -170,7 +170,7 @@ impl<P: Platform> Lockstep<P> {
             Command::Cancel { id } => {
                 self.moves.remove(id);
             }
-            Command::Compute { layer, part, batch, reads } => {
+            Command::Compute { layer, part, batch, reads, .. } => {
                 match part {
                     Part::Mixer => self.tokens = batch.iter().map(|slice| slice.tokens).sum(),
                     Part::Experts | Part::Host => self.drift.computed(self.device.contents().model(), reads),

@@ -4,6 +4,7 @@ use crate::format::FormatId;
 use crate::id::{BlockId, LayerId, MoveId, RequestId, TierId};
 use crate::units::{Bytes, Nanos, Time};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A place and a format: where a copy is and how its numbers are stored.
@@ -238,8 +239,10 @@ pub enum Command {
         /// The move.
         id: MoveId,
     },
-    /// Run a part of a layer for the batch.
+    /// Run a part of a layer for the batch, after the mixers of layers without blocks: nothing is decided for those.
     Compute {
+        /// The layers, by number, whose mixers are run before, in order. Mostly none.
+        mixers: Range<u16>,
         /// The layer; the last one for the head.
         layer: LayerId,
         /// Which part.

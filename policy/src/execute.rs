@@ -151,11 +151,8 @@ impl Orchestrator {
         if proposal.class == MoveClass::Demand {
             return Some(signals.now);
         }
-        let layer = u64::from(self.context.model.block(proposal.block).layer.0);
-        let layers = u64::from(signals.layers);
-        let ahead = (layer + layers - u64::from(signals.layer.0)) % layers;
-        let ahead = if ahead == 0 { layers } else { ahead };
-        Some(signals.now + Nanos(signals.layer_period.0.saturating_mul(ahead)))
+        let ahead = signals.layers_until(self.context.model.block(proposal.block).layer);
+        Some(signals.now + Nanos(signals.layer_period.0.saturating_mul(u64::from(ahead))))
     }
 
     fn log_proposal(&mut self, proposal: &Proposal, verdict: Verdict) {

@@ -27,8 +27,27 @@ enum Standing {
     Done,
 }
 
+impl Standing {
+    /// Its place among the counts of a layer step.
+    fn kind(&self) -> usize {
+        match self {
+            Standing::Unserved => UNSERVED,
+            Standing::Waiting(_) => WAITING,
+            Standing::Ready(_) => READY,
+            Standing::Hosted(_) => HOSTED,
+            Standing::Done => DONE,
+        }
+    }
+}
+
+const UNSERVED: usize = 0;
+const WAITING: usize = 1;
+const READY: usize = 2;
+const HOSTED: usize = 3;
+const DONE: usize = 4;
+
 #[derive(Clone, Debug)]
-struct Member {
+pub(crate) struct Member {
     routed: Routed,
     standing: Standing,
     /// Squared drift it adds, at the mean and at the upper bound.
@@ -51,6 +70,8 @@ pub(crate) struct LayerStep {
     layer: LayerId,
     asked_at: Time,
     members: Vec<Member>,
+    /// Members by where they stand.
+    counts: [u32; DONE + 1],
     computing: bool,
     work: StepWork,
     /// Compute commands that the host has not answered.
@@ -62,14 +83,15 @@ pub(crate) struct LayerStep {
 }
 
 impl LayerStep {
-    fn count(&self, which: impl Fn(&Standing) -> bool) -> usize {
-        self.members.iter().filter(|member| which(&member.standing)).count()
+    fn put(&mut self, index: usize, standing: Standing) {
+        let before = std::mem::replace(&mut self.members[index].standing, standing);
+        self.counts[before.kind()] -= 1;
+        self.counts[standing.kind()] += 1;
     }
 
     /// Whether blocks are left and none of them could be placed.
     fn starved(&self) -> bool {
-        self.count(|s| *s == Standing::Unserved) > 0
-            && self.count(|s| matches!(s, Standing::Ready(_) | Standing::Waiting(_))) == 0
+        self.counts[UNSERVED] > 0 && self.counts[READY] + self.counts[WAITING] == 0
     }
 
     /// Blocks that wait for room, the last first.
@@ -94,10 +116,15 @@ impl Orchestrator {
         self.cancel_missed(layer)?;
         let fresh =
             |routed| Member { routed, standing: Standing::Unserved, drift: (0.0, 0.0), handed_over: false };
+        let mut members = std::mem::take(&mut self.members);
+        members.extend(routed.into_iter().map(fresh));
+        let mut counts = [0; DONE + 1];
+        counts[UNSERVED] = members.len() as u32;
         self.running = Some(LayerStep {
             layer,
             asked_at: self.context.signals.now,
-            members: routed.into_iter().map(fresh).collect(),
+            members,
+            counts,
             computing: false,
             work: StepWork::default(),
             hosting: 0,
@@ -185,7 +212,7 @@ impl Orchestrator {
     fn serve(&mut self, step: &mut LayerStep, index: usize) -> Result<(), ControlError> {
         let block = step.members[index].routed.block;
         if let Some(form) = self.context.ledger.full_copy(block) {
-            step.members[index].standing = Standing::Ready(form);
+            step.put(index, Standing::Ready(form));
             step.members[index].drift = (0.0, 0.0);
             return Ok(());
         }
@@ -194,7 +221,7 @@ impl Orchestrator {
             let wait = self.context.costs.fetch(&self.context.ledger, block, flight.to.format);
             let wait = wait.map_or(0.0, |route| route.time.0 as f64 * left);
             if !self.serve_meanwhile(step, index, wait) {
-                step.members[index].standing = Standing::Waiting(self.hasten(id)?);
+                step.put(index, Standing::Waiting(self.hasten(id)?));
             }
             return Ok(());
         }
@@ -205,13 +232,13 @@ impl Orchestrator {
         let taken = self.first_possible(step, &options);
         options.clear();
         self.proposals = options;
-        step.members[index].standing = Standing::Unserved;
+        step.put(index, Standing::Unserved);
         let Some(Served { standing, drift, work }) = taken? else { return Ok(()) };
         if standing == Standing::Done {
             self.context.ledger.unpin(block);
         }
         step.work = work;
-        step.members[index].standing = standing;
+        step.put(index, standing);
         step.members[index].drift = drift;
         Ok(())
     }
@@ -233,8 +260,7 @@ impl Orchestrator {
             self.tally.hosted += u64::from(hosted);
             step.work = proposal.work_with();
             let form = proposal.route.to;
-            step.members[index].standing =
-                if hosted { Standing::Hosted(form) } else { Standing::Ready(form) };
+            step.put(index, if hosted { Standing::Hosted(form) } else { Standing::Ready(form) });
             step.members[index].drift = self.drift_of(&proposal);
         }
         taken.is_some()
@@ -380,10 +406,8 @@ impl Orchestrator {
     }
 
     fn compute_if_ready(&mut self, step: &mut LayerStep) {
-        let waiting = step.count(|s| matches!(s, Standing::Waiting(_)));
-        let ready = step.count(|s| matches!(s, Standing::Ready(_)));
-        let unserved = step.count(|s| *s == Standing::Unserved);
-        if step.computing || step.waits_for_host.is_some() || waiting > 0 || (ready == 0 && unserved > 0) {
+        let nothing_ready = step.counts[READY] == 0 && step.counts[UNSERVED] > 0;
+        if step.computing || step.waits_for_host.is_some() || step.counts[WAITING] > 0 || nothing_ready {
             return;
         }
         let wait = self.context.signals.now.since(step.asked_at);
@@ -391,13 +415,13 @@ impl Orchestrator {
         if let Some(cause) = cause {
             self.tally.stalled(cause, wait);
         }
-        let reads = step.members.iter().filter_map(|member| match member.standing {
+        let mut reads = Vec::with_capacity(step.counts[READY] as usize);
+        reads.extend(step.members.iter().filter_map(|member| match member.standing {
             Standing::Ready(form) => {
                 Some(Read { block: member.routed.block, form, tokens: member.routed.tokens })
             }
             _ => None,
-        });
-        let reads = reads.collect();
+        }));
         step.computing = true;
         self.compute(step.layer, Part::Experts, reads);
         self.context.signals.computing();
@@ -427,13 +451,13 @@ impl Orchestrator {
             return Err(ControlError::Unexpected("the end of a layer"));
         };
         step.computing = false;
-        for member in &mut step.members {
-            if matches!(member.standing, Standing::Ready(_)) {
-                member.standing = Standing::Done;
-                self.context.ledger.unpin(member.routed.block);
+        for index in 0..step.members.len() {
+            if matches!(step.members[index].standing, Standing::Ready(_)) {
+                step.put(index, Standing::Done);
+                self.context.ledger.unpin(step.members[index].routed.block);
             }
         }
-        if step.count(|s| *s == Standing::Unserved) > 0 {
+        if step.counts[UNSERVED] > 0 {
             step.later_wave = true;
             step.last_cause = None;
             step.asked_at = self.context.signals.now;
@@ -451,8 +475,10 @@ impl Orchestrator {
 
     /// Every block of the layer step is computed: its drift is booked, and what memory was short of meanwhile is given up.
     fn end_layer(&mut self) -> Result<(), ControlError> {
-        let Some(step) = self.running.take() else { return Ok(()) };
+        let Some(mut step) = self.running.take() else { return Ok(()) };
         let drift = step.members.iter().fold((0.0, 0.0), |sum, m| (sum.0 + m.drift.0, sum.1 + m.drift.1));
+        step.members.clear();
+        self.members = step.members;
         self.context.guard.spend_layer(drift.0, drift.1);
         self.shed()?;
         Ok(())

@@ -38,11 +38,21 @@ pub struct Flight {
     pub deadline: Option<Time>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// What is known of a block, in one line of a cache.
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     copies: u64,
     flight: Option<MoveId>,
     pins: u32,
+    /// The forms in its native format.
+    native: u64,
+    layer: LayerId,
+    index: u32,
+}
+
+fn entry(block: &Block, forms: &Forms) -> Entry {
+    let Block { layer, index, native, .. } = *block;
+    Entry { copies: 0, flight: None, pins: 0, native: forms.of_format[native.0 as usize], layer, index }
 }
 
 /// Bytes and their peak in one tier.
@@ -115,10 +125,10 @@ impl Ledger {
         }
         let sizes = Sizes::new(&model);
         let mut ledger = Ledger {
-            forms,
             footprints: machine.tiers.iter().map(|tier| sizes.rounded_up(tier.granularity)).collect(),
             sizes,
-            entries: vec![Entry::default(); model.blocks.len()],
+            entries: model.blocks.iter().map(|block| entry(block, &forms)).collect(),
+            forms,
             layers: model.layers.iter().map(Row::new).collect(),
             flights: Vec::new(),
             usage: budgets.iter().map(|&capacity| Usage { capacity, ..Usage::default() }).collect(),
@@ -134,7 +144,7 @@ impl Ledger {
                 ledger.take(form, block)?;
                 ledger.entries[block.index()].copies |= ledger.forms.bit(form)?;
             }
-            let Block { layer, index, .. } = *ledger.model.block(block);
+            let Entry { layer, index, .. } = ledger.entries[block.index()];
             let absent = !ledger.is_fast(block);
             set(&mut ledger.layers[layer.index()].absent, index, absent);
             let state = ledger.state(block);
@@ -173,8 +183,7 @@ impl Ledger {
     pub fn state(&self, block: BlockId) -> State {
         let entry = &self.entries[block.index()];
         let fast = entry.copies & self.forms.fast;
-        let native = self.forms.of_format[self.model.block(block).native.0 as usize];
-        if fast & native != 0 {
+        if fast & entry.native != 0 {
             State::Full
         } else if fast & self.forms.direct != 0 {
             State::Reduced
@@ -224,8 +233,8 @@ impl Ledger {
 
     /// The copy a kernel reads without anything lost: the native one in fast memory.
     pub fn full_copy(&self, block: BlockId) -> Option<Form> {
-        let native = self.forms.of_format[self.model.block(block).native.0 as usize];
-        self.forms.first(self.entries[block.index()].copies & self.forms.fast & native)
+        let entry = &self.entries[block.index()];
+        self.forms.first(entry.copies & self.forms.fast & entry.native)
     }
 
     /// Whether a move to a block is under way.
@@ -252,16 +261,22 @@ impl Ledger {
 
     /// Holds a block in fast memory until it is unpinned.
     pub fn pin(&mut self, block: BlockId) {
-        self.entries[block.index()].pins += 1;
-        self.touch(block);
+        let entry = &mut self.entries[block.index()];
+        entry.pins += 1;
+        let row = &mut self.layers[entry.layer.index()];
+        row.version += 1;
+        set(&mut row.idle, entry.index, false);
     }
 
     /// Takes one hold back.
     pub fn unpin(&mut self, block: BlockId) {
-        let pins = &mut self.entries[block.index()].pins;
-        debug_assert!(*pins > 0);
-        *pins = pins.saturating_sub(1);
-        self.touch(block);
+        let entry = &mut self.entries[block.index()];
+        debug_assert!(entry.pins > 0);
+        entry.pins = entry.pins.saturating_sub(1);
+        let row = &mut self.layers[entry.layer.index()];
+        row.version += 1;
+        let fast = entry.copies & self.forms.fast != 0;
+        set(&mut row.idle, entry.index, fast && entry.flight.is_none() && entry.pins == 0);
     }
 
     /// Whether the running step needs the block.
@@ -417,15 +432,14 @@ impl Ledger {
         &self.states
     }
 
-    /// Notes that a block's copies, move or holds have changed.
+    /// Notes that a block's copies or move have changed.
     fn touch(&mut self, block: BlockId) {
-        let Block { layer, index, .. } = *self.model.block(block);
         let entry = &self.entries[block.index()];
         let (fast, still) = (entry.copies & self.forms.fast != 0, entry.flight.is_none());
-        let row = &mut self.layers[layer.index()];
+        let row = &mut self.layers[entry.layer.index()];
         row.version += 1;
-        set(&mut row.idle, index, fast && still && entry.pins == 0);
-        set(&mut row.absent, index, !fast && still);
+        set(&mut row.idle, entry.index, fast && still && entry.pins == 0);
+        set(&mut row.absent, entry.index, !fast && still);
     }
 
     fn has_recipe(&self, block: BlockId) -> bool {

@@ -62,6 +62,7 @@ impl Signals {
         self.mix(event.at.0);
         match &event.kind {
             EventKind::LayerRouted { layer, routed } => {
+                let passed = u64::from(self.layers_until(*layer));
                 self.layer = *layer;
                 self.layer_step += 1;
                 self.mix(layer.0 as u64);
@@ -73,7 +74,8 @@ impl Signals {
                     self.idle_window = smooth(self.idle_window, event.at.since(since));
                 }
                 if let Some(before) = self.routed_at.replace(event.at) {
-                    self.layer_period = smooth(self.layer_period, event.at.since(before));
+                    let each = Nanos(event.at.since(before).0 / passed);
+                    self.layer_period = smooth(self.layer_period, each);
                 }
             }
             EventKind::ChunkDone { id, queued } => {
@@ -91,6 +93,12 @@ impl Signals {
             EventKind::LayerDone { .. } | EventKind::HostDone { .. } | EventKind::Loaded => {}
             EventKind::MemoryPressure { reserved, .. } => self.mix(reserved.0),
         }
+    }
+
+    /// Layers from the one being run to the next visit of another, which may be the same: at least one.
+    pub fn layers_until(&self, layer: LayerId) -> u32 {
+        let ahead = (u32::from(layer.0) + self.layers - u32::from(self.layer.0)) % self.layers.max(1);
+        if ahead == 0 { self.layers.max(1) } else { ahead }
     }
 
     /// Notes that the experts of a layer have been handed to the accelerator: from here the links carry no demand.

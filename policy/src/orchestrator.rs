@@ -6,7 +6,7 @@ use crate::event::{Command, Event, EventKind, MoveClass, Part, Platform};
 use crate::format::FormatId;
 use crate::guard::{Guard, GuardSpec};
 use crate::id::{BlockId, LayerId, MoveId, TierId};
-use crate::layer_step::LayerStep;
+use crate::layer_step::{LayerStep, Member};
 use crate::ledger::Ledger;
 use crate::machine::{Class, Machine};
 use crate::model::Model;
@@ -98,8 +98,9 @@ pub struct Orchestrator {
     pub(crate) log: Option<Vec<Decision>>,
     pub(crate) decisions: u64,
     pub(crate) running: Option<LayerStep>,
-    /// Empty between uses; kept for its memory.
+    /// Empty between uses; kept for their memory.
     pub(crate) proposals: Vec<Proposal>,
+    pub(crate) members: Vec<Member>,
     serving: Serving,
     /// What blocks and the cache share of fast memory.
     shared: Bytes,
@@ -166,6 +167,7 @@ impl Orchestrator {
             decisions: 0,
             running: None,
             proposals: Vec::new(),
+            members: Vec::new(),
             serving: Serving::new(max_batch, prefill_chunk, cache),
             shared: budgets[fast.index()],
             loading,
@@ -205,6 +207,10 @@ impl Orchestrator {
             EventKind::Loaded => {
                 self.loading = false;
                 self.start_step()?;
+            }
+            // The last mixer of a step that gives nobody a token, in a layer without blocks.
+            EventKind::LayerRouted { layer, .. } if self.context.model.layer(layer).blocks == 0 => {
+                self.end_step(event.at)?;
             }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
             EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
@@ -267,7 +273,7 @@ impl Orchestrator {
             self.step_began = now;
             self.context.signals.concurrency = self.serving.batch_len() as u32;
             self.context.signals.step_tokens = self.serving.step_tokens();
-            self.compute(LayerId(0), Part::Mixer, Vec::new());
+            self.run_mixers(0, now)?;
         } else if self.context.ledger.flights().next().is_none() {
             return Err(ControlError::CacheStuck);
         }
@@ -288,13 +294,23 @@ impl Orchestrator {
     }
 
     fn next_layer(&mut self, done: LayerId, now: Time) -> Result<(), ControlError> {
-        if done.index() + 1 < self.context.model.layers.len() {
-            self.compute(LayerId(done.0 + 1), Part::Mixer, Vec::new());
-        } else if self.serving.emits() {
-            self.compute(done, Part::Head, Vec::new());
-        } else {
-            self.end_step(now)?;
-        }
+        self.run_mixers(done.0 + 1, now)
+    }
+
+    /// Runs the mixers from a layer on, up to the next that has blocks to decide on, or to the end of the step.
+    fn run_mixers(&mut self, first: u16, now: Time) -> Result<(), ControlError> {
+        let layers = self.context.model.layers.len() as u16;
+        let has_blocks = |layer: &u16| self.context.model.layer(LayerId(*layer)).blocks > 0;
+        let (upto, part) = match (first..layers).find(has_blocks) {
+            Some(next) => (next, Part::Mixer),
+            None if self.serving.emits() => (layers, Part::Head),
+            None if first < layers => (layers - 1, Part::Mixer),
+            None => return self.end_step(now),
+        };
+        let passed = u64::from(upto - first);
+        self.tally.layer_steps += passed + u64::from(part == Part::Mixer && !has_blocks(&upto));
+        let (layer, batch) = (LayerId(upto.min(layers - 1)), self.serving.batch());
+        self.commands.push(Command::Compute { mixers: first..upto, layer, part, batch, reads: Vec::new() });
         Ok(())
     }
 
@@ -311,7 +327,8 @@ impl Orchestrator {
     }
 
     pub(crate) fn compute(&mut self, layer: LayerId, part: Part, reads: Vec<crate::event::Read>) {
-        self.commands.push(Command::Compute { layer, part, batch: self.serving.batch(), reads });
+        let batch = self.serving.batch();
+        self.commands.push(Command::Compute { mixers: 0..0, layer, part, batch, reads });
     }
 
     /// The decisions since the last call, if they are recorded.

@@ -1,14 +1,17 @@
 //! Phase two: what a choice costs and saves. Every term is kept, so that a decision can be explained.
 
+mod carried;
+
 use crate::event::{EncodeAt, Form, Source};
 use crate::format::FormatId;
 use crate::id::{BlockId, TierId};
 use crate::ledger::Ledger;
 use crate::machine::{Class, Machine, Processor};
 use crate::model::Model;
-use crate::path::{LinkSet, Paths};
+use crate::path::LinkSet;
 use crate::sizes::Sizes;
 use crate::units::{Bandwidth, Bytes, Nanos};
+use carried::Carried;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -64,7 +67,7 @@ pub struct Costs {
     model: Arc<Model>,
     machine: Arc<Machine>,
     sizes: Sizes,
-    paths: Paths,
+    carried: Carried,
     /// The tier that compute reads.
     pub fast: TierId,
     /// Formats that fast copies may take, the native one first.
@@ -76,9 +79,10 @@ pub struct Costs {
 impl Costs {
     /// Costs for a run in which fast copies may take these formats.
     pub fn new(model: Arc<Model>, machine: Arc<Machine>, fast: TierId, formats: Vec<FormatId>) -> Costs {
+        let sizes = Sizes::new(&model);
         Costs {
-            sizes: Sizes::new(&model),
-            paths: Paths::new(&machine),
+            carried: Carried::new((&model, &sizes), &machine, fast, &formats),
+            sizes,
             model,
             machine,
             fast,
@@ -127,32 +131,10 @@ impl Costs {
     /// The quickest way to make a fast copy of `block` in `format`, if there is one: from a lower copy in that very
     /// format, from a lower copy that has every bit, coded on arrival or by the host before it leaves, or by its recipe.
     pub fn fetch(&self, ledger: &Ledger, block: BlockId, format: FormatId) -> Option<Route> {
-        let native = self.model.block(block).native;
-        ledger
-            .copies(block)
-            .filter(|from| self.machine.tier(from.tier).class != Class::Fast)
-            .filter(|from| from.format == format || from.format.keeps(native))
-            .filter_map(|from| {
-                let arrived = self.carried(block, from, format, EncodeAt::Destination);
-                let encoded = (from.format != format && !self.machine.host_codecs.is_empty())
-                    .then(|| self.carried(block, from, format, EncodeAt::Source));
-                arrived.into_iter().chain(encoded.flatten()).min_by_key(|route| route.time)
-            })
-            .chain(self.recompute(block, format))
-            .min_by_key(|route| (route.time, route.from))
-    }
-
-    /// Carrying a lower copy to the fast tier, coded on one side of the way.
-    fn carried(&self, block: BlockId, from: Form, format: FormatId, encode_at: EncodeAt) -> Option<Route> {
-        let path = self.paths.between(from.tier, self.fast)?;
-        let (side, crosses) = match encode_at {
-            EncodeAt::Source => (from.tier, format),
-            EncodeAt::Destination => (self.fast, from.format),
-        };
-        let crossing = self.sizes.bytes(block, crosses);
-        let time = path.transfer(crossing) + self.coding(block, side, from.format, format)?;
-        let to = Form { tier: self.fast, format };
-        Some(Route { from: Source::Copy(from), to, encode_at, links: path.set, crossing, time })
+        let shape = self.sizes.shape(block);
+        let carried =
+            ledger.copies(block).filter_map(|from| self.carried.route(shape, from, format).copied());
+        carried.chain(self.recompute(block, format)).min_by_key(|route| (route.time, route.from))
     }
 
     /// Making a fast copy by the block's recipe, coded once it is whole.

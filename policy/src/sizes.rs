@@ -21,14 +21,25 @@ impl Sizes {
         let mut known = BTreeMap::new();
         let mut bytes = Vec::new();
         let shape = |block: &crate::model::Block| {
-            let mixed = block.mixed.map(|bytes| (block.native, bytes));
-            *known.entry((block.elements(), block.rows(), mixed)).or_insert_with(|| {
+            *known.entry((block.elements(), block.rows(), block.native, block.mixed)).or_insert_with(|| {
                 bytes.push(std::array::from_fn(|format| block.bytes(FormatId(format as u8))));
                 bytes.len() as u32 - 1
             })
         };
         let shapes = model.blocks.iter().map(shape).collect();
         Sizes { shapes, bytes }
+    }
+
+    /// The shape of a block: blocks of one shape have one native format, and are of one size in every format.
+    #[inline]
+    pub fn shape(&self, block: BlockId) -> usize {
+        self.shapes[block.index()] as usize
+    }
+
+    /// The first block of each shape.
+    pub fn examples(&self) -> impl Iterator<Item = BlockId> + '_ {
+        let first = |shape| self.shapes.iter().position(|&other| other == shape).unwrap_or(0);
+        (0..self.bytes.len() as u32).map(move |shape| BlockId(first(shape) as u32))
     }
 
     /// The same, each rounded up as a slot allocator does.

@@ -8,9 +8,10 @@ use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
 use crate::machine::machine;
 use crate::model::import;
-use crate::placement::{self, Ground, Home, LOAD, MEMORY, RESIDENT, caps, check_caps, kv_reserve};
+use crate::placement::{self, Ground, Home, LOAD, MEMORY, caps, check_caps, kv_reserve};
 use crate::reader::{Field, Keys, flag, format_names, text};
 use crate::recipe::{RECIPES, recipe};
+use crate::resident::{RESIDENT, resident};
 use crate::scenario::{Kv, Length, PolicyCheck, Scenario, Workload};
 use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::tree::{Node, Value};
@@ -103,16 +104,16 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         Some(field) => recipe(report, &field, model),
         None => model,
     };
+    let empty = Node { at: root.at, value: Value::Map(vec![]) };
+    let or_empty = |name| keys.get(name).unwrap_or_else(|| Field::root(&empty, name));
+    let (resident, model) = resident(report, &or_empty("resident"), model);
     let table = read_sensitivity(report, &keys);
     let workload = keys.need(report, "workload").and_then(|field| workload(report, &field, model.as_ref()));
     let policy = keys.need(report, "policy").and_then(|field| policy(report, &field, check_policy));
-    let empty = Node { at: root.at, value: Value::Map(vec![]) };
-    let or_empty = |name| keys.get(name).unwrap_or_else(|| Field::root(&empty, name));
     let guard = guard(report, &or_empty("guard"));
     let slo = keys.get("slo").map_or(Some(None), |field| slo(report, &field).map(Some));
     let schedule = schedule(report, &or_empty("schedule"));
     let host_compute = host_compute(report, &keys, machine.as_ref());
-    let resident = placement::resident(report, &or_empty("resident"));
     let seed = keys.or_default(report, "seed", whole);
     let memory_field = keys.get("memory");
     let memory = match &memory_field {

@@ -19,6 +19,7 @@ mod policy_file;
 mod reader;
 mod recipe;
 mod requests;
+mod resident;
 mod scenario;
 mod schema;
 mod sensitivity;

@@ -1,14 +1,14 @@
-//! The keys of `memory`, `resident`, `kv`, `home`, `encoded`, `recode` and `load`: what fits where, checked before a run starts.
+//! The keys of `memory`, `kv`, `home`, `encoded`, `recode` and `load`: what fits where, checked before a run starts.
 
 use crate::diagnostics::{Report, Wrong};
-use crate::keys::Type::{AboveZero, Either, Flag, Fraction, Map, Quantity, Slots, Text, Whole};
+use crate::keys::Type::{AboveZero, Either, Flag, Map, Quantity, Slots, Text, Whole};
 use crate::keys::{Choice, Key, RowKey, Rows, Table, Type};
 use crate::machine::tier_named;
 use crate::reader::{Field, Keys, flag, format};
-use crate::scenario::{Cap, Kv, Paged, Resident, Scenario, slots_size};
+use crate::scenario::{Cap, Kv, Paged, Scenario, slots_size};
 use crate::sensitivity::Sensitivity;
 use crate::tree::Value;
-use crate::units::{SIZE, fraction, size, size_above_zero, slots, whole};
+use crate::units::{SIZE, size, size_above_zero, slots, whole};
 use policy::machine::Class;
 use policy::{Bytes, FormatId, MAX_FORMS, Machine, Model, TierId};
 use std::collections::BTreeMap;
@@ -22,22 +22,6 @@ pub(crate) static MEMORY: Rows = Rows {
     key: RowKey::Any,
     value: Either(&AboveZero(&SIZE), &Slots),
     merges: true,
-};
-
-/// The keys of `resident`.
-pub(crate) static RESIDENT: Table = Table {
-    name: "resident",
-    about: "Fast memory that is lost to blocks, beside weights that never move and key-value caches",
-    open: false,
-    keys: &[
-        Key::default("activations", Quantity(&SIZE), "0 B", "Activations and workspaces"),
-        Key::default(
-            "fragmentation",
-            Fraction,
-            "0 %",
-            "The share of the fast tier's capacity, under its cap, that allocators lose; less than 100 %",
-        ),
-    ],
 };
 
 /// Key-value caches: a size that is set aside for them, or pages that they take as they grow.
@@ -77,17 +61,6 @@ pub(crate) static LOAD: Table = Table {
     open: false,
     keys: &[Key::required("from", Text, "nvme", "The tier that holds everything at the start")],
 };
-
-/// Reads `resident`.
-pub(crate) fn resident(report: &mut Report, field: &Field<'_>) -> Option<Resident> {
-    let keys = field.keys(report, &RESIDENT)?;
-    let activations = keys.or_default(report, "activations", size);
-    let fragmentation = keys.or_default(report, "fragmentation", |text| match fraction(text)? {
-        lost if lost < 1.0 => Ok(lost),
-        _ => Err(Wrong::new("nothing is left", "less than `100 %`, such as `3 %`")),
-    });
-    Some(Resident { activations: activations?, fragmentation: fragmentation? })
-}
 
 /// Reads `memory`; where the machine is unknown, only how the caps are written is checked.
 pub(crate) fn caps(

@@ -156,6 +156,11 @@ impl Fabric {
         self.sharing.join(self.now, class, bytes, job);
     }
 
+    /// Whether nothing flows, or waits to.
+    pub fn is_idle(&self) -> bool {
+        self.jobs.len() == self.vacant.len()
+    }
+
     /// When to collect next if nothing is handed over before: the next flow ends then, or a copy has paid its submit
     /// cost and begins to share. `None` if nothing flows.
     pub fn next_due(&mut self) -> Option<Time> {

@@ -78,7 +78,7 @@ pub struct Workload {
     seed: u64,
     /// The step that was routed last, and the rows of the routing that it follows: the same at every layer.
     followed: Vec<Slice>,
-    rows: Vec<usize>,
+    rows: Vec<Range<usize>>,
     /// For each number of layers ahead, the share of the blocks foreseen that are chosen.
     lookahead: Vec<f64>,
 }
@@ -182,13 +182,11 @@ impl Workload {
             self.followed.clear();
             self.followed.extend_from_slice(slices);
         }
-        let mut routed = Vec::new();
-        if let Needs::Routed(source) = &mut self.needs {
-            source.merge_rows(self.rows.iter().copied(), router, &mut routed);
-            // The trace numbers blocks as if all layers had a router.
-            let before = router as u32 * source.shape().experts;
-            routed.iter_mut().for_each(|block| block.block.0 += first_block - before);
-        }
+        let Needs::Routed(source) = &mut self.needs else { return Vec::new() };
+        let mut routed = source.merge(self.rows.iter().cloned(), router);
+        // The trace numbers blocks as if all layers had a router.
+        let before = router as u32 * source.shape().experts;
+        routed.iter_mut().for_each(|block| block.block.0 += first_block - before);
         routed
     }
 
@@ -254,13 +252,14 @@ impl Workload {
         let recorded = source.prompt_rows(request);
         let unrecorded = context - (recorded.len() as u32).min(context);
         let known = prompt.start.max(unrecorded)..prompt.end.max(unrecorded);
-        let rows = known.map(|token| recorded.start + (token - unrecorded) as usize);
+        let from = |first: usize, tokens: Range<u32>| first..first + tokens.len();
+        let known = from(recorded.start + (known.start - unrecorded) as usize, known);
         // A request that was pre-empted computes anew what it had put out.
         let decoded = slice.cached.max(context)..end.max(context);
-        let rows = rows.chain(decoded.map(|token| source.row(request, (token - context) as usize)));
-        let rows: Vec<usize> = rows.collect();
+        let row = |token: u32| source.row(request, (token - context) as usize);
+        let decoded = if decoded.is_empty() { 0..0 } else { from(row(decoded.start), decoded) };
         self.stand_in(request, prompt.start.min(unrecorded)..prompt.end.min(unrecorded));
-        self.rows.extend(rows);
+        self.rows.extend([known, decoded].into_iter().filter(|rows| !rows.is_empty()));
     }
 
     /// Notes the rows that tokens of a request follow which has none of its own there.
@@ -277,7 +276,7 @@ impl Workload {
             let first = (row - self.rows_before[trace]) as usize;
             let run = left.min(source.tokens(trace) - first);
             let row_in_file = source.row(trace, first);
-            self.rows.extend(row_in_file..row_in_file + run);
+            self.rows.push(row_in_file..row_in_file + run);
             row = (row + run as u64) % rows;
             left -= run;
         }

@@ -1,21 +1,22 @@
 //! The simulator as a platform: commands become events at the time physics gives them.
 
 mod host;
+mod kernels;
 mod moves;
 
 use self::host::HostShare;
+use self::kernels::{Mixers, Running};
 use self::moves::Moving;
-use crate::compute::Kernel;
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::Workload;
-use policy::event::{Command, Event, EventKind, Form, Part, Platform, Read, Slice};
+use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::machine::Class;
 use policy::sizes::Sizes;
 use policy::{
-    BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
+    BlockId, Bytes, FormatId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -96,22 +97,14 @@ pub struct Placement<'a> {
     pub load_from: Option<TierId>,
 }
 
-/// The kernel that is running.
-#[derive(Clone, Debug)]
-struct Running {
-    layer: LayerId,
-    part: Part,
-    batch: Arc<[Slice]>,
-    since: Time,
-    operations: Nanos,
-}
-
 /// See the module.
 pub struct World {
     machine: Arc<Machine>,
     paths: Paths,
     model: Arc<Model>,
     sizes: Sizes,
+    /// The memory that the accelerator reads.
+    fast: TierId,
     now: Time,
     queue: Queue<Tick>,
     fabric: Fabric,
@@ -123,6 +116,7 @@ pub struct World {
     workload: Workload,
     /// The first request that is not in the queue yet.
     next_request: usize,
+    mixers: Mixers,
     running: Option<Running>,
     /// What the host has been given to compute, in order; the first is running.
     hosted: VecDeque<HostShare>,
@@ -163,10 +157,13 @@ impl World {
         if let Some(timeline) = &mut timeline {
             timeline.level(home, Time(0), memory.used(home));
         }
+        let fast = machine.tiers_of(Class::Fast).next().unwrap_or_default();
         let mut world = World {
             fabric: Fabric::new(&machine),
             sizes: Sizes::new(&model),
             paths: Paths::new(&machine),
+            mixers: Mixers::new(&model),
+            fast,
             machine,
             model,
             now: Time(0),
@@ -195,8 +192,7 @@ impl World {
 
     /// Begins to load resident weights and, where they live elsewhere, home copies.
     fn load(&mut self, from: TierId, home: TierId) -> Result<(), WorldError> {
-        let fast = self.machine.tiers_of(Class::Fast).next().unwrap_or_default();
-        for (to, bytes) in [(fast, self.model.resident_bytes()), (home, self.memory.used(home))] {
+        for (to, bytes) in [(self.fast, self.model.resident_bytes()), (home, self.memory.used(home))] {
             if to != from {
                 self.fabric.submit(Time(0), WEIGHTS, from, to, bytes)?;
                 self.loading += 1;
@@ -274,25 +270,6 @@ impl World {
         })
     }
 
-    fn computed(&mut self) -> Option<EventKind> {
-        let Running { layer, part, batch, since, .. } = self.running.take()?;
-        let took = self.now.since(since);
-        self.compute_time += took;
-        if let Some(timeline) = &mut self.timeline {
-            timeline.compute(layer, part, since, took);
-        }
-        Some(match part {
-            Part::Mixer => {
-                self.due.extend(self.workload.foresee(&batch, layer));
-                self.due
-                    .push_back(EventKind::LayerRouted { layer, routed: self.workload.route(&batch, layer) });
-                return self.due.pop_front();
-            }
-            Part::Experts | Part::Host => EventKind::LayerDone { layer },
-            Part::Head => EventKind::HeadDone,
-        })
-    }
-
     /// Takes whatever has left the links and memories by now.
     fn collect(&mut self) {
         let mut delivered = std::mem::take(&mut self.delivered);
@@ -300,11 +277,7 @@ impl World {
         for delivered in delivered.drain(..) {
             match delivered.flow {
                 Flow::Read { tag: HOST, .. } => self.host_read(),
-                Flow::Read { .. } => {
-                    let Some(Running { since, operations, .. }) = self.running else { continue };
-                    let end = self.now.max(since + operations) + self.machine.accelerator.launch;
-                    self.queue.push(end, Rank::Completion, Tick::Computed);
-                }
+                Flow::Read { .. } => self.kernel_read(),
                 Flow::Copy { id: WEIGHTS, from, to } => {
                     self.loading -= 1;
                     if self.loading == 0 {
@@ -324,34 +297,6 @@ impl World {
             self.next_request += 1;
             self.queue.push(at, Rank::Admission, Tick::Request(RequestId(next as u32)));
         }
-    }
-
-    fn begin_compute(
-        &mut self,
-        layer: LayerId,
-        part: Part,
-        batch: Arc<[Slice]>,
-        reads: &[Read],
-    ) -> Result<(), WorldError> {
-        for read in reads {
-            self.memory.expect(read.block, read.form)?;
-            self.memory.compute_reads(read.block, read.form);
-        }
-        if part == Part::Host {
-            return self.begin_host(layer, reads);
-        }
-        if self.running.is_some() {
-            return Err(WorldError::Busy);
-        }
-        let context = |slice: &Slice| self.workload.requests()[slice.request.index()].context;
-        let emits = |slice: &&Slice| slice.cached + slice.tokens >= context(slice);
-        let emitting = batch.iter().filter(emits).count() as u64;
-        let kernel =
-            Kernel::of(&self.machine, &self.model, &self.sizes, (layer, part), &batch, emitting, reads);
-        let fast = self.machine.tiers_of(Class::Fast).next().unwrap_or_default();
-        self.running = Some(Running { layer, part, batch, since: self.now, operations: kernel.operations });
-        self.fabric.read(self.now, ACCELERATOR, fast, kernel.bytes, self.machine.accelerator.read);
-        Ok(())
     }
 
     fn note_level(&mut self, tier: TierId) {
@@ -410,8 +355,8 @@ impl Platform for World {
                 self.note_level(form.tier);
             }
             Command::Cancel { id } => self.cancel(id)?,
-            Command::Compute { layer, part, batch, reads } => {
-                self.begin_compute(layer, part, batch, &reads)?
+            Command::Compute { mixers, layer, part, batch, reads } => {
+                self.begin_compute(mixers, (layer, part), batch, &reads)?
             }
             Command::Finish { .. } => self.finish(),
         }

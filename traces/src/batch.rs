@@ -1,9 +1,11 @@
 //! What a batch demands: the selections of several requests' tokens at one layer, merged.
 
+mod demand;
+
 use crate::error::{Problem, TraceError};
 use crate::gates;
 use crate::routing::{GateOrigin, RoutingTrace, Shape, TraceInfo};
-use policy::BlockId;
+use demand::Demand;
 use policy::event::Routed;
 use rand::seq::SliceRandom;
 use rand_pcg::Pcg64Mcg;
@@ -17,23 +19,10 @@ pub struct BatchSource {
     trace: Arc<RoutingTrace>,
     requests: Vec<usize>,
     seed: u64,
-    marks: Vec<Mark>,
-    merges: u64,
     weights: Vec<f32>,
-    /// Weights that were drawn, by row, layer and place; zero where that is still to be done. A row is asked for again and
-    /// again where many requests follow few rows, and a draw takes longer than all that is done with it.
-    drawn: Vec<f32>,
+    demand: Demand,
 }
 
-/// Where an expert stands in the merge with this number.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mark {
-    merge: u64,
-    place: usize,
-}
-
-/// The most weights that are kept once drawn: 256 MB.
-const MOST_DRAWN: usize = 1 << 26;
 /// Stream of the order of requests, apart from those of gates and arrivals.
 const ORDER_STREAM: u64 = 0x7265_6f72_6465_7265;
 
@@ -51,14 +40,8 @@ impl BatchSource {
         }
         let shape = trace.shape();
         Ok(BatchSource {
-            marks: vec![Mark::default(); shape.experts as usize],
-            merges: 0,
             weights: vec![0.0; shape.top_k as usize],
-            // Pages of zeros that nobody writes take no memory.
-            drawn: match trace.gate_origin() {
-                None if trace.raw_selections().len() <= MOST_DRAWN => vec![0.0; trace.raw_selections().len()],
-                _ => Vec::new(),
-            },
+            demand: Demand::new(trace.clone(), seed),
             trace,
             requests,
             seed,
@@ -145,61 +128,14 @@ impl BatchSource {
         &self.weights[..len]
     }
 
-    /// What a batch of (request, token) demands at a layer: see [`BatchSource::merge_rows`].
-    ///
-    /// # Panics
-    /// If one of the indices is out of range.
-    pub fn merge(&mut self, members: &[(usize, usize)], layer: usize, out: &mut Vec<Routed>) {
-        self.begin_merge(out);
-        for &(request, token) in members {
-            let row = self.row(request, token);
-            self.add_row(row, layer, out);
-        }
-    }
-
-    /// What a batch of token rows demands at a layer, be they decoded tokens ([`BatchSource::row`]) or a chunk of a
-    /// prompt ([`BatchSource::prompt_rows`]): `out` becomes the distinct blocks, in stored order of first choice, with
-    /// the tokens that chose each and the sum of their squared gate weights.
+    /// What a batch of token rows demands at a layer, given in runs, be they decoded tokens ([`BatchSource::row`]) or a chunk
+    /// of a prompt ([`BatchSource::prompt_rows`]): the distinct blocks with the tokens that chose each and the sum of their
+    /// squared gate weights, in stored order of first choice. Long runs are added up 32 rows at a time, where that is how they
+    /// lie in the trace; blocks chosen there for the first time come in order of their numbers.
     ///
     /// # Panics
     /// If a row or the layer is out of range.
-    pub fn merge_rows(&mut self, rows: impl IntoIterator<Item = usize>, layer: usize, out: &mut Vec<Routed>) {
-        self.begin_merge(out);
-        rows.into_iter().for_each(|row| self.add_row(row, layer, out));
-    }
-
-    fn begin_merge(&mut self, out: &mut Vec<Routed>) {
-        out.clear();
-        self.merges += 1;
-    }
-
-    fn add_row(&mut self, row: usize, layer: usize, out: &mut Vec<Routed>) {
-        let first_block = layer as u32 * self.shape().experts;
-        let chosen = self.trace.selection(row, layer);
-        let shape = self.trace.shape();
-        let first = (row * shape.layers as usize + layer) * shape.top_k as usize;
-        let weights = match self.drawn.get_mut(first..first + chosen.len()) {
-            Some(drawn) => {
-                if drawn.first() == Some(&0.0) {
-                    gates::synthetic(self.seed, row as u64, layer as u32, drawn);
-                }
-                &*drawn
-            }
-            None => {
-                gates::gate_weights_or_synthetic(&self.trace, self.seed, row, layer, &mut self.weights);
-                &self.weights
-            }
-        };
-        for (&expert, &weight) in chosen.iter().zip(weights) {
-            let mark = &mut self.marks[expert as usize];
-            if mark.merge == self.merges {
-                out[mark.place].tokens += 1;
-                out[mark.place].gate_squared += weight * weight;
-            } else {
-                *mark = Mark { merge: self.merges, place: out.len() };
-                let block = BlockId(first_block + expert as u32);
-                out.push(Routed { block, tokens: 1, gate_squared: weight * weight });
-            }
-        }
+    pub fn merge(&mut self, runs: impl IntoIterator<Item = Range<usize>>, layer: usize) -> Vec<Routed> {
+        self.demand.merge(runs, layer, layer as u32 * self.trace.shape().experts)
     }
 }

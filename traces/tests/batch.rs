@@ -90,9 +90,9 @@ proptest! {
             .iter()
             .map(|&(request, token)| (request % requests, token % source.tokens(request % requests)))
             .collect();
-        let mut merged = Vec::new();
         for layer in 0..layers {
-            source.merge(&members, layer, &mut merged);
+            let rows: Vec<_> = members.iter().map(|&(request, token)| source.row(request, token)).collect();
+            let merged = source.merge(rows.into_iter().map(|row| row..row + 1), layer);
             let mut expected: Vec<(BlockId, u32, f32)> = Vec::new();
             for &(request, token) in &members {
                 let ids = source.selection(request, token, layer).to_vec();
@@ -109,6 +109,29 @@ proptest! {
             }
             let got: Vec<_> = merged.iter().map(|routed| (routed.block, routed.tokens, routed.gate_squared)).collect();
             prop_assert_eq!(got, expected);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_long_run_demands_what_its_rows_do(
+        (tokens, ends) in (1u32..400).prop_flat_map(|tokens| (Just(tokens), [0..tokens as usize, 0..tokens as usize])),
+        gates: bool, seed: u64,
+    ) {
+        let params = traces::generate::Params { tokens_per_trace: tokens, traces: 1, gates, ..SAMPLE };
+        let mut source = BatchSource::new(generate(&params).unwrap().into(), true, seed).unwrap();
+        let (start, end) = (ends[0].min(ends[1]), ends[0].max(ends[1]) + 1);
+        for layer in [0, 3, 0] {
+            let mut whole = source.merge([start..end, start..start + 1], layer);
+            let mut rows = source.merge((start..end).chain([start]).map(|row| row..row + 1), layer);
+            whole.sort_by_key(|routed| routed.block);
+            rows.sort_by_key(|routed| routed.block);
+            prop_assert_eq!(whole.len(), rows.len());
+            for (whole, row) in whole.iter().zip(&rows) {
+                prop_assert_eq!((whole.block, whole.tokens), (row.block, row.tokens));
+                prop_assert!((whole.gate_squared - row.gate_squared).abs() <= 1e-5 * row.gate_squared.max(1.0));
+            }
         }
     }
 }
@@ -170,17 +193,13 @@ fn a_prompt_is_merged_from_its_rows() {
     let mut source = BatchSource::new(trace.into(), false, 7).unwrap();
     assert_eq!((source.prompt_rows(0), source.tokens(0), source.row(0, 0)), (0..2, 1, 2));
     assert_eq!(source.request(0).prompt_tokens, Some(3));
-    let mut chunk = Vec::new();
-    source.merge_rows(source.prompt_rows(0), 0, &mut chunk);
+    let chunk = source.merge([source.prompt_rows(0)], 0);
     let found: Vec<_> = chunk.iter().map(|routed| (routed.block.0, routed.tokens)).collect();
     assert_eq!(found, [(0, 1), (1, 2), (2, 1)]);
     // A chunk beside a token of a running request.
-    let mixed = source.prompt_rows(0).take(1).chain([source.row(0, 0)]);
-    let mut both = Vec::new();
-    source.merge_rows(mixed, 0, &mut both);
+    let both = source.merge([0..1, 2..3], 0);
     let found: Vec<_> = both.iter().map(|routed| (routed.block.0, routed.tokens)).collect();
     assert_eq!(found, [(0, 1), (1, 2), (3, 1)]);
-    let mut decoded = Vec::new();
-    source.merge(&[(0, 0)], 0, &mut decoded);
+    let decoded = source.merge([2..3], 0);
     assert_eq!(decoded.iter().map(|routed| routed.block.0).collect::<Vec<_>>(), [3, 1]);
 }

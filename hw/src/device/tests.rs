@@ -105,8 +105,13 @@ fn one_wrong_bit_in_a_published_copy_is_found_by_compute_and_by_the_audit() {
     device.wait(MoveId(1)).unwrap();
     flip_a_bit(&device, fast);
     let read = Read { block: fast.0, form: fast.1, tokens: 1 };
-    let compute =
-        Command::Compute { layer: LayerId(0), part: Part::Experts, batch: [].into(), reads: vec![read] };
+    let compute = Command::Compute {
+        mixers: 0..0,
+        layer: LayerId(0),
+        part: Part::Experts,
+        batch: [].into(),
+        reads: vec![read],
+    };
     device.submit(&compute).unwrap();
     assert!(is_mismatch(&device.wait_compute(Part::Experts).unwrap_err()));
     assert!(is_mismatch(&device.audit().unwrap_err()));

@@ -57,7 +57,9 @@ fn digests(engine: &dyn Engine, tokens: u32) -> Vec<f32> {
     let mut device = Device::new(engine, setup).unwrap();
     let reads = copies.iter().map(|&(block, form)| Read { block, form, tokens }).collect();
     let batch = [Slice { request: RequestId(0), cached: 5, tokens }].into();
-    device.submit(&Command::Compute { layer: LayerId(0), part: Part::Experts, batch, reads }).unwrap();
+    device
+        .submit(&Command::Compute { mixers: 0..0, layer: LayerId(0), part: Part::Experts, batch, reads })
+        .unwrap();
     device.wait_compute(Part::Experts).unwrap().digests
 }
 

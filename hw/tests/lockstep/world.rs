@@ -234,6 +234,7 @@ pub(crate) fn cancel(id: u64) -> Command {
 pub(crate) fn compute_command(reads: &[(u32, Form)]) -> Command {
     let read = |&(block, form): &(u32, Form)| Read { block: BlockId(block), form, tokens: 1 };
     Command::Compute {
+        mixers: 0..0,
         layer: LayerId(0),
         part: Part::Experts,
         batch: [].into(),

@@ -293,7 +293,7 @@ impl Walk {
         let (block, form) = self.published[which];
         let (layer, reads) = (LayerId(0), vec![Read { block, form, tokens: 1 }]);
         self.device
-            .submit(&Command::Compute { layer, part: Part::Experts, batch: [].into(), reads })
+            .submit(&Command::Compute { mixers: 0..0, layer, part: Part::Experts, batch: [].into(), reads })
             .unwrap();
         self.computing = true;
     }

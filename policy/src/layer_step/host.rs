@@ -1,6 +1,6 @@
 //! The host's share of a layer step: blocks it computes where they are, beside the accelerator.
 
-use super::{LayerStep, Standing};
+use super::{HOSTED, LayerStep, Standing};
 use crate::event::{Part, Read};
 use crate::orchestrator::{ControlError, Orchestrator};
 use crate::tally::Cause;
@@ -8,6 +8,9 @@ use crate::tally::Cause;
 impl Orchestrator {
     /// Has the host compute what was decided for it since the last time.
     pub(super) fn hand_to_host(&mut self, step: &mut LayerStep) {
+        if step.counts[HOSTED] == 0 {
+            return;
+        }
         let fresh = step.members.iter_mut().filter(|member| !member.handed_over);
         let reads: Vec<Read> = fresh
             .filter_map(|member| {
@@ -31,10 +34,11 @@ impl Orchestrator {
         if step.hosting > 0 {
             return Ok(false);
         }
-        for member in &mut step.members {
+        for index in 0..step.members.len() {
+            let member = &step.members[index];
             if member.handed_over && matches!(member.standing, Standing::Hosted(_)) {
-                member.standing = Standing::Done;
                 self.context.ledger.unpin(member.routed.block);
+                step.put(index, Standing::Done);
             }
         }
         let Some(since) = step.waits_for_host else { return Ok(false) };

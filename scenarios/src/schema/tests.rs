@@ -76,7 +76,7 @@ model:
   tie_word_embeddings: false
   torch_dtype: bfloat16
 memory: { hbm: 8 slots, dram: 200 GiB }
-resident: { activations: 1 GiB, fragmentation: 3 % }
+resident: { activations: 1 GiB, fragmentation: 3 %, dense: false }
 kv: 1 GiB
 home: dram
 encoded: [int8]

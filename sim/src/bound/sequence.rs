@@ -52,16 +52,20 @@ struct Scout<'c> {
 
 impl Scout<'_> {
     fn hear(&mut self, command: &Command) {
-        let Command::Compute { layer, part, batch, .. } = command else { return };
+        let Command::Compute { mixers, layer, part, batch, .. } = command else { return };
         if *part == Part::Experts {
             return;
         }
-        if *part == Part::Mixer && layer.0 == 0 && self.program.steps() > 0 {
+        let begins = !mixers.is_empty() && mixers.start == 0 || *part == Part::Mixer && layer.0 == 0;
+        if begins && self.program.steps() > 0 {
             self.program.rounds.push(self.program.uses.len());
         }
         self.batch = batch.clone();
-        let kernel = self.terms.kernel(self.case, (*layer, *part), batch, &[]);
-        self.computed += self.terms.longest(kernel);
+        let before = mixers.clone().map(|layer| (LayerId(layer), Part::Mixer));
+        for part in before.chain([(*layer, *part)]) {
+            let kernel = self.terms.kernel(self.case, part, batch, &[]);
+            self.computed += self.terms.longest(kernel);
+        }
     }
 
     fn routed(&mut self, layer: LayerId, routed: &[Routed]) {

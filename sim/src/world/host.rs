@@ -41,6 +41,7 @@ impl World {
     }
 
     fn start_host(&mut self) {
+        self.share();
         let (Some(share), Some(host)) = (self.hosted.front_mut(), self.machine.host_compute) else { return };
         share.since = self.now;
         share.reading = share.bytes.len();

@@ -61,6 +61,7 @@ impl World {
             self.queue.push(encoded, Rank::Completion, Tick::Encoded { id, bytes: chunk.len });
             return Ok(());
         }
+        self.share();
         Ok(self.fabric.submit(self.now, id, from, to.tier, chunk.len)?)
     }
 
@@ -86,6 +87,7 @@ impl World {
     pub(super) fn encoded(&mut self, id: MoveId, bytes: Bytes) -> Result<(), WorldError> {
         let Ok(place) = self.place(id) else { return Ok(()) };
         let Moving { from, to, .. } = self.moves[place].1;
+        self.share();
         Ok(self.fabric.submit(self.now, id, from.tier(to), to.tier, bytes)?)
     }
 

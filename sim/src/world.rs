@@ -227,12 +227,6 @@ impl World {
         self.compute_time
     }
 
-    /// The same, with the part of the running kernel that is behind it.
-    pub fn compute_time_so_far(&self) -> Nanos {
-        let running = self.running.as_ref().map_or(Nanos::ZERO, |running| self.now.since(running.since));
-        self.compute_time + running
-    }
-
     /// Events of the queue so far.
     pub fn ticks(&self) -> u64 {
         self.ticks

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["sweep", "out"])]
     levers: bool,
 
-    /// Write summary.json, requests.csv, decisions.jsonl, timeline.json (opens in Perfetto), report.html and the placement
+    /// Write summary.json, requests.csv, series.csv, decisions.jsonl, timeline.json (opens in Perfetto), report.html and the placement
     /// for other engines (placement.json, llama-cpp.txt, ktransformers.yaml) to this folder
     #[arg(long, value_name = "DIR", conflicts_with = "sweep")]
     out: Option<PathBuf>,

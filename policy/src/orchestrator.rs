@@ -18,7 +18,7 @@ use crate::score::Costs;
 use crate::serving::cache::{Cache, CacheSpec};
 use crate::serving::{Arrival, Serving};
 use crate::tally::{CacheUse, Objective, Recent, RequestTimes, Tally};
-use crate::units::{Bytes, Time};
+use crate::units::{Bytes, Nanos, Time};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -344,6 +344,12 @@ impl Orchestrator {
     /// The latencies since the last call, if they are kept.
     pub fn take_recent(&mut self) -> Recent {
         self.tally.recent.as_deref_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Time in steps, the part of the running one included that is behind it.
+    pub fn step_time_so_far(&self) -> Nanos {
+        let now = self.context.signals.now;
+        self.tally.step_time + if self.stepping { now.since(self.step_began) } else { Nanos::ZERO }
     }
 
     /// Requests, the batch and the queue.

@@ -1,6 +1,5 @@
 use super::cache::CacheSpec;
 use super::*;
-use crate::id::BlockId;
 use crate::model::{Layer, Model};
 use proptest::prelude::*;
 use std::convert::Infallible;

@@ -88,6 +88,12 @@ impl Running {
 }
 
 impl World {
+    /// Time the accelerator computed, the part of what is running included that is behind it.
+    pub fn compute_time_so_far(&self) -> Nanos {
+        let running = self.running.as_ref().map_or(Nanos::ZERO, |running| self.now.since(running.since));
+        self.compute_time + running
+    }
+
     pub(super) fn begin_compute(
         &mut self,
         mixers: Range<u16>,

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// Writes all files of a run into `folder` and answers its summary.
-fn write(case: &Case, folder: &Path, scenario: &str, wall_s: f64) -> Summary {
+pub(crate) fn write(case: &Case, folder: &Path, scenario: &str, wall_s: f64) -> Summary {
     let mut output = Output::create(folder, case).unwrap();
     let outcome = watch(case, &mut output);
     let summary = Summary::new(case, &outcome, "predictive", wall_s);
@@ -41,6 +41,7 @@ fn a_seed_determines_every_file_but_for_the_wall_clock() {
         "placement.json",
         "report.html",
         "requests.csv",
+        "series.csv",
         "summary.json",
         "timeline.json",
     ];
@@ -108,23 +109,6 @@ fn requests_add_up_to_the_summary() {
         assert_eq!((row.0, row.1.as_str()), (index, "served"));
         let [_, arrived, admitted, ttft, _, e2e, ..] = row.2;
         assert!(arrived <= admitted && ttft <= e2e, "{row:?}");
-    }
-}
-
-#[test]
-fn the_page_is_self_contained_and_escapes_what_it_shows() {
-    let folder = tempfile::tempdir().unwrap();
-    let case = case("quickstart", &[]);
-    write(&case, folder.path(), "<script>alert('x')</script> & co", 98.765);
-    let page = fs::read_to_string(folder.path().join("report.html")).unwrap();
-    assert!(page.starts_with("<!doctype html>"));
-    assert!(page.len() < 300_000);
-    assert!(page.contains("&lt;script&gt;alert(&#x27;x&#x27;)&lt;&#x2f;script&gt; &amp; co"));
-    for outside in ["<script", "http:", "https:", "url(", "@import", "<link", " src=", "98.7"] {
-        assert!(!page.contains(outside), "the page has {outside}");
-    }
-    for shown in ["gpt-oss-20b", "rtx-4090", "predictive", "S4 staged", "demand fetch", "pcie", "promote"] {
-        assert!(page.contains(shown), "the page lacks {shown}");
     }
 }
 

@@ -1,7 +1,10 @@
-//! What a run leaves behind: its timeline and the files of `--out`.
+//! What a run leaves behind: its timeline and the files of `--out`, the page looked at in a browser too.
 
+mod browser;
 mod files;
+mod page;
 mod placement;
+mod series;
 mod timeline;
 
 use sim::{Case, Outcome, Output};

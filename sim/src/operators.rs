@@ -242,11 +242,13 @@ impl Operators {
         let host = self.machine.host_compute.filter(|_| on_host);
         let processor = host.unwrap_or(self.machine.accelerator);
         let mut sums = [(Nanos::ZERO, Demand::default()); 3];
-        let mut launched = false;
+        let mut launch = processor.launch;
         for read in reads {
             let demand = self.demand(read);
             let known = self.measured_block(on_host, read, demand);
-            launched |= known.is_some_and(|known| known.launched);
+            if known.is_some_and(|known| known.launched) {
+                launch = Nanos::ZERO;
+            }
             let (time, basis) =
                 known.map_or((Nanos::ZERO, Basis::Roofline), |known| (known.time, known.basis));
             let (sum, all) = &mut sums[basis as usize];
@@ -257,16 +259,16 @@ impl Operators {
         rest.0 = rest.1.roofline(&processor);
         let rest = rest.1;
         let known = measured.0 + fitted.0;
-        for ((time, demand), basis) in sums.into_iter().zip([Basis::Measured, Basis::Fitted, Basis::Roofline])
-        {
-            match demand.operations {
-                0 => {}
-                _ if on_host => booked.add(kind, basis, time, demand.roofline(&processor)),
-                _ => booked.add(kind, basis, time, self.limit(demand)),
-            }
+        let bases = [Basis::Measured, Basis::Fitted, Basis::Roofline];
+        let ran = sums.into_iter().zip(bases).filter(|((_, demand), _)| demand.operations > 0);
+        // The launch belongs to whatever comes first, unless it is in the times that were measured.
+        let mut not_booked = launch;
+        for ((time, demand), basis) in ran {
+            let limit = if on_host { demand.roofline(&processor) } else { self.limit(demand) };
+            booked.add(kind, basis, time + std::mem::take(&mut not_booked), limit);
         }
-        let launch = if launched { processor.launch } else { Nanos::ZERO };
-        rest.kernel(&processor).after(&processor, known.saturating_sub(launch))
+        let included = processor.launch.saturating_sub(launch);
+        rest.kernel(&processor).after(&processor, known.saturating_sub(included))
     }
 
     /// What a block asks for the tokens that go through it, in the format that is read.

@@ -16,7 +16,7 @@ name: experts merged from adapters, caches in pages
 machine: h100-sxm
 model: mixtral-8x7b
 recipe: { low_rank: { rank: 16 } }
-kv: { paged: { page: 16, most: 4 GiB, prefixes: true } }
+kv: { paged: { page: 16, most: 4 GiB, prefixes: true, keep: 60 s } }
 workload: { routing: { zipf_markov: {} }, prefill: { chunk: 512 } }
 policy: lru
 ",

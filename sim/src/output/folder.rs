@@ -33,6 +33,15 @@ impl Folder {
         }
     }
 
+    /// Whether files can have these names.
+    ///
+    /// # Errors
+    /// A folder has one of them.
+    pub fn takes(&self, names: &[&str]) -> Result<(), OutputError> {
+        let taken = names.iter().map(|name| self.path.join(name)).find(|path| path.is_dir());
+        taken.map_or(Ok(()), |path| Err(OutputError::File { path, source: ErrorKind::IsADirectory.into() }))
+    }
+
     /// An empty draft of a file in it.
     ///
     /// # Errors

@@ -3,7 +3,9 @@
 //! Under a rule that orders blocks in a way that does not depend on how many there is room for (a stack rule: LRU, LFU and its kin, Belady's),
 //! what a smaller memory holds a larger one holds too, also when the blocks of a layer step are demanded at once and when they run in waves.
 //! In a closed loop which requests run together does not depend on time, so every demand is the same, fewer blocks cross the link
-//! for it, and no step takes longer.
+//! for it, and no run takes longer, but for latency: what is fetched together pays it once, and as few misses may come more often
+//! alone. One layer of eight experts, of which two are chosen, three requests at once under LRU: four slots and five miss eleven times, and five
+//! stall for one latency more. So links have none here.
 //!
 //! It is no law otherwise. FIFO has Belady's anomaly: below, four slots stall longer than three. Among random cases so had, on 0.2 to 4 % of the
 //! steps from one number of slots to the next, SIEVE, S3-FIFO, ARC, GDSF, W-TinyLFU and LFU that forgets what it evicts; the default
@@ -55,7 +57,10 @@ proptest! {
         for policy in STACK_RULES {
             let mut before: Option<(u64, Nanos, u64)> = None;
             for slots in 1..=small.layers * small.experts {
-                let outcome = run(&Small { slots, ..small.clone() }.case(), policy);
+                let mut case = Small { slots, ..small.clone() }.case();
+                let machine = Arc::make_mut(&mut case.machine);
+                machine.links.iter_mut().for_each(|link| link.latency = Nanos::ZERO);
+                let outcome = run(&case, policy);
                 let tally = outcome.orchestrator.tally();
                 let now = (tally.demanded - tally.hits(), tally.stall_total(), outcome.world.now().0);
                 if let Some(before) = before {

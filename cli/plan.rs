@@ -5,13 +5,15 @@ mod report;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
+use crate::resume::open_journal;
 use crate::scenario_args::{Overrides, assignment, load};
 use clap::ValueEnum;
 use rayon::ThreadPoolBuilder;
 use report::Report;
 use scenarios::{Diagnostics, Slo};
 use sim::RunFailure;
-use sim::plan::{Axis, Minimize, PlanError, Question, Site, SiteError, Space, bounds, plan};
+use sim::plan::{Axis, Heard, Minimize, PlanError, Question, Runs, Site, SiteError, Space, bounds, plan};
+use std::path::PathBuf;
 
 /// Find the cheapest configuration that meets the service objective, what binds it, and what more would buy
 #[derive(clap::Args)]
@@ -59,6 +61,10 @@ pub(crate) struct Args {
     /// Runs at the same time, 0 for one a core; the result does not depend on it
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
     jobs: u16,
+
+    /// Keep finished runs in this file, and take from it those that are finished
+    #[arg(long, value_name = "FILE.jsonl")]
+    resume: Option<PathBuf>,
 
     /// How to print
     #[arg(long, value_enum, default_value_t)]
@@ -110,9 +116,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         evaluations: args.evaluations as usize,
         search_seed: args.search_seed,
     };
-    let progress = Progress::spinner("planning");
-    let heard = || progress.step();
-    let site = Site::new((&args.scenario, &set), &space, args.seeds, slo.percentile, &heard);
+    let journal = args.resume.as_deref().map(open_journal).transpose()?;
+    let progress = Progress::new(0, "planning");
+    let heard = |heard| match heard {
+        Heard::Expected(runs) => progress.expect(runs),
+        Heard::Finished => progress.step(),
+    };
+    let runs = Runs {
+        scenario: &args.scenario,
+        set: &set,
+        seeds: args.seeds,
+        percentile: slo.percentile,
+        journal: journal.as_ref(),
+    };
+    let site = Site::new(runs, &space, &heard);
     let plan = pool.install(|| plan(&question, &site))?;
     drop(progress);
     let report =
@@ -189,6 +206,7 @@ impl From<PlanError<SiteError, Diagnostics>> for Failure {
                 source: RunFailure::Control(_) | RunFailure::World(_),
                 ..
             }) => Failure::failed(error.to_string()),
+            PlanError::Bench(SiteError::Journal(error)) => Failure::failed(error),
             PlanError::Bench(error) => Failure::refused(error),
             PlanError::NoPrice(_) | PlanError::Currencies(_) => Failure::refused(error.to_string()),
         }

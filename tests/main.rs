@@ -20,6 +20,7 @@ mod libcachesim;
 mod load;
 mod measured_links;
 mod moe_baselines;
+mod plan;
 mod predictor;
 mod promises;
 mod published;

@@ -17,18 +17,20 @@ pub mod resources;
 mod search;
 mod site;
 mod space;
+#[cfg(test)]
+mod tests;
 mod trials;
 
 pub use binding::{Binding, Gain, Less, Step};
 pub use front::front;
 pub use goal::{Bound, Candidate, Minimize, Tried, bounds};
 pub use replica::replica;
-pub use site::{Site, SiteError};
+pub use site::{Heard, Runs, Site, SiteError};
 pub use space::{Axis, AxisError, COUNT, Point, Space};
 pub use trials::Bench;
 
 use genetic::Genetic;
-use search::Search;
+use search::{Found, Search};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -69,6 +71,19 @@ pub struct Question<'q> {
     pub evaluations: usize,
     /// The seed of a genetic search.
     pub search_seed: u64,
+}
+
+impl Question<'_> {
+    /// About how many points an answer takes: those of the search, of the front, and of what binds.
+    fn rounds(&self) -> usize {
+        let points = self.space.len();
+        let search = match self.exhaustive || points <= SMALL {
+            true => points,
+            false if points > MOST_LISTED => self.evaluations,
+            false => (points.ilog2() as usize + 1).min(self.evaluations),
+        };
+        search + resources::RESOURCES.len()
+    }
 }
 
 /// The answer.
@@ -133,7 +148,8 @@ pub fn plan<B: Bench>(question: &Question<'_>, bench: &B) -> Answer<Plan, B> {
         question.bounds,
         if question.exhaustive { usize::MAX } else { question.evaluations },
     );
-    let (best, misfits, method) = match listable || question.exhaustive {
+    bench.expect(question.rounds());
+    let ((best, cut_short), misfits, method) = match listable || question.exhaustive {
         true => {
             let grid = Grid::list(question, bench, &question.space.points())?;
             grid.every_value_fits(question.space)?;
@@ -143,7 +159,6 @@ pub fn plan<B: Bench>(question: &Question<'_>, bench: &B) -> Answer<Plan, B> {
         }
         false => (evolve(question, &trials)?, 0, Method::Nsga2),
     };
-    let cut_short = trials.left() == 0;
     let tried = in_order(trials.all(), question.minimize);
     let nearest = match best {
         None => tried.iter().min_by(|a, b| a.violation.total_cmp(&b.violation)).cloned(),
@@ -223,16 +238,16 @@ impl<M: Clone + Send> Grid<M> {
         question: &Question<'_>,
         trials: &Trials<'_, B>,
         method: Method,
-    ) -> Answer<Option<Arc<Tried>>, B> {
+    ) -> Answer<Found, B> {
         let Question { space, minimize, .. } = *question;
         let search = Search { space, minimize, candidates: &self.candidates };
         if method == Method::Exhaustive {
-            return search.exhaust(trials).map_err(PlanError::Bench);
+            return Ok((search.exhaust(trials).map_err(PlanError::Bench)?, false));
         }
-        let best = search.bisect(trials).map_err(PlanError::Bench)?;
+        let found = search.bisect(trials).map_err(PlanError::Bench)?;
         let beside: Vec<&Candidate> = self.largest(space).take(BESIDE.min(trials.left())).collect();
         trials.run_all(&beside).map_err(PlanError::Bench)?;
-        Ok(best)
+        Ok(found)
     }
 
     /// The candidates that no other one has more than: the far ends of the front.
@@ -246,7 +261,7 @@ impl<M: Clone + Send> Grid<M> {
 }
 
 /// The genetic search, and bisection from the best that it finds.
-fn evolve<B: Bench>(question: &Question<'_>, trials: &Trials<'_, B>) -> Answer<Option<Arc<Tried>>, B> {
+fn evolve<B: Bench>(question: &Question<'_>, trials: &Trials<'_, B>) -> Answer<Found, B> {
     let Question { space, bounds, minimize, evaluations, search_seed, .. } = *question;
     // What bisection needs comes off the same budget.
     let misfit = Genetic::new(space, trials, bounds, minimize)
@@ -259,11 +274,12 @@ fn evolve<B: Bench>(question: &Question<'_>, trials: &Trials<'_, B>) -> Answer<O
     if minimize == Minimize::Cost {
         check_prices(&found.iter().map(|tried| tried.candidate.clone()).collect::<Vec<_>>())?;
     }
-    let Some(best) = found.iter().find(|tried| tried.meets()) else { return Ok(None) };
+    let Some(best) = found.iter().find(|tried| tried.meets()) else { return Ok((None, false)) };
     let within = space.lattice_below(&best.candidate.point, MOST_LISTED);
     let grid = Grid::list(question, trials.bench, &within)?;
     let search = Search { space, minimize, candidates: &grid.candidates };
-    Ok(search.bisect(trials).map_err(PlanError::Bench)?.or(Some(best.clone())))
+    let (found, cut_short) = search.bisect(trials).map_err(PlanError::Bench)?;
+    Ok((found.or(Some(best.clone())), cut_short))
 }
 
 /// Prices can be compared, or there is but one machine.

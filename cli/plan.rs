@@ -86,13 +86,14 @@ enum Least {
 /// What stands under the long help.
 const METHOD: &str = "\
 Up to 12 points are all run. Larger grids are searched by bisection, as more memory, a faster machine or more machines are hardly ever \
-worse (the neighbours one step below the answer are run too); where nothing grows, from the cheapest on. Grids of more than 4096 points \
-are searched by NSGA-II, then by bisection below the best point.
+worse (the neighbours one step below the answer are run too). Grids with more than half as many values of what does not grow as there are \
+--evaluations, and those of more than 4096 points, are searched by NSGA-II, then by bisection below the best point.
 
 Machines of a `count` take the requests in turns; one of them is simulated, with every count-th request. Prices are those of the machine \
 files, each with its date and source. A machine costs the same whichever part of its memory is used; then the least memory wins.
 
-`binding` names the resource of which 10 % more takes the most off the latency that is nearest to its limit.";
+`binding` names the resource of which 10 % less costs the most of the latency that is nearest to its limit; where nothing meets the \
+objective, the one of which 10 % more helps the most.";
 
 /// The largest grid that is run whole on request.
 const MOST_EXHAUSTIVE: usize = 10_000;

@@ -102,7 +102,7 @@ impl Report<'_> {
             unlimited: &self.plan.unlimited,
             evaluations: tried.len(),
             points: self.plan.points,
-            misfits: (self.plan.method != Method::Nsga2).then_some(self.plan.misfits),
+            misfits: self.plan.misfits,
             method: self.plan.method,
             cut_short: self.plan.cut_short,
             seeds: self.seeds,
@@ -253,7 +253,10 @@ impl Report<'_> {
             Method::Bisection => "by bisection",
             Method::Nsga2 => "by NSGA-II and bisection",
         };
-        let misfits = if *misfits > 0 { format!(", {misfits} do not fit") } else { String::new() };
+        let misfits = match misfits {
+            Some(misfits) if *misfits > 0 => format!(", {misfits} do not fit"),
+            _ => String::new(),
+        };
         let seeds = match self.seeds {
             1 => "one seed, so without an interval".to_owned(),
             seeds => format!("{seeds} seeds each; in brackets the 95 % interval"),

@@ -2,8 +2,8 @@
 //!
 //! A configuration is a point of a grid: values of a scenario, and how many machines share its load. What it takes
 //! (price, bytes, machines) is known without a run; whether it meets the objective is what runs are for. Small grids are
-//! run whole; larger ones are searched by bisection, since more memory or more machines are hardly ever worse; those too
-//! large to list by a genetic search over several objectives, and then by bisection around the best. Every point has a
+//! run whole; larger ones are searched by bisection, since more memory or more machines are hardly ever worse; those with
+//! too many values beside that, by a genetic search over several objectives, and then by bisection below the best. Every point has a
 //! run a seed, and meets an objective with the upper end of the interval over the seeds, so that the answer says how
 //! sure it is.
 
@@ -74,15 +74,27 @@ pub struct Question<'q> {
 }
 
 impl Question<'_> {
+    /// How points are chosen: bisection needs directions that grow, and a run or two in each of the others.
+    fn method(&self) -> Method {
+        let points = self.space.len();
+        if self.exhaustive || points <= SMALL {
+            Method::Exhaustive
+        } else if points <= MOST_LISTED && self.space.branches() <= self.evaluations / 2 {
+            Method::Bisection
+        } else {
+            Method::Nsga2
+        }
+    }
+
     /// About how many points an answer takes: those of the search, of the front, and of what binds.
     fn rounds(&self) -> usize {
         let points = self.space.len();
-        let search = match self.exhaustive || points <= SMALL {
-            true => points,
-            false if points > MOST_LISTED => self.evaluations,
-            false => (points.ilog2() as usize + 1).min(self.evaluations),
+        let search = match self.method() {
+            Method::Exhaustive => points,
+            Method::Bisection => (points.ilog2() as usize + 1).min(self.evaluations),
+            Method::Nsga2 => self.evaluations,
         };
-        search + resources::RESOURCES.len()
+        search + 2 * resources::RESOURCES.len()
     }
 }
 
@@ -106,7 +118,7 @@ pub struct Plan {
     /// Points of the grid.
     pub points: usize,
     /// Points that cannot be, where the grid was listed.
-    pub misfits: usize,
+    pub misfits: Option<usize>,
     /// How points were chosen.
     pub method: Method,
     /// Whether the search had to end before it was done.
@@ -142,22 +154,17 @@ type Answer<T, B> = Result<T, PlanError<<B as Bench>::Error, <B as Bench>::Misfi
 /// See [`PlanError`].
 pub fn plan<B: Bench>(question: &Question<'_>, bench: &B) -> Answer<Plan, B> {
     let points = question.space.len();
-    let listable = points <= MOST_LISTED;
-    let trials = Trials::new(
-        bench,
-        question.bounds,
-        if question.exhaustive { usize::MAX } else { question.evaluations },
-    );
+    let budget = if question.exhaustive { usize::MAX } else { question.evaluations };
+    let trials = Trials::new(bench, question.bounds, budget);
     bench.expect(question.rounds());
-    let ((best, cut_short), misfits, method) = match listable || question.exhaustive {
-        true => {
-            let grid = Grid::list(question, bench, &question.space.points())?;
-            grid.every_value_fits(question.space)?;
-            let method =
-                if question.exhaustive || points <= SMALL { Method::Exhaustive } else { Method::Bisection };
-            (grid.search(question, &trials, method)?, grid.misfits.len(), method)
-        }
-        false => (evolve(question, &trials)?, 0, Method::Nsga2),
+    let method = question.method();
+    let listed = question.exhaustive || points <= MOST_LISTED;
+    let grid = listed.then(|| Grid::list(question, bench, &question.space.points())).transpose()?;
+    grid.iter().try_for_each(|grid| grid.every_value_fits(question.space))?;
+    let misfits = grid.as_ref().map(|grid| grid.misfits.len());
+    let (best, cut_short) = match grid.filter(|_| method != Method::Nsga2) {
+        Some(grid) => grid.search(question, &trials, method)?,
+        None => evolve(question, &trials)?,
     };
     let tried = in_order(trials.all(), question.minimize);
     let nearest = match best {

@@ -24,6 +24,7 @@ mod measured_links;
 mod measured_times;
 mod moe_baselines;
 mod monotone;
+mod plan;
 mod predictor;
 mod promises;
 mod published;

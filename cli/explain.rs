@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let block = find(&case.model, name_of_block)?;
     let mut decisions: Vec<Decision> = Vec::new();
-    let keep = Keep { decisions: true, timeline: false };
+    let keep = Keep { decisions: true, ..Keep::default() };
     let about = |decision: Decision| {
         if decision.block == block && args.step.is_none_or(|step| decision.step <= step) {
             decisions.push(decision);

@@ -7,6 +7,7 @@ mod compare;
 mod explain;
 mod failure;
 mod output;
+mod plan;
 mod policies;
 mod progress;
 mod replay;
@@ -39,6 +40,7 @@ enum Command {
     #[command(subcommand)]
     Trace(trace::Command),
     Compare(compare::Args),
+    Plan(plan::Args),
     Tune(tune::Args),
     Calibrate(calibrate::Args),
     Validate(validate::Args),
@@ -57,6 +59,7 @@ impl Command {
             Command::Replay(args) => replay::run(&args),
             Command::Trace(command) => command.run(),
             Command::Compare(args) => compare::run(&args),
+            Command::Plan(args) => plan::run(&args),
             Command::Tune(args) => tune::run(&args),
             Command::Calibrate(args) => calibrate::run(&args),
             Command::Validate(args) => validate::run(&args),

@@ -6,11 +6,12 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
 use crate::scenario_args::{Overrides, assignment, load_case, sweep_values};
-use policy::record::Decision;
+use policy::Watch;
+use policy::orchestrator::Nobody;
 use scenarios::Scenario;
 use sim::output::Output;
 use sim::resolve::resolve_policy;
-use sim::{Case, Keep, Outcome, Summary};
+use sim::{Case, Keep, Outcome, Summary, World};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["sweep", "out"])]
     levers: bool,
 
-    /// Write summary.json, requests.csv, decisions.jsonl, timeline.json (opens in Perfetto), report.html and the placement
+    /// Write summary.json, requests.csv, series.csv, decisions.jsonl, timeline.json (opens in Perfetto), report.html and the placement
     /// for other engines (placement.json, llama-cpp.txt, ktransformers.yaml) to this folder
     #[arg(long, value_name = "DIR", conflicts_with = "sweep")]
     out: Option<PathBuf>,
@@ -61,11 +62,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 fn run_one(args: &Args) -> Result<(), Failure> {
     let (scenario, case) = load_case(&args.scenario, &args.overrides.set)?;
     let summary = match &args.out {
-        None => simulate(&scenario, &case, Keep::default(), |_| {})?.0,
+        None => simulate(&scenario, &case, Keep::default(), &mut Nobody)?.0,
         Some(folder) => {
             let mut files = Output::create(folder, &case).map_err(Failure::refused)?;
-            let (summary, outcome) =
-                simulate(&scenario, &case, Output::KEEP, |decision| files.decision(&decision))?;
+            let (summary, outcome) = simulate(&scenario, &case, Output::KEEP, &mut files)?;
             files.finish(&scenario.name, &outcome, &summary).map_err(Failure::failed)?;
             summary
         }
@@ -87,7 +87,7 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
     let progress = Progress::new(cases.len() as u64, "simulating");
     let mut summaries = Vec::new();
     for (scenario, case) in &cases {
-        summaries.push(simulate(scenario, case, Keep::default(), |_| {})?.0);
+        summaries.push(simulate(scenario, case, Keep::default(), &mut Nobody)?.0);
         progress.step();
     }
     drop(progress);
@@ -128,12 +128,12 @@ fn simulate(
     scenario: &Scenario,
     case: &Case,
     keep: Keep,
-    each: impl FnMut(Decision),
+    watcher: &mut impl Watch<World>,
 ) -> Result<(Summary, Outcome), Failure> {
     let (entry, params) = policy_of(scenario)?;
     let progress = Progress::spinner("simulating");
     let start = Instant::now();
-    let outcome = case.run(entry, &params, keep, each)?;
+    let outcome = case.watch(entry, &params, keep, watcher)?;
     drop(progress);
     Ok((Summary::new(case, &outcome, entry.name, start.elapsed().as_secs_f64()), outcome))
 }
@@ -175,10 +175,15 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         rows.insert(2, ["caches in pages".into(), row]);
     }
     if summary.prompt_tokens > 0 {
-        let known = summary.cache.filter(|cache| cache.prefix_hit_tokens > 0);
-        let known =
-            known.map_or(String::new(), |cache| format!(", {} found in the cache", cache.prefix_hit_tokens));
-        rows.insert(2, ["prompt tokens".into(), format!("{} computed{known}", summary.prompt_tokens)]);
+        let known = summary.cache.map_or(0, |cache| cache.prefix_hit_tokens);
+        let parts = [
+            (summary.prompt_tokens, "computed"),
+            (known, "found in the cache"),
+            (summary.recomputed_tokens, "tokens computed again"),
+        ];
+        let parts = parts.into_iter().filter(|part| part.0 > 0);
+        let parts: Vec<String> = parts.map(|(tokens, what)| format!("{tokens} {what}")).collect();
+        rows.insert(2, ["prompt tokens".into(), parts.join(", ")]);
     }
     if summary.load_s > 0.0 {
         rows.insert(2, ["weights".into(), format!("loaded in {:.3} s", summary.load_s)]);

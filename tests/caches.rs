@@ -50,12 +50,16 @@ proptest! {
                 }
             }
             let (tally, cache) = (orchestrator.tally(), orchestrator.cache_use().unwrap());
-            prop_assert_eq!(tally.requests.len() as u64 + cache.rejected, 6, "{}", entry.name);
+            let refused = tally.left.iter().filter(|request| request.refused).count() as u64;
+            prop_assert_eq!((tally.completed + refused, refused), (6, cache.rejected), "{}", entry.name);
+            prop_assert_eq!((tally.arrived, tally.left.len()), (6, 6));
             prop_assert!(cache.peak <= case.cache.unwrap().most);
-            let tokens: u64 = tally.requests.iter().map(|request| u64::from(request.tokens)).sum();
+            let tokens: u64 = tally.left.iter().map(|request| u64::from(request.tokens)).sum();
             prop_assert_eq!(tally.output_tokens, tokens);
-            let prompts = tally.requests.len() as u64 * u64::from(prompt);
-            prop_assert!(tally.prompt_tokens >= prompts && (cache.preemptions > 0 || tally.prompt_tokens == prompts));
+            prop_assert_eq!(tally.prompt_tokens, tally.completed * u64::from(prompt));
+            prop_assert!(cache.preemptions > 0 || tally.recomputed_tokens == 0);
+            let preempted: u32 = tally.left.iter().map(|request| request.preemptions).sum();
+            prop_assert_eq!(u64::from(preempted), cache.preemptions);
         }
     }
 }

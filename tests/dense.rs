@@ -21,7 +21,7 @@ fn step_and_bound(case: &Case) -> (f64, f64) {
     let params = entry.resolve(&Default::default()).unwrap();
     let outcome = case.run(entry, &params, Keep::default(), |_| {}).unwrap();
     let tally = outcome.orchestrator.tally();
-    let step = tally.gaps.iter().map(|gap| gap.0 as f64).sum::<f64>() / tally.gaps.len() as f64;
+    let step = tally.latencies.itl.mean().unwrap();
     let fast = outcome.orchestrator.context().costs.fast;
     let blocks: Bytes = case.model.blocks.iter().map(|block| block.bytes(block.native)).sum();
     let missing = blocks.saturating_sub(case.budgets[fast.index()]);

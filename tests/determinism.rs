@@ -67,7 +67,7 @@ fn keeping_the_decisions_and_the_timeline_changes_nothing() {
             let outcome = case.run(entry, &params, keep, |_| {}).unwrap();
             serde_json::to_string(&Summary::new(&case, &outcome, entry.name, 1.0)).unwrap()
         };
-        let everything = Keep { decisions: true, timeline: true };
+        let everything = Keep { decisions: true, timeline: true, recent: true };
         assert_eq!(summary(Keep::default()), summary(everything), "{}", entry.name);
     }
 }

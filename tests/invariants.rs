@@ -182,16 +182,16 @@ fn every_request_is_served(case: &Case, run: &Run) {
     let tally = run.orchestrator.tally();
     let source =
         BatchSource::new(case.routing().unwrap().clone(), case.include_repetition, case.seed).unwrap();
-    let mut served: Vec<_> = tally.requests.iter().map(|r| (r.request.index(), r.tokens as usize)).collect();
+    let mut served: Vec<_> = run.requests.iter().map(|r| (r.request.index(), r.tokens as usize)).collect();
     served.sort_unstable();
     let asked: Vec<_> = (0..source.requests()).map(|index| (index, source.tokens(index))).collect();
     assert_eq!(served, asked);
-    for request in &tally.requests {
+    for request in &run.requests {
         let order = [request.arrived, request.admitted, request.first_token, request.finished];
         assert!(order.is_sorted() && request.admitted < request.first_token, "{request:?}");
     }
     assert_eq!(tally.output_tokens, asked.iter().map(|(_, tokens)| *tokens as u64).sum::<u64>());
-    assert_eq!(tally.gaps.len() as u64, tally.output_tokens - asked.len() as u64);
+    assert_eq!(tally.latencies.itl.count(), tally.output_tokens - asked.len() as u64);
     assert_eq!((tally.demanded, tally.hits()), (run.witness.demanded, run.witness.hits));
     assert_eq!(tally.skipped, run.witness.left_out + run.witness.needed.len() as u64);
     assert!(tally.skipped == 0 || case.guard.drift_budget > 0.0);

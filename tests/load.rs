@@ -1,13 +1,13 @@
 //! Requests as they were recorded and as they are drawn, and what routing they follow.
 
-use crate::small::Small;
+use crate::small::{Small, serve};
 use crate::{data, hotset};
 use policy::event::{Routed, Slice};
-use policy::{LayerId, RequestId, Time, registry};
+use policy::{LayerId, RequestId, Time};
 use scenarios::Length;
 use sim::resolve::{Library, check_policy};
 use sim::workload::{Request, Workload};
-use sim::{Case, Keep, Outcome, Summary};
+use sim::{Case, Summary};
 use std::collections::BTreeSet;
 use traces::generate::{Params, SAMPLE};
 
@@ -27,10 +27,6 @@ fn drawn(requests: &str, output_tokens: Length) -> Case {
     Case { output_tokens: Some(output_tokens), prompt_tokens: Length::Fixed(3), ..small.case() }
 }
 
-fn run(case: &Case) -> Outcome {
-    case.run(registry::lookup("lru").unwrap(), &[], Keep::default(), |_| {}).unwrap()
-}
-
 fn requests(case: &Case) -> Vec<Request> {
     case.workload().unwrap().requests().to_vec()
 }
@@ -38,11 +34,10 @@ fn requests(case: &Case) -> Vec<Request> {
 #[test]
 fn recorded_requests_come_when_they_came_and_are_as_long_as_they_were() {
     let case = recorded(TRACE, "batch: 3");
-    let outcome = run(&case);
+    let (outcome, served) = serve(&case, "lru");
     let tally = outcome.orchestrator.tally();
-    let mut served: Vec<_> =
-        tally.requests.iter().map(|one| (one.request.0, one.arrived, one.context, one.tokens)).collect();
-    served.sort_unstable();
+    let served: Vec<_> =
+        served.iter().map(|one| (one.request.0, one.arrived, one.context, one.tokens)).collect();
     let at = |ms: f64| Time((ms * 1e6) as u64);
     assert_eq!(
         served,
@@ -62,7 +57,7 @@ fn a_recording_is_cut_and_played_faster() {
     assert_eq!(lengths, [(750_000, 1, 40), (750_000, 200, 1), (449_500_000, 7, 90)]);
     let cut = Case { limit_tokens: Some(44), ..recorded(TRACE, "batch: 1") };
     assert_eq!(requests(&cut).iter().map(|one| one.tokens).collect::<Vec<_>>(), [5, 39]);
-    assert_eq!(run(&cut).orchestrator.tally().output_tokens, 44);
+    assert_eq!(serve(&cut, "lru").0.orchestrator.tally().output_tokens, 44);
 }
 
 #[test]
@@ -135,11 +130,11 @@ fn requests_are_drawn_as_many_and_as_long_as_was_asked_for() {
         let expected = requests(&case);
         assert_eq!(expected.len(), 40);
         assert!(expected.windows(2).all(|pair| pair[0].at <= pair[1].at && pair[0].at.is_some()));
-        let outcome = run(&case);
+        let (outcome, served) = serve(&case, "lru");
         let tally = outcome.orchestrator.tally();
         let tokens: u64 = expected.iter().map(|one| u64::from(one.tokens)).sum();
-        assert_eq!((tally.requests.len(), tally.output_tokens), (40, tokens), "{arrivals}");
-        assert!(tally.requests.iter().all(|one| (2..=9).contains(&one.tokens) && one.context == 3));
+        assert_eq!((served.len(), tally.output_tokens), (40, tokens), "{arrivals}");
+        assert!(served.iter().all(|one| (2..=9).contains(&one.tokens) && one.context == 3));
         assert_ne!(expected, requests(&Case { seed: 8, ..case }));
     }
 }
@@ -160,9 +155,7 @@ fn without_lengths_requests_are_those_of_the_routing() {
 fn a_client_thinks_between_its_requests() {
     let case = |requests: &str| drawn(requests, Length::Fixed(2));
     let thinking = case("{ closed: { batch: 3, think: 50 ms, limit: 400 } }");
-    let outcome = run(&thinking);
-    let mut requests = outcome.orchestrator.tally().requests.clone();
-    requests.sort_by_key(|one| one.request);
+    let (_, requests) = serve(&thinking, "lru");
     assert_eq!(requests.len(), 400);
     // The next request in order is sent for the one that is finished; three were there from the beginning.
     let mut finished: Vec<Time> = requests.iter().map(|one| one.finished).collect();
@@ -182,10 +175,10 @@ fn a_client_thinks_between_its_requests() {
     assert!(!thinking.arrivals.is_closed());
     let busy = case("{ closed: { batch: 3, limit: 400 } }");
     assert!(busy.arrivals.is_closed());
-    let busy = run(&busy);
-    let mut ends: Vec<Time> = busy.orchestrator.tally().requests.iter().map(|one| one.finished).collect();
+    let (_, busy) = serve(&busy, "lru");
+    let mut ends: Vec<Time> = busy.iter().map(|one| one.finished).collect();
     ends.sort_unstable();
-    let mut starts: Vec<Time> = busy.orchestrator.tally().requests.iter().map(|one| one.arrived).collect();
+    let mut starts: Vec<Time> = busy.iter().map(|one| one.arrived).collect();
     starts.sort_unstable();
     assert_eq!(starts[3..], ends[..397]);
 }

@@ -75,7 +75,7 @@ policy: lru
 fn took(case: &Case, part: Part, slices: &[Slice], emitting: u64, reads: &[Read]) -> (f64, Basis) {
     let operators = Operators::new(case.machine.clone(), case.model.clone());
     let mut provenance = Provenance::default();
-    provenance.add(&operators.kernel((LayerId(0), part), slices, emitting, reads).booked);
+    provenance.add(&operators.kernel((LayerId(0), part), slices, emitting, reads).booked, 1);
     let row = provenance.rows().find(|(kind, ..)| *kind != Kind::Attention).unwrap();
     (row.2.time.0 as f64, row.1)
 }

@@ -1,18 +1,12 @@
 //! Prompts computed in chunks, and weights loaded before the first request is served.
 
-use crate::small::{Small, fast};
-use policy::tally::Tally;
-use policy::{Nanos, Paths, TierId, Time, registry};
+use crate::small::{Small, fast, serve};
+use policy::tally::RequestTimes;
+use policy::{Nanos, Paths, TierId, Time};
 use scenarios::Length;
-use sim::{Case, Keep, Outcome};
+use sim::Case;
 
 const PROMPT: u32 = 50;
-
-fn run(case: &Case, policy: &str) -> Outcome {
-    let entry = registry::lookup(policy).unwrap();
-    let params = entry.resolve(&Default::default()).unwrap();
-    case.run(entry, &params, Keep::default(), |_| {}).unwrap()
-}
 
 fn with_prompts(small: &Small, chunk: u32) -> Case {
     let mut case = small.case();
@@ -21,11 +15,8 @@ fn with_prompts(small: &Small, chunk: u32) -> Case {
     case
 }
 
-fn first_tokens(tally: &Tally) -> Vec<Time> {
-    let mut all: Vec<_> =
-        tally.requests.iter().map(|request| (request.request, request.first_token)).collect();
-    all.sort_unstable();
-    all.into_iter().map(|(_, at)| at).collect()
+fn first_tokens(requests: &[RequestTimes]) -> Vec<Time> {
+    requests.iter().map(|request| request.first_token).collect()
 }
 
 #[test]
@@ -34,11 +25,11 @@ fn every_prompt_token_is_computed_once_whatever_the_chunk() {
     let small = Small { requests, ..Small::default() };
     for policy in ["lru", "predictive"] {
         for chunk in [1, 7, 64, 1000] {
-            let outcome = run(&with_prompts(&small, chunk), policy);
+            let (outcome, requests) = serve(&with_prompts(&small, chunk), policy);
             let tally = outcome.orchestrator.tally();
-            assert_eq!((tally.requests.len(), tally.output_tokens), (3, 60), "{policy}, {chunk}");
+            assert_eq!((requests.len(), tally.output_tokens), (3, 60), "{policy}, {chunk}");
             assert_eq!(tally.prompt_tokens, u64::from(3 * PROMPT), "{policy}, {chunk}");
-            assert!(tally.requests.iter().all(|request| request.tokens == 20));
+            assert!(requests.iter().all(|request| request.tokens == 20));
         }
     }
 }
@@ -46,14 +37,14 @@ fn every_prompt_token_is_computed_once_whatever_the_chunk() {
 #[test]
 fn a_larger_chunk_reads_the_weights_less_often_and_gives_the_first_token_earlier() {
     let small = Small { traces: 1, ..Small::default() };
-    let first = |chunk| first_tokens(run(&with_prompts(&small, chunk), "lru").orchestrator.tally())[0];
+    let first = |chunk| first_tokens(&serve(&with_prompts(&small, chunk), "lru").1)[0];
     assert!(first(50) < first(10) && first(10) < first(1));
 }
 
 #[test]
 fn a_prompt_that_needs_more_experts_than_there_are_slots_runs_in_waves() {
     let small = Small { slots: 5, ..Small::default() };
-    let outcome = run(&with_prompts(&small, PROMPT), "lru");
+    let (outcome, _) = serve(&with_prompts(&small, PROMPT), "lru");
     let tally = outcome.orchestrator.tally();
     assert!(tally.extra_waves > 0);
     assert_eq!(tally.prompt_tokens, u64::from(3 * PROMPT));
@@ -63,9 +54,9 @@ fn a_prompt_that_needs_more_experts_than_there_are_slots_runs_in_waves() {
 fn requests_wait_until_the_weights_are_loaded() {
     let disk = TierId(2);
     let mut case = Small::default().case();
-    let before = run(&case, "lru");
+    let (_, before) = serve(&case, "lru");
     case.load_from = Some(disk);
-    let after = run(&case, "lru");
+    let (after, requests) = serve(&case, "lru");
     // Home copies and resident weights share the disk's link all the way; the second half of their way is wider.
     let home = after.world.memory().used(case.home);
     let paths = Paths::new(&case.machine);
@@ -75,7 +66,6 @@ fn requests_wait_until_the_weights_are_loaded() {
     let loaded = after.world.loaded();
     let slack = path.latency + path.submit + path.submit;
     assert!(loaded.0 >= whole.0 && loaded.0 <= whole.0 + slack.0 + 10, "{loaded:?}, {whole:?}");
-    let shifted: Vec<_> =
-        first_tokens(before.orchestrator.tally()).into_iter().map(|at| at + Nanos(loaded.0)).collect();
-    assert_eq!(first_tokens(after.orchestrator.tally()), shifted);
+    let shifted: Vec<_> = first_tokens(&before).into_iter().map(|at| at + Nanos(loaded.0)).collect();
+    assert_eq!(first_tokens(&requests), shifted);
 }

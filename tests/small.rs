@@ -6,9 +6,10 @@ use policy::machine::Class;
 use policy::orchestrator::RunError;
 use policy::policies::script::Script;
 use policy::record::Decision;
-use policy::registry::Entry;
-use policy::{BlockId, Bytes, FormatId, Machine, MoveId, Orchestrator, TierId};
-use sim::Case;
+use policy::registry::{self, Entry};
+use policy::tally::RequestTimes;
+use policy::{BlockId, Bytes, FormatId, Machine, MoveId, Orchestrator, TierId, Watch};
+use sim::{Case, Keep, Outcome};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -160,6 +161,7 @@ pub(crate) fn policies(closed: bool) -> impl Iterator<Item = &'static Entry> {
 /// A finished run, and what was seen of it from outside.
 pub(crate) struct Seen<P> {
     pub(crate) decisions: Vec<Decision>,
+    pub(crate) requests: Vec<RequestTimes>,
     pub(crate) orchestrator: Orchestrator,
     pub(crate) witness: Witness<P>,
 }
@@ -177,9 +179,37 @@ pub(crate) fn watch<P: Platform>(
     world: P,
 ) -> Result<Seen<P>, RunError<P::Error>> {
     let mut witness = Witness::new(world, case);
-    let mut decisions = Vec::new();
-    policy::run(&mut orchestrator, &mut witness, |decision| decisions.push(decision))?;
-    Ok(Seen { decisions, orchestrator, witness })
+    let mut log = Log::default();
+    policy::watch(&mut orchestrator, &mut witness, &mut log)?;
+    let Log { decisions, requests } = log;
+    Ok(Seen { decisions, requests, orchestrator, witness })
+}
+
+/// What a run tells as it goes.
+#[derive(Default)]
+struct Log {
+    decisions: Vec<Decision>,
+    requests: Vec<RequestTimes>,
+}
+
+impl<P> Watch<P> for Log {
+    fn decision(&mut self, decision: Decision) {
+        self.decisions.push(decision);
+    }
+
+    fn request(&mut self, request: RequestTimes) {
+        self.requests.push(request);
+    }
+}
+
+/// Runs a policy with its defaults, and answers with the requests in order of their numbers.
+pub(crate) fn serve(case: &Case, policy: &str) -> (Outcome, Vec<RequestTimes>) {
+    let entry = registry::lookup(policy).unwrap();
+    let params = entry.resolve(&BTreeMap::new()).unwrap();
+    let mut log = Log::default();
+    let outcome = case.watch(entry, &params, Keep::default(), &mut log).unwrap();
+    log.requests.sort_by_key(|one| one.request);
+    (outcome, log.requests)
 }
 
 /// A move as its commands tell it.

@@ -6,6 +6,7 @@ use policy::event::Routed;
 use policy::orchestrator::Setup;
 use policy::record::Action;
 use policy::score::Terms;
+use policy::tally::Objective;
 use policy::{BlockId, Context, FormatId, LayerId, Orchestrator, Policy};
 use sim::Case;
 
@@ -51,6 +52,8 @@ fn controller(case: &Case) -> Orchestrator {
         loading: false,
         pace: case.pace,
         record: true,
+        objective: Objective::default(),
+        recent: false,
     };
     Orchestrator::new(setup, Box::new(Hoarder { int8: FormatId::named("int8").unwrap() })).unwrap()
 }

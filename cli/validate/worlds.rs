@@ -59,7 +59,7 @@ pub(super) fn run(
     // What is too much is refused before anything is computed that takes minutes.
     setup(case, &contents, &Copies::of(case)).fits(engine).map_err(unfit)?;
     let mut decisions = Vec::new();
-    let keep = Keep { decisions: true, timeline: spans };
+    let keep = Keep { decisions: true, timeline: spans, ..Keep::default() };
     let progress = Progress::spinner("simulating");
     let simulated = case.run(entry, &params, keep, |decision| decisions.push(decision))?;
     drop(progress);

@@ -76,6 +76,7 @@ pub struct Guard {
     steps: u64,
     drift_sum: f64,
     drift_max: f64,
+    last_drift: f64,
 }
 
 impl Guard {
@@ -108,6 +109,7 @@ impl Guard {
             steps: 0,
             drift_sum: 0.0,
             drift_max: 0.0,
+            last_drift: 0.0,
         }
     }
 
@@ -174,11 +176,27 @@ impl Guard {
         let drift = libm::sqrt(self.spent_upper / layers);
         self.drift_sum += libm::sqrt(self.spent_mean / layers);
         self.drift_max = self.drift_max.max(drift);
+        self.last_drift = drift;
         self.steps += 1;
         self.spent_upper = 0.0;
         self.spent_mean = 0.0;
         self.layers_left = self.layers;
         drift
+    }
+
+    /// Steps so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The sum of their drifts, at the mean.
+    pub fn drift_sum(&self) -> f64 {
+        self.drift_sum
+    }
+
+    /// The drift of the last one, at the upper bound.
+    pub fn last_drift(&self) -> f64 {
+        self.last_drift
     }
 
     /// The mean drift of the steps so far.

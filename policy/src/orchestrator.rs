@@ -17,8 +17,8 @@ use crate::schedule::{Pace, Schedule};
 use crate::score::Costs;
 use crate::serving::cache::{Cache, CacheSpec};
 use crate::serving::{Arrival, Serving};
-use crate::tally::{CacheUse, Tally};
-use crate::units::{Bytes, Time};
+use crate::tally::{CacheUse, Objective, Recent, RequestTimes, Tally};
+use crate::units::{Bytes, Nanos, Time};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -81,6 +81,10 @@ pub struct Setup {
     pub pace: Pace,
     /// Whether every decision is kept for [`Orchestrator::take_decisions`].
     pub record: bool,
+    /// What requests must keep to, to count as good.
+    pub objective: Objective,
+    /// Whether latencies are kept for [`Orchestrator::take_recent`].
+    pub recent: bool,
 }
 
 /// See the module.
@@ -126,6 +130,8 @@ impl Orchestrator {
             loading,
             pace,
             record,
+            objective,
+            recent,
         } = setup;
         let fast = machine.tiers_of(Class::Fast).next().ok_or(ControlError::NoFastTier)?;
         let mut formats: Vec<FormatId> = model.blocks.iter().map(|block| block.native).collect();
@@ -154,7 +160,7 @@ impl Orchestrator {
             context,
             policy,
             schedule: Schedule::new(pace),
-            tally: Tally::default(),
+            tally: Tally { objective, recent: recent.then(Box::default), ..Tally::default() },
             commands: Vec::new(),
             abandoned: Vec::new(),
             log: record.then(Vec::new),
@@ -182,7 +188,18 @@ impl Orchestrator {
             EventKind::RequestArrived { request, context_tokens, output_tokens, priority, prefix } => {
                 let (context, tokens) = (context_tokens, output_tokens);
                 let arrival = Arrival { request, context, tokens, priority, prefix };
+                self.tally.arrived += 1;
                 if !self.serving.arrive(arrival, event.at) {
+                    let (arrived, refused) = (event.at, true);
+                    let times = RequestTimes {
+                        request,
+                        arrived,
+                        context,
+                        priority,
+                        refused,
+                        ..RequestTimes::default()
+                    };
+                    self.tally.left.push(times);
                     self.commands.push(Command::Finish { request });
                 }
                 self.start_step()?;
@@ -299,7 +316,7 @@ impl Orchestrator {
 
     fn end_step(&mut self, now: Time) -> Result<(), ControlError> {
         self.stepping = false;
-        self.tally.step_time += now.since(self.step_began);
+        self.tally.stepped(now.since(self.step_began), self.serving.batch_len(), self.serving.waiting());
         let drift = self.context.guard.end_step();
         self.policy.step_done(&self.context, drift);
         for request in self.serving.step_done(now, &mut self.tally) {
@@ -317,6 +334,27 @@ impl Orchestrator {
     /// The decisions since the last call, if they are recorded.
     pub fn take_decisions(&mut self) -> Vec<Decision> {
         self.log.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The requests that have left since the last call, in the order in which they did.
+    pub fn take_left(&mut self) -> Vec<RequestTimes> {
+        std::mem::take(&mut self.tally.left)
+    }
+
+    /// The latencies since the last call, if they are kept.
+    pub fn take_recent(&mut self) -> Recent {
+        self.tally.recent.as_deref_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Time in steps, the part of the running one included that is behind it.
+    pub fn step_time_so_far(&self) -> Nanos {
+        let now = self.context.signals.now;
+        self.tally.step_time + if self.stepping { now.since(self.step_began) } else { Nanos::ZERO }
+    }
+
+    /// Requests, the batch and the queue.
+    pub fn serving(&self) -> &Serving {
+        &self.serving
     }
 
     /// What the key-value cache was used for, where it is kept in pages.
@@ -351,23 +389,70 @@ pub enum RunError<E: std::error::Error + 'static> {
     Platform(E),
 }
 
-/// The one loop: drives a controller on a platform until nothing is left to happen. `each` sees every decision once,
-/// in order, if the controller records them.
+/// Who looks on while a run goes on.
+pub trait Watch<P> {
+    /// A decision has been taken. Every one comes here once, in order, if the controller records them.
+    fn decision(&mut self, decision: Decision) {
+        let _ = decision;
+    }
+
+    /// A request has left, served or refused. Every one comes here once.
+    fn request(&mut self, request: RequestTimes) {
+        let _ = request;
+    }
+
+    /// An event of this instant has been handled, and what follows from it is under way.
+    fn event(&mut self, at: Time, orchestrator: &mut Orchestrator, platform: &P) {
+        let _ = (at, orchestrator, platform);
+    }
+}
+
+/// Looks away.
+#[derive(Clone, Copy, Debug)]
+pub struct Nobody;
+
+impl<P> Watch<P> for Nobody {}
+
+/// Sees decisions and nothing else.
+struct Decisions<F>(F);
+
+impl<P, F: FnMut(Decision)> Watch<P> for Decisions<F> {
+    fn decision(&mut self, decision: Decision) {
+        (self.0)(decision);
+    }
+}
+
+/// [`watch`] for one who wants to see the decisions only.
 ///
 /// # Errors
 /// What the controller or the platform reports.
 pub fn run<P: Platform>(
     orchestrator: &mut Orchestrator,
     platform: &mut P,
-    mut each: impl FnMut(Decision),
+    each: impl FnMut(Decision),
+) -> Result<(), RunError<P::Error>> {
+    watch(orchestrator, platform, &mut Decisions(each))
+}
+
+/// The one loop: drives a controller on a platform until nothing is left to happen.
+///
+/// # Errors
+/// What the controller or the platform reports.
+pub fn watch<P: Platform>(
+    orchestrator: &mut Orchestrator,
+    platform: &mut P,
+    watch: &mut impl Watch<P>,
 ) -> Result<(), RunError<P::Error>> {
     let mut commands = Vec::new();
     while let Some(event) = platform.next_event().map_err(RunError::Platform)? {
+        let at = event.at;
         orchestrator.handle(event, &mut commands)?;
-        orchestrator.take_decisions().into_iter().for_each(&mut each);
+        orchestrator.take_decisions().into_iter().for_each(|decision| watch.decision(decision));
+        orchestrator.take_left().into_iter().for_each(|request| watch.request(request));
         for command in commands.drain(..) {
             platform.submit(command).map_err(RunError::Platform)?;
         }
+        watch.event(at, orchestrator, platform);
     }
     Ok(())
 }

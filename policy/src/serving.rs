@@ -6,7 +6,7 @@ pub mod cache;
 use crate::event::Slice;
 use crate::id::RequestId;
 use crate::tally::{CacheUse, RequestTimes, Tally};
-use crate::units::{Bytes, Time};
+use crate::units::{Bytes, Nanos, Time};
 use cache::{Cache, Lease};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -42,6 +42,8 @@ struct Active {
     last_token: Time,
     /// Whether it has been admitted before.
     admitted: bool,
+    /// Its first so many tokens have been computed or found once, though the cache may not have them any more.
+    known: u32,
     lease: Lease,
 }
 
@@ -54,6 +56,14 @@ impl Active {
     /// Whether the running step gives it a token: its prompt is complete with it.
     fn emits(&self) -> bool {
         self.computing > 0 && self.cached + self.computing >= self.prompt
+    }
+
+    /// Books the part of its prompt that the running step computes: what is new of it, and what had been computed before.
+    fn book_prompt(&mut self, tally: &mut Tally) {
+        let until = self.cached + self.computing;
+        tally.recomputed_tokens += u64::from(until.min(self.known).saturating_sub(self.cached));
+        tally.prompt_tokens += u64::from(until.min(self.times.context).saturating_sub(self.known));
+        self.known = self.known.max(until);
     }
 
     /// Its place in the queue: a pre-empted request came in before all that wait.
@@ -93,7 +103,7 @@ impl Serving {
             self.used.rejected += 1;
             return false;
         }
-        let times = RequestTimes { request, arrived: now, context, ..RequestTimes::default() };
+        let times = RequestTimes { request, arrived: now, context, priority, ..RequestTimes::default() };
         let cached = if self.chunk.is_some() { 0 } else { context };
         let active = Active {
             times,
@@ -104,6 +114,7 @@ impl Serving {
             left: tokens,
             last_token: now,
             admitted: false,
+            known: cached,
             lease: Lease::new(prefix),
         };
         self.queue.insert(active.rank(), active);
@@ -221,7 +232,10 @@ impl Serving {
                 if !std::mem::replace(&mut active.admitted, true) {
                     active.times.admitted = now;
                 }
-                self.used.prefix_tokens += if self.chunk.is_some() { u64::from(active.cached) } else { 0 };
+                let found = active.cached.saturating_sub(active.known);
+                active.known += found;
+                active.times.prefix_tokens += found;
+                self.used.prefix_tokens += u64::from(found);
                 continue;
             }
             let Some(mut waits) = self.running.pop() else { break };
@@ -248,6 +262,8 @@ impl Serving {
             cache.end(&mut active.lease);
         }
         active.prompt = active.times.context + active.times.tokens;
+        active.known = active.known.max(active.cached);
+        active.times.preemptions += 1;
         (active.cached, active.computing) = (0, 0);
         self.used.preemptions += 1;
         self.queue.insert(active.rank(), active);
@@ -261,6 +277,16 @@ impl Serving {
     /// Whether requests wait to be admitted.
     pub fn is_waiting(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    /// Requests that have been admitted and are not finished.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Requests that wait to be admitted, pre-empted ones among them.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
     }
 
     /// Bytes that the cache takes, where it is kept in pages.
@@ -296,8 +322,12 @@ impl Serving {
     /// The step is computed. Finished requests leave and are returned.
     pub fn step_done(&mut self, now: Time, tally: &mut Tally) -> Vec<RequestId> {
         let mut finished = Vec::new();
+        // Most requests of a batch have had their last token at the same time.
+        let (mut gap, mut gaps) = (Nanos::ZERO, 0);
         for active in &mut self.running {
-            tally.prompt_tokens += u64::from(active.prompt_left().min(active.computing));
+            if active.prompt_left() > 0 {
+                active.book_prompt(tally);
+            }
             let emits = active.emits();
             active.cached += std::mem::take(&mut active.computing);
             if let Some(cache) = &mut self.cache {
@@ -309,8 +339,12 @@ impl Serving {
             let times = &mut active.times;
             if times.tokens == 0 {
                 times.first_token = now;
+                tally.first_token(times);
+            } else if now.since(active.last_token) == gap {
+                gaps += 1;
             } else {
-                tally.gaps.push(now.since(active.last_token));
+                tally.gaps(gap, gaps);
+                (gap, gaps) = (now.since(active.last_token), 1);
             }
             times.tokens += 1;
             tally.output_tokens += 1;
@@ -319,12 +353,13 @@ impl Serving {
             if active.left == 0 {
                 times.finished = now;
                 finished.push(times.request);
-                tally.requests.push(times.clone());
+                tally.served(times.clone());
                 if let Some(cache) = &mut self.cache {
                     cache.end(&mut active.lease);
                 }
             }
         }
+        tally.gaps(gap, gaps);
         if !finished.is_empty() {
             self.running.retain(|active| active.left > 0);
         }

@@ -6,10 +6,11 @@ use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::{Choice, File, Flag, List, Map, Name, Text, Whole};
 use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
-use crate::machine::machine;
+use crate::machine::priced_machine;
 use crate::model::import;
 use crate::parallel::{PARALLEL, ranks, share_caps, shares};
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, caps, check_caps, kv_reserve};
+use crate::price::Price;
 use crate::reader::{Field, Keys, flag, format_names, text};
 use crate::recipe::{RECIPES, recipe};
 use crate::resident::{RESIDENT, resident};
@@ -100,12 +101,18 @@ pub(crate) static SCENARIO: Table = Table {
     ],
 };
 
+/// Whether a name is one of the keys at the top of a scenario.
+pub fn is_key(name: &str) -> bool {
+    SCENARIO.key(name).is_some()
+}
+
 /// Reads a scenario's tree; `None` where anything was wrong.
 pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<'_>) -> Option<Scenario> {
     let top = Field::root(root, "");
     let keys = top.keys(report, &SCENARIO)?;
     let name = keys.required(report, "name", text);
     let machine = keys.need(report, "machine").and_then(|field| read_machine(report, &field));
+    let (machine, price) = machine.unzip();
     let model = keys.need(report, "model").and_then(|field| read_model(report, &field));
     let model = match keys.get("recipe") {
         Some(field) => recipe(report, &field, model),
@@ -155,6 +162,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let scenario = Scenario {
         name: name?,
         machine: machine?,
+        price: price?,
         model: model?,
         tensor: ranks?,
         memory: memory?,
@@ -225,9 +233,9 @@ fn rooted<'t>(field: &Field<'t>) -> Field<'t> {
     }
 }
 
-fn read_machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
+fn read_machine(report: &mut Report, field: &Field<'_>) -> Option<(Machine, Option<Price>)> {
     resolved(field)?;
-    machine(report, &rooted(field))
+    priced_machine(report, &rooted(field))
 }
 
 fn read_model(report: &mut Report, field: &Field<'_>) -> Option<Model> {

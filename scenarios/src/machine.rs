@@ -5,6 +5,7 @@ use crate::machine_keys::{
     ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES, PEAK,
     PEERS, PROCESSOR, TIER,
 };
+use crate::price::{self, Price};
 use crate::reader::{Field, Keys, format, join, name_of, text};
 use crate::times::read_times;
 use crate::tree::{Entry, Value};
@@ -18,8 +19,16 @@ use policy::{Bandwidth, LinkId, Machine, Nanos, Rate, TierId};
 /// Tiers and link directions have 8-bit ids, and a set of link directions is one word.
 const MOST: usize = MAX_LINKS / 2;
 
+/// Reads a machine and its price; reports everything that is wrong with them.
+pub(crate) fn priced_machine(report: &mut Report, field: &Field<'_>) -> Option<(Machine, Option<Price>)> {
+    let price = field.keys(report, &MACHINE)?.get("price");
+    let price = price.map_or(Some(None), |field| price::price(report, &field).map(Some));
+    let machine = machine(report, field);
+    Some((machine?, price?))
+}
+
 /// Reads a machine; reports everything that is wrong with it.
-pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
+fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
     let keys = field.keys(report, &MACHINE)?;
     let name = keys.required(report, "name", text);
     let tiers_field = keys.need(report, "tiers");

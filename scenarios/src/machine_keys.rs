@@ -2,6 +2,7 @@
 
 use crate::keys::Type::{AboveZero, Either, List, Map, Name, Quantity, Text, Whole};
 use crate::keys::{Choice, Key, RowKey, Rows, Table, Type};
+use crate::price::PRICE;
 use crate::reader::{format_names, names};
 use crate::units::{FLOPS, RATE, SIZE, TIME};
 use policy::machine::{Backing, Class};
@@ -65,6 +66,12 @@ pub(crate) static MACHINE: Table = Table {
             Map(&HOST),
             "{ codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } } }",
             "What the host's own processor can do",
+        ),
+        Key::optional(
+            "price",
+            PRICE,
+            "{ per_hour: 3.99 USD, date: 2026-11-09, source: RunPod Secure Cloud }",
+            "What it costs to rent, for `plan`",
         ),
     ],
 };

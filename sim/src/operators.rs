@@ -273,10 +273,9 @@ impl Operators {
 
     /// What a block asks for the tokens that go through it, in the format that is read.
     fn demand(&self, read: &Read) -> Demand {
-        let elements = self.model.block(read.block).elements();
         Demand {
             bytes: self.sizes.bytes(read.block, read.form.format),
-            operations: elements.saturating_mul(2 * u64::from(read.tokens)),
+            operations: self.sizes.elements(read.block).saturating_mul(2 * u64::from(read.tokens)),
         }
     }
 

@@ -81,14 +81,14 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// Books one run of a kernel.
+    /// Books so many runs of a kernel.
     #[inline]
-    pub fn add(&mut self, booked: &Booked) {
+    pub fn add(&mut self, booked: &Booked, runs: u64) {
         for entry in booked.entries.iter().map_while(Option::as_ref) {
             let took = &mut self.took[entry.kind as usize][entry.basis as usize];
-            took.times += 1;
-            took.time += entry.time;
-            took.limit += entry.limit;
+            took.times += runs;
+            took.time += Nanos(entry.time.0.saturating_mul(runs));
+            took.limit += Nanos(entry.limit.0.saturating_mul(runs));
         }
     }
 
@@ -125,8 +125,8 @@ mod tests {
         one.add(Kind::Blocks, Basis::Measured, Nanos(60), Nanos(30));
         other.add(Kind::Blocks, Basis::Measured, Nanos(15), Nanos(15));
         other.add(Kind::Head, Basis::Roofline, Nanos(25), Nanos(25));
-        provenance.add(&one);
-        provenance.add(&other);
+        provenance.add(&one, 1);
+        provenance.add(&other, 1);
         assert_eq!(provenance.shares(), [0.75, 0.0, 0.25, 0.0]);
         let rows: Vec<_> = provenance.rows().collect();
         let blocks = Took { times: 2, time: Nanos(75), limit: Nanos(45) };

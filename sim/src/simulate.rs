@@ -11,8 +11,9 @@ use policy::record::Decision;
 use policy::registry::{Entry, SimulateError, SimulateInput, registry};
 use policy::schedule::Pace;
 use policy::serving::cache::CacheSpec;
-use policy::{BlockId, Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, run};
-use scenarios::{Length, RequestOrder};
+use policy::tally::Objective;
+use policy::{BlockId, Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, Watch, run};
+use scenarios::{Length, RequestOrder, Slo};
 use std::sync::Arc;
 use thiserror::Error;
 use traces::{BatchSource, RoutingTrace, TraceError};
@@ -71,7 +72,7 @@ pub struct Case {
     /// Tokens decoded over all requests, at most.
     pub limit_tokens: Option<u64>,
     /// The service objectives, if any.
-    pub slo: Option<scenarios::Slo>,
+    pub slo: Option<Slo>,
     /// The seed of everything drawn.
     pub seed: u64,
 }
@@ -97,6 +98,8 @@ pub struct Keep {
     pub decisions: bool,
     /// The timeline.
     pub timeline: bool,
+    /// Latencies of each part of the run, for a [`crate::series::Series`] that looks on.
+    pub recent: bool,
 }
 
 /// A finished run.
@@ -281,6 +284,10 @@ impl Case {
         params: &[f64],
         record: bool,
     ) -> Result<Orchestrator, RunFailure> {
+        self.controller(entry, params, Keep { decisions: record, ..Keep::default() })
+    }
+
+    fn controller(&self, entry: &Entry, params: &[f64], keep: Keep) -> Result<Orchestrator, RunFailure> {
         let future = if entry.clairvoyant { Some(self.future(entry)?) } else { None };
         let fit = self.fit.as_ref().filter(|_| entry.fitted).map(|fit| fit.demands(false));
         let input = SimulateInput {
@@ -308,7 +315,11 @@ impl Case {
             prefill_chunk: self.prefill_chunk,
             loading: self.load_from.is_some(),
             pace: self.pace,
-            record,
+            record: keep.decisions,
+            objective: self
+                .slo
+                .map_or_else(Objective::default, |Slo { ttft, tpot, .. }| Objective { ttft, tpot }),
+            recent: keep.recent,
         };
         Ok(Orchestrator::new(setup, policy)?)
     }
@@ -325,8 +336,25 @@ impl Case {
         each: impl FnMut(Decision),
     ) -> Result<Outcome, RunFailure> {
         let mut world = self.world(keep.timeline)?;
-        let mut orchestrator = self.orchestrator(entry, params, keep.decisions)?;
+        let mut orchestrator = self.controller(entry, params, keep)?;
         run(&mut orchestrator, &mut world, each)?;
+        Ok(Outcome { orchestrator, world })
+    }
+
+    /// Runs a policy to the end, with somebody looking on.
+    ///
+    /// # Errors
+    /// See [`RunFailure`].
+    pub fn watch(
+        &self,
+        entry: &Entry,
+        params: &[f64],
+        keep: Keep,
+        watcher: &mut impl Watch<World>,
+    ) -> Result<Outcome, RunFailure> {
+        let mut world = self.world(keep.timeline)?;
+        let mut orchestrator = self.controller(entry, params, keep)?;
+        policy::watch(&mut orchestrator, &mut world, watcher)?;
         Ok(Outcome { orchestrator, world })
     }
 

@@ -37,7 +37,7 @@ fn prompts_are_computed_in_chunks_beside_decoding_requests() {
     assert_eq!(step(&mut serving, &mut tally, 2), [(0, 6, 1), (1, 2, 3)]);
     assert_eq!(step(&mut serving, &mut tally, 3), [(0, 7, 1)]);
     assert!(step(&mut serving, &mut tally, 9).is_empty());
-    assert_eq!((tally.prompt_tokens, tally.output_tokens, tally.requests.len()), (11, 4, 2));
+    assert_eq!((tally.prompt_tokens, tally.output_tokens, tally.left.len()), (11, 4, 2));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn without_prefill_a_request_decodes_at_once() {
     serving.arrive(arrival(0, 6, 2), Time(0));
     assert_eq!(step(&mut serving, &mut tally, 0), [(0, 6, 1)]);
     assert_eq!(step(&mut serving, &mut tally, 1), [(0, 7, 1)]);
-    assert_eq!((tally.prompt_tokens, tally.requests[0].tokens), (0, 2));
+    assert_eq!((tally.prompt_tokens, tally.left[0].tokens), (0, 2));
 }
 
 #[test]
@@ -95,6 +95,8 @@ fn the_request_that_came_last_gives_way_and_computes_its_tokens_again() {
     assert_eq!(step(&mut serving, &mut tally, 13), [(1, 13, 1)]);
     assert_eq!(serving.cache_use().unwrap().preemptions, 1);
     assert_eq!(tally.output_tokens, 12 + 5);
+    // All of it but the token that it had put out last had been computed before.
+    assert_eq!((tally.prompt_tokens, tally.recomputed_tokens), (20, 12));
 }
 
 #[test]
@@ -173,27 +175,14 @@ proptest! {
             now += 1;
             prop_assert!(now < 100_000, "requests wait for ever");
         }
-        let mut served: Vec<(u32, u32)> = tally.requests.iter().map(|times| (times.request.0, times.tokens)).collect();
+        let mut served: Vec<(u32, u32)> = tally.left.iter().map(|times| (times.request.0, times.tokens)).collect();
         served.sort_unstable();
         prop_assert_eq!(served, expected);
+        // Every token of a prompt is computed for the first time or found, once.
+        let prompts: u64 = tally.left.iter().map(|times| u64::from(times.context)).sum();
+        let used = serving.cache_use().unwrap();
+        prop_assert_eq!(tally.prompt_tokens + used.prefix_tokens, prompts);
+        prop_assert!(used.preemptions > 0 || tally.recomputed_tokens == 0);
         prop_assert!(serving.cache_use().unwrap().peak.0 <= most);
     }
-}
-
-#[test]
-fn a_recurrent_layer_takes_its_state_once_a_request() {
-    let token = Layer { kv_per_token: Bytes(4), ..Layer::default() };
-    let state = Layer { state: Bytes(100), ..Layer::default() };
-    let model = Model { layers: vec![token, state], ..Model::default() };
-    let mut cache = Cache::new(&model, CacheSpec { page: 4, most: Bytes(1000), prefix_block: None });
-    let (mut one, mut other) = (Lease::default(), Lease::default());
-    let mut grow = |_| Ok::<_, ()>(true);
-    assert_eq!(cache.grow(&mut one, 3, &mut grow), Ok(true));
-    assert_eq!(cache.taken(), Bytes(4 * 4 + 100));
-    assert_eq!(cache.grow(&mut one, 9, &mut grow), Ok(true));
-    assert_eq!(cache.grow(&mut other, 1, &mut grow), Ok(true));
-    assert_eq!(cache.taken(), Bytes(12 * 4 + 4 * 4 + 200));
-    cache.end(&mut one);
-    assert_eq!(cache.taken(), Bytes(4 * 4 + 100));
-    assert!(cache.can_hold(225 - 1) && !cache.can_hold(226));
 }

@@ -73,6 +73,7 @@ machine:
   host:
     codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } }
     compute: { flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us, kernels: { int8: { 1: 100 GB/s } } }
+  price: { per_hour: 3.99 USD, date: 2026-11-09, source: a list of prices }
 model:
   model_type: mixtral
   hidden_size: 4096

@@ -1,40 +1,52 @@
-//! `requests.csv`: one finished request a row, in order of arrival.
+//! `requests.csv`: a row for each request, in the order in which they left.
 
-use crate::report::{e2e, tpot, ttft};
 use policy::tally::RequestTimes;
 use policy::{Nanos, Time};
-use std::io;
+use std::io::{self, Write};
 
-const HEADER: [&str; 8] = [
-    "request",
-    "arrived_ms",
-    "admitted_ms",
-    "ttft_ms",
-    "tpot_ms",
-    "e2e_ms",
-    "context_tokens",
-    "output_tokens",
-];
+const HEADER: &str = "request,status,priority,arrived_ms,admitted_ms,ttft_ms,tpot_ms,e2e_ms,context_tokens,output_tokens,\
+                      prefix_hit_tokens,preemptions";
 
-/// Writes the header and the rows; milliseconds to the nanosecond. A request of one token has no TPOT.
-pub(super) fn write(out: impl io::Write, requests: &[RequestTimes]) -> io::Result<()> {
-    let mut rows: Vec<&RequestTimes> = requests.iter().collect();
-    rows.sort_by_key(|times| times.request);
-    let ms = |time: f64| format!("{time:.6}");
-    let since_start = |at: Time| ms(Nanos(at.0).as_millis_f64());
-    let mut writer = csv::Writer::from_writer(out);
-    writer.write_record(HEADER)?;
-    for times in rows {
-        writer.write_record([
+/// Writes rows to `out` until that fails once.
+pub(super) struct RequestLog<W> {
+    out: W,
+    written: io::Result<()>,
+}
+
+impl<W: Write> RequestLog<W> {
+    pub(super) fn new(mut out: W) -> RequestLog<W> {
+        let written = writeln!(out, "{HEADER}");
+        RequestLog { out, written }
+    }
+
+    /// Milliseconds to the nanosecond. A request of one token has no TPOT, a refused one no times but its arrival.
+    pub(super) fn write(&mut self, times: &RequestTimes) {
+        if self.written.is_err() {
+            return;
+        }
+        let ms = |time: Nanos| format!("{:.6}", time.as_millis_f64());
+        let since_start = |at: Time| ms(Nanos(at.0));
+        let served = |field: String| if times.refused { String::new() } else { field };
+        // Numbers and plain words: nothing to quote.
+        let row = [
             times.request.0.to_string(),
+            if times.refused { "refused" } else { "served" }.to_owned(),
+            times.priority.to_string(),
             since_start(times.arrived),
-            since_start(times.admitted),
-            ms(ttft(times)),
-            tpot(times).map_or_else(String::new, ms),
-            ms(e2e(times)),
+            served(since_start(times.admitted)),
+            served(ms(times.ttft())),
+            served(times.tpot().map_or_else(String::new, ms)),
+            served(ms(times.e2e())),
             times.context.to_string(),
             times.tokens.to_string(),
-        ])?;
+            times.prefix_tokens.to_string(),
+            times.preemptions.to_string(),
+        ];
+        self.written = writeln!(self.out, "{}", row.join(","));
     }
-    writer.flush()
+
+    /// What was written to, and whether everything could be.
+    pub(super) fn into_parts(self) -> (W, io::Result<()>) {
+        (self.out, self.written)
+    }
 }

@@ -31,7 +31,7 @@ impl World {
             }
         }
         let kernel = self.operators.kernel((layer, Part::Host), &[], 0, reads);
-        self.provenance.add(&kernel.booked);
+        self.provenance.add(&kernel.booked, 1);
         let operations = kernel.operations;
         self.hosted.push_back(HostShare { layer, bytes, operations, since: self.now, reading: 0 });
         if self.hosted.len() == 1 {

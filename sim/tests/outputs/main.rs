@@ -1,10 +1,13 @@
-//! What a run leaves behind: its timeline and the files of `--out`.
+//! What a run leaves behind: its timeline and the files of `--out`, the page looked at in a browser too.
 
+mod browser;
 mod files;
+mod page;
 mod placement;
+mod series;
 mod timeline;
 
-use sim::{Case, Keep, Outcome};
+use sim::{Case, Outcome, Output};
 
 /// A shipped scenario, cut to 40 tokens, with further overrides.
 fn case(name: &str, overrides: &[(&str, &str)]) -> Case {
@@ -19,5 +22,11 @@ fn case(name: &str, overrides: &[(&str, &str)]) -> Case {
 /// Runs `predictive`, keeping everything.
 fn run(case: &Case, mut each: impl FnMut(policy::record::Decision)) -> Outcome {
     let (entry, params) = sim::resolve::resolve_policy("predictive", &Default::default()).unwrap();
-    case.run(entry, &params, Keep { decisions: true, timeline: true }, &mut each).unwrap()
+    case.run(entry, &params, Output::KEEP, &mut each).unwrap()
+}
+
+/// Runs `predictive` before the eyes of an output.
+fn watch(case: &Case, output: &mut Output<'_>) -> Outcome {
+    let (entry, params) = sim::resolve::resolve_policy("predictive", &Default::default()).unwrap();
+    case.watch(entry, &params, Output::KEEP, output).unwrap()
 }

@@ -1,4 +1,4 @@
-"""What a run costs as it gets longer: real time and memory of `hotset simulate` at 10^5, 10^6 and 10^7 output tokens.
+"""What a run costs as it gets longer: processor time and memory of `hotset simulate` at 10^5, 10^6 and 10^7 output tokens.
 
 usage: python3 benches/growth.py [--tokens 100000,1000000,10000000] [--hotset target/release/hotset]
 
@@ -47,7 +47,7 @@ LOADS = [
 
 
 def run(binary, scenario, requests):
-    """The summary of a run, and the most memory that it took, in MB."""
+    """Tokens put out, processor seconds, and the most memory in MB."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -59,7 +59,7 @@ def run(binary, scenario, requests):
     _, status, usage = os.wait4(child, 0)
     if status != 0:
         sys.exit(f"{binary} failed")
-    return json.loads(text), usage.ru_maxrss / 1e3
+    return json.loads(text)["output_tokens"], usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 
 def main():
@@ -80,9 +80,8 @@ def main():
             with open(scenario, "w") as file:
                 file.write(text)
             for tokens in arguments.tokens:
-                summary, megabytes = run(arguments.hotset, scenario, requests.format(requests=tokens // 1000))
-                each = summary["wall_s"] / summary["output_tokens"] * 1e6
-                print(f"{name:<22}{summary['output_tokens']:>12,}{summary['wall_s']:>10.2f}{each:>12.3f}{megabytes:>8.0f}", flush=True)
+                served, seconds, megabytes = run(arguments.hotset, scenario, requests.format(requests=tokens // 1000))
+                print(f"{name:<22}{served:>12,}{seconds:>10.2f}{seconds / served * 1e6:>12.3f}{megabytes:>8.0f}", flush=True)
 
 
 main()

@@ -55,6 +55,9 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
+        peers: None,
         merge: None,
     }
 }

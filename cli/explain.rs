@@ -1,4 +1,4 @@
-//! `hotset explain`: why a block is where it is.
+//! `hotset explain`: why a block is where it is, and where the times of operators come from.
 
 use crate::failure::Failure;
 use crate::output::{self, Format};
@@ -6,19 +6,26 @@ use crate::scenario_args::{Overrides, load_case};
 use crate::simulate::policy_of;
 use policy::event::Form;
 use policy::record::Decision;
+use policy::times::{BASES, Basis};
 use policy::veto::Verdict;
-use policy::{BlockId, Machine, Model};
+use policy::{BlockId, Machine, Model, Nanos};
 use sim::Keep;
+use sim::provenance::{KINDS, Kind, Provenance, Took};
 
-/// Explain why a block is where it is: every decision about it, with the terms of its score and what was refused
+/// Explain why a block is where it is: every decision about it, with the terms of its score and what was refused; or what
+/// operators take, and where their times come from
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// A scenario file, or the name of a shipped scenario
     scenario: String,
 
     /// The block, as in L3/E17
-    #[arg(long, value_name = "L<layer>/E<expert>")]
-    block: String,
+    #[arg(long, value_name = "L<layer>/E<expert>", required_unless_present = "times")]
+    block: Option<String>,
+
+    /// Every kind of operator: its time, where that comes from, and how far it is from the machine's limit
+    #[arg(long, conflicts_with = "block")]
+    times: bool,
 
     /// Explain as of the end of this token step; the whole run if it is not given
     #[arg(long, value_name = "N")]
@@ -42,8 +49,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         set.push(("workload.limit_tokens".to_owned(), step.saturating_add(1).to_string()));
     }
     let (scenario, case) = load_case(&args.scenario, &set)?;
-    let block = find(&case.model, &args.block)?;
     let (entry, params) = policy_of(&scenario)?;
+    let Some(name_of_block) = &args.block else {
+        let outcome = case.run(entry, &params, Keep::default(), |_| {})?;
+        return times(outcome.world.provenance(), args.format);
+    };
+    let block = find(&case.model, name_of_block)?;
     let mut decisions: Vec<Decision> = Vec::new();
     let keep = Keep { decisions: true, ..Keep::default() };
     let about = |decision: Decision| {
@@ -62,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         if copies.is_empty() { "no copy".into() } else { format!("copies in {}", copies.join(", ")) };
     let now = format!(
         "{} is {} after {} token steps, with {copies}; {} decisions were about it.\n",
-        args.block,
+        name_of_block,
         ledger.state(block).code(),
         outcome.orchestrator.context().signals.step,
         decisions.len()
@@ -70,6 +81,52 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     output::print(&now)?;
     let header = ["step", "layer", "was", "decision", "from", "to", "verdict", "terms"].map(String::from);
     output::print(&output::words(header, latest.iter().map(|decision| row(&case.machine, decision))))
+}
+
+/// What a kind of operator took from one basis.
+#[derive(serde::Serialize)]
+struct Times {
+    operator: &'static str,
+    basis: &'static str,
+    runs: u64,
+    /// Of the time of all operators; what is missing counts as what it takes at least.
+    share: f64,
+    mean_us: f64,
+    /// The mean at the machine's limit.
+    limit_us: f64,
+    /// How many times longer than that it takes.
+    ratio: f64,
+}
+
+fn times(provenance: &Provenance, format: Format) -> Result<(), Failure> {
+    let total: f64 = provenance.rows().map(|(.., took)| took.time.0 as f64).sum();
+    let row = |(kind, basis, took): (Kind, Basis, Took)| {
+        let mean = |time: Nanos| time.0 as f64 / 1e3 / took.times as f64;
+        Times {
+            operator: KINDS[kind as usize].1,
+            basis: BASES[basis as usize].1,
+            runs: took.times,
+            share: took.time.0 as f64 / total.max(1.0),
+            mean_us: mean(took.time),
+            limit_us: mean(took.limit),
+            ratio: took.time.0 as f64 / took.limit.0.max(1) as f64,
+        }
+    };
+    let rows: Vec<Times> = provenance.rows().map(row).collect();
+    if format == Format::Json {
+        return output::print_json(&rows);
+    }
+    let header =
+        ["operator", "time from", "runs", "share", "mean us", "at the limit", "ratio"].map(String::from);
+    let cells = rows.iter().map(|row| {
+        let none = row.basis == BASES[Basis::Missing as usize].1;
+        let mean = if none { "-".to_owned() } else { format!("{:.1}", row.mean_us) };
+        let ratio = if none { "-".to_owned() } else { format!("{:.2}", row.ratio) };
+        let share = format!("{:.1} %", row.share * 100.0);
+        let limit = format!("{:.1}", row.limit_us);
+        [row.operator.to_owned(), row.basis.to_owned(), row.runs.to_string(), share, mean, limit, ratio]
+    });
+    output::print(&output::words(header, cells))
 }
 
 /// `L3/E17` in this model.

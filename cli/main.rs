@@ -6,10 +6,13 @@ mod check;
 mod compare;
 mod explain;
 mod failure;
+mod interrupt;
 mod output;
+mod plan;
 mod policies;
 mod progress;
 mod replay;
+mod resume;
 mod scenario_args;
 mod schema;
 mod simulate;
@@ -39,6 +42,7 @@ enum Command {
     #[command(subcommand)]
     Trace(trace::Command),
     Compare(compare::Args),
+    Plan(plan::Args),
     Tune(tune::Args),
     Calibrate(calibrate::Args),
     Validate(validate::Args),
@@ -57,6 +61,7 @@ impl Command {
             Command::Replay(args) => replay::run(&args),
             Command::Trace(command) => command.run(),
             Command::Compare(args) => compare::run(&args),
+            Command::Plan(args) => plan::run(&args),
             Command::Tune(args) => tune::run(&args),
             Command::Calibrate(args) => calibrate::run(&args),
             Command::Validate(args) => validate::run(&args),
@@ -71,7 +76,9 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command.run() {
+    let cli = Cli::parse();
+    interrupt::watch();
+    match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

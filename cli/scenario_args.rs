@@ -2,9 +2,9 @@
 
 use crate::failure::Failure;
 use indexmap::IndexMap;
-use scenarios::{Routing, Scenario};
+use scenarios::Scenario;
 use sim::Case;
-use sim::resolve::{Library, check_policy};
+use sim::resolve::{Library, SeedsError, check_policy};
 
 /// A scenario and what is changed in it.
 #[derive(clap::Args)]
@@ -70,29 +70,21 @@ pub(crate) fn load_case(name: &str, set: &[(String, String)]) -> Result<(Scenari
     Ok((scenario, case))
 }
 
-/// A scenario with a case for each of `seeds` seeds, counted from its own. Where there are several, recorded requests come
-/// in an order drawn from the seed unless the scenario says otherwise: in one order, all seeds would be the same run.
+/// A scenario with a case for each of `seeds` seeds: see [`Library::seeds`].
 pub(crate) fn seeded_cases(
     library: &mut Library,
     name: &str,
     set: &[(String, String)],
     seeds: u64,
 ) -> Result<(Scenario, Vec<Case>), Failure> {
-    let scenario = load(name, set)?;
-    let mut set = set.to_vec();
-    let recorded = matches!(scenario.workload.routing, Routing::Trace(_));
-    if seeds > 1 && recorded && scenario.workload.order.is_none() {
-        set.push(("workload.order".to_owned(), "shuffled".to_owned()));
+    Ok(library.seeds(name, set, seeds)?)
+}
+
+impl From<SeedsError> for Failure {
+    fn from(error: SeedsError) -> Failure {
+        match error {
+            SeedsError::Scenario(diagnostics) => diagnostics.into(),
+            SeedsError::Case(_) | SeedsError::Room { .. } => Failure::refused(error),
+        }
     }
-    let first = scenario.seed;
-    let last = first.checked_add(seeds - 1).ok_or_else(|| {
-        let most = u64::MAX - (seeds - 1);
-        Failure::refused(format!("seed {first} leaves no room for {seeds} seeds: at most {most}"))
-    })?;
-    let mut cases = Vec::new();
-    for seed in first..=last {
-        let seeded = [&set[..], &[("seed".to_owned(), seed.to_string())]].concat();
-        cases.push(library.case(&load(name, &seeded)?).map_err(Failure::refused)?);
-    }
-    Ok((scenario, cases))
 }

@@ -58,6 +58,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         set.push(("machine".to_owned(), whole.display().to_string()));
     }
     let (scenario, case) = load_case(&args.scenario, &set)?;
+    if scenario.tensor > 1 {
+        let message =
+            format!("`parallel.tensor` is {}: `validate` runs on one accelerator; write 1", scenario.tensor);
+        return Err(Failure::refused(message));
+    }
     // A device begins with its weights in place.
     let case = Case { load_from: None, ..case };
     if scenario.load.is_some() {

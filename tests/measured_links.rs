@@ -84,6 +84,9 @@ fn machine(fit: &Fit) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
+        peers: None,
         merge: None,
     }
 }

@@ -142,6 +142,9 @@ fn machine(name: &str, device: Option<u32>, size: u64) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
+        peers: None,
         merge: None,
     }
 }
@@ -158,16 +161,7 @@ fn model(size: u64) -> Model {
         mixed: None,
         recipe: None,
     };
-    let layer = Layer {
-        resident: Bytes::ZERO,
-        flops_per_token: 0,
-        flops_per_pair: 0,
-        kv_per_token: Bytes::ZERO,
-        window: None,
-        first_block: BlockId(0),
-        blocks: BLOCKS,
-        selected: 1,
-    };
+    let layer = Layer { blocks: BLOCKS, selected: 1, ..Layer::default() };
     Model {
         name: "measured".into(),
         layers: vec![layer],

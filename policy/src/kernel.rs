@@ -64,6 +64,13 @@ impl KernelRate {
         Ok(KernelRate { format, points })
     }
 
+    /// The rates that each of so many users has of them, all of them at once.
+    pub fn shared(&self, users: u32) -> KernelRate {
+        let part =
+            |&(tokens, rate): &(u32, Bandwidth)| (tokens, Bandwidth((rate.0 / u64::from(users)).max(1)));
+        KernelRate { format: self.format, points: self.points.iter().map(part).collect() }
+    }
+
     /// The format of the weights.
     pub fn format(&self) -> FormatId {
         self.format
@@ -72,6 +79,12 @@ impl KernelRate {
     /// The measured points: tokens, and bytes of weights a second.
     pub fn points(&self) -> &[(u32, Bandwidth)] {
         &self.points
+    }
+
+    /// Whether so many tokens are between measured points.
+    pub fn reaches(&self, tokens: u32) -> bool {
+        let ends = self.points.first().zip(self.points.last());
+        ends.is_some_and(|(first, last)| (first.0..=last.0).contains(&tokens))
     }
 
     /// The time for `tokens` through `bytes` of weights, launch apart.

@@ -38,7 +38,6 @@ pub struct Flight {
     pub deadline: Option<Time>,
 }
 
-/// What is known of a block, in one line of a cache.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     copies: u64,
@@ -48,11 +47,13 @@ struct Entry {
     native: u64,
     layer: LayerId,
     index: u32,
+    /// As of the last change.
+    state: State,
 }
 
-fn entry(block: &Block, forms: &Forms) -> Entry {
-    let Block { layer, index, native, .. } = *block;
-    Entry { copies: 0, flight: None, pins: 0, native: forms.of_format[native.0 as usize], layer, index }
+fn entry(&Block { layer, index, native, .. }: &Block, forms: &Forms) -> Entry {
+    let native = forms.of_format[native.0 as usize];
+    Entry { copies: 0, flight: None, pins: 0, native, layer, index, state: State::Recomputable }
 }
 
 /// Bytes and their peak in one tier.
@@ -147,7 +148,8 @@ impl Ledger {
             let Entry { layer, index, .. } = ledger.entries[block.index()];
             let absent = !ledger.is_fast(block);
             set(&mut ledger.layers[layer.index()].absent, index, absent);
-            let state = ledger.state(block);
+            let state = ledger.worked_out(block);
+            ledger.entries[block.index()].state = state;
             ledger.states.begin(state, ledger.native_bytes(block));
         }
         Ok(ledger)
@@ -180,7 +182,12 @@ impl Ledger {
     }
 
     /// The state of a block.
+    #[inline]
     pub fn state(&self, block: BlockId) -> State {
+        self.entries[block.index()].state
+    }
+
+    fn worked_out(&self, block: BlockId) -> State {
         let entry = &self.entries[block.index()];
         let fast = entry.copies & self.forms.fast;
         if fast & entry.native != 0 {
@@ -335,7 +342,6 @@ impl Ledger {
         if self.entries[block.index()].flight.is_some() {
             return Err(Refused::InUse { block, form: to });
         }
-        let before = self.state(block);
         self.take(to, block)?;
         let id = MoveId(self.next_move);
         self.next_move += 1;
@@ -343,7 +349,7 @@ impl Ledger {
             Flight { block, from, to, class, total, sent: Bytes::ZERO, arrived: Bytes::ZERO, deadline };
         self.flights.push((id, flight));
         self.entries[block.index()].flight = Some(id);
-        self.book(block, before)?;
+        self.book(block)?;
         Ok(id)
     }
 
@@ -378,13 +384,12 @@ impl Ledger {
             return Ok(None);
         }
         let Flight { block, to, .. } = *flight;
-        let before = self.state(block);
         let bit = self.forms.bit(to)?;
         self.flights.remove(place);
         let entry = &mut self.entries[block.index()];
         entry.flight = None;
         entry.copies |= bit;
-        self.book(block, before)?;
+        self.book(block)?;
         Ok(Some(to))
     }
 
@@ -395,11 +400,10 @@ impl Ledger {
     pub fn cancel(&mut self, id: MoveId) -> Result<Flight, Refused> {
         let place = self.place(id).ok_or(Refused::NoSuchMove(id))?;
         let flight = self.flights[place].1;
-        let before = self.state(flight.block);
         self.flights.remove(place);
         self.entries[flight.block.index()].flight = None;
         self.release(flight.to, flight.block);
-        self.book(flight.block, before)?;
+        self.book(flight.block)?;
         Ok(flight)
     }
 
@@ -420,11 +424,10 @@ impl Ledger {
         if lost || read || (entry.pins > 0 && bit & self.forms.fast != 0) {
             return Err(Refused::InUse { block, form });
         }
-        let before = self.state(block);
         self.entries[block.index()].copies = left;
         self.release(form, block);
         self.usage[form.tier.index()].evictions += 1;
-        self.book(block, before)
+        self.book(block)
     }
 
     /// The time that bytes have spent in each state, and the edges taken.
@@ -481,9 +484,10 @@ impl Ledger {
         self.usage[form.tier.index()].used -= bytes;
     }
 
-    fn book(&mut self, block: BlockId, from: State) -> Result<(), Refused> {
+    fn book(&mut self, block: BlockId) -> Result<(), Refused> {
         self.touch(block);
-        let to = self.state(block);
+        let to = self.worked_out(block);
+        let from = std::mem::replace(&mut self.entries[block.index()].state, to);
         if from == to {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use crate::format::FormatId;
 use crate::id::{LinkId, TierId};
 use crate::kernel::KernelRate;
 use crate::rate::Rate;
+use crate::times::{ANY_MODEL, ModelTimes};
 use crate::units::{Bandwidth, Bytes, FlopRate, Nanos};
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +101,42 @@ pub struct Processor {
     pub launch: Nanos,
 }
 
+/// The physical limits of a processor, as its data sheet has them: what no kernel passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peak {
+    /// Matrix rate, dense, in the native format of the models that it serves.
+    pub flops: FlopRate,
+    /// Bandwidth of its memory.
+    pub read: Bandwidth,
+}
+
+/// Accelerators that compute each layer together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// Time of the smallest message from one to another.
+    pub latency: Nanos,
+    /// Rate of large messages, each direction.
+    pub rate: Bandwidth,
+    /// How many compute together: one where nothing is parallel.
+    pub ranks: u32,
+}
+
+impl Peers {
+    /// The time in which all have the sum of what each has, `bytes` of it: by halving and doubling, two messages for each
+    /// doubling of the ranks, which move all but one rank's share twice (Thakur, Rabenseifner and Gropp, 2005).
+    pub fn all_reduce(&self, bytes: Bytes) -> Nanos {
+        let messages = 2 * u64::from(self.ranks.max(1).next_power_of_two().ilog2());
+        Nanos(self.latency.0.saturating_mul(messages)) + self.all_reduce_limit(bytes)
+    }
+
+    /// What that takes at least: what each must send, at the rate of the links.
+    pub fn all_reduce_limit(&self, bytes: Bytes) -> Nanos {
+        let ranks = u128::from(self.ranks.max(1));
+        let moved = u128::from(bytes.0) * 2 * (ranks - 1) / ranks;
+        self.rate.time_for(Bytes(u64::try_from(moved).unwrap_or(u64::MAX)))
+    }
+}
+
 /// What it costs a processor to code a format: rates over the native bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codec {
@@ -134,6 +171,12 @@ pub struct Machine {
     pub kernels: Vec<KernelRate>,
     /// Measured matrix products on the host.
     pub host_kernels: Vec<KernelRate>,
+    /// What the accelerator could do at most, where that is said.
+    pub peak: Option<Peak>,
+    /// Measured times of whole operators on the accelerator, by model.
+    pub times: Vec<ModelTimes>,
+    /// The accelerators that compute together, where the machine has more than one.
+    pub peers: Option<Peers>,
 }
 
 impl Machine {
@@ -157,8 +200,27 @@ impl Machine {
     /// The measured time for `tokens` through `bytes` of weights in a format, on the accelerator or on the host; `None` where
     /// it has not been measured.
     pub fn kernel_time(&self, on_host: bool, format: FormatId, bytes: Bytes, tokens: u32) -> Option<Nanos> {
+        self.kernel(on_host, format).map(|kernel| kernel.time(bytes, tokens))
+    }
+
+    /// Measured matrix products in a format, on the accelerator or on the host.
+    pub fn kernel(&self, on_host: bool, format: FormatId) -> Option<&KernelRate> {
         let kernels = if on_host { &self.host_kernels } else { &self.kernels };
-        kernels.iter().find(|kernel| kernel.format() == format).map(|kernel| kernel.time(bytes, tokens))
+        kernels.iter().find(|kernel| kernel.format() == format)
+    }
+
+    /// What was measured of a model's operators, or else of any model's.
+    pub fn times_of(&self, model: &str) -> Option<&ModelTimes> {
+        let named = |name: &str| self.times.iter().find(|times| times.model == name);
+        named(model).or_else(|| named(ANY_MODEL))
+    }
+
+    /// The least time that bytes and operations can take on the accelerator: at its peak, or at the rates it sustains where
+    /// no peak is said.
+    pub fn limit(&self, bytes: Bytes, operations: u64) -> Nanos {
+        let Processor { flops, read, .. } = self.accelerator;
+        let peak = self.peak.unwrap_or(Peak { flops, read });
+        peak.read.max(read).time_for(bytes).max(peak.flops.max(flops).time_for(operations))
     }
 
     /// What coding a format costs the processor beside a tier: the accelerator for the fast one, else the host's.

@@ -91,10 +91,19 @@ pub struct Layer {
     pub resident: Bytes,
     /// Multiply-add operations times two for one token through those weights.
     pub flops_per_token: u64,
-    /// Multiply-add operations times two of attention for one token and one token that it looks at.
+    /// Multiply-add operations times two of attention for one token and one token that it looks at, whose key and value are
+    /// there.
     pub flops_per_pair: u64,
+    /// Where the cache has a latent vector in their place.
+    pub latent: Option<Latent>,
     /// Key-value cache bytes one token leaves in this layer.
     pub kv_per_token: Bytes,
+    /// Bytes of recurrent state that a request keeps in this layer, however long it is: read and written once a step.
+    pub state: Bytes,
+    /// Key-value heads: into how many parts the cache can be cut. A latent vector is one.
+    pub kv_heads: u32,
+    /// Bytes of one token's activations between this layer and the next: the width of the residual stream.
+    pub activations: Bytes,
     /// The attention window in tokens, if it is limited.
     pub window: Option<u32>,
     /// The first block of the layer.
@@ -103,6 +112,40 @@ pub struct Layer {
     pub blocks: u32,
     /// How many of them one token selects; equal to `blocks` in a dense layer.
     pub selected: u32,
+}
+
+/// Attention over latent vectors, from which every head's key and value are made (DeepSeek-V2, arXiv 2405.04434).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latent {
+    /// Operations for one token and one that it looks at, on the vectors as they are: the weights are absorbed.
+    pub flops_per_pair: u64,
+    /// Operations to make the keys and values of one token of the cache.
+    pub flops_per_cached: u64,
+}
+
+impl Latent {
+    /// One of so many equal shares of its heads.
+    pub fn shared(self, ranks: u32) -> Latent {
+        Latent {
+            flops_per_pair: self.flops_per_pair.div_ceil(ranks.into()),
+            flops_per_cached: self.flops_per_cached.div_ceil(ranks.into()),
+        }
+    }
+}
+
+impl Layer {
+    /// Operations of attention over so many pairs of tokens, `cached` tokens of which come from the cache: over latent
+    /// vectors in the way that takes fewer.
+    pub fn attention_flops(&self, pairs: u64, cached: u64) -> u64 {
+        let plain = self.flops_per_pair.saturating_mul(pairs);
+        match self.latent {
+            None => plain,
+            Some(latent) => {
+                let made = latent.flops_per_cached.saturating_mul(cached);
+                plain.saturating_add(made).min(latent.flops_per_pair.saturating_mul(pairs))
+            }
+        }
+    }
 }
 
 /// A model.

@@ -217,6 +217,9 @@ mod tests {
             host_compute: None,
             kernels: vec![],
             host_kernels: vec![],
+            peak: None,
+            times: vec![],
+            peers: None,
             merge: None,
         }
     }

@@ -76,6 +76,16 @@ impl Rate {
         Ok(Rate { peak, half_size: Bytes::ZERO, points })
     }
 
+    /// The same link, so many per cent as fast at every size.
+    pub fn at_percent(&self, percent: u64) -> Rate {
+        Rate { peak: self.peak.at_percent(percent), ..self.clone() }
+    }
+
+    /// The rate that each of so many users has of it, all of them at once.
+    pub fn shared(&self, users: u32) -> Rate {
+        Rate { peak: Bandwidth((self.peak.0 / u64::from(users)).max(1)), ..self.clone() }
+    }
+
     /// The rate of large copies.
     pub fn peak(&self) -> Bandwidth {
         self.peak

@@ -13,27 +13,36 @@ pub struct Sizes {
     shapes: Vec<u32>,
     /// Bytes of each shape in each format.
     bytes: Vec<[Bytes; FORMATS.len()]>,
+    /// Elements of each shape.
+    elements: Vec<u64>,
 }
 
 impl Sizes {
     /// The sizes of a model's blocks.
     pub fn new(model: &Model) -> Sizes {
         let mut known = BTreeMap::new();
-        let mut bytes = Vec::new();
+        let (mut bytes, mut elements) = (Vec::new(), Vec::new());
         let shape = |block: &crate::model::Block| {
             *known.entry((block.elements(), block.rows(), block.native, block.mixed)).or_insert_with(|| {
                 bytes.push(std::array::from_fn(|format| block.bytes(FormatId(format as u8))));
+                elements.push(block.elements());
                 bytes.len() as u32 - 1
             })
         };
         let shapes = model.blocks.iter().map(shape).collect();
-        Sizes { shapes, bytes }
+        Sizes { shapes, bytes, elements }
     }
 
     /// The shape of a block: blocks of one shape have one native format, and are of one size in every format.
     #[inline]
     pub fn shape(&self, block: BlockId) -> usize {
         self.shapes[block.index()] as usize
+    }
+
+    /// Elements of a block: see [`Block::elements`](crate::model::Block::elements).
+    #[inline]
+    pub fn elements(&self, block: BlockId) -> u64 {
+        self.elements[self.shape(block)]
     }
 
     /// The first block of each shape.
@@ -45,7 +54,7 @@ impl Sizes {
     /// The same, each rounded up as a slot allocator does.
     pub fn rounded_up(&self, granularity: Bytes) -> Sizes {
         let round_up = |shape: &[Bytes; FORMATS.len()]| shape.map(|bytes| bytes.round_up(granularity));
-        Sizes { shapes: self.shapes.clone(), bytes: self.bytes.iter().map(round_up).collect() }
+        Sizes { bytes: self.bytes.iter().map(round_up).collect(), ..self.clone() }
     }
 
     /// Bytes of a block in a format.

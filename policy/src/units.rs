@@ -34,6 +34,11 @@ pub struct Bandwidth(pub u64);
 pub struct FlopRate(pub u64);
 
 impl Bytes {
+    /// So many per cent of it.
+    pub fn at_percent(self, percent: u64) -> Bytes {
+        Bytes(at_percent(self.0, percent))
+    }
+
     /// No bytes.
     pub const ZERO: Bytes = Bytes(0);
 
@@ -51,6 +56,11 @@ impl Bytes {
 impl Nanos {
     /// No time.
     pub const ZERO: Nanos = Nanos(0);
+
+    /// Subtraction that stops at zero.
+    pub fn saturating_sub(self, other: Nanos) -> Nanos {
+        Nanos(self.0.saturating_sub(other.0))
+    }
 
     /// Seconds, for reports and scores.
     pub fn as_secs_f64(self) -> f64 {
@@ -71,6 +81,11 @@ impl Time {
 }
 
 impl Bandwidth {
+    /// So many per cent of it.
+    pub fn at_percent(self, percent: u64) -> Bandwidth {
+        Bandwidth(at_percent(self.0, percent))
+    }
+
     /// How long `bytes` take at this rate, rounded up to the nanosecond. A rate of zero never finishes.
     pub fn time_for(self, bytes: Bytes) -> Nanos {
         per_second(bytes.0, self.0)
@@ -78,10 +93,19 @@ impl Bandwidth {
 }
 
 impl FlopRate {
+    /// So many per cent of it.
+    pub fn at_percent(self, percent: u64) -> FlopRate {
+        FlopRate(at_percent(self.0, percent))
+    }
+
     /// How long `operations` take at this rate, rounded up to the nanosecond.
     pub fn time_for(self, operations: u64) -> Nanos {
         per_second(operations, self.0)
     }
+}
+
+fn at_percent(amount: u64, percent: u64) -> u64 {
+    u64::try_from(u128::from(amount) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }
 
 fn per_second(amount: u64, rate: u64) -> Nanos {

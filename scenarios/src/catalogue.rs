@@ -3,7 +3,7 @@
 use crate::diagnostics::{Diagnostics, Report};
 use crate::gguf;
 use crate::load::open;
-use crate::machine::machine as read_machine;
+use crate::machine::priced_machine;
 use crate::model::{Imported, ModelFacts, import};
 use crate::reader::Field;
 use policy::Machine;
@@ -57,8 +57,8 @@ pub fn models() -> Result<Vec<ModelFacts>, Diagnostics> {
 pub fn machine(name_or_path: &str) -> Result<Machine, Diagnostics> {
     let mut report = Report::default();
     let machine = open(&mut report, MACHINE, name_or_path, None)
-        .and_then(|node| read_machine(&mut report, &Field::root(&node, "")));
-    report.finish(machine)
+        .and_then(|node| priced_machine(&mut report, &Field::root(&node, "")));
+    report.finish(machine.map(|(machine, _)| machine))
 }
 
 /// A model and its facts, by its catalogue name or by the path of its `config.json` or GGUF file.

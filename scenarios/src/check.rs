@@ -6,9 +6,11 @@ use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::{Choice, File, Flag, List, Map, Name, Text, Whole};
 use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
-use crate::machine::machine;
+use crate::machine::priced_machine;
 use crate::model::import;
+use crate::parallel::{PARALLEL, ranks, share_caps, shares};
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, caps, check_caps, kv_reserve};
+use crate::price::Price;
 use crate::reader::{Field, Keys, flag, format_names, text};
 use crate::recipe::{RECIPES, recipe};
 use crate::resident::{RESIDENT, resident};
@@ -73,6 +75,12 @@ pub(crate) static SCENARIO: Table = Table {
             "Let the host compute blocks where they are, where a policy asks for it",
         ),
         Key::optional("load", Map(&LOAD), "{ from: nvme }", "A cold start; left out, weights are in place"),
+        Key::optional(
+            "parallel",
+            Map(&PARALLEL),
+            "{ tensor: 2 }",
+            "How many accelerators work together; left out, one",
+        ),
         Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
         Key::required("policy", Type::Policy, "predictive", "What decides which block lives where"),
         Key::optional("guard", Map(&GUARD), "{ drift_budget: 1 % }", "The bound on the change of output"),
@@ -93,17 +101,34 @@ pub(crate) static SCENARIO: Table = Table {
     ],
 };
 
+/// Whether a name is one of the keys at the top of a scenario.
+pub fn is_key(name: &str) -> bool {
+    SCENARIO.key(name).is_some()
+}
+
 /// Reads a scenario's tree; `None` where anything was wrong.
 pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<'_>) -> Option<Scenario> {
     let top = Field::root(root, "");
     let keys = top.keys(report, &SCENARIO)?;
     let name = keys.required(report, "name", text);
     let machine = keys.need(report, "machine").and_then(|field| read_machine(report, &field));
+    let (machine, price) = machine.unzip();
     let model = keys.need(report, "model").and_then(|field| read_model(report, &field));
     let model = match keys.get("recipe") {
         Some(field) => recipe(report, &field, model),
         None => model,
     };
+    let memory_field = keys.get("memory");
+    let mut memory = match &memory_field {
+        Some(field) => caps(report, field, machine.as_ref()),
+        None => Some(BTreeMap::new()),
+    };
+    let ranks = ranks(report, &keys);
+    if let (Some(caps), Some(machine), Some(ranks)) = (&mut memory, &machine, ranks) {
+        share_caps(caps, machine, ranks);
+    }
+    let parallel = keys.get("parallel");
+    let (machine, model) = shares(report, parallel.as_ref(), ranks.unwrap_or(1), (machine, model));
     let empty = Node { at: root.at, value: Value::Map(vec![]) };
     let or_empty = |name| keys.get(name).unwrap_or_else(|| Field::root(&empty, name));
     let (resident, model) = resident(report, &or_empty("resident"), model);
@@ -115,11 +140,6 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let schedule = schedule(report, &or_empty("schedule"));
     let host_compute = host_compute(report, &keys, machine.as_ref());
     let seed = keys.or_default(report, "seed", whole);
-    let memory_field = keys.get("memory");
-    let memory = match &memory_field {
-        Some(field) => caps(report, field, machine.as_ref()),
-        None => Some(BTreeMap::new()),
-    };
     let longest = |load: &Workload| load.prompt_tokens.map_or(0, Length::long);
     let load = workload.as_ref().map(|load| (load.requests.batch, longest(load)));
     let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), load);
@@ -142,7 +162,9 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let scenario = Scenario {
         name: name?,
         machine: machine?,
+        price: price?,
         model: model?,
+        tensor: ranks?,
         memory: memory?,
         kv: kv?,
         resident: resident?,
@@ -211,9 +233,9 @@ fn rooted<'t>(field: &Field<'t>) -> Field<'t> {
     }
 }
 
-fn read_machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
+fn read_machine(report: &mut Report, field: &Field<'_>) -> Option<(Machine, Option<Price>)> {
     resolved(field)?;
-    machine(report, &rooted(field))
+    priced_machine(report, &rooted(field))
 }
 
 fn read_model(report: &mut Report, field: &Field<'_>) -> Option<Model> {

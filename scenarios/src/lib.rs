@@ -14,10 +14,14 @@ mod machine_keys;
 mod model;
 mod model_keys;
 mod overrides;
+mod parallel;
 mod placement;
 mod policy_file;
+mod price;
+pub mod range;
 mod reader;
 mod recipe;
+mod recurrent;
 mod requests;
 mod resident;
 mod scenario;
@@ -25,6 +29,7 @@ mod schema;
 mod sensitivity;
 mod shape;
 mod source;
+mod times;
 mod tree;
 mod units;
 mod variables;
@@ -32,12 +37,14 @@ mod weights;
 mod workload;
 
 pub use catalogue::{machine, machines, model, models, scenarios};
+pub use check::is_key;
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use load::{load, load_text};
 pub use model::ModelFacts;
 pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
+pub use price::Price;
 pub use scenario::{
     Arrivals, Cap, Dense, Fitted, Guard, Kv, Length, Paged, PolicyCheck, PolicyChoice, PolicyComplaint,
     Prefill, Process, Recording, RequestFormat, RequestOrder, Requests, Resident, Routing, Scenario,

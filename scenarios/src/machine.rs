@@ -2,21 +2,33 @@
 
 use crate::diagnostics::{Report, Wrong, one_of};
 use crate::machine_keys::{
-    ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES, TIER,
+    ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES, PEAK,
+    PEERS, PROCESSOR, TIER,
 };
+use crate::price::{self, Price};
 use crate::reader::{Field, Keys, format, join, name_of, text};
+use crate::times::read_times;
 use crate::tree::{Entry, Value};
 use crate::units::{count, flops, rate, size, size_above_zero, time, whole};
 use policy::kernel::{KernelError, KernelRate};
-use policy::machine::{Backing, Class, Codec, Link, Processor, Tier};
+use policy::machine::{Backing, Class, Codec, Link, Peak, Peers, Processor, Tier};
 use policy::path::MAX_LINKS;
+use policy::times::ModelTimes;
 use policy::{Bandwidth, LinkId, Machine, Nanos, Rate, TierId};
 
 /// Tiers and link directions have 8-bit ids, and a set of link directions is one word.
 const MOST: usize = MAX_LINKS / 2;
 
+/// Reads a machine and its price; reports everything that is wrong with them.
+pub(crate) fn priced_machine(report: &mut Report, field: &Field<'_>) -> Option<(Machine, Option<Price>)> {
+    let price = field.keys(report, &MACHINE)?.get("price");
+    let price = price.map_or(Some(None), |field| price::price(report, &field).map(Some));
+    let machine = machine(report, field);
+    Some((machine?, price?))
+}
+
 /// Reads a machine; reports everything that is wrong with it.
-pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
+fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
     let keys = field.keys(report, &MACHINE)?;
     let name = keys.required(report, "name", text);
     let tiers_field = keys.need(report, "tiers");
@@ -24,25 +36,28 @@ pub(crate) fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine>
     let links_field = keys.need(report, "links");
     let links = links_field.as_ref().and_then(|links| read_links(report, links, tiers.as_deref()));
     let accelerator_field = keys.need(report, "accelerator");
-    let accelerator = accelerator_field.as_ref().and_then(|field| read_processor(report, field));
-    let (accelerator, kernels) = accelerator.unzip();
+    let accelerator = accelerator_field.as_ref().and_then(|field| read_accelerator(report, field));
     let host_field = keys.get("host");
     let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
     let merge = keys.get("merge").map_or(Some(None), |field| field.read(report, flops).map(Some));
     let host = host_field.as_ref().map_or(Some((vec![], None)), |host| read_host(report, host));
     let (host_codecs, host) = host?;
     let (host_compute, host_kernels) = host.unzip();
+    let Accelerator { processor, kernels, peak, peers, times } = accelerator?;
     let machine = Machine {
         name: name?,
         tiers: tiers?,
         links: links?,
-        accelerator: accelerator?,
+        accelerator: processor,
         merge: merge?,
         codecs: codecs?,
         host_codecs,
         host_compute,
-        kernels: kernels?,
+        kernels,
         host_kernels: host_kernels.unwrap_or_default(),
+        peak,
+        peers,
+        times,
     };
     let (tiers, links) = (tiers_field?, links_field?);
     check_classes(report, &tiers, &machine)?;
@@ -262,8 +277,45 @@ fn read_duplex(
     Some((forward?, backward?))
 }
 
-fn read_processor(report: &mut Report, field: &Field<'_>) -> Option<(Processor, Vec<KernelRate>)> {
+/// What a machine file says of its accelerator.
+struct Accelerator {
+    processor: Processor,
+    kernels: Vec<KernelRate>,
+    peak: Option<Peak>,
+    peers: Option<Peers>,
+    times: Vec<ModelTimes>,
+}
+
+fn read_accelerator(report: &mut Report, field: &Field<'_>) -> Option<Accelerator> {
     let keys = field.keys(report, &ACCELERATOR)?;
+    let processor = processor_of(report, &keys);
+    let peak = keys.get("peak").map_or(Some(None), |field| read_peak(report, &field).map(Some));
+    let peers = keys.get("peers").map_or(Some(None), |field| read_peers(report, &field).map(Some));
+    let times = keys.get("times").map_or(Some(vec![]), |field| read_times(report, &field));
+    let (processor, kernels) = processor?;
+    Some(Accelerator { processor, kernels, peak: peak?, peers: peers?, times: times? })
+}
+
+fn read_peers(report: &mut Report, field: &Field<'_>) -> Option<Peers> {
+    let keys = field.keys(report, &PEERS)?;
+    let latency = keys.required(report, "latency", time);
+    let rate = keys.required(report, "rate", rate);
+    Some(Peers { latency: latency?, rate: rate?, ranks: 1 })
+}
+
+fn read_peak(report: &mut Report, field: &Field<'_>) -> Option<Peak> {
+    let keys = field.keys(report, &PEAK)?;
+    let flops = keys.required(report, "flops", flops);
+    let read = keys.required(report, "read", rate);
+    Some(Peak { flops: flops?, read: read? })
+}
+
+fn read_processor(report: &mut Report, field: &Field<'_>) -> Option<(Processor, Vec<KernelRate>)> {
+    let keys = field.keys(report, &PROCESSOR)?;
+    processor_of(report, &keys)
+}
+
+fn processor_of(report: &mut Report, keys: &Keys<'_>) -> Option<(Processor, Vec<KernelRate>)> {
     let flops = keys.required(report, "flops", flops);
     let read = keys.required(report, "read", rate);
     let launch = keys.required(report, "launch", time);

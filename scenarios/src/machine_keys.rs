@@ -1,7 +1,8 @@
 //! The keys of a machine file.
 
 use crate::keys::Type::{AboveZero, Either, List, Map, Name, Quantity, Text, Whole};
-use crate::keys::{Key, RowKey, Rows, Table, Type};
+use crate::keys::{Choice, Key, RowKey, Rows, Table, Type};
+use crate::price::PRICE;
 use crate::reader::{format_names, names};
 use crate::units::{FLOPS, RATE, SIZE, TIME};
 use policy::machine::{Backing, Class};
@@ -65,6 +66,12 @@ pub(crate) static MACHINE: Table = Table {
             Map(&HOST),
             "{ codecs: { int8: { encode: 4 GB/s, decode: 8 GB/s } } }",
             "What the host's own processor can do",
+        ),
+        Key::optional(
+            "price",
+            PRICE,
+            "{ per_hour: 3.99 USD, date: 2026-11-09, source: RunPod Secure Cloud }",
+            "What it costs to rent, for `plan`",
         ),
     ],
 };
@@ -175,24 +182,149 @@ pub(crate) static DUPLEX: Table = Table {
     ],
 };
 
+const FLOP_RATE: Key = Key::required("flops", AboveZero(&FLOPS), "400 TFLOP/s", "Sustained matrix rate");
+const READ: Key = Key::required(
+    "read",
+    AboveZero(&RATE),
+    "2500 GB/s",
+    "Sustained rate at which kernels read weights; the fast tier's `read` is at least this",
+);
+const LAUNCH: Key = Key::required("launch", Quantity(&TIME), "3 us", "Fixed cost of one kernel launch");
+const BY_FORMAT: Key = Key::optional(
+    "kernels",
+    Type::Rows(&KERNELS),
+    "{ int8: { 1: 2200 GB/s, 16: 1900 GB/s } }",
+    "Matrix products as measured; formats that are left out take `read` and `flops`",
+);
+
+/// The host's processor.
+pub(crate) static PROCESSOR: Table = Table {
+    name: "processor",
+    about: "A processor that computes",
+    open: false,
+    keys: &[FLOP_RATE, READ, LAUNCH, BY_FORMAT],
+};
+
 pub(crate) static ACCELERATOR: Table = Table {
     name: "accelerator",
     about: "The processor that computes from the fast tier",
     open: false,
     keys: &[
-        Key::required("flops", AboveZero(&FLOPS), "400 TFLOP/s", "Sustained matrix rate"),
-        Key::required(
-            "read",
-            AboveZero(&RATE),
-            "2500 GB/s",
-            "Sustained rate at which kernels read weights; the fast tier's `read` is at least this",
-        ),
-        Key::required("launch", Quantity(&TIME), "3 us", "Fixed cost of one kernel launch"),
+        FLOP_RATE,
+        READ,
+        LAUNCH,
+        BY_FORMAT,
         Key::optional(
-            "kernels",
-            Type::Rows(&KERNELS),
-            "{ int8: { 1: 2200 GB/s, 16: 1900 GB/s } }",
-            "Matrix products as measured; formats that are left out take `read` and `flops`",
+            "peak",
+            Map(&PEAK),
+            "{ flops: 989 TFLOP/s, read: 3350 GB/s }",
+            "What it could do at most, as its data sheet says: reports hold every time against it",
+        ),
+        Key::optional(
+            "peers",
+            Map(&PEERS),
+            "{ latency: 5 us, rate: 360 GB/s }",
+            "How fast an accelerator sends to another one, where the machine has several: what sums over them take",
+        ),
+        Key::optional(
+            "times",
+            Type::Rows(&TIMES),
+            "{ mixtral-8x7b: { expert: { points: { 1: 129 us, 512: 287 us } } } }",
+            "Operators of a model as measured, by the model's name or `any`; what is left out takes `kernels`, `read` and `flops`",
+        ),
+    ],
+};
+
+pub(crate) static PEAK: Table = Table {
+    name: "peak",
+    about: "The physical limits of the accelerator; a rate that it sustains beyond them is the limit",
+    open: false,
+    keys: &[
+        Key::required("flops", AboveZero(&FLOPS), "989 TFLOP/s", "Matrix rate, dense"),
+        Key::required("read", AboveZero(&RATE), "3350 GB/s", "Memory bandwidth"),
+    ],
+};
+
+pub(crate) static PEERS: Table = Table {
+    name: "peers",
+    about: "The links among accelerators that compute together",
+    open: false,
+    keys: &[
+        Key::required("latency", Quantity(&TIME), "5 us", "Time of the smallest message"),
+        Key::required("rate", AboveZero(&RATE), "360 GB/s", "Rate of large messages, each direction"),
+    ],
+};
+
+static TIMES: Rows = Rows {
+    about: "Operators of a model, as measured",
+    key: RowKey::Any,
+    value: Map(&OPERATORS),
+    merges: true,
+};
+
+pub(crate) static OPERATORS: Table = Table {
+    name: "operators",
+    about: "Operators as measured on the accelerator, in the model's native format",
+    open: false,
+    keys: &[
+        Key::optional(
+            "mixer",
+            Type::Choice(OPERATOR_TIMES),
+            "{ points: { 1: 152 us, 512: 282 us } }",
+            "Attention or another mixer with its projections, norms and router, by the step's tokens; attention itself is in it where a second number says how many tokens each request has in its cache",
+        ),
+        Key::optional(
+            "expert",
+            Type::Choice(OPERATOR_TIMES),
+            "{ points: { 1: 129 us, 512: 287 us } }",
+            "One routed expert, by the tokens that chose it",
+        ),
+        Key::optional(
+            "experts",
+            Type::Choice(OPERATOR_TIMES),
+            "{ points: { 8: { 1: 50 us, 64: 71 us }, 16: { 2: 135 us, 64: 135 us } } }",
+            "All blocks of a layer together, by their number and by the step's tokens",
+        ),
+        Key::optional(
+            "head",
+            Type::Choice(OPERATOR_TIMES),
+            "{ points: { 1: 109 us, 512: 231 us } }",
+            "The output head, by the requests that get a token",
+        ),
+    ],
+};
+
+/// Where the times of an operator are written; launches are in them.
+pub(crate) const OPERATOR_TIMES: &[Choice] = &[
+    Choice {
+        name: "points",
+        about: "Times by tokens, in growing numbers; or by a second number, each with times by tokens",
+        takes: Type::Rows(&POINTS),
+    },
+    Choice { name: "csv", about: "A file of times", takes: Map(&TIMES_FILE) },
+];
+
+static POINTS: Rows = Rows {
+    about: "Times by tokens: `{ 1: 152 us, 512: 282 us }`; or by a second number and then by tokens",
+    key: RowKey::Count,
+    value: Either(&AboveZero(&TIME), &Type::Rows(&TIMES_BY_TOKENS)),
+    merges: false,
+};
+
+static TIMES_BY_TOKENS: Rows =
+    Rows { about: "Times by tokens", key: RowKey::Count, value: AboveZero(&TIME), merges: false };
+
+pub(crate) static TIMES_FILE: Table = Table {
+    name: "times_file",
+    about: "A CSV file with a column of tokens and one of times; others for a second number, for layers and for `tp_size`, of which 1 is taken",
+    open: false,
+    keys: &[
+        Key::required("path", Text, "${HOTSET_DATA}/compute_profiles/layers.csv", "The file"),
+        Key::optional(
+            "sum",
+            List(&Text),
+            "[q_proj, k_proj]",
+            "The layers of the file that the operator is made of, one after the other; left out, all of them",
         ),
     ],
 };
@@ -241,7 +373,7 @@ pub(crate) static HOST: Table = Table {
         ),
         Key::optional(
             "compute",
-            Map(&ACCELERATOR),
+            Map(&PROCESSOR),
             "{ flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us }",
             "How it computes blocks from the memories beside it; left out, it does not",
         ),

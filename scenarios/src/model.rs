@@ -5,7 +5,7 @@ use crate::gguf;
 use crate::reader::Field;
 use crate::shape::shape;
 use crate::tree::Value;
-use policy::model::{Block, BlockKind, Layer, Matrix};
+use policy::model::{Block, BlockKind, Latent, Layer, Matrix};
 use policy::{BlockId, Bytes, FormatId, LayerId, Model};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -94,7 +94,16 @@ pub(crate) struct Part {
     pub(crate) resident: Resident,
     /// Operations of attention for a token and one that it looks at.
     pub(crate) flops_per_pair: u64,
+    /// Where the cache has latent vectors.
+    pub(crate) latent: Option<Latent>,
+    pub(crate) kv_heads: u32,
     pub(crate) kv_per_token: Bytes,
+    /// Bytes of recurrent state that a request keeps.
+    pub(crate) state: Bytes,
+    /// Operations that a recurrence takes for a token, beside its weights.
+    pub(crate) scan: u64,
+    /// One token's activations, in bytes.
+    pub(crate) activations: Bytes,
     pub(crate) window: Option<u32>,
     pub(crate) blocks: Vec<(BlockKind, Weights)>,
     /// How many blocks a token selects.
@@ -136,9 +145,13 @@ impl Assembly {
         self.active += part.resident.parameters + used as u64;
         self.model.layers.push(Layer {
             resident: part.resident.bytes,
-            flops_per_token: 2 * part.resident.multiplied,
+            flops_per_token: 2 * part.resident.multiplied + part.scan,
             flops_per_pair: part.flops_per_pair,
+            latent: part.latent,
+            kv_heads: part.kv_heads,
             kv_per_token: part.kv_per_token,
+            activations: part.activations,
+            state: part.state,
             window: part.window,
             first_block: BlockId(self.model.blocks.len() as u32),
             blocks: count as u32,

@@ -1,5 +1,6 @@
 //! A scenario, resolved and checked: everything a run needs to know.
 
+use crate::price::Price;
 use crate::sensitivity::Sensitivity;
 use crate::units::ArrivalRate;
 use policy::machine::Class;
@@ -15,8 +16,12 @@ pub struct Scenario {
     pub name: String,
     /// The machine, with its capacities as the machine file gives them: see [`Scenario::capacity`].
     pub machine: Machine,
+    /// What the machine costs to rent, where its file says so.
+    pub price: Option<Price>,
     /// The model.
     pub model: Model,
+    /// Accelerators that compute each layer together. Where there are several, machine, model and caps are what one of them has.
+    pub tensor: u32,
     /// Caps on tiers, by the tier's name.
     pub memory: BTreeMap<String, Cap>,
     /// Key-value caches.
@@ -67,6 +72,8 @@ pub struct Paged {
     pub most: Bytes,
     /// Whether what prompts have in common is kept.
     pub prefixes: bool,
+    /// How long, when nobody reads it; without it, until the room is needed.
+    pub keep: Option<Nanos>,
 }
 
 /// Fast memory that is lost to blocks beside weights and caches.

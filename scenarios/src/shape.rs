@@ -2,6 +2,7 @@
 
 use crate::diagnostics::{Report, Wrong};
 use crate::reader::{Field, Fields, flag, name_of};
+use crate::recurrent::Recurrent;
 use crate::tree::Value;
 use crate::units::whole;
 use policy::FormatId;
@@ -60,6 +61,9 @@ const PLAIN: Family = Family {
     dtype: None,
 };
 
+/// The family whose layers are recurrent but for every eighth.
+const JAMBA: &str = "jamba";
+
 /// From the modelling code of the transformers library, and of the model's own repository where it has one.
 const FAMILIES: &[Family] = &[
     Family { name: "llama", ..PLAIN },
@@ -78,6 +82,7 @@ const FAMILIES: &[Family] = &[
     Family { name: "deepseek_v2", ..PLAIN },
     Family { name: "deepseek_v3", router_bias: true, dtype: Some("bf16"), ..PLAIN },
     Family { name: "xverse", ..PLAIN },
+    Family { name: JAMBA, ..PLAIN },
     Family { name: "MiniCPMForCausalLM", ties: true, ..PLAIN },
 ];
 
@@ -89,7 +94,6 @@ struct Refused {
 
 /// Model types and keys that mean a kind of model with no blocks here yet.
 const REFUSED: &[(&str, Refused)] = &[
-    ("jamba", RECURRENT),
     ("mamba", RECURRENT),
     ("mamba2", RECURRENT),
     ("zamba2", RECURRENT),
@@ -159,6 +163,7 @@ pub(crate) struct Shape {
     pub(crate) dense_width: Option<u64>,
     pub(crate) experts: Option<Experts>,
     pub(crate) windows: Vec<Option<u32>>,
+    pub(crate) recurrent: Option<Recurrent>,
     /// What embeddings, norms and routers are stored in.
     pub(crate) dtype: FormatId,
     /// What the layers' other matrices are stored in.
@@ -175,7 +180,7 @@ struct Formats {
 }
 
 /// A config whose keys are being read; `null` counts as absent, as it does in Python.
-struct Config<'t, 'r> {
+pub(crate) struct Config<'t, 'r> {
     fields: Fields<'t>,
     report: &'r mut Report,
 }
@@ -204,6 +209,10 @@ pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
         false => Some(None),
     };
     let windows = config.windows(family, layers);
+    let recurrent = match family.name {
+        JAMBA => Recurrent::jamba(&mut config, layers, hidden).map(Some),
+        _ => Some(None),
+    };
     let bias = match config.truth("attention_bias", family.bias == Bias::All)? {
         true => Bias::All,
         false if family.bias == Bias::Qkv => Bias::Qkv,
@@ -220,6 +229,7 @@ pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
         dense_width: dense_width?,
         experts: experts?,
         windows: windows?,
+        recurrent: recurrent?,
         dtype: dtype?,
         linear: formats?.linear,
         tied: config.truth("tie_word_embeddings", family.ties)?,
@@ -251,7 +261,7 @@ impl<'t> Config<'t, '_> {
         }
     }
 
-    fn required(&mut self, key: &'static str, most: u64) -> Option<u64> {
+    pub(crate) fn required(&mut self, key: &'static str, most: u64) -> Option<u64> {
         let value = self.size(key, most)?;
         if value.is_none() {
             self.missing(key, "a number, as the model's config.json has it");
@@ -283,7 +293,9 @@ impl<'t> Config<'t, '_> {
             (None, None) => String::new(),
         };
         let given = |key: &str| key == name || self.fields.entries.iter().any(|entry| entry.key == key);
-        if let Some((key, Refused { kind, why })) = REFUSED.iter().find(|(key, _)| given(key)) {
+        let family = FAMILIES.iter().find(|family| family.name == name).copied();
+        let refused = REFUSED.iter().find(|(key, _)| given(key)).filter(|_| family.is_none());
+        if let Some((key, Refused { kind, why })) = refused {
             let message = format!("{kind} (`{key}`) cannot be imported: {why}");
             let hint = "take a decoder-only transformer, dense or mixture of experts";
             field.error(self.report, Wrong::new(message, hint));
@@ -293,7 +305,6 @@ impl<'t> Config<'t, '_> {
             self.missing("model_type", "mixtral, as the model's config.json has it");
             return None;
         }
-        let family = FAMILIES.iter().find(|family| family.name == name).copied();
         if family.is_none() {
             let known: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
             let message = format!("a model of type `{name}` cannot be imported");
@@ -392,6 +403,9 @@ impl<'t> Config<'t, '_> {
 
     /// Which layers are mixtures: DeepSeek's leading dense layers, Qwen's sparse step and list of dense layers.
     fn mixture_layers(&mut self, layers: u64) -> Option<Vec<bool>> {
+        if self.fields.get("expert_layer_period").is_some() {
+            return self.periodic("expert_layer_period", "expert_layer_offset", layers);
+        }
         let dense_first = match self.get("first_k_dense_replace") {
             Some(field) => field.read(self.report, whole)?,
             None => 0,
@@ -410,6 +424,18 @@ impl<'t> Config<'t, '_> {
             }
         }
         Some(mixtures)
+    }
+
+    /// Every so many layers, from an offset on: Jamba's layers that attend, and those that are mixtures.
+    pub(crate) fn periodic(
+        &mut self,
+        period: &'static str,
+        offset: &'static str,
+        layers: u64,
+    ) -> Option<Vec<bool>> {
+        let period = self.required(period, 4096)?;
+        let offset = self.get(offset).map_or(Some(0), |field| field.read(self.report, whole))?;
+        Some((0..layers).map(|layer| layer % period == offset % period).collect())
     }
 
     /// The attention window of each layer.

@@ -226,7 +226,7 @@ impl Quantity {
 }
 
 /// The number and the unit, blanks apart.
-fn split(text: &str) -> (&str, &str) {
+pub(crate) fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text
         .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | ',')))
@@ -235,13 +235,13 @@ fn split(text: &str) -> (&str, &str) {
 }
 
 /// `digits / 10^places`.
-struct Decimal {
+pub(crate) struct Decimal {
     digits: u128,
     places: u32,
 }
 
 impl Decimal {
-    fn read(text: &str) -> Result<Decimal, &'static str> {
+    pub(crate) fn read(text: &str) -> Result<Decimal, &'static str> {
         const PLACES: usize = 18;
         if text.starts_with('-') {
             return Err("is negative");
@@ -258,7 +258,7 @@ impl Decimal {
         Ok(Decimal { digits, places: fraction.len() as u32 })
     }
 
-    fn times(&self, scale: u128) -> Result<u64, &'static str> {
+    pub(crate) fn times(&self, scale: u128) -> Result<u64, &'static str> {
         let divisor = 10u128.pow(self.places);
         let scaled = self.digits.checked_mul(scale).and_then(|scaled| scaled.checked_add(divisor / 2));
         let rounded = scaled.ok_or("is too large")? / divisor;

@@ -6,10 +6,10 @@
 
 use crate::model::{Assembly, Part, Resident, Weights};
 use crate::shape::{Attention, Bias, Experts, QkNorm, Shape};
-use policy::model::{BlockKind, Matrix};
+use policy::model::{BlockKind, Latent, Matrix};
 use policy::{Bytes, FormatId};
 
-/// Key-value caches are kept in 16 bits.
+/// Key-value caches, recurrent states and activations are kept in 16 bits.
 pub(crate) const KV_BYTES: u64 = 2;
 /// No shard of a dense layer is larger than this part of the layer, so that while one is computed the next ones arrive.
 const SHARDS: u64 = 8;
@@ -50,6 +50,11 @@ impl Kept {
     }
 }
 
+/// Attention over latent vectors: `made` numbers of keys and values come of each for every head.
+pub(crate) fn latent(heads: u64, rank: u64, rope: u64, made: u64) -> Latent {
+    Latent { flops_per_pair: 2 * heads * (2 * rank + rope), flops_per_cached: 2 * heads * rank * made }
+}
+
 impl Shape {
     /// Puts the model together.
     pub(crate) fn assemble(&self, name: &str) -> Assembly {
@@ -66,8 +71,12 @@ impl Shape {
     }
 
     fn layer(&self, layer: usize) -> Part {
-        let attention = self.attention_matrices();
-        let mut kept = Kept { vectors: self.attention_vectors() + 2 * self.norm(), ..Kept::default() };
+        let recurrent = self.recurrent.as_ref().filter(|recurrent| recurrent.layers[layer]);
+        let (attention, vectors) = match recurrent {
+            Some(recurrent) => (recurrent.matrices(), recurrent.vectors()),
+            None => (self.attention_matrices(), self.attention_vectors()),
+        };
+        let mut kept = Kept { vectors: vectors + 2 * self.norm(), ..Kept::default() };
         let dense = self.dense_width.map_or(vec![], |width| self.feed_forward(width));
         let mut selected = 0;
         let blocks = match &self.experts {
@@ -89,8 +98,13 @@ impl Shape {
         };
         Part {
             resident: kept.resident(self.linear, self.dtype),
-            flops_per_pair: self.flops_per_pair(),
-            kv_per_token: self.kv_per_token(),
+            flops_per_pair: if recurrent.is_some() { 0 } else { self.flops_per_pair() },
+            latent: self.latent(),
+            kv_heads: self.kv_heads() as u32,
+            kv_per_token: if recurrent.is_some() { Bytes::ZERO } else { self.kv_per_token() },
+            state: Bytes(recurrent.map_or(0, |recurrent| recurrent.kept() * KV_BYTES)),
+            scan: recurrent.map_or(0, |recurrent| recurrent.scan()),
+            activations: Bytes(self.hidden * KV_BYTES),
             window: self.windows[layer],
             blocks,
             selected,
@@ -192,6 +206,18 @@ impl Shape {
         match self.attention {
             Attention::Grouped { head_dim, .. } => 4 * self.heads * head_dim,
             Attention::Latent { nope, rope, value, .. } => 2 * self.heads * (nope + rope + value),
+        }
+    }
+
+    fn latent(&self) -> Option<Latent> {
+        let Attention::Latent { kv_rank, nope, rope, value, .. } = self.attention else { return None };
+        Some(latent(self.heads, kv_rank, rope, nope + value))
+    }
+
+    fn kv_heads(&self) -> u64 {
+        match self.attention {
+            Attention::Grouped { kv_heads, .. } => kv_heads,
+            Attention::Latent { .. } => 1,
         }
     }
 

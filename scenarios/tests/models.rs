@@ -93,6 +93,15 @@ fn deepseek_v3_begins_with_dense_layers_and_caches_one_latent_vector() {
     assert_eq!(model.uniform_blocks(), Some(256));
     assert!(model.layers.iter().all(|layer| layer.kv_per_token == Bytes((512 + 64) * 2)));
     // Three matrices of 2048 by 7168: a byte a weight, and 4 bytes for each of their tiles.
+    // Per head, keys of 128 + 64 and values of 128; or twice the latent vector of 512, and the 64 that all heads share.
+    let latent = model.layers[0].latent.unwrap();
+    assert_eq!(model.layers[0].flops_per_pair, 2 * 128 * (128 + 64 + 128));
+    assert_eq!(latent.flops_per_pair, 2 * 128 * (512 + 64 + 512));
+    assert_eq!(latent.flops_per_cached, 2 * 128 * 512 * (128 + 128));
+    // One token that looks far back leaves the vectors as they are; a long prompt makes keys and values of them.
+    assert_eq!(model.layers[0].attention_flops(1000, 999), 1000 * latent.flops_per_pair);
+    let prompt = 4096 * 4097 / 2;
+    assert_eq!(model.layers[0].attention_flops(prompt, 0), prompt * model.layers[0].flops_per_pair);
     assert_eq!(facts.native, "fp8_e4m3_b128");
     assert_eq!(facts.block_bytes, Bytes(3 * (2048 * 7168 + 16 * 56 * 4)));
     // A dense layer: attention and a feed-forward of 18,432, all of it read for every token.
@@ -132,7 +141,7 @@ const CONFIGS: &[(&str, Outcome)] = &[
     ("GRIN-MoE.config.json", Ok((32, 512, 41.9, 83_746_306_688))),
     ("Granite-4.0-H-Small.facts.json", Err("a model with recurrent layers (`ssm_state`)")),
     ("Granite-4.0-H-dense-2048.facts.json", Err("a model with recurrent layers (`mamba_heads`)")),
-    ("Jamba-Mini-1.6.config.json", Err("a model with recurrent layers (`jamba`)")),
+    ("Jamba-Mini-1.6.config.json", Ok((32, 256, 51.6, 103_140_646_656))),
     ("JetMoE-8B.config.json", Err("a model whose attention heads are experts too (`jetmoe`)")),
     ("Llama-3.1-70B.config.json", Ok((80, 1040, 70.6, 141_107_412_992))),
     ("Llama-3.1-8B.config.json", Ok((32, 416, 8.03, 16_060_522_496))),

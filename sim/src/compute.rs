@@ -1,9 +1,11 @@
-//! What a part of a layer asks of the accelerator: a roofline over bytes read and operations done, plus the launch.
+//! What a kernel asks of a processor: bytes to read and operations to do at the rates that it sustains, or a time that was
+//! measured.
 
-use policy::event::{Part, Read, Slice};
+use crate::provenance::Booked;
+use policy::event::Slice;
 use policy::machine::Processor;
-use policy::sizes::Sizes;
-use policy::{Bytes, FormatId, LayerId, Machine, Model, Nanos};
+use policy::times::{Basis, TimeTable, scaled};
+use policy::{Bytes, Nanos};
 
 /// The demand of one kernel: it ends when its bytes are read and its operations done, and a launch after that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,86 +14,74 @@ pub struct Kernel {
     pub bytes: Bytes,
     /// Time its operations take at least.
     pub operations: Nanos,
+    /// Time that the accelerators then take to add up what they have, where several compute together.
+    pub summing: Nanos,
+    /// Where its time comes from.
+    pub booked: Booked,
 }
 
 impl Kernel {
-    /// The mixer, the routed blocks or the output head of a layer for the tokens of a step.
-    ///
-    /// The weights of a block are read once, however many tokens go through it, and so is each request's cache. The head
-    /// runs for requests that get a token, `emitting` of them.
-    pub fn of(
-        machine: &Machine,
-        model: &Model,
-        sizes: &Sizes,
-        (layer, part): (LayerId, Part),
-        slices: &[Slice],
-        emitting: u64,
-        reads: &[Read],
-    ) -> Kernel {
-        let flops = machine.accelerator.flops;
-        let roofline = |bytes, operations| Kernel { bytes, operations: flops.time_for(operations) };
-        let measured = |bytes, tokens| machine.kernel_time(false, FormatId::BF16, bytes, tokens);
-        match part {
-            Part::Mixer => {
-                let layer = model.layer(layer);
-                let seen = slices.iter().map(|slice| slice.seen(layer.window)).sum::<u64>();
-                let cache = Bytes(seen.saturating_mul(layer.kv_per_token.0));
-                let pairs =
-                    slices.iter().map(|slice| looked_at(slice, layer.window)).fold(0, u64::saturating_add);
-                let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
-                match measured(layer.resident, tokens as u32).zip(measured(cache, 1)) {
-                    Some((multiplying, looking)) => {
-                        Kernel::lasting(&machine.accelerator, multiplying + looking)
-                    }
-                    None => {
-                        let attention = layer.flops_per_pair.saturating_mul(pairs);
-                        let weights = layer.flops_per_token.saturating_mul(tokens);
-                        roofline(layer.resident + cache, weights.saturating_add(attention))
-                    }
-                }
-            }
-            Part::Experts | Part::Host => Kernel::of_blocks(machine, model, sizes, part, reads),
-            Part::Head => match measured(model.head_read, emitting as u32) {
-                Some(time) => Kernel::lasting(&machine.accelerator, time),
-                None => roofline(model.head_read, model.head_flops_per_token.saturating_mul(emitting)),
-            },
-        }
-    }
-
     /// A kernel that was measured: it flows for so long, at the rate at which the processor reads, as if it were bound by
     /// memory. So what was measured alone is met alone, and what slows copies down slows it down. On a host, whose copies
     /// are made by the cores that multiply, that is what happens; beside an accelerator's memory a link is too narrow to matter.
-    fn lasting(processor: &Processor, time: Nanos) -> Kernel {
+    pub(crate) fn lasting(processor: &Processor, time: Nanos) -> Kernel {
         let work = u128::from(processor.read.0) * u128::from(time.0) / 1_000_000_000;
-        Kernel { bytes: Bytes(u64::try_from(work).unwrap_or(u64::MAX)), operations: Nanos::ZERO }
+        Kernel { bytes: Bytes(u64::try_from(work).unwrap_or(u64::MAX)), ..Kernel::default() }
     }
 
-    /// Routed blocks, each for its tokens, on the accelerator or on the host.
-    pub fn of_blocks(machine: &Machine, model: &Model, sizes: &Sizes, part: Part, reads: &[Read]) -> Kernel {
-        let on_host = part == Part::Host;
-        let host = machine.host_compute.as_ref().filter(|_| on_host);
-        let processor = host.unwrap_or(&machine.accelerator);
-        let (mut kernel, mut measured, mut operations) = (Kernel::default(), Nanos::ZERO, 0u64);
-        for read in reads {
-            let bytes = sizes.bytes(read.block, read.form.format);
-            match machine.kernel_time(on_host, read.form.format, bytes, read.tokens) {
-                Some(time) => measured += time,
-                None => {
-                    kernel.bytes += bytes;
-                    let elements = model.block(read.block).elements();
-                    operations =
-                        operations.saturating_add(elements.saturating_mul(2 * u64::from(read.tokens)));
-                }
-            }
+    /// The kernel, after another one that was measured.
+    pub(crate) fn after(self, processor: &Processor, time: Nanos) -> Kernel {
+        let measured = Kernel::lasting(processor, time);
+        Kernel { bytes: self.bytes + measured.bytes, operations: self.operations + time, ..self }
+    }
+}
+
+/// Bytes to read and operations to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Demand {
+    pub(crate) bytes: Bytes,
+    /// Multiplications and additions.
+    pub(crate) operations: u64,
+}
+
+impl Demand {
+    pub(crate) fn kernel(self, processor: &Processor) -> Kernel {
+        let operations = processor.flops.time_for(self.operations);
+        Kernel { bytes: self.bytes, operations, ..Kernel::default() }
+    }
+
+    /// Its time alone at the rates that a processor sustains, launch apart.
+    pub(crate) fn roofline(self, processor: &Processor) -> Nanos {
+        processor.read.time_for(self.bytes).max(processor.flops.time_for(self.operations))
+    }
+
+    pub(crate) fn plus(self, other: Demand) -> Demand {
+        let operations = self.operations.saturating_add(other.operations);
+        Demand { bytes: self.bytes + other.bytes, operations }
+    }
+}
+
+/// The time of an operator from a table at a point. `like` is what the operator that was measured asks for at any point,
+/// `instead` what this one does, where it is another.
+pub(crate) fn timed(
+    processor: &Processor,
+    table: &TimeTable,
+    (tokens, by): (u32, u32),
+    like: impl Fn(u32, u32) -> Demand,
+    instead: Option<Demand>,
+) -> (Nanos, Basis) {
+    let roofline = |demand: Demand| demand.roofline(processor) + processor.launch;
+    let (time, basis) = table.time(tokens, by, |tokens, by| roofline(like(tokens, by)));
+    match instead {
+        None => (time, basis),
+        Some(demand) => {
+            (scaled(time, roofline(demand), roofline(like(tokens, by))), basis.max(Basis::Fitted))
         }
-        kernel.bytes += Kernel::lasting(processor, measured).bytes;
-        kernel.operations = processor.flops.time_for(operations) + measured;
-        kernel
     }
 }
 
 /// Pairs of a token and one it looks at: all before it and itself, or as many as its window has.
-fn looked_at(slice: &Slice, window: Option<u32>) -> u64 {
+pub(crate) fn looked_at(slice: &Slice, window: Option<u32>) -> u64 {
     let (cached, tokens) = (u64::from(slice.cached), u64::from(slice.tokens));
     let reach = window.map_or(u64::MAX, u64::from);
     // Tokens whose window is not full yet see one more each.

@@ -66,6 +66,8 @@ struct Stay {
 pub struct Memory {
     machine: Arc<Machine>,
     sizes: Sizes,
+    /// What a copy takes in each tier.
+    footprints: Vec<Sizes>,
     /// The formats a block is complete in, a bit each, tier by tier.
     complete: Vec<u64>,
     used: Vec<Bytes>,
@@ -81,7 +83,7 @@ const _: () = assert!(FORMATS.len() <= u64::BITS as usize, "a block's copies in 
 impl Memory {
     /// Memory that holds nothing.
     pub fn new(machine: Arc<Machine>, model: &Model) -> Memory {
-        let tiers = machine.tiers.len();
+        let (tiers, sizes) = (machine.tiers.len(), Sizes::new(model));
         Memory {
             now: Time(0),
             fast: machine.tiers_of(Class::Fast).map(TierId::index).collect(),
@@ -89,7 +91,8 @@ impl Memory {
             complete: vec![0; model.blocks.len() * tiers],
             used: vec![Bytes::ZERO; tiers],
             traffic: vec![Traffic::default(); tiers],
-            sizes: Sizes::new(model),
+            footprints: machine.tiers.iter().map(|tier| sizes.rounded_up(tier.granularity)).collect(),
+            sizes,
             machine,
         }
     }
@@ -204,7 +207,7 @@ impl Memory {
     }
 
     fn footprint(&self, block: BlockId, form: Form) -> Bytes {
-        self.sizes.bytes(block, form.format).round_up(self.machine.tier(form.tier).granularity)
+        self.footprints[form.tier.index()].bytes(block, form.format)
     }
 }
 

@@ -76,6 +76,9 @@ pub struct Summary {
     pub output_tokens: u64,
     /// Layer steps run.
     pub layer_steps: u64,
+    /// The share of each basis in the time that operators take alone: `measured`, `fitted`, `roofline`, and as `missing` the
+    /// least that operators would take for which the run takes no time. See [`crate::provenance`].
+    pub operator_time_share: std::collections::BTreeMap<&'static str, f64>,
     /// `trace`, `synthetic`, or `none` for a model without a router.
     pub gates: &'static str,
     /// What requests follow: `own`, `stand_in` or `none`. See [`Case::routing_followed`].
@@ -237,6 +240,7 @@ impl Summary {
             cache: outcome.orchestrator.cache_use().map(CacheFigures::from),
             output_tokens: tally.output_tokens,
             layer_steps: tally.layer_steps,
+            operator_time_share: outcome.world.provenance().by_name(),
             gates: outcome.world.gates(),
             routing: case.routing_followed(),
             policy: policy.to_owned(),

@@ -9,12 +9,13 @@ use policy::schedule::Pace;
 use policy::serving::cache::CacheSpec;
 use policy::{Bytes, TierId};
 use scenarios::{
-    Dense, Kv, Length, Paged, PolicyChoice, PolicyComplaint, Recording, Requests, Routing, Scenario,
-    ScriptFile, ZipfMarkov,
+    Dense, Diagnostics, Kv, Length, Paged, PolicyChoice, PolicyComplaint, Recording, Requests, Routing,
+    Scenario, ScriptFile, ZipfMarkov,
 };
 use std::collections::btree_map::{self, BTreeMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use thiserror::Error;
 use traces::generate::{Params, generate};
 use traces::requests::{Cut, RequestFormat, RequestTrace, open_requests};
 use traces::{Fitted, RoutingTrace, TraceError};
@@ -124,6 +125,34 @@ impl Library {
         Ok(case)
     }
 
+    /// A scenario with a case for each of `seeds` seeds, counted from its own. Where there are several, recorded requests
+    /// come in an order drawn from the seed unless the scenario says otherwise: in one order, all seeds would be the same run.
+    ///
+    /// # Errors
+    /// See [`SeedsError`].
+    pub fn seeds(
+        &mut self,
+        name: &str,
+        set: &[(String, String)],
+        seeds: u64,
+    ) -> Result<(Scenario, Vec<Case>), SeedsError> {
+        let load = |set: &[(String, String)]| scenarios::load(name, set, &check_policy);
+        let scenario = load(set)?;
+        let mut set = set.to_vec();
+        let recorded = matches!(scenario.workload.routing, Routing::Trace(_));
+        if seeds > 1 && recorded && scenario.workload.order.is_none() {
+            set.push(("workload.order".to_owned(), "shuffled".to_owned()));
+        }
+        let first = scenario.seed;
+        let last = first.checked_add(seeds.saturating_sub(1)).ok_or(SeedsError::Room { first, seeds })?;
+        let mut cases = Vec::new();
+        for seed in first..=last {
+            let seeded = [&set[..], &[("seed".to_owned(), seed.to_string())]].concat();
+            cases.push(self.case(&load(&seeded)?)?);
+        }
+        Ok((scenario, cases))
+    }
+
     fn open(&mut self, paths: &[PathBuf], scenario: &Scenario) -> Result<Arc<RoutingTrace>, TraceError> {
         let experts = scenario.model.uniform_blocks();
         let key = (paths.to_vec(), experts);
@@ -198,6 +227,25 @@ impl Library {
     }
 }
 
+/// Why a scenario has no cases for the seeds asked for.
+#[derive(Debug, Error)]
+pub enum SeedsError {
+    /// It is refused.
+    #[error(transparent)]
+    Scenario(#[from] Diagnostics),
+    /// Its routing or its requests are.
+    #[error(transparent)]
+    Case(#[from] RunFailure),
+    /// Its own seed is too large.
+    #[error("seed {first} leaves no room for {seeds} seeds: at most {}", u64::MAX - (.seeds - 1))]
+    Room {
+        /// The scenario's seed.
+        first: u64,
+        /// How many there were to be.
+        seeds: u64,
+    },
+}
+
 /// The lengths of so many recorded traces in turn as have so many tokens.
 fn lengths_of(recorded: &[usize], tokens: usize) -> Vec<usize> {
     let mut left = tokens;
@@ -242,7 +290,7 @@ fn generation(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Params {
 
 /// The layout of a cache in pages.
 fn cache(kv: Kv, arrivals: &Arrivals) -> Result<Option<CacheSpec>, RunFailure> {
-    let Kv::Paged(Paged { page, most, prefixes }) = kv else { return Ok(None) };
+    let Kv::Paged(Paged { page, most, prefixes, keep }) = kv else { return Ok(None) };
     let blocks = match arrivals {
         Arrivals::Recorded(trace) => trace.block_tokens(),
         _ => None,
@@ -252,7 +300,7 @@ fn cache(kv: Kv, arrivals: &Arrivals) -> Result<Option<CacheSpec>, RunFailure> {
         Some(block) if block % page != 0 => return Err(RunFailure::Pages { page, block }),
         block => block,
     };
-    Ok(Some(CacheSpec { page, most, prefix_block }))
+    Ok(Some(CacheSpec { page, most, prefix_block, keep }))
 }
 
 /// The registry's word on a policy, its parameters and its script, in the form the scenario language asks for.

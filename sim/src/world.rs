@@ -9,6 +9,8 @@ use self::kernels::{Mixers, Running};
 use self::moves::Moving;
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
+use crate::operators::Operators;
+use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::Workload;
@@ -103,6 +105,8 @@ pub struct World {
     paths: Paths,
     model: Arc<Model>,
     sizes: Sizes,
+    operators: Operators,
+    provenance: Provenance,
     /// The memory that the accelerator reads.
     fast: TierId,
     now: Time,
@@ -161,6 +165,8 @@ impl World {
         let mut world = World {
             fabric: Fabric::new(&machine),
             sizes: Sizes::new(&model),
+            operators: Operators::new(machine.clone(), model.clone()),
+            provenance: Provenance::default(),
             paths: Paths::new(&machine),
             mixers: Mixers::new(&model),
             fast,
@@ -225,6 +231,11 @@ impl World {
     /// Time the accelerator computed.
     pub fn compute_time(&self) -> Nanos {
         self.compute_time
+    }
+
+    /// Where that time, and the host's, came from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
     }
 
     /// Events of the queue so far.

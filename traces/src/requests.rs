@@ -66,6 +66,13 @@ pub struct Cut {
     pub rate_scale: f64,
 }
 
+impl FromIterator<Request> for RequestTrace {
+    /// Requests that are in order of arrival, with nothing else known of them.
+    fn from_iter<I: IntoIterator<Item = Request>>(requests: I) -> RequestTrace {
+        RequestTrace { requests: requests.into_iter().collect(), ..RequestTrace::default() }
+    }
+}
+
 impl Default for Cut {
     /// All of it, as fast as it was.
     fn default() -> Cut {
@@ -107,6 +114,15 @@ impl RequestTrace {
         self.failed
     }
 
+    /// What the first of so many machines gets of it where they take turns: the first request and every so-many-th after it.
+    pub fn every(&self, nth: NonZero<usize>) -> RequestTrace {
+        let mut part = Builder::new(&Cut::default());
+        let mut turns = (0..self.requests.len()).step_by(nth.get());
+        // Nothing is left out of a part without bounds.
+        let _ = turns.try_for_each(|index| self.keep_in(&mut part, index));
+        part.trace
+    }
+
     /// A part of it.
     ///
     /// # Errors
@@ -114,15 +130,20 @@ impl RequestTrace {
     pub fn cut(&self, cut: &Cut) -> Result<RequestTrace, RequestProblem> {
         let mut part = Builder::new(cut);
         part.trace.failed = self.failed;
-        for (index, &request) in self.requests.iter().enumerate() {
-            let priority = self.has_priorities().then(|| self.priority(index));
-            let block_tokens = self.block_tokens();
-            let prefix = block_tokens.map(|block_tokens| Prefix { block_tokens, blocks: self.prefix(index) });
-            if part.keep(request, prefix, priority).is_break() {
+        for index in 0..self.requests.len() {
+            if self.keep_in(&mut part, index).is_break() {
                 break;
             }
         }
         part.finish()
+    }
+
+    /// Hands a request to a part of the trace, with all that is known of it.
+    fn keep_in(&self, part: &mut Builder, index: usize) -> ControlFlow<()> {
+        let priority = self.has_priorities().then(|| self.priority(index));
+        let block_tokens = self.block_tokens();
+        let prefix = block_tokens.map(|block_tokens| Prefix { block_tokens, blocks: self.prefix(index) });
+        part.keep(self.requests[index], prefix, priority)
     }
 }
 

@@ -144,6 +144,9 @@ fn machine() -> Machine {
         host_compute: Some(processor),
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
+        peers: None,
         merge: None,
     }
 }

@@ -43,6 +43,9 @@ fn device() -> (Device, Copy, Copy) {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
+        peers: None,
         merge: None,
     };
     let native = FormatId::named("bf16").unwrap();

@@ -118,6 +118,9 @@ pub(crate) fn machine(hbm: u64) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
+        peers: None,
         merge: None,
     }
 }

@@ -427,6 +427,9 @@ fn machine(size: Size, block: Bytes) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
+        peers: None,
         merge: None,
     }
 }

@@ -6,8 +6,8 @@
 
 use super::header::{Header, Kept, Tensor};
 use crate::model::{Assembly, Imported, MOST_BLOCKS, Part, Resident, Weights};
-use crate::weights::{KV_BYTES, largest_shard, shards};
-use policy::model::{BlockKind, Matrix};
+use crate::weights::{KV_BYTES, largest_shard, latent, shards};
+use policy::model::{BlockKind, Latent, Matrix};
 use policy::{Bytes, FormatId};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -266,7 +266,12 @@ impl Metadata<'_> {
         Ok(Part {
             resident: tensors.resident(experts > 0),
             flops_per_pair: self.flops_per_pair(layer)?,
+            latent: self.latent(layer)?,
+            state: Bytes::ZERO,
+            scan: 0,
+            kv_heads: self.kv_heads(layer)? as u32,
             kv_per_token: self.kv_per_token(layer)?,
+            activations: Bytes(self.required("embedding_length", 1, WIDEST)? * KV_BYTES),
             window: self.window(layer)?,
             blocks,
             selected,
@@ -278,8 +283,30 @@ impl Metadata<'_> {
         heads.ok_or_else(|| ModelError::Missing(self.key("attention.head_count")))
     }
 
-    /// Queries times keys, and their weights times values. Latent attention has lengths of its own for that.
+    /// Key-value heads; of a latent vector there is one.
+    fn kv_heads(&self, layer: usize) -> Result<u64, ModelError> {
+        if self.optional("attention.kv_lora_rank", 1, WIDEST)?.is_some() {
+            return Ok(1);
+        }
+        let heads = self.heads(layer)?;
+        Ok(self.of_layer("attention.head_count_kv", layer)?.unwrap_or(heads))
+    }
+
+    /// Queries times keys, and their weights times values.
     fn flops_per_pair(&self, layer: usize) -> Result<u64, ModelError> {
+        let (key, value) = self.looking(layer)?;
+        Ok(2 * self.heads(layer)? * (key + value))
+    }
+
+    fn latent(&self, layer: usize) -> Result<Option<Latent>, ModelError> {
+        let Some(rank) = self.optional("attention.kv_lora_rank", 1, WIDEST)? else { return Ok(None) };
+        let rope = self.required("rope.dimension_count", 0, WIDEST)?;
+        let (key, value) = self.looking(layer)?;
+        Ok(Some(latent(self.heads(layer)?, rank, rope, key.saturating_sub(rope) + value)))
+    }
+
+    /// The lengths of a head's key and value, as attention multiplies them. Latent attention has lengths of its own for that.
+    fn looking(&self, layer: usize) -> Result<(u64, u64), ModelError> {
         let heads = self.heads(layer)?;
         let length = |latent, plain| match self.optional(latent, 1, WIDEST)? {
             Some(length) => Ok(length),
@@ -289,7 +316,7 @@ impl Metadata<'_> {
             },
         };
         let key = length("attention.key_length_mla", "attention.key_length")?;
-        Ok(2 * heads * (key + length("attention.value_length_mla", "attention.value_length")?))
+        Ok((key, length("attention.value_length_mla", "attention.value_length")?))
     }
 
     fn kv_per_token(&self, layer: usize) -> Result<Bytes, ModelError> {
@@ -298,7 +325,7 @@ impl Metadata<'_> {
             return Ok(Bytes((rank + rope) * KV_BYTES));
         }
         let heads = self.heads(layer)?;
-        let kv_heads = self.of_layer("attention.head_count_kv", layer)?.unwrap_or(heads);
+        let kv_heads = self.kv_heads(layer)?;
         let length = |suffix| match self.optional(suffix, 1, WIDEST)? {
             Some(length) => Ok(length),
             None => Ok(self.required("embedding_length", 1, WIDEST)? / heads.max(1)),

@@ -28,7 +28,6 @@ pub(super) fn program(case: &Case) -> Result<Option<Program>, RunFailure> {
         program: terms.program(case),
         latest: vec![None; case.model.blocks.len()],
         terms,
-        case,
         batch: [].into(),
         computed: 0.0,
     };
@@ -38,9 +37,8 @@ pub(super) fn program(case: &Case) -> Result<Option<Program>, RunFailure> {
 }
 
 /// A world that writes down what is asked of it.
-struct Scout<'c> {
+struct Scout {
     world: World,
-    case: &'c Case,
     terms: Terms,
     program: Program,
     /// The step of each block's last use.
@@ -50,7 +48,7 @@ struct Scout<'c> {
     computed: f64,
 }
 
-impl Scout<'_> {
+impl Scout {
     fn hear(&mut self, command: &Command) {
         let Command::Compute { mixers, layer, part, batch, .. } = command else { return };
         if *part == Part::Experts {
@@ -63,7 +61,7 @@ impl Scout<'_> {
         self.batch = batch.clone();
         let before = mixers.clone().map(|layer| (LayerId(layer), Part::Mixer));
         for part in before.chain([(*layer, *part)]) {
-            let kernel = self.terms.kernel(self.case, part, batch, &[]);
+            let kernel = self.terms.kernel(part, batch, &[]);
             self.computed += self.terms.longest(kernel);
         }
     }
@@ -81,7 +79,7 @@ impl Scout<'_> {
             self.program.uses.push(Use { step, previous, block, weight: weight.next_down().max(0.0) });
         }
         let reads = self.terms.widest_reads(routed);
-        let kernel: Kernel = self.terms.kernel(self.case, (layer, Part::Experts), &self.batch, &reads);
+        let kernel: Kernel = self.terms.kernel((layer, Part::Experts), &self.batch, &reads);
         self.computed = if whole {
             self.terms.longest(kernel)
         } else {
@@ -102,7 +100,7 @@ impl Scout<'_> {
     }
 }
 
-impl Platform for Scout<'_> {
+impl Platform for Scout {
     type Error = WorldError;
 
     fn next_event(&mut self) -> Result<Option<Event>, WorldError> {

@@ -2,19 +2,20 @@
 
 use super::program::{Choice, Program};
 use crate::compute::Kernel;
+use crate::operators::Operators;
 use crate::simulate::Case;
 use policy::event::{Form, Part, Read, Routed, Slice};
 use policy::guard::Guard;
 use policy::machine::{Class, Link};
 use policy::model::Block;
-use policy::sizes::Sizes;
+use policy::times::Operator;
 use policy::{BlockId, Bytes, FormatId, LayerId, Machine, Path, Paths, TierId};
 
 /// See the module.
 pub(super) struct Terms {
     fast: TierId,
     capacity: Bytes,
-    sizes: Sizes,
+    operators: Operators,
     /// The kind of each block: blocks of one kind have the same choices.
     kind: Vec<u16>,
     kinds: Vec<Kind>,
@@ -36,12 +37,17 @@ struct Kind {
 impl Terms {
     /// `None` where no link leads from the home copies to fast memory, some block may be read in no format, or blocks may be
     /// served by the host or by recipes: what these take off the links at best is not worked out. Nor where caches grow and
-    /// shrink in the room of blocks.
+    /// shrink in the room of blocks, or where blocks are timed together: then waves may take any time.
     pub(super) fn new(case: &Case) -> Option<Terms> {
         let machine = &case.machine;
         let hosted = case.host_compute && machine.host_compute.is_some();
-        let timed = case.cache.is_some();
-        if hosted || timed || case.model.blocks.iter().any(|block| block.recipe.is_some()) {
+        let times = machine.times_of(&case.model.name);
+        let together = times.is_some_and(|times| times.of(Operator::Experts).is_some());
+        if hosted
+            || together
+            || case.cache.is_some()
+            || case.model.blocks.iter().any(|block| block.recipe.is_some())
+        {
             return None;
         }
         let fast = machine.tiers_of(Class::Fast).next()?;
@@ -61,7 +67,7 @@ impl Terms {
         Some(Terms {
             fast,
             capacity: case.budgets[fast.index()],
-            sizes: Sizes::new(&case.model),
+            operators: Operators::new(case.machine.clone(), case.model.clone()),
             kind,
             kinds,
             nanos_per_byte: 1e9 / slowest_read(machine, fast),
@@ -104,19 +110,13 @@ impl Terms {
     }
 
     /// What a part of a layer asks of the accelerator. The head is counted for every request of the batch.
-    pub(super) fn kernel(
-        &self,
-        case: &Case,
-        part: (LayerId, Part),
-        batch: &[Slice],
-        reads: &[Read],
-    ) -> Kernel {
-        Kernel::of(&case.machine, &case.model, &self.sizes, part, batch, batch.len() as u64, reads)
+    pub(super) fn kernel(&self, part: (LayerId, Part), batch: &[Slice], reads: &[Read]) -> Kernel {
+        self.operators.kernel(part, batch, batch.len() as u64, reads)
     }
 
     /// The longest that a kernel can take, in nanoseconds: whatever the links do to the memory it reads.
     pub(super) fn longest(&self, kernel: Kernel) -> f64 {
-        self.reading(kernel).max(kernel.operations.0 as f64) + self.launch
+        self.reading(kernel).max(kernel.operations.0 as f64) + self.launch + kernel.summing.0 as f64
     }
 
     /// The same, cut into as many waves as there are blocks.

@@ -76,6 +76,9 @@ impl Engines {
 
     /// Takes engines for the earliest copy that can have them.
     pub(super) fn take_next(&mut self, now: Time, paths: &[Path], sharing: &mut Sharing) -> Option<u32> {
+        if self.crowded.is_empty() {
+            return None;
+        }
         // The links that earlier copies wait for.
         let mut claimed = LinkSet::NONE;
         loop {

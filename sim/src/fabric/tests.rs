@@ -52,6 +52,9 @@ fn machine(tiers: Vec<Tier>, links: Vec<Link>) -> Machine {
         host_compute: None,
         kernels: vec![],
         host_kernels: vec![],
+        peak: None,
+        times: vec![],
+        peers: None,
         merge: None,
     }
 }

@@ -2,7 +2,6 @@
 //! one command after the other.
 
 use super::{HOST, Tick, World, WorldError};
-use crate::compute::Kernel;
 use crate::queue::Rank;
 use policy::event::{EventKind, Part, Read};
 use policy::{Bytes, LayerId, Nanos, TierId, Time};
@@ -31,8 +30,9 @@ impl World {
                 None => bytes.push((read.form.tier, of_block)),
             }
         }
-        let operations =
-            Kernel::of_blocks(&self.machine, &self.model, &self.sizes, Part::Host, reads).operations;
+        let kernel = self.operators.kernel((layer, Part::Host), &[], 0, reads);
+        self.provenance.add(&kernel.booked, 1);
+        let operations = kernel.operations;
         self.hosted.push_back(HostShare { layer, bytes, operations, since: self.now, reading: 0 });
         if self.hosted.len() == 1 {
             self.start_host();

@@ -18,8 +18,10 @@ use std::sync::Arc;
 pub(super) struct Mixers {
     /// For each layer, the first one whose mixer is like its own.
     like: Vec<u16>,
+    /// And the first one after it whose mixer is not, or the end.
+    until: Vec<u16>,
     batch: Arc<[Slice]>,
-    kernels: Vec<Option<Kernel>>,
+    kernels: Vec<Option<Alone>>,
 }
 
 impl Mixers {
@@ -34,8 +36,26 @@ impl Mixers {
             distinct.push((index, mixer));
             index
         });
-        Mixers { like: like.collect(), batch: [].into(), kernels: vec![None; model.layers.len()] }
+        let like: Vec<u16> = like.collect();
+        let until = |layer: usize| {
+            let same = like[layer..].iter().take_while(|&&other| other == like[layer]).count();
+            (layer + same) as u16
+        };
+        Mixers {
+            until: (0..like.len()).map(until).collect(),
+            kernels: vec![None; like.len()],
+            batch: [].into(),
+            like,
+        }
     }
+}
+
+/// A kernel, how long it reads if nothing else reads or writes, and how long it then takes in all.
+#[derive(Clone, Copy, Debug)]
+struct Alone {
+    kernel: Kernel,
+    read: Nanos,
+    whole: Nanos,
 }
 
 /// The compute command that is running.
@@ -45,12 +65,13 @@ pub(super) struct Running {
     mixers: Range<u16>,
     /// What it ends with.
     last: (LayerId, Part),
-    last_kernel: Kernel,
+    last_kernel: Alone,
     batch: Arc<[Slice]>,
-    /// Which of these kernels runs, since when, and how long its operations take.
+    /// Which of these kernels runs, since when, how long its operations take, and what follows them: its launch, and sums.
     place: usize,
     since: Time,
     operations: Nanos,
+    then: Nanos,
     /// The end of the command, where nothing else flows.
     alone: Option<Handle>,
 }
@@ -92,21 +113,38 @@ impl World {
         }
         let last_kernel = match last.1 {
             Part::Mixer => self.mixer(last.0, &batch),
-            _ => self.kernel(last, &batch, reads),
+            _ => self.alone(self.kernel(last, &batch, reads)),
         };
-        let (since, operations) = (self.now, Nanos::ZERO);
-        self.run(Running { mixers, last, last_kernel, batch, place: 0, since, operations, alone: None });
+        let (since, operations, then) = (self.now, Nanos::ZERO, Nanos::ZERO);
+        self.run(Running {
+            mixers,
+            last,
+            last_kernel,
+            batch,
+            place: 0,
+            since,
+            operations,
+            then,
+            alone: None,
+        });
         Ok(())
     }
 
-    fn kernel_of(&mut self, running: &Running, place: usize) -> Kernel {
+    fn kernel_of(&mut self, running: &Running, place: usize) -> Alone {
         match running.part(place) {
             (layer, Part::Mixer) => self.mixer(layer, &running.batch),
             _ => running.last_kernel,
         }
     }
 
-    fn mixer(&mut self, layer: LayerId, batch: &Arc<[Slice]>) -> Kernel {
+    /// How many kernels of a command from this one on are alike.
+    fn alike(&self, running: &Running, place: usize) -> u64 {
+        let (layer, _) = running.part(place);
+        let until = if place < running.mixers.len() { self.mixers.until[layer.index()] } else { 0 };
+        u64::from(until.min(running.mixers.end).saturating_sub(layer.0)).max(1)
+    }
+
+    fn mixer(&mut self, layer: LayerId, batch: &Arc<[Slice]>) -> Alone {
         if !Arc::ptr_eq(&self.mixers.batch, batch) {
             self.mixers.batch = batch.clone();
             self.mixers.kernels.fill(None);
@@ -115,9 +153,16 @@ impl World {
         if let Some(kernel) = self.mixers.kernels[like] {
             return kernel;
         }
-        let kernel = self.kernel((layer, Part::Mixer), batch, &[]);
+        let kernel = self.alone(self.kernel((layer, Part::Mixer), batch, &[]));
         self.mixers.kernels[like] = Some(kernel);
         kernel
+    }
+
+    /// A kernel with the times that it takes if nothing else reads or writes.
+    fn alone(&self, kernel: Kernel) -> Alone {
+        let rate = self.machine.accelerator.read.min(self.machine.tier(self.fast).read);
+        let read = rate.time_for(kernel.bytes);
+        Alone { kernel, read, whole: read.max(kernel.operations) + self.follows(kernel) }
     }
 
     fn kernel(&self, part: (LayerId, Part), batch: &[Slice], reads: &[Read]) -> Kernel {
@@ -125,46 +170,44 @@ impl World {
             slice.cached + slice.tokens >= self.workload.requests()[slice.request.index()].context
         };
         let emitting = if part.1 == Part::Head { batch.iter().filter(emits).count() as u64 } else { 0 };
-        Kernel::of(&self.machine, &self.model, &self.sizes, part, batch, emitting, reads)
+        self.operators.kernel(part, batch, emitting, reads)
     }
 
     /// Begins the kernel that is at hand, and all that follow it where nothing else flows.
     fn run(&mut self, mut running: Running) {
         if self.fabric.is_idle() {
-            let mut end = self.now;
-            for place in running.place..=running.mixers.len() {
-                let kernel = self.kernel_of(&running, place);
-                end = self.ends(end, kernel);
+            let (mut end, mut place) = (self.now, running.place);
+            while place <= running.mixers.len() {
+                let (kernels, each) = (self.alike(&running, place), self.kernel_of(&running, place).whole);
+                end = end + Nanos(each.0.saturating_mul(kernels));
+                place += kernels as usize;
             }
             running.alone = Some(self.queue.push(end, Rank::Completion, Tick::Computed));
         } else {
-            let kernel = self.kernel_of(&running, running.place);
-            running.operations = kernel.operations;
+            let Alone { kernel, .. } = self.kernel_of(&running, running.place);
+            (running.operations, running.then) = (kernel.operations, self.follows(kernel));
             self.fabric.read(self.now, ACCELERATOR, self.fast, kernel.bytes, self.machine.accelerator.read);
         }
         self.running = Some(running);
     }
 
-    /// When a kernel that begins then has read its bytes, if nothing else reads or writes.
-    fn read_alone(&self, since: Time, kernel: Kernel) -> Time {
-        let rate = self.machine.accelerator.read.min(self.machine.tier(self.fast).read);
-        since + rate.time_for(kernel.bytes)
-    }
-
-    fn ends(&self, since: Time, kernel: Kernel) -> Time {
-        self.read_alone(since, kernel).max(since + kernel.operations) + self.machine.accelerator.launch
+    /// What follows the bytes and operations of a kernel: its launch, and sums over accelerators.
+    fn follows(&self, kernel: Kernel) -> Nanos {
+        self.machine.accelerator.launch + kernel.summing
     }
 
     /// Passes the kernels that have ended by `now` of a command that runs alone, but for the last.
     fn pass(&mut self, running: &mut Running, now: Time) {
         while running.place < running.mixers.len() {
-            let kernel = self.kernel_of(running, running.place);
-            let end = self.ends(running.since, kernel);
-            if end > now {
+            let each = self.kernel_of(running, running.place).whole;
+            let ended = now.since(running.since).0.checked_div(each.0).unwrap_or(u64::MAX);
+            let kernels = self.alike(running, running.place).min(ended);
+            if kernels == 0 {
                 break;
             }
-            self.book(running, end);
-            (running.place, running.since) = (running.place + 1, end);
+            self.book(running, kernels, each);
+            running.place += kernels as usize;
+            running.since = running.since + Nanos(each.0 * kernels);
         }
     }
 
@@ -173,15 +216,15 @@ impl World {
         let Some(mut running) = self.running.take_if(|running| running.alone.is_some()) else { return };
         running.alone.take().map(|end| self.queue.cancel(end));
         self.pass(&mut running, self.now);
-        let kernel = self.kernel_of(&running, running.place);
-        running.operations = kernel.operations;
-        if self.read_alone(running.since, kernel) > self.now {
+        let Alone { kernel, read, whole } = self.kernel_of(&running, running.place);
+        (running.operations, running.then) = (kernel.operations, self.follows(kernel));
+        if running.since + read > self.now {
             let rate = self.machine.accelerator.read.min(self.machine.tier(self.fast).read);
             let read = u128::from(rate.0) * u128::from(self.now.since(running.since).0) / 1_000_000_000;
             let left = kernel.bytes.saturating_sub(Bytes(u64::try_from(read).unwrap_or(u64::MAX)));
             self.fabric.read(self.now, ACCELERATOR, self.fast, left, self.machine.accelerator.read);
         } else {
-            self.queue.push(self.ends(running.since, kernel), Rank::Completion, Tick::Computed);
+            self.queue.push(running.since + whole, Rank::Completion, Tick::Computed);
         }
         self.running = Some(running);
     }
@@ -189,7 +232,7 @@ impl World {
     /// A kernel that reads beside others has read its bytes.
     pub(super) fn kernel_read(&mut self) {
         let Some(running) = &self.running else { return };
-        let end = self.now.max(running.since + running.operations) + self.machine.accelerator.launch;
+        let end = self.now.max(running.since + running.operations) + running.then;
         self.queue.push(end, Rank::Completion, Tick::Computed);
     }
 
@@ -199,7 +242,7 @@ impl World {
         if running.alone.is_some() {
             self.pass(&mut running, self.now);
         }
-        self.book(&running, self.now);
+        self.book(&running, 1, self.now.since(running.since));
         if running.place < running.mixers.len() {
             (running.place, running.since) = (running.place + 1, self.now);
             self.run(running);
@@ -218,13 +261,16 @@ impl World {
         })
     }
 
-    /// Notes that the kernel at hand ended then.
-    fn book(&mut self, running: &Running, end: Time) {
-        let took = end.since(running.since);
-        self.compute_time += took;
+    /// Notes that the kernel at hand has ended, and others like it after it, each of which took so long.
+    fn book(&mut self, running: &Running, kernels: u64, each: Nanos) {
+        self.compute_time += Nanos(each.0 * kernels);
+        let Alone { kernel, .. } = self.kernel_of(running, running.place);
+        self.provenance.add(&kernel.booked, kernels);
         if let Some(timeline) = &mut self.timeline {
-            let (layer, part) = running.part(running.place);
-            timeline.compute(layer, part, running.since, took);
+            for number in 0..kernels {
+                let (layer, part) = running.part(running.place + number as usize);
+                timeline.compute(layer, part, running.since + Nanos(each.0 * number), each);
+            }
         }
     }
 }

@@ -1,0 +1,182 @@
+//! What a plan has to meet, and what it makes small.
+
+use super::figures::{COMPLETED, Figures, REJECTED, TPOT, TTFT};
+use super::space::Point;
+use crate::statistics::{Bootstrap, Estimate};
+use policy::{Bytes, Nanos};
+use scenarios::{Price, Scenario, Slo};
+use std::num::NonZero;
+
+/// A service objective: a bound on a latency.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bound {
+    /// What is bound: `ttft` or `tpot`.
+    pub metric: &'static str,
+    /// Its place among the figures.
+    pub figure: usize,
+    /// The most milliseconds.
+    pub limit_ms: f64,
+}
+
+/// The bounds of an objective.
+pub fn bounds(slo: &Slo) -> Vec<Bound> {
+    let bound = |metric, figure, limit: Option<Nanos>| {
+        limit.map(|limit| Bound { metric, figure, limit_ms: limit.as_millis_f64() })
+    };
+    [bound("ttft", TTFT, slo.ttft), bound("tpot", TPOT, slo.tpot)].into_iter().flatten().collect()
+}
+
+/// What a plan makes small first; the rest breaks ties.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Minimize {
+    /// The price of an hour, then bytes of fast memory.
+    #[default]
+    Cost,
+    /// Bytes of fast memory over all machines, then the price.
+    Memory,
+    /// Machines, then the price, then bytes.
+    Machines,
+}
+
+/// A configuration: a point, and what it takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The point.
+    pub point: Point,
+    /// The machine's name.
+    pub machine: String,
+    /// Machines.
+    pub replicas: u32,
+    /// Bytes that the fast tier of each may hold.
+    pub fast: Bytes,
+    /// What one machine costs, where its file says so.
+    pub price: Option<Price>,
+}
+
+/// The order of candidates: less is better. The last part tells all points apart.
+pub(super) type Rank<'c> = ([u64; 3], &'c [usize]);
+
+impl Candidate {
+    /// What a point of a scenario takes.
+    pub fn new(point: &[usize], replicas: NonZero<u32>, scenario: &Scenario) -> Candidate {
+        Candidate {
+            point: point.to_vec(),
+            machine: scenario.machine.name.clone(),
+            replicas: replicas.get(),
+            fast: scenario.capacity(scenario.fast()),
+            price: scenario.price.clone(),
+        }
+    }
+
+    /// Millionths of the currency's unit an hour, over all machines.
+    pub fn micros_per_hour(&self) -> Option<u64> {
+        let price = self.price.as_ref()?;
+        Some(price.micros_per_hour.saturating_mul(self.replicas.into()))
+    }
+
+    /// Bytes of fast memory over all machines.
+    pub fn bytes(&self) -> u64 {
+        self.fast.0.saturating_mul(self.replicas.into())
+    }
+
+    pub(super) fn rank(&self, minimize: Minimize) -> Rank<'_> {
+        // Where no machine has a price, there is one machine, and its number stands for the price.
+        let cost = self.micros_per_hour().unwrap_or(self.replicas.into());
+        let (bytes, count) = (self.bytes(), u64::from(self.replicas));
+        let order = match minimize {
+            Minimize::Cost => [cost, bytes, count],
+            Minimize::Memory => [bytes, cost, count],
+            Minimize::Machines => [count, cost, bytes],
+        };
+        (order, &self.point)
+    }
+}
+
+/// A candidate that was run.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// The candidate.
+    pub candidate: Candidate,
+    /// Each figure over the seeds.
+    pub estimates: Vec<Estimate>,
+    /// How far it is from meeting the objectives, as a share of their limits; 0 where it does.
+    pub violation: f64,
+}
+
+impl Tried {
+    pub(super) fn new(candidate: Candidate, runs: &[Figures], bounds: &[Bound]) -> Tried {
+        let estimates = estimates(runs);
+        let violation = violation(&estimates, bounds);
+        Tried { candidate, estimates, violation }
+    }
+
+    /// Whether it meets the objectives: with the upper end of its intervals, and without refusing a request.
+    pub fn meets(&self) -> bool {
+        self.violation == 0.0
+    }
+}
+
+/// Each figure over the runs, one a seed.
+pub(super) fn estimates(runs: &[Figures]) -> Vec<Estimate> {
+    let resamples = Bootstrap::new(runs.len());
+    let column = |place: usize| runs.iter().map(|run| run[place]).collect::<Vec<_>>();
+    (0..super::figures::COUNT).map(|place| resamples.mean(&column(place))).collect()
+}
+
+/// The bound that is nearest to being broken, with its value as a share of the limit.
+pub(super) fn tightest(estimates: &[Estimate], bounds: &[Bound]) -> Option<(Bound, f64)> {
+    let share = |bound: &Bound| (*bound, estimates[bound.figure].ci95_high / bound.limit_ms);
+    bounds.iter().map(share).max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// How far runs are from meeting the bounds; endless where one has no sample.
+fn violation(estimates: &[Estimate], bounds: &[Bound]) -> f64 {
+    let beyond = |bound: &Bound| {
+        let share = estimates[bound.figure].ci95_high / bound.limit_ms;
+        if share.is_nan() { f64::INFINITY } else { (share - 1.0).max(0.0) }
+    };
+    let (rejected, completed) = (estimates[REJECTED].mean, estimates[COMPLETED].mean);
+    let refused = if rejected > 0.0 { rejected / (rejected + completed) } else { 0.0 };
+    bounds.iter().map(beyond).sum::<f64>() + refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: [Bound; 2] = [
+        Bound { metric: "ttft", figure: TTFT, limit_ms: 1000.0 },
+        Bound { metric: "tpot", figure: TPOT, limit_ms: 50.0 },
+    ];
+
+    fn run(ttft: f64, tpot: f64, rejected: f64) -> Figures {
+        let mut figures = [1.0; super::super::figures::COUNT];
+        (figures[TTFT], figures[TPOT], figures[REJECTED]) = (ttft, tpot, rejected);
+        figures
+    }
+
+    fn violation_of(runs: &[Figures]) -> f64 {
+        violation(&estimates(runs), &BOUNDS)
+    }
+
+    #[test]
+    fn every_bound_counts_at_the_upper_end() {
+        assert_eq!(violation_of(&[run(1000.0, 50.0, 0.0)]), 0.0);
+        assert!((violation_of(&[run(1500.0, 55.0, 0.0)]) - 0.6).abs() < 1e-12);
+        // The mean is below the limit, but not surely.
+        assert!(violation_of(&[run(1.0, 40.0, 0.0), run(1.0, 48.0, 0.0), run(1.0, 60.0, 0.0)]) > 0.0);
+        assert_eq!(violation_of(&[run(1.0, 40.0, 0.0), run(1.0, 41.0, 0.0)]), 0.0);
+    }
+
+    #[test]
+    fn refusing_requests_or_serving_none_is_no_way_to_meet_them() {
+        assert_eq!(violation_of(&[run(1.0, 1.0, 1.0)]), 0.5);
+        assert_eq!(violation_of(&[run(1.0, f64::NAN, 0.0)]), f64::INFINITY);
+    }
+
+    #[test]
+    fn the_tightest_bound_is_the_one_nearest_to_its_limit() {
+        let (bound, share) = tightest(&estimates(&[run(900.0, 40.0, 0.0)]), &BOUNDS).unwrap();
+        assert_eq!((bound.metric, share), ("ttft", 0.9));
+    }
+}

@@ -51,7 +51,8 @@ impl Unit {
     /// A value with its unit, by itself.
     pub(super) fn write(self, value: f64) -> String {
         let Scale { divisor, suffix, of } = match self {
-            Unit::Of(_) => Scale { divisor: 1.0, ..self.scale(0.0) },
+            Unit::Of(_) => self.scale(0.0),
+            Unit::Seconds if value == 0.0 => self.scale(1.0),
             _ => self.scale(value.abs()),
         };
         let words: Vec<&str> = [suffix, of].into_iter().filter(|word| !word.is_empty()).collect();
@@ -152,7 +153,7 @@ mod tests {
     #[test]
     fn a_value_by_itself_has_all_of_its_unit() {
         assert_eq!(Unit::Of("tok/s").write(12_345.0), "12,345\u{a0}tok/s");
-        assert_eq!(Unit::Seconds.write(0.0123), "12.3\u{a0}ms");
+        assert_eq!([0.0, 0.0123].map(|time| Unit::Seconds.write(time)), ["0\u{a0}s", "12.3\u{a0}ms"]);
         assert_eq!(Unit::Share.write(0.5), "50.0\u{a0}%");
         assert_eq!(Unit::Bytes.write(0.0), "0\u{a0}B");
     }

@@ -5,13 +5,14 @@ mod report;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
+use crate::resume::open_journal;
 use crate::scenario_args::{Overrides, assignment, seeded_cases, sweep_points};
 use indexmap::IndexMap;
 use policy::registry::{Entry, registry};
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 use scenarios::Scenario;
-use sim::experiment::{self, Cell, Compared, Contender, Journal, Table, TableFile, decision_cost};
+use sim::experiment::{self, Cell, Compared, Contender, Table, TableFile, decision_cost};
 use sim::resolve::{Library, check_policy, resolve_policy};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -185,18 +186,6 @@ fn contenders(
         contenders.push(contender);
     }
     Ok(contenders)
-}
-
-/// The file of finished runs, which count for this very program.
-fn open_journal(path: &Path) -> Result<Journal, Failure> {
-    let program = std::env::current_exe().and_then(std::fs::read);
-    let program =
-        program.map_err(|error| Failure::failed(format!("the program cannot read itself: {error}")))?;
-    let journal = Journal::open(path, &program).map_err(Failure::refused)?;
-    if let Some(line) = journal.torn() {
-        eprintln!("note: {}, line {line}: cut off, dropped; its run is done again", path.display());
-    }
-    Ok(journal)
 }
 
 /// What a decision of each contender of each cell costs, in nanoseconds a layer step. One at a time, so that they do

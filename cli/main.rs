@@ -6,11 +6,13 @@ mod check;
 mod compare;
 mod explain;
 mod failure;
+mod interrupt;
 mod output;
 mod plan;
 mod policies;
 mod progress;
 mod replay;
+mod resume;
 mod scenario_args;
 mod schema;
 mod simulate;
@@ -74,7 +76,9 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command.run() {
+    let cli = Cli::parse();
+    interrupt::watch();
+    match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

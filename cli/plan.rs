@@ -5,13 +5,15 @@ mod report;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
+use crate::resume::open_journal;
 use crate::scenario_args::{Overrides, assignment, load};
 use clap::ValueEnum;
 use rayon::ThreadPoolBuilder;
 use report::Report;
 use scenarios::{Diagnostics, Slo};
 use sim::RunFailure;
-use sim::plan::{Axis, Minimize, PlanError, Question, Site, SiteError, Space, bounds, plan};
+use sim::plan::{Axis, Heard, Minimize, PlanError, Question, Runs, Site, SiteError, Space, bounds, plan};
+use std::path::PathBuf;
 
 /// Find the cheapest configuration that meets the service objective, what binds it, and what more would buy
 #[derive(clap::Args)]
@@ -60,6 +62,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
     jobs: u16,
 
+    /// Keep finished runs in this file, and take from it those that are finished
+    #[arg(long, value_name = "FILE.jsonl")]
+    resume: Option<PathBuf>,
+
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -80,13 +86,14 @@ enum Least {
 /// What stands under the long help.
 const METHOD: &str = "\
 Up to 12 points are all run. Larger grids are searched by bisection, as more memory, a faster machine or more machines are hardly ever \
-worse (the neighbours one step below the answer are run too); where nothing grows, from the cheapest on. Grids of more than 4096 points \
-are searched by NSGA-II, then by bisection below the best point.
+worse (the neighbours one step below the answer are run too). Grids with more than half as many values of what does not grow as there are \
+--evaluations, and those of more than 4096 points, are searched by NSGA-II, then by bisection below the best point.
 
 Machines of a `count` take the requests in turns; one of them is simulated, with every count-th request. Prices are those of the machine \
 files, each with its date and source. A machine costs the same whichever part of its memory is used; then the least memory wins.
 
-`binding` names the resource of which 10 % more takes the most off the latency that is nearest to its limit.";
+`binding` names the resource of which 10 % less costs the most of the latency that is nearest to its limit; where nothing meets the \
+objective, the one of which 10 % more helps the most.";
 
 /// The largest grid that is run whole on request.
 const MOST_EXHAUSTIVE: usize = 10_000;
@@ -110,9 +117,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         evaluations: args.evaluations as usize,
         search_seed: args.search_seed,
     };
-    let progress = Progress::spinner("planning");
-    let heard = || progress.step();
-    let site = Site::new((&args.scenario, &set), &space, args.seeds, slo.percentile, &heard);
+    let journal = args.resume.as_deref().map(open_journal).transpose()?;
+    let progress = Progress::new(0, "planning");
+    let heard = |heard| match heard {
+        Heard::Expected(runs) => progress.expect(runs),
+        Heard::Finished => progress.step(),
+    };
+    let runs = Runs {
+        scenario: &args.scenario,
+        set: &set,
+        seeds: args.seeds,
+        percentile: slo.percentile,
+        journal: journal.as_ref(),
+    };
+    let site = Site::new(runs, &space, &heard);
     let plan = pool.install(|| plan(&question, &site))?;
     drop(progress);
     let report =
@@ -189,6 +207,7 @@ impl From<PlanError<SiteError, Diagnostics>> for Failure {
                 source: RunFailure::Control(_) | RunFailure::World(_),
                 ..
             }) => Failure::failed(error.to_string()),
+            PlanError::Bench(SiteError::Journal(error)) => Failure::failed(error),
             PlanError::Bench(error) => Failure::refused(error),
             PlanError::NoPrice(_) | PlanError::Currencies(_) => Failure::refused(error.to_string()),
         }

@@ -45,6 +45,11 @@ impl Progress {
         Progress { bar, _alive: alive }
     }
 
+    /// So many more pieces of work are to come.
+    pub(crate) fn expect(&self, more: u64) {
+        self.bar.inc_length(more);
+    }
+
     /// What is being done now.
     pub(crate) fn say(&self, what: &str) {
         self.bar.set_message(what.to_owned());
@@ -53,6 +58,10 @@ impl Progress {
     /// One piece of work is done.
     pub(crate) fn step(&self) {
         self.bar.inc(1);
+        // Where more came than was expected, there is at least this.
+        if self.bar.length().is_some_and(|length| length < self.bar.position()) {
+            self.bar.set_length(self.bar.position());
+        }
     }
 }
 

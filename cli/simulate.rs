@@ -8,6 +8,8 @@ use crate::progress::Progress;
 use crate::scenario_args::{Overrides, assignment, load_case, sweep_values};
 use policy::Watch;
 use policy::orchestrator::Nobody;
+use rayon::ThreadPoolBuilder;
+use rayon::prelude::*;
 use scenarios::Scenario;
 use sim::output::Output;
 use sim::resolve::resolve_policy;
@@ -27,6 +29,10 @@ pub(crate) struct Args {
     /// Run once for each value, as in `--sweep memory.hbm='192 slots,288 slots'`
     #[arg(long, value_name = "PATH=A,B,C", value_parser = assignment)]
     sweep: Option<(String, String)>,
+
+    /// Runs of a sweep at the same time, 0 for one a core; the result does not depend on it
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
+    jobs: u16,
 
     /// Say what would remove the stall that is left: runs the scenario again with more slots, and with fewer bits
     #[arg(long, conflicts_with_all = ["sweep", "out"])]
@@ -61,6 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 fn run_one(args: &Args) -> Result<(), Failure> {
     let (scenario, case) = load_case(&args.scenario, &args.overrides.set)?;
+    let progress = Progress::spinner("simulating");
     let summary = match &args.out {
         None => simulate(&scenario, &case, Keep::default(), &mut Nobody)?.0,
         Some(folder) => {
@@ -70,6 +77,7 @@ fn run_one(args: &Args) -> Result<(), Failure> {
             summary
         }
     };
+    drop(progress);
     match args.format {
         Format::Json => output::print_json(&summary),
         Format::Table => output::print(&table(&scenario, &case, &summary)),
@@ -84,13 +92,16 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
         set.push((path.to_owned(), (*value).to_owned()));
         cases.push(load_case(&args.scenario, &set)?);
     }
+    let pool = ThreadPoolBuilder::new().num_threads(args.jobs.into()).build().map_err(Failure::failed)?;
     let progress = Progress::new(cases.len() as u64, "simulating");
-    let mut summaries = Vec::new();
-    for (scenario, case) in &cases {
-        summaries.push(simulate(scenario, case, Keep::default(), &mut Nobody)?.0);
+    let run = |(scenario, case): &(Scenario, Case)| {
+        let summary = simulate(scenario, case, Keep::default(), &mut Nobody).map(|(summary, _)| summary);
         progress.step();
-    }
+        summary
+    };
+    let summaries: Vec<Result<Summary, Failure>> = pool.install(|| cases.par_iter().map(run).collect());
     drop(progress);
+    let summaries = summaries.into_iter().collect::<Result<Vec<_>, _>>()?;
     if args.format == Format::Json {
         let set = |value: &&str| format!("{path}={value}");
         let rows = values.iter().zip(&summaries).map(|(value, summary)| Swept { value: set(value), summary });
@@ -131,10 +142,8 @@ fn simulate(
     watcher: &mut impl Watch<World>,
 ) -> Result<(Summary, Outcome), Failure> {
     let (entry, params) = policy_of(scenario)?;
-    let progress = Progress::spinner("simulating");
     let start = Instant::now();
     let outcome = case.watch(entry, &params, keep, watcher)?;
-    drop(progress);
     Ok((Summary::new(case, &outcome, entry.name, start.elapsed().as_secs_f64()), outcome))
 }
 

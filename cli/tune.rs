@@ -5,6 +5,7 @@ mod report;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
+use crate::resume::open_journal;
 use crate::scenario_args::{Overrides, assignment, seeded_cases};
 use policy::registry::Entry;
 use rayon::ThreadPoolBuilder;
@@ -75,6 +76,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
     jobs: u16,
 
+    /// Keep finished runs of the search in this file, and take from it those that are finished
+    #[arg(long, value_name = "FILE.jsonl")]
+    resume: Option<PathBuf>,
+
     /// Write the policy with the parameters found to this YAML file, for `compare --policies FILE`
     #[arg(short, long, value_name = "FILE.yaml")]
     out: Option<PathBuf>,
@@ -99,6 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (entry, start) = policy(args, &scenario)?;
     let space = Space::new(entry, &args.params).map_err(Failure::refused)?;
     let draft = args.out.clone().map(Draft::create).transpose().map_err(Failure::refused)?;
+    let journal = args.resume.as_deref().map(open_journal).transpose()?;
     let progress = Progress::new(u64::from(args.evaluations), "tuning");
     let search = Search {
         space: &space,
@@ -106,7 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         evaluations: args.evaluations as usize,
         seed: args.search_seed,
     };
-    let found = pool.install(|| search.on(&train, &objective, || progress.step()))?;
+    let found = pool.install(|| search.on(&train, &objective, journal.as_ref(), || progress.step()))?;
     drop(progress);
     if found.score.violation > 0.0 {
         return Err(Failure::failed(format!(
@@ -172,9 +178,9 @@ fn policy(args: &Args, scenario: &scenarios::Scenario) -> Result<(&'static Entry
 impl From<TuneError> for Failure {
     fn from(error: TuneError) -> Failure {
         match error {
-            TuneError::Run(RunFailure::Control(_) | RunFailure::World(_)) | TuneError::Optimiser(_) => {
-                Failure::failed(error)
-            }
+            TuneError::Run(RunFailure::Control(_) | RunFailure::World(_))
+            | TuneError::Optimiser(_)
+            | TuneError::Journal(_) => Failure::failed(error),
             TuneError::Run(_) => Failure::refused(error),
         }
     }

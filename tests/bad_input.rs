@@ -344,3 +344,12 @@ fn an_error_that_cannot_be_printed_still_has_its_exit_code() {
     let status = hotset().args(["check", "no-such-scenario"]).stderr(full).status().unwrap();
     assert_eq!(status.code(), Some(2));
 }
+
+#[test]
+fn a_folder_where_an_output_file_goes_is_refused_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("requests.csv")).unwrap();
+    let output = hotset().args(["simulate", "quickstart", "--out"]).arg(folder.path()).output().unwrap();
+    refused(&output, &["requests.csv: cannot be written", "a folder has this name"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something was written");
+}

@@ -16,7 +16,8 @@ fn case(small: &Small, prompt: u32, page: u32, share: f64) -> Case {
     let slot = case.model.largest_block().round_up(case.machine.tier(tier).granularity);
     let room = case.budgets[tier.index()].saturating_sub(slot);
     (case.prompt_tokens, case.prefill_chunk) = (Length::Fixed(prompt), Some(24));
-    case.cache = Some(CacheSpec { page, most: Bytes((room.0 as f64 * share) as u64), prefix_block: None });
+    case.cache =
+        Some(CacheSpec { page, most: Bytes((room.0 as f64 * share) as u64), prefix_block: None, keep: None });
     case
 }
 

@@ -102,7 +102,7 @@ impl Report<'_> {
             unlimited: &self.plan.unlimited,
             evaluations: tried.len(),
             points: self.plan.points,
-            misfits: (self.plan.method != Method::Nsga2).then_some(self.plan.misfits),
+            misfits: self.plan.misfits,
             method: self.plan.method,
             cut_short: self.plan.cut_short,
             seeds: self.seeds,
@@ -127,7 +127,7 @@ impl Report<'_> {
             feasible: tried.meets(),
             violation: Some(tried.violation).filter(|violation| violation.is_finite()),
             system_throughput_tok_s: tried.estimates[THROUGHPUT].mean * f64::from(candidate.replicas),
-            figures: figures::names().zip(tried.estimates.iter().copied()).collect(),
+            figures: figures::names().into_iter().zip(tried.estimates.iter().copied()).collect(),
         }
     }
 
@@ -151,7 +151,7 @@ impl Report<'_> {
         header.extend(["tok/s", "link busy", "stall share", "meets it"].map(String::from));
         let rows = self.plan.front.iter().map(|tried| {
             let figure = |name: &str| {
-                let place = figures::names().position(|other| other == name);
+                let place = figures::names().iter().position(|other| *other == name);
                 place.map_or(f64::NAN, |place| tried.estimates[place].mean)
             };
             let best = self.plan.best.as_ref().is_some_and(|best| best.candidate == tried.candidate);
@@ -179,35 +179,37 @@ impl Report<'_> {
             .iter()
             .map(|bound| format!("{} of at most {} ms", self.metric(bound.metric), bound.limit_ms));
         let limits = limits.collect::<Vec<_>>().join(" and ");
-        let of = |tried: &Tried| {
-            let latencies = self.question.bounds.iter().map(|bound| {
-                format!("{} {} ms", self.metric(bound.metric), interval(&tried.estimates[bound.figure]))
-            });
-            latencies.collect::<Vec<_>>().join(", ")
-        };
         match (best, nearest) {
             (Some(best), _) => {
                 let cost = cost(best).map_or(String::new(), |cost| format!(" at {cost} an hour"));
                 let price = best.candidate.price.as_ref();
                 let price =
                     price.map_or(String::new(), |price| format!(" Price: {}, {}.", price.source, price.date));
-                format!("{}{cost} meets {limits}: {}.{price}\n", self.name(best), of(best))
+                format!("{}{cost} meets {limits}: {}.{price}\n", self.name(best), self.latencies(best))
             }
             (None, Some(nearest)) => {
-                format!("Nothing meets {limits}. The nearest is {}: {}.\n", self.name(nearest), of(nearest))
+                let (name, latencies) = (self.name(nearest), self.latencies(nearest));
+                format!("Nothing meets {limits}. The nearest is {name}: {latencies}.\n")
             }
             (None, None) => "No point was run.\n".to_owned(),
         }
     }
 
+    /// The latencies of a point; one without an objective is said too, since requests may queue for it.
+    fn latencies(&self, tried: &Tried) -> String {
+        let all = [("ttft", figures::TTFT), ("tpot", figures::TPOT)].map(|(metric, figure)| {
+            let bound = self.question.bounds.iter().any(|bound| bound.figure == figure);
+            let note = if bound { "" } else { " (no objective)" };
+            format!("{} {} ms{note}", self.metric(metric), interval(&tried.estimates[figure]))
+        });
+        all.join(", ")
+    }
+
     /// What binds, in a few sentences.
     fn binding(&self, binding: &Binding) -> String {
         let mut text = match binding.resource {
-            "capacity" => "Binds: capacity; with less it does not fit.".to_owned(),
-            "none" => "Binds: none of the resources; 10 % more of any takes nothing off.".to_owned(),
-            resource => {
-                format!("Binds: {resource}; more of it takes the most off {}.", self.metric(binding.metric))
-            }
+            "none" => "Binds: none of the resources.".to_owned(),
+            resource => format!("Binds: {resource}{}.", why(binding, &self.metric(binding.metric))),
         };
         for step in &binding.steps {
             let _ = match (&step.value, step.then, &step.latency_ms) {
@@ -251,7 +253,10 @@ impl Report<'_> {
             Method::Bisection => "by bisection",
             Method::Nsga2 => "by NSGA-II and bisection",
         };
-        let misfits = if *misfits > 0 { format!(", {misfits} do not fit") } else { String::new() };
+        let misfits = match misfits {
+            Some(misfits) if *misfits > 0 => format!(", {misfits} do not fit"),
+            _ => String::new(),
+        };
         let seeds = match self.seeds {
             1 => "one seed, so without an interval".to_owned(),
             seeds => format!("{seeds} seeds each; in brackets the 95 % interval"),
@@ -272,6 +277,15 @@ impl Report<'_> {
     fn name(&self, tried: &Tried) -> String {
         let set = self.question.space.at(&tried.candidate.point);
         set.map(|(axis, value)| format!("{}={value}", axis.name)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What tells that the resource binds.
+fn why(binding: &Binding, metric: &str) -> String {
+    match binding.less.iter().find(|less| less.resource == binding.resource) {
+        Some(less) => format!("; 10 % less of it puts {:.1} % on {metric}", less.latency_change * 100.0),
+        None if binding.less.is_empty() => format!("; more of it takes the most off {metric}"),
+        None => "; what is less does not fit".to_owned(),
     }
 }
 

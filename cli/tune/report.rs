@@ -195,7 +195,7 @@ impl Report<'_> {
     /// The constraints that the policy as found does not keep to where it is judged.
     fn broken(&self) -> Vec<String> {
         let kept = |constraint: &&sim::tune::Constraint| {
-            self.validation[1].iter().all(|run| constraint.violation(run) == 0.0)
+            self.validation[1].iter().all(|run| constraint.violation(constraint.figure.of(run)) == 0.0)
         };
         let constraints = self.objective.constraints.iter();
         constraints.filter(|constraint| !kept(constraint)).map(ToString::to_string).collect()

@@ -38,7 +38,6 @@ pub struct Flight {
     pub deadline: Option<Time>,
 }
 
-/// What is known of a block, in one line of a cache.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     copies: u64,
@@ -52,8 +51,7 @@ struct Entry {
     state: State,
 }
 
-fn entry(block: &Block, forms: &Forms) -> Entry {
-    let Block { layer, index, native, .. } = *block;
+fn entry(&Block { layer, index, native, .. }: &Block, forms: &Forms) -> Entry {
     let native = forms.of_format[native.0 as usize];
     Entry { copies: 0, flight: None, pins: 0, native, layer, index, state: State::Recomputable }
 }

@@ -53,6 +53,14 @@ impl Active {
         self.prompt.saturating_sub(self.cached)
     }
 
+    /// As much of its prompt as the step has tokens left for.
+    fn prefill(&mut self, room: &mut u32) {
+        if self.computing == 0 {
+            self.computing = self.prompt_left().min(*room);
+            *room -= self.computing;
+        }
+    }
+
     /// Whether the running step gives it a token: its prompt is complete with it.
     fn emits(&self) -> bool {
         self.computing > 0 && self.cached + self.computing >= self.prompt
@@ -99,6 +107,7 @@ impl Serving {
     /// A request comes in. False if it can never be served: the cache is too small for it.
     pub fn arrive(&mut self, arrival: Arrival, now: Time) -> bool {
         let Arrival { request, context, tokens, priority, prefix } = arrival;
+        self.cache.iter_mut().for_each(|cache| cache.advance(now));
         if self.cache.as_ref().is_some_and(|cache| !cache.can_hold(context.saturating_add(tokens))) {
             self.used.rejected += 1;
             return false;
@@ -132,23 +141,17 @@ impl Serving {
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<bool, E> {
         self.running.iter_mut().for_each(|active| active.computing = 0);
-        self.decode(grow)?;
+        let preempted = self.decode(grow)?;
         let decoding: u32 = self.running.iter().map(|active| active.computing).sum();
         let mut room = self.chunk.unwrap_or(0).saturating_sub(decoding);
         // Where decoding alone fills the step, prompts still get on, a token at a time.
         if decoding > 0 && room == 0 && self.chunk.is_some() {
             room = 1;
         }
-        for place in 0..self.running.len() {
-            self.prefill(place, &mut room, grow)?;
-        }
-        self.admit(now, &mut room, grow)?;
-        // Prompts that hold the cache from each other: the one admitted last gives way.
-        while self.running.iter().all(|active| active.computing == 0) && self.running.len() > 1 {
-            self.preempt(self.last());
-            for place in 0..self.running.len() {
-                self.prefill(place, &mut room, grow)?;
-            }
+        self.running.iter_mut().for_each(|active| active.prefill(&mut room));
+        // What was given up in this step is for those that run.
+        if !preempted {
+            self.admit(now, &mut room, grow)?;
         }
         let slice = |active: &Active| {
             let Active { times, cached, computing, .. } = active;
@@ -158,8 +161,10 @@ impl Serving {
         Ok(!self.batch.is_empty())
     }
 
-    /// A token for every request whose prompt is complete; where the cache is full, the one admitted last gives way.
-    fn decode<E>(&mut self, grow: &mut impl FnMut(Bytes) -> Result<bool, E>) -> Result<(), E> {
+    /// A token for every request whose prompt is complete; where the cache is full, the one admitted last gives way. Returns
+    /// whether one did.
+    fn decode<E>(&mut self, grow: &mut impl FnMut(Bytes) -> Result<bool, E>) -> Result<bool, E> {
+        let mut preempted = false;
         let mut place = 0;
         while place < self.running.len() {
             let active = &mut self.running[place];
@@ -171,6 +176,7 @@ impl Serving {
                 if !fits && self.running.len() > 1 {
                     let last = self.last();
                     self.preempt(last);
+                    preempted = true;
                     place -= usize::from(last < place);
                     continue;
                 }
@@ -178,73 +184,42 @@ impl Serving {
             }
             place += 1;
         }
-        Ok(())
+        Ok(preempted)
     }
 
-    /// As much of a prompt as the step and the cache have room for.
-    fn prefill<E>(
-        &mut self,
-        place: usize,
-        room: &mut u32,
-        grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
-    ) -> Result<(), E> {
-        let active = &mut self.running[place];
-        let tokens = active.prompt_left().min(*room);
-        if tokens == 0 || active.computing > 0 {
-            return Ok(());
-        }
-        let fits = match &mut self.cache {
-            Some(cache) => cache.grow(&mut active.lease, active.cached + tokens, grow)?,
-            None => true,
-        };
-        if fits {
-            active.computing = tokens;
-            *room -= tokens;
-        }
-        Ok(())
-    }
-
-    /// Fills the batch from the queue, higher priorities first, then first come first served, while the next one can begin.
+    /// Fills the batch from the queue, higher priorities first, then first come first served, while the next one can begin:
+    /// while the step has tokens left and the cache has room for its whole prompt, which it takes at once. So no two prompts
+    /// hold the cache from each other.
     fn admit<E>(
         &mut self,
         now: Time,
         room: &mut u32,
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<(), E> {
-        while self.running.len() < self.max_batch {
+        while self.running.len() < self.max_batch && (*room > 0 || self.chunk.is_none()) {
             let Some((rank, mut next)) = self.queue.pop_first() else { break };
-            if let Some(cache) = self.cache.as_mut().filter(|_| self.chunk.is_some()) {
-                next.cached = cache.begin(&mut next.lease, next.prompt);
+            if let Some(cache) = &mut self.cache {
+                if self.chunk.is_some() {
+                    next.cached = cache.begin(&mut next.lease, next.prompt);
+                }
+                if !cache.grow(&mut next.lease, next.prompt.max(next.cached + 1), grow)? {
+                    cache.end(&mut next.lease);
+                    self.queue.insert(rank, next);
+                    break;
+                }
+            }
+            if !std::mem::replace(&mut next.admitted, true) {
+                next.times.admitted = now;
+            }
+            let found = next.cached.saturating_sub(next.known);
+            next.known += found;
+            next.times.prefix_tokens += found;
+            self.used.prefix_tokens += u64::from(found);
+            match next.prompt_left() {
+                0 => next.computing = 1,
+                _ => next.prefill(room),
             }
             self.running.push(next);
-            let place = self.running.len() - 1;
-            if self.running[place].prompt_left() == 0 {
-                let active = &mut self.running[place];
-                active.computing = match &mut self.cache {
-                    Some(cache) => u32::from(cache.grow(&mut active.lease, active.cached + 1, grow)?),
-                    None => 1,
-                };
-            } else {
-                self.prefill(place, room, grow)?;
-            }
-            let active = &mut self.running[place];
-            if active.computing > 0 || self.cache.is_none() {
-                if !std::mem::replace(&mut active.admitted, true) {
-                    active.times.admitted = now;
-                }
-                let found = active.cached.saturating_sub(active.known);
-                active.known += found;
-                active.times.prefix_tokens += found;
-                self.used.prefix_tokens += u64::from(found);
-                continue;
-            }
-            let Some(mut waits) = self.running.pop() else { break };
-            if let Some(cache) = &mut self.cache {
-                cache.end(&mut waits.lease);
-                waits.cached = 0;
-            }
-            self.queue.insert(rank, waits);
-            break;
         }
         Ok(())
     }
@@ -324,6 +299,7 @@ impl Serving {
         let mut finished = Vec::new();
         // Most requests of a batch have had their last token at the same time.
         let (mut gap, mut gaps) = (Nanos::ZERO, 0);
+        self.cache.iter_mut().for_each(|cache| cache.advance(now));
         for active in &mut self.running {
             if active.prompt_left() > 0 {
                 active.book_prompt(tally);

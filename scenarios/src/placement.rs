@@ -8,7 +8,7 @@ use crate::reader::{Field, Keys, flag, format};
 use crate::scenario::{Cap, Kv, Paged, Scenario, slots_size};
 use crate::sensitivity::Sensitivity;
 use crate::tree::Value;
-use crate::units::{SIZE, size, size_above_zero, slots, whole};
+use crate::units::{SIZE, TIME, size, size_above_zero, slots, time_above_zero, whole};
 use policy::machine::Class;
 use policy::model::Layer;
 use policy::{Bytes, FormatId, MAX_FORMS, Machine, Model, TierId};
@@ -51,6 +51,12 @@ static PAGED: Table = Table {
             Flag,
             "false",
             "Keep what prompts have in common, where a request trace numbers their blocks",
+        ),
+        Key::optional(
+            "keep",
+            AboveZero(&TIME),
+            "60 s",
+            "How long a prefix stays that nobody reads, at the expense of blocks; left out, until a request needs the room",
         ),
     ],
 };
@@ -129,11 +135,17 @@ fn paged(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -> Optio
     });
     let most = keys.required(report, "most", size_above_zero);
     let prefixes = keys.or_default(report, "prefixes", flag);
-    let paged = Paged { page: page?, most: most?, prefixes: prefixes? };
+    let keep = keys.optional(report, "keep", time_above_zero);
+    let paged = Paged { page: page?, most: most?, prefixes: prefixes?, keep: keep? };
     if paged.prefixes && model.is_some_and(|model| model.layers.iter().any(|layer| layer.state > Bytes::ZERO))
     {
         let message = "a model with recurrent layers keeps no state of where prefixes end";
         chosen.key_error(report, Wrong::new(message, "leave out `prefixes`"));
+        return None;
+    }
+    if paged.keep.is_some() && !paged.prefixes {
+        let hint = "write `prefixes: true` too, or leave `keep` out";
+        chosen.key_error(report, Wrong::new("`keep` without prefixes", hint));
         return None;
     }
     // What one page takes in all layers.

@@ -72,6 +72,8 @@ pub struct Paged {
     pub most: Bytes,
     /// Whether what prompts have in common is kept.
     pub prefixes: bool,
+    /// How long, when nobody reads it; without it, until the room is needed.
+    pub keep: Option<Nanos>,
 }
 
 /// Fast memory that is lost to blocks beside weights and caches.

@@ -237,12 +237,13 @@ fn caches_in_pages_need_room_for_a_page_and_prompts_to_compute_again() {
     let paged = "kv: { paged: { most: 1 GiB } }\n";
     let prefill = [("workload.prefill", "{ chunk: 256 }")];
     let scenario = loaded(paged, &prefill);
-    assert_eq!(scenario.kv, Kv::Paged(Paged { page: 16, most: Bytes(1 << 30), prefixes: false }));
+    assert_eq!(scenario.kv, Kv::Paged(Paged { page: 16, most: Bytes(1 << 30), prefixes: false, keep: None }));
     assert_eq!(scenario.kv_reserve(), Bytes::ZERO);
     assert!(refused(paged, &[]).starts_with("kv: caches in pages, but prompts are not computed"));
     let with = |more: &[(&str, &str)]| refused(paged, &[&prefill[..], more].concat());
     // 24 layers of 2 * 8 * 64 numbers of two bytes.
     assert!(with(&[("kv.paged.most", "767 KiB")]).contains("cannot hold one page of 768.00 KiB"));
     assert!(with(&[("kv.paged.page", "70000")]).starts_with("kv.paged.page"));
+    assert!(with(&[("kv.paged.keep", "60 s")]).contains("`keep` without prefixes"));
     assert!(with(&[("kv.paged.most", "79 GiB")]).starts_with("memory.hbm"));
 }

@@ -6,8 +6,8 @@
 
 mod compared;
 mod cost;
-mod digest;
-mod journal;
+pub(crate) mod digest;
+pub(crate) mod journal;
 mod regime;
 mod rows;
 mod standing;
@@ -119,19 +119,25 @@ pub fn run(
     let work: Vec<(usize, Task, usize)> =
         cells.iter().enumerate().flat_map(|(c, cell)| work(c, cell)).collect();
     let digests = journal.map(|_| cells.iter().map(|cell| digest::of_cases(&cell.cases)).collect::<Vec<_>>());
-    let finished: Vec<Result<Option<Values>, ExperimentError>> =
-        work.par_iter()
-            .map(|&(c, task, seed)| {
-                let cell = &cells[c];
-                let result = match (journal, &digests) {
-                    (Some(journal), Some(digests)) => journal
-                        .finished(&cell.entry(task, seed, digests[c][seed]), || cell.perform(task, seed)),
-                    _ => cell.perform(task, seed),
-                };
-                done();
-                result
-            })
-            .collect();
+    let finished: Vec<Result<Option<Values>, ExperimentError>> = work
+        .par_iter()
+        .map(|&(c, task, seed)| {
+            let cell = &cells[c];
+            let result = match (journal, &digests) {
+                (Some(journal), Some(digests)) => {
+                    let entry = cell.entry(task, seed, digests[c][seed]);
+                    let names = METRICS.each_ref().map(|metric| metric.name);
+                    let run =
+                        || Ok::<_, ExperimentError>(cell.perform(task, seed)?.map(|values| values.to_vec()));
+                    let kept = journal.finished(&entry, &names, run);
+                    kept.map(|kept| kept.and_then(|values| Values::try_from(values).ok()))
+                }
+                _ => cell.perform(task, seed),
+            };
+            done();
+            result
+        })
+        .collect();
     let mut measured: Vec<Measured> = cells.iter().map(Measured::empty).collect();
     for (&(c, task, _), result) in work.iter().zip(finished) {
         measured[c].take(task, result?);

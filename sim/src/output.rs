@@ -72,6 +72,18 @@ fn hint(kind: ErrorKind) -> &'static str {
     }
 }
 
+/// The names of the files.
+const FILES: [&str; 8] = [
+    "decisions.jsonl",
+    "requests.csv",
+    "report.html",
+    "summary.json",
+    "placement.json",
+    "llama-cpp.txt",
+    "ktransformers.yaml",
+    "timeline.json",
+];
+
 /// See the module.
 pub struct Output<'a> {
     case: &'a Case,
@@ -90,9 +102,10 @@ impl<'a> Output<'a> {
     /// Begins the output of a run of `case`. The folder is made where it is missing.
     ///
     /// # Errors
-    /// The path is not a folder and cannot become one, or no file can be made in it.
+    /// The path is not a folder and cannot become one, or a file cannot be made in it.
     pub fn create(folder: &Path, case: &'a Case) -> Result<Output<'a>, OutputError> {
         let folder = Folder::make(folder)?;
+        folder.takes(&FILES)?;
         let decisions = DecisionLog::new(folder.draft("decisions.jsonl")?, &case.machine, &case.model);
         let requests = RequestLog::new(folder.draft("requests.csv")?);
         Ok(Output {

@@ -6,7 +6,7 @@ mod draw;
 mod figure;
 
 pub use chart::{Band, Chart, Colour, Kind, Line, Rule};
-pub use figure::{Unit, count, ms, percent, seconds, significant};
+pub use figure::{Unit, count, percent, seconds, significant};
 
 use draw::DrawError;
 use minijinja::syntax::SyntaxConfig;

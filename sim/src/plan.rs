@@ -2,8 +2,8 @@
 //!
 //! A configuration is a point of a grid: values of a scenario, and how many machines share its load. What it takes
 //! (price, bytes, machines) is known without a run; whether it meets the objective is what runs are for. Small grids are
-//! run whole; larger ones are searched by bisection, since more memory or more machines are hardly ever worse; those too
-//! large to list by a genetic search over several objectives, and then by bisection around the best. Every point has a
+//! run whole; larger ones are searched by bisection, since more memory or more machines are hardly ever worse; those with
+//! too many values beside that, by a genetic search over several objectives, and then by bisection below the best. Every point has a
 //! run a seed, and meets an objective with the upper end of the interval over the seeds, so that the answer says how
 //! sure it is.
 
@@ -17,18 +17,20 @@ pub mod resources;
 mod search;
 mod site;
 mod space;
+#[cfg(test)]
+mod tests;
 mod trials;
 
 pub use binding::{Binding, Gain, Less, Step};
 pub use front::front;
 pub use goal::{Bound, Candidate, Minimize, Tried, bounds};
 pub use replica::replica;
-pub use site::{Site, SiteError};
+pub use site::{Heard, Runs, Site, SiteError};
 pub use space::{Axis, AxisError, COUNT, Point, Space};
 pub use trials::Bench;
 
 use genetic::Genetic;
-use search::Search;
+use search::{Found, Search};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -71,6 +73,31 @@ pub struct Question<'q> {
     pub search_seed: u64,
 }
 
+impl Question<'_> {
+    /// How points are chosen: bisection needs directions that grow, and a run or two in each of the others.
+    fn method(&self) -> Method {
+        let points = self.space.len();
+        if self.exhaustive || points <= SMALL {
+            Method::Exhaustive
+        } else if points <= MOST_LISTED && self.space.branches() <= self.evaluations / 2 {
+            Method::Bisection
+        } else {
+            Method::Nsga2
+        }
+    }
+
+    /// About how many points an answer takes: those of the search, of the front, and of what binds.
+    fn rounds(&self) -> usize {
+        let points = self.space.len();
+        let search = match self.method() {
+            Method::Exhaustive => points,
+            Method::Bisection => (points.ilog2() as usize + 1).min(self.evaluations),
+            Method::Nsga2 => self.evaluations,
+        };
+        search + 2 * resources::RESOURCES.len()
+    }
+}
+
 /// The answer.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -91,7 +118,7 @@ pub struct Plan {
     /// Points of the grid.
     pub points: usize,
     /// Points that cannot be, where the grid was listed.
-    pub misfits: usize,
+    pub misfits: Option<usize>,
     /// How points were chosen.
     pub method: Method,
     /// Whether the search had to end before it was done.
@@ -127,23 +154,18 @@ type Answer<T, B> = Result<T, PlanError<<B as Bench>::Error, <B as Bench>::Misfi
 /// See [`PlanError`].
 pub fn plan<B: Bench>(question: &Question<'_>, bench: &B) -> Answer<Plan, B> {
     let points = question.space.len();
-    let listable = points <= MOST_LISTED;
-    let trials = Trials::new(
-        bench,
-        question.bounds,
-        if question.exhaustive { usize::MAX } else { question.evaluations },
-    );
-    let (best, misfits, method) = match listable || question.exhaustive {
-        true => {
-            let grid = Grid::list(question, bench, &question.space.points())?;
-            grid.every_value_fits(question.space)?;
-            let method =
-                if question.exhaustive || points <= SMALL { Method::Exhaustive } else { Method::Bisection };
-            (grid.search(question, &trials, method)?, grid.misfits.len(), method)
-        }
-        false => (evolve(question, &trials)?, 0, Method::Nsga2),
+    let budget = if question.exhaustive { usize::MAX } else { question.evaluations };
+    let trials = Trials::new(bench, question.bounds, budget);
+    bench.expect(question.rounds());
+    let method = question.method();
+    let listed = question.exhaustive || points <= MOST_LISTED;
+    let grid = listed.then(|| Grid::list(question, bench, &question.space.points())).transpose()?;
+    grid.iter().try_for_each(|grid| grid.every_value_fits(question.space))?;
+    let misfits = grid.as_ref().map(|grid| grid.misfits.len());
+    let (best, cut_short) = match grid.filter(|_| method != Method::Nsga2) {
+        Some(grid) => grid.search(question, &trials, method)?,
+        None => evolve(question, &trials)?,
     };
-    let cut_short = trials.left() == 0;
     let tried = in_order(trials.all(), question.minimize);
     let nearest = match best {
         None => tried.iter().min_by(|a, b| a.violation.total_cmp(&b.violation)).cloned(),
@@ -223,16 +245,16 @@ impl<M: Clone + Send> Grid<M> {
         question: &Question<'_>,
         trials: &Trials<'_, B>,
         method: Method,
-    ) -> Answer<Option<Arc<Tried>>, B> {
+    ) -> Answer<Found, B> {
         let Question { space, minimize, .. } = *question;
         let search = Search { space, minimize, candidates: &self.candidates };
         if method == Method::Exhaustive {
-            return search.exhaust(trials).map_err(PlanError::Bench);
+            return Ok((search.exhaust(trials).map_err(PlanError::Bench)?, false));
         }
-        let best = search.bisect(trials).map_err(PlanError::Bench)?;
+        let found = search.bisect(trials).map_err(PlanError::Bench)?;
         let beside: Vec<&Candidate> = self.largest(space).take(BESIDE.min(trials.left())).collect();
         trials.run_all(&beside).map_err(PlanError::Bench)?;
-        Ok(best)
+        Ok(found)
     }
 
     /// The candidates that no other one has more than: the far ends of the front.
@@ -246,7 +268,7 @@ impl<M: Clone + Send> Grid<M> {
 }
 
 /// The genetic search, and bisection from the best that it finds.
-fn evolve<B: Bench>(question: &Question<'_>, trials: &Trials<'_, B>) -> Answer<Option<Arc<Tried>>, B> {
+fn evolve<B: Bench>(question: &Question<'_>, trials: &Trials<'_, B>) -> Answer<Found, B> {
     let Question { space, bounds, minimize, evaluations, search_seed, .. } = *question;
     // What bisection needs comes off the same budget.
     let misfit = Genetic::new(space, trials, bounds, minimize)
@@ -259,11 +281,12 @@ fn evolve<B: Bench>(question: &Question<'_>, trials: &Trials<'_, B>) -> Answer<O
     if minimize == Minimize::Cost {
         check_prices(&found.iter().map(|tried| tried.candidate.clone()).collect::<Vec<_>>())?;
     }
-    let Some(best) = found.iter().find(|tried| tried.meets()) else { return Ok(None) };
+    let Some(best) = found.iter().find(|tried| tried.meets()) else { return Ok((None, false)) };
     let within = space.lattice_below(&best.candidate.point, MOST_LISTED);
     let grid = Grid::list(question, trials.bench, &within)?;
     let search = Search { space, minimize, candidates: &grid.candidates };
-    Ok(search.bisect(trials).map_err(PlanError::Bench)?.or(Some(best.clone())))
+    let (found, cut_short) = search.bisect(trials).map_err(PlanError::Bench)?;
+    Ok((found.or(Some(best.clone())), cut_short))
 }
 
 /// Prices can be compared, or there is but one machine.

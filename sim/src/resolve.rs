@@ -290,7 +290,7 @@ fn generation(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Params {
 
 /// The layout of a cache in pages.
 fn cache(kv: Kv, arrivals: &Arrivals) -> Result<Option<CacheSpec>, RunFailure> {
-    let Kv::Paged(Paged { page, most, prefixes }) = kv else { return Ok(None) };
+    let Kv::Paged(Paged { page, most, prefixes, keep }) = kv else { return Ok(None) };
     let blocks = match arrivals {
         Arrivals::Recorded(trace) => trace.block_tokens(),
         _ => None,
@@ -300,7 +300,7 @@ fn cache(kv: Kv, arrivals: &Arrivals) -> Result<Option<CacheSpec>, RunFailure> {
         Some(block) if block % page != 0 => return Err(RunFailure::Pages { page, block }),
         block => block,
     };
-    Ok(Some(CacheSpec { page, most, prefix_block }))
+    Ok(Some(CacheSpec { page, most, prefix_block, keep }))
 }
 
 /// The registry's word on a policy, its parameters and its script, in the form the scenario language asks for.

@@ -13,6 +13,8 @@ pub use apart::{Shared, shared};
 pub use objective::{Constraint, ConstraintError, Objective, Score, mean};
 pub use space::{Space, SpaceError};
 
+use crate::experiment::{Journal, JournalError, digest, journal};
+use crate::metric::Figure;
 use crate::report::Summary;
 use crate::simulate::{Case, Keep, RunFailure};
 use policy::registry::Entry;
@@ -54,6 +56,9 @@ pub enum TuneError {
     /// A run failed or could not begin.
     #[error(transparent)]
     Run(#[from] RunFailure),
+    /// Finished runs cannot be kept.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The optimiser refused a point.
     #[error("the search failed: {0}")]
     Optimiser(String),
@@ -73,7 +78,8 @@ pub fn evaluate(entry: &Entry, params: &[f64], cases: &[Case]) -> Result<Vec<Sum
 }
 
 impl Search<'_> {
-    /// Searches by runs on `train`. `done` is called once for each run point, from any thread.
+    /// Searches by runs on `train`, those that the journal holds aside. `done` is called once for each run point, from any
+    /// thread.
     ///
     /// # Errors
     /// A run fails.
@@ -81,17 +87,31 @@ impl Search<'_> {
         &self,
         train: &[Case],
         objective: &Objective,
+        journal: Option<&Journal>,
         done: impl Fn() + Sync,
     ) -> Result<Found, TuneError> {
         let entry = self.space.entry();
+        let kept = journal.map(|journal| Kept { journal, entry, digests: digest::of_cases(train) });
+        let run = |params: &[f64], place: usize| {
+            let run = || {
+                let outcome = train[place].run(entry, params, Keep::default(), |_| {})?;
+                let summary = Summary::new(&train[place], &outcome, entry.name, 0.0);
+                Ok(objective.figures().map(|figure| figure.of(&summary)).collect())
+            };
+            match &kept {
+                Some(kept) => kept.finished(objective, params, (place, train[place].seed), run),
+                None => run(),
+            }
+        };
         self.by(|points| {
             let score = |params: &Vec<f64>| {
-                let score = evaluate(entry, params, train).map(|runs| objective.score(&runs));
+                let runs: Vec<_> = (0..train.len()).into_par_iter().map(|place| run(params, place)).collect();
                 done();
-                score
+                let runs = runs.into_iter().collect::<Result<Vec<_>, _>>()?;
+                Ok(objective.score(&runs))
             };
-            let scores: Vec<Result<Score, RunFailure>> = points.par_iter().map(score).collect();
-            scores.into_iter().map(|score| score.map_err(TuneError::Run)).collect()
+            let scores: Vec<Result<Score, TuneError>> = points.par_iter().map(score).collect();
+            scores.into_iter().collect()
         })
     }
 
@@ -124,6 +144,38 @@ impl Search<'_> {
             round = points.iter().map(|point| space.params(point, start)).collect();
         }
         best.ok_or_else(|| TuneError::Optimiser("there was no point to try".to_owned()))
+    }
+}
+
+/// Finished runs of a policy on cases with these digests.
+struct Kept<'k> {
+    journal: &'k Journal,
+    entry: &'static Entry,
+    digests: Vec<u128>,
+}
+
+impl Kept<'_> {
+    /// The figures of the objective in the run on a case.
+    fn finished(
+        &self,
+        objective: &Objective,
+        params: &[f64],
+        (place, seed): (usize, u64),
+        run: impl FnOnce() -> Result<Vec<f64>, TuneError>,
+    ) -> Result<Vec<f64>, TuneError> {
+        let names: Vec<&str> = objective.figures().map(Figure::name).collect();
+        let of_run = digest::of_run(self.digests[place], Some((self.entry.name, params)));
+        let values = self.entry.params.iter().zip(params);
+        let entry = journal::Entry {
+            key: digest::of_figures(of_run, &names.join(",")),
+            scenario: "tune",
+            sweep: &values.map(|(param, value)| (param.name.to_owned(), value.to_string())).collect(),
+            policy: self.entry.name,
+            seed,
+        };
+        let kept = self.journal.finished(&entry, &names, || run().map(Some))?;
+        // A run has figures.
+        kept.ok_or_else(|| TuneError::Optimiser("a finished run without figures is kept".to_owned()))
     }
 }
 

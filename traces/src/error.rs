@@ -340,9 +340,31 @@ impl From<serde_json::Error> for JsonFlaw {
     fn from(error: serde_json::Error) -> JsonFlaw {
         let text = error.to_string();
         // serde_json appends the place to its message; here it is printed where every other error has it.
-        let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message).to_owned();
+        let message = plain(text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message));
         JsonFlaw { message, line: error.line() as u64, column: error.column() as u64, cut: error.is_eof() }
     }
+}
+
+/// What the parser says, without the names of types in this program.
+fn plain(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once(", expected ") else { return message.to_owned() };
+    let found = ["invalid type: ", "invalid value: "]
+        .iter()
+        .find_map(|kind| found.strip_prefix(kind))
+        .unwrap_or(found);
+    let found = match found.strip_prefix("invalid length ") {
+        Some(length) => format!("a list of {length}"),
+        None => found.replace("floating point ", "number "),
+    };
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, zero or more",
+        "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a sequence" => "a list",
+        kind if kind.starts_with("struct ") => "an object",
+        other => other,
+    };
+    format!("{found}, expected {expected}")
 }
 
 fn of_request(request: &Option<String>) -> String {

@@ -3,6 +3,7 @@
 use crate::error::{Problem, TraceError};
 use crate::hrt::{self, GateWidth};
 use crate::routing::RoutingTrace;
+use crate::unfinished::Unfinished;
 use crate::{jsonl, oracle_general};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -42,6 +43,7 @@ pub(crate) fn write_whole(
 ) -> Result<(), TraceError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = temporary().tempfile_in(folder).map_err(Problem::Io)?;
+    let _unfinished = Unfinished::note(file.path());
     let mut out = BufWriter::with_capacity(1 << 16, file.as_file());
     fill(&mut out).and_then(|()| out.flush()).map_err(Problem::Io)?;
     drop(out);

@@ -28,6 +28,7 @@ pub mod responses;
 pub mod reuse;
 pub mod routing;
 mod rows;
+pub mod unfinished;
 
 pub use batch::BatchSource;
 pub use error::{At, Problem, TraceError};

@@ -120,13 +120,16 @@ fn responses_of_another_form() {
     let json = |text: &str| read(text, Format::Responses);
     refused(json("{}"), &["no routed experts", "--enable-return-routed-experts"]);
     refused(json(r#"{"choices":[{"routed_experts":null}]}"#), &["no routed experts"]);
-    refused(json("[1]"), &["line 1, column", "invalid type"]);
+    refused(json("[1]"), &["line 1, column", "expected an object"]);
     refused(json(&CHAT[..CHAT.len() / 2]), &["line 3", "document was cut"]);
     refused(json(&CHAT.replace("[5, 4]", "[5]")), &["line 5", "1 places, expected 2"]);
     refused(json(&CHAT.replace("[[0, 1], [2, 3]]", "[[0, 1]]")), &["line 3", "1 layers, expected 2"]);
     refused(json(&CHAT.replace("[5, 4]", "[]")), &["line 5", "0 places"]);
-    refused(json(&CHAT.replace("[5, 4]", "[5, 1152921504606846976]")), &["line 5, column", "expected i32"]);
-    refused(json(&CHAT.replace("[5, 4]", "[5, 0.5]")), &["line 5, column", "floating point"]);
+    refused(
+        json(&CHAT.replace("[5, 4]", "[5, 1152921504606846976]")),
+        &["line 5, column", "expected a whole number"],
+    );
+    refused(json(&CHAT.replace("[5, 4]", "[5, 0.5]")), &["line 5, column", "number `0.5`"]);
     refused(json(&CHAT.replace("[5, 4]", "[5, NaN]")), &["line 5, column"]);
     refused(json(&CHAT.replace("[5, 4]", "[5, -2]")), &["token row 3, layer 0", "expert -2"]);
     refused(json(&CHAT.replace("[5, 4]", "[5, 65535]")), &["token row 3, layer 0", "expert 65535"]);

@@ -230,7 +230,11 @@ fn what_is_wrong_is_said_with_its_place() {
             format!("{LINE}{}", &LINE[..40]),
             "line 2, column 40: EOF while parsing a string\n  hint: it was cut",
         ),
-        (MooncakeJsonl, LINE.replace("512", "-512"), "line 1, column 37: invalid value: integer `-512`"),
+        (
+            MooncakeJsonl,
+            LINE.replace("512", "-512"),
+            "line 1, column 37: integer `-512`, expected a whole number, zero or more",
+        ),
         (
             MooncakeJsonl,
             LINE.replace(": 0,", ": NaN,"),

@@ -4,10 +4,10 @@
 //! a recurrent one a state of one size.
 //! A prompt's blocks have numbers where it is known what they say: equal numbers from the start on are equal tokens. Once
 //! computed they belong to the cache, are counted once however many requests read them, and stay after the last one, least
-//! recently used first to go. Layers with a window have no part in that: what they keep is each request's own.
+//! recently used first to go: when a request needs the room, or when nobody has read them for as long as they are kept. Layers with a window have no part in that: what they keep is each request's own.
 
 use crate::model::Model;
-use crate::units::Bytes;
+use crate::units::{Bytes, Nanos, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub struct CacheSpec {
     pub most: Bytes,
     /// Tokens of a numbered block of a prompt, where prefixes are kept.
     pub prefix_block: Option<u32>,
+    /// How long a prefix stays that nobody reads; without it, until the room is needed.
+    pub keep: Option<Nanos>,
 }
 
 /// The cache of a run.
@@ -59,13 +61,16 @@ struct Prefixes {
     idle: BTreeSet<(u64, u64)>,
     /// What a block takes.
     block_bytes: u64,
-    clock: u64,
+    /// Blocks left so far: the order in which they were.
+    left: u64,
+    now: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Block {
     readers: u32,
-    used: u64,
+    /// When it was left last, in order and in time.
+    left: (u64, Time),
 }
 
 impl Cache {
@@ -93,6 +98,15 @@ impl Cache {
     /// The most that was ever taken.
     pub fn peak(&self) -> Bytes {
         Bytes(self.peak)
+    }
+
+    /// It is `now`: prefixes that nobody has read for as long as they are kept go.
+    pub fn advance(&mut self, now: Time) {
+        self.prefixes.now = now;
+        let Some(keep) = self.spec.keep else { return };
+        while self.prefixes.idle_since().is_some_and(|since| now.since(since) >= keep) {
+            self.prefixes.evict();
+        }
     }
 
     /// Whether a request of so many tokens could ever be served.
@@ -209,24 +223,30 @@ impl Prefixes {
     fn read(&mut self, id: u64) -> bool {
         let Some(block) = self.known.get_mut(&id) else { return false };
         if block.readers == 0 {
-            self.idle.remove(&(block.used, id));
+            self.idle.remove(&(block.left.0, id));
         }
         block.readers += 1;
         true
     }
 
     fn keep(&mut self, id: u64) {
-        self.known.insert(id, Block { readers: 1, used: 0 });
+        self.known.insert(id, Block { readers: 1, left: (0, self.now) });
     }
 
     fn leave(&mut self, id: u64) {
         let Some(block) = self.known.get_mut(&id) else { return };
         block.readers -= 1;
         if block.readers == 0 {
-            self.clock += 1;
-            block.used = self.clock;
-            self.idle.insert((block.used, id));
+            self.left += 1;
+            block.left = (self.left, self.now);
+            self.idle.insert((self.left, id));
         }
+    }
+
+    /// Since when the block that was read longest ago has been idle.
+    fn idle_since(&self) -> Option<Time> {
+        let (_, id) = self.idle.first()?;
+        self.known.get(id).map(|block| block.left.1)
     }
 
     /// Gives up the block that was read longest ago; false if all are being read.

@@ -1,6 +1,7 @@
 use super::cache::CacheSpec;
 use super::*;
 use crate::model::{Layer, Model};
+use crate::units::Nanos;
 use proptest::prelude::*;
 use std::convert::Infallible;
 
@@ -19,9 +20,13 @@ fn arrival(request: u32, context: u32, tokens: u32) -> Arrival {
 
 /// Ten bytes a token in layers without a window, and one in a layer that sees eight tokens.
 fn cache(most: u64, prefix_block: Option<u32>) -> Cache {
+    cache_of(CacheSpec { page: 4, most: Bytes(most), prefix_block, keep: None })
+}
+
+fn cache_of(spec: CacheSpec) -> Cache {
     let layer = |kv, window| Layer { kv_per_token: Bytes(kv), window, ..Layer::default() };
     let model = Model { layers: vec![layer(4, None), layer(6, None), layer(1, Some(8))], ..Model::default() };
-    Cache::new(&model, CacheSpec { page: 4, most: Bytes(most), prefix_block })
+    Cache::new(&model, spec)
 }
 
 #[test]
@@ -119,6 +124,24 @@ fn a_prefix_is_computed_once_and_goes_when_the_room_is_needed() {
     serving.arrive(with(4, 20, &[1, 2, 3]), Time(4));
     assert_eq!(step(&mut serving, &mut tally, 4), [(4, 8, 12)]);
     assert_eq!(serving.cache_use().unwrap().prefix_tokens, 16 + 8 + 8);
+}
+
+#[test]
+fn a_prefix_that_nobody_reads_goes_when_its_time_is_over() {
+    let spec = CacheSpec { page: 4, most: Bytes(10_000), prefix_block: Some(8), keep: Some(Nanos(10)) };
+    let cache = cache_of(spec);
+    let (mut serving, mut tally) = (Serving::new(1, Some(100), Some(cache)), Tally::default());
+    let with = |request, blocks: &[u64]| Arrival { prefix: blocks.into(), ..arrival(request, 16, 1) };
+    serving.arrive(with(0, &[1, 2]), Time(0));
+    assert_eq!(step(&mut serving, &mut tally, 0), [(0, 0, 16)]);
+    // It was left at 1. The first block is read again at 5, and stays until ten after that step's end.
+    serving.arrive(with(1, &[1, 3]), Time(5));
+    assert_eq!(step(&mut serving, &mut tally, 5), [(1, 8, 8)]);
+    for (now, blocks) in [(10, 3), (11, 2), (15, 2), (16, 0)] {
+        // A request that is refused: time goes on.
+        assert!(!serving.arrive(arrival(9, 1000, 1000), Time(now)));
+        assert_eq!(serving.cache_bytes().unwrap().0, blocks * 80, "{now}");
+    }
 }
 
 #[test]

@@ -8,13 +8,13 @@ use traces::RoutingTrace;
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// The digests of cases: of everything in them, the contents of their traces included.
-pub(super) fn of_cases(cases: &[Case]) -> Vec<u128> {
+pub(crate) fn of_cases(cases: &[Case]) -> Vec<u128> {
     let mut traces = BTreeMap::new();
     cases.iter().map(|case| of_case(case, &mut traces)).collect()
 }
 
 /// The digest of a policy's run on a case with this digest, or of the case's bound.
-pub(super) fn of_run(case: u128, policy: Option<(&str, &[f64])>) -> u128 {
+pub(crate) fn of_run(case: u128, policy: Option<(&str, &[f64])>) -> u128 {
     let mut hash = Hash::default();
     hash.number(case);
     match policy {
@@ -25,6 +25,14 @@ pub(super) fn of_run(case: u128, policy: Option<(&str, &[f64])>) -> u128 {
             params.iter().for_each(|param| hash.number(u128::from(param.to_bits())));
         }
     }
+    hash.0.digest128()
+}
+
+/// The digest of what is looked at in the run with this digest.
+pub(crate) fn of_figures(run: u128, what: &str) -> u128 {
+    let mut hash = Hash::default();
+    hash.number(run);
+    hash.text(what);
     hash.0.digest128()
 }
 

@@ -4,8 +4,6 @@
 //! the program included. The file is locked while it is open. A last line without its end is what a crash leaves: it is
 //! dropped, and its run is done again. A file may hold the runs of several experiments.
 
-use super::ExperimentError;
-use crate::metric::{METRICS, Values};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,9 +25,12 @@ pub struct Journal {
     path: PathBuf,
     file: Mutex<File>,
     program: u128,
-    kept: BTreeMap<String, Option<Values>>,
+    kept: BTreeMap<String, Option<Kept>>,
     torn: Option<usize>,
 }
+
+/// The figures of a finished run by name; null stands for none.
+type Kept = IndexMap<String, Option<f64>>;
 
 /// Why finished runs cannot be kept.
 #[derive(Debug, Error)]
@@ -67,13 +68,14 @@ pub enum JournalError {
 }
 
 /// What is said of a run beside its figures.
-pub(super) struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// The digest of what decides the run, the program aside.
-    pub(super) key: u128,
-    pub(super) scenario: &'a str,
-    pub(super) sweep: &'a IndexMap<String, String>,
-    pub(super) policy: &'a str,
-    pub(super) seed: u64,
+    pub(crate) key: u128,
+    pub(crate) scenario: &'a str,
+    /// What is set beside the scenario.
+    pub(crate) sweep: &'a IndexMap<String, String>,
+    pub(crate) policy: &'a str,
+    pub(crate) seed: u64,
 }
 
 /// A line of the file. Figures are by name; null stands for none.
@@ -86,7 +88,7 @@ struct Line {
     sweep: IndexMap<String, String>,
     policy: String,
     seed: u64,
-    figures: Option<IndexMap<String, Option<f64>>>,
+    figures: Option<Kept>,
 }
 
 impl Journal {
@@ -131,8 +133,9 @@ impl Journal {
             let foreign = |why: String| JournalError::Foreign { path: path.clone(), line: number, why };
             match bytes.strip_suffix(b"\n") {
                 Some(line) => {
-                    let (run, values) = finished(line).map_err(foreign)?;
-                    self.kept.extend(values.map(|values| (run, values)));
+                    let Line { run, figures, .. } =
+                        serde_json::from_slice(line).map_err(|error| foreign(error.to_string()))?;
+                    self.kept.insert(run, figures);
                     whole += length;
                 }
                 None if length == 0 => break,
@@ -147,30 +150,37 @@ impl Journal {
         Ok(())
     }
 
-    /// The figures of a run: those that are kept, or those of `run`, which are then.
-    pub(super) fn finished(
+    /// The figures of a run, in the order of their names: those that are kept, or those of `run`, which are then. What is
+    /// kept counts only if it has just these figures: another version has others.
+    pub(crate) fn finished<E: From<JournalError>>(
         &self,
         entry: &Entry<'_>,
-        run: impl FnOnce() -> Result<Option<Values>, ExperimentError>,
-    ) -> Result<Option<Values>, ExperimentError> {
+        names: &[&str],
+        run: impl FnOnce() -> Result<Option<Vec<f64>>, E>,
+    ) -> Result<Option<Vec<f64>>, E> {
         let key = xxh3_128(&[self.program.to_le_bytes(), entry.key.to_le_bytes()].concat());
         let key = format!("{key:032x}");
-        if let Some(values) = self.kept.get(&key) {
-            return Ok(*values);
+        match self.kept.get(&key) {
+            Some(None) => return Ok(None),
+            Some(Some(kept)) if kept.len() <= names.len() => {
+                let figures = names.iter().map(|name| Some(kept.get(*name)?.unwrap_or(f64::NAN)));
+                if let Some(figures) = figures.collect() {
+                    return Ok(Some(figures));
+                }
+            }
+            _ => {}
         }
         let values = run()?;
-        self.append(key, entry, values)
+        let figures = values.as_ref().map(|values| {
+            let number = |value: f64| Some(value).filter(|value| !value.is_nan());
+            names.iter().zip(values).map(|(name, &value)| ((*name).to_owned(), number(value))).collect()
+        });
+        self.append(key, entry, figures)
             .map_err(|source| JournalError::File { path: self.path.clone(), source })?;
         Ok(values)
     }
 
-    fn append(&self, run: String, entry: &Entry<'_>, values: Option<Values>) -> io::Result<()> {
-        let named = |values: Values| {
-            let figures = METRICS.iter().zip(values);
-            figures
-                .map(|(metric, value)| (metric.name.to_owned(), Some(value).filter(|v| !v.is_nan())))
-                .collect()
-        };
+    fn append(&self, run: String, entry: &Entry<'_>, figures: Option<Kept>) -> io::Result<()> {
         let mut line = serde_json::to_vec(&Line {
             run,
             hotset_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -178,7 +188,7 @@ impl Journal {
             sweep: entry.sweep.clone(),
             policy: entry.policy.to_owned(),
             seed: entry.seed,
-            figures: values.map(named),
+            figures,
         })?;
         line.push(b'\n');
         self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
@@ -190,23 +200,10 @@ fn begins_well(torn: &[u8]) -> bool {
     torn.starts_with(BEGINNING) || BEGINNING.starts_with(torn)
 }
 
-/// The key and the figures of a line; no figures where another version has others.
-fn finished(line: &[u8]) -> Result<(String, Option<Option<Values>>), String> {
-    let Line { run, figures, .. } = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let Some(figures) = figures else { return Ok((run, Some(None))) };
-    let known = figures.len() == METRICS.len();
-    let read = METRICS.iter().map(|metric| figures.get(metric.name)).collect::<Option<Vec<_>>>();
-    let values = read.filter(|_| known).and_then(|read| {
-        let numbers: Vec<f64> = read.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect();
-        Values::try_from(numbers).ok()
-    });
-    Ok((run, values.map(Some)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metric::STALL;
+    use crate::metric::{METRICS, STALL};
 
     const PROGRAM: &[u8] = b"program";
 
@@ -215,12 +212,12 @@ mod tests {
         let sweep = IndexMap::from([("memory.hbm".to_owned(), "192 slots".to_owned())]);
         let entry = Entry { key, scenario: "a \"name\"", sweep: &sweep, policy: "lru", seed: 7 };
         let mut ran = false;
-        let values = journal.finished(&entry, || {
+        let values = journal.finished(&entry, &METRICS.each_ref().map(|metric| metric.name), || {
             ran = true;
             let mut values = [f64::NAN; METRICS.len()];
             // A number whose shortest decimal form is hard to read back.
             values[STALL] = key as f64 / 3.0;
-            Ok(Some(values))
+            Ok::<_, JournalError>(Some(values.to_vec()))
         });
         (values.unwrap().unwrap()[STALL], ran)
     }

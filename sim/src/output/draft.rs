@@ -4,12 +4,14 @@ use super::OutputError;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
+use traces::unfinished::Unfinished;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Draft {
     path: PathBuf,
     out: BufWriter<NamedTempFile>,
+    unfinished: Unfinished,
 }
 
 impl Draft {
@@ -25,7 +27,10 @@ impl Draft {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         match builder.tempfile_in(folder) {
-            Ok(file) => Ok(Draft { path, out: BufWriter::with_capacity(1 << 16, file) }),
+            Ok(file) => {
+                let unfinished = Unfinished::note(file.path());
+                Ok(Draft { path, out: BufWriter::with_capacity(1 << 16, file), unfinished })
+            }
             Err(source) => Err(OutputError::File { path, source }),
         }
     }
@@ -48,7 +53,7 @@ impl Draft {
     /// # Errors
     /// The name cannot be given; what had it before is as it was.
     pub fn publish(self) -> Result<PathBuf, OutputError> {
-        let Draft { path, out } = self;
+        let Draft { path, out, unfinished: _unfinished } = self;
         let named = out.into_inner().map_err(|error| error.into_error());
         match named.and_then(|file| file.persist(&path).map_err(|error| error.error)) {
             Ok(_) => Ok(path),

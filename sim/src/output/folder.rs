@@ -4,6 +4,7 @@ use super::{Draft, OutputError};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use traces::unfinished::Unfinished;
 
 /// See the module.
 #[derive(Debug)]
@@ -11,6 +12,7 @@ pub struct Folder {
     path: PathBuf,
     /// Folders that were missing, the innermost first.
     made: Vec<PathBuf>,
+    _unfinished: Vec<Unfinished>,
 }
 
 impl Folder {
@@ -21,7 +23,9 @@ impl Folder {
     pub fn make(path: &Path) -> Result<Folder, OutputError> {
         let missing =
             path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
-        let folder = Folder { path: path.to_owned(), made: missing.map(Path::to_owned).collect() };
+        let made: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+        let unfinished = made.iter().map(|folder| Unfinished::note(folder)).collect();
+        let folder = Folder { path: path.to_owned(), made, _unfinished: unfinished };
         match fs::create_dir_all(path) {
             Ok(()) => Ok(folder),
             Err(source) => Err(match source.kind() {
@@ -31,6 +35,15 @@ impl Folder {
                 _ => OutputError::Folder { path: path.to_owned(), source },
             }),
         }
+    }
+
+    /// Whether files can have these names.
+    ///
+    /// # Errors
+    /// A folder has one of them.
+    pub fn takes(&self, names: &[&str]) -> Result<(), OutputError> {
+        let taken = names.iter().map(|name| self.path.join(name)).find(|path| path.is_dir());
+        taken.map_or(Ok(()), |path| Err(OutputError::File { path, source: ErrorKind::IsADirectory.into() }))
     }
 
     /// An empty draft of a file in it.

@@ -2,9 +2,7 @@
 
 use super::charts;
 use super::slowest::Slowest;
-use crate::page::{
-    Bar, Cell, Colour, Figure, Page, Section, Table, count, ms, percent, seconds, significant,
-};
+use crate::page::{Bar, Cell, Colour, Figure, Page, Section, Table, count, percent, seconds, significant};
 use crate::report::{LinkUse, Summary, TierUse, Transition, ratio};
 use crate::series::Window;
 use crate::simulate::Case;
@@ -68,8 +66,9 @@ pub(super) fn words(name: &str) -> String {
 }
 
 fn facts(case: &Case, summary: &Summary) -> Vec<(&'static str, String)> {
-    let limit =
-        |name: &str, limit: Option<Nanos>| limit.map(|limit| format!("{name} {}", ms(limit.as_millis_f64())));
+    let limit = |name: &str, limit: Option<Nanos>| {
+        limit.map(|limit| format!("{name} {}", seconds(limit.as_secs_f64())))
+    };
     let mut facts = vec![
         ("machine", case.machine.name.clone()),
         ("model", case.model.name.clone()),
@@ -90,10 +89,9 @@ fn facts(case: &Case, summary: &Summary) -> Vec<(&'static str, String)> {
 fn figures(case: &Case, summary: &Summary) -> Vec<Figure> {
     let latency = |key: &str| summary.latencies.get(key).copied().flatten();
     let spread = |label, name: &str| {
-        let at = |percent: &str| latency(&format!("{percent}_{name}_ms"));
-        let (value, unit) = at("p50").map_or(("none".to_owned(), ""), |time| (significant(time), "ms p50"));
-        let note =
-            at("p99").map_or("no request has two tokens".to_owned(), |time| format!("p99 {}", ms(time)));
+        let at = |percent: &str| latency(&format!("{percent}_{name}_ms")).map(|ms| seconds(ms / 1e3));
+        let (value, unit) = at("p50").map_or(("none".to_owned(), ""), |time| (time, "p50"));
+        let note = at("p99").map_or("no request has two tokens".to_owned(), |time| format!("p99 {time}"));
         Figure { label, value, unit, note }
     };
     let kept: Vec<_> = summary.hit_rate_by_state.iter().filter(|(_, share)| **share > 0.0).collect();

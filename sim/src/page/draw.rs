@@ -110,7 +110,7 @@ impl Axis {
     /// The room that its labels take beside the plot.
     fn label_room(&self) -> u32 {
         let longest = self.ticks.iter().map(|&tick| self.format_ext(&tick).chars().count()).max();
-        FONT / 2 * longest.unwrap_or(0) as u32 + AWAY + 2 * FINE
+        FONT * 58 / 100 * longest.unwrap_or(0) as u32 + 2 * AWAY + 3 * FINE
     }
 }
 

@@ -37,11 +37,13 @@ impl Unit {
             ],
             Unit::Of(_) => &[(1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")],
         };
-        // A unit is left for the next when its numbers would have four digits; a minute and an hour have 60 parts.
-        let suits = |&&(divisor, suffix): &&(f64, &str)| {
-            let least = if matches!(suffix, "min" | "h") { 3.0 } else { 1.0 };
-            most >= divisor * least
+        // A unit is left for the next when its numbers would have four digits; seconds last for ten minutes.
+        let least = |suffix: &str| match suffix {
+            "min" => 10.0,
+            "h" => 3.0,
+            _ => 1.0,
         };
+        let suits = |&&(divisor, suffix): &&(f64, &str)| most >= divisor * least(suffix);
         let (divisor, suffix) = steps.iter().rev().find(suits).copied().unwrap_or(steps[0]);
         Scale { divisor, suffix, of: if let Unit::Of(what) = self { what } else { "" } }
     }
@@ -90,14 +92,13 @@ pub fn significant(value: f64) -> String {
     }
 }
 
-/// Milliseconds.
-pub fn ms(time: f64) -> String {
-    format!("{}\u{a0}ms", significant(time))
-}
-
 /// Seconds, or milliseconds where that is less than one.
 pub fn seconds(time: f64) -> String {
-    if time < 1.0 { ms(time * 1e3) } else { format!("{}\u{a0}s", significant(time)) }
+    if time < 1.0 {
+        format!("{}\u{a0}ms", significant(time * 1e3))
+    } else {
+        format!("{}\u{a0}s", significant(time))
+    }
 }
 
 /// A share of one in per cent.

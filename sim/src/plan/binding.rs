@@ -4,25 +4,26 @@
 use super::Question;
 use super::figures::{Figures, THROUGHPUT};
 use super::goal::{Tried, estimates, tightest};
-use super::resources::{RESOURCES, Resource};
+use super::resources::{MEMORY, RESOURCES, Resource};
 use super::trials::{Bench, Trials};
 use crate::statistics::Estimate;
 use rayon::prelude::*;
 use serde::Serialize;
 
-/// More of a resource, for its sensitivity.
+/// More of a resource, for what it buys; and less of it, for what its absence costs.
 const MORE: u64 = 110;
+const LESS: u64 = 90;
 /// So much more of one that it never binds.
 const ENDLESS: u64 = 100_000;
-/// The least gain that counts as one.
-const GAIN: f64 = 0.005;
+/// The least change that counts as one.
+const CHANGE: f64 = 0.005;
 
-/// What more of a resource comes to.
+/// What more or less of a resource comes to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Gain {
     /// The resource.
     pub resource: &'static str,
-    /// What there is more of.
+    /// What there is more or less of.
     pub about: &'static str,
     /// How many per cent of it there are.
     pub percent: u64,
@@ -45,9 +46,11 @@ pub struct Binding {
     pub limit_ms: f64,
     /// What it is, at its percentile.
     pub latency_ms: Estimate,
-    /// The resource of which more helps it most, by name; `capacity` where less memory holds no block or no cache, and
-    /// `none` where more of nothing helps.
+    /// What binds. Where the objectives are met: the resource of which 10 % less costs the most, which is memory where less
+    /// of it holds no block. Where they are not: the one of which 10 % more helps the most. `none` where nothing does.
     pub resource: &'static str,
+    /// What 10 % less of each resource comes to, where the objectives are met.
+    pub less: Vec<Gain>,
     /// One step less on each axis that grows.
     pub steps: Vec<Step>,
 }
@@ -81,7 +84,7 @@ pub enum Less {
 
 type Report = (Option<Binding>, Vec<Gain>, Vec<Gain>);
 
-/// What binds at a configuration, and what more of each resource comes to: 10 %, and without limit where it misses the
+/// What binds at a configuration, and what 10 % more of each resource comes to; and without limit, where it misses the
 /// objectives.
 pub(super) fn report<B: Bench>(
     question: &Question<'_>,
@@ -89,28 +92,44 @@ pub(super) fn report<B: Bench>(
     at: &Tried,
 ) -> Result<Report, B::Error> {
     let Some((bound, _)) = tightest(&at.estimates, question.bounds) else { return Ok(Report::default()) };
-    let sensitivity = gains(trials, at, bound.figure, MORE)?;
-    let unlimited = if at.meets() { Vec::new() } else { gains(trials, at, bound.figure, ENDLESS)? };
     let steps = steps(question, trials, at, bound.figure)?;
+    let sensitivity = gains(trials, at, bound.figure, MORE)?;
+    let other = gains(trials, at, bound.figure, if at.meets() { LESS } else { ENDLESS })?;
+    let (less, unlimited) = if at.meets() { (other, Vec::new()) } else { (Vec::new(), other) };
     let binding = Binding {
         metric: bound.metric,
         limit_ms: bound.limit_ms,
         latency_ms: at.estimates[bound.figure],
-        resource: binding_resource(&steps, &sensitivity),
+        resource: match at.meets() {
+            true => costliest(question, &steps, &less),
+            false => most_helpful(&sensitivity),
+        },
+        less,
         steps,
     };
     Ok((Some(binding), sensitivity, unlimited))
 }
 
-fn binding_resource(steps: &[Step], sensitivity: &[Gain]) -> &'static str {
-    if steps.iter().any(|step| step.then == Less::Misfit) {
-        return "capacity";
+/// The resource of which less costs the most.
+fn costliest(question: &Question<'_>, steps: &[Step], less: &[Gain]) -> &'static str {
+    let memory = |step: &Step| {
+        let axis = question.space.axes().iter().find(|axis| axis.name == step.axis);
+        axis.and_then(|axis| axis.path.as_ref()).is_some_and(|path| path.starts_with("memory."))
+    };
+    if steps.iter().any(|step| step.then == Less::Misfit && memory(step)) {
+        return MEMORY.name;
     }
-    let best = sensitivity.iter().min_by(|a, b| a.latency_change.total_cmp(&b.latency_change));
-    best.filter(|gain| gain.latency_change < -GAIN).map_or("none", |gain| gain.resource)
+    let most = less.iter().max_by(|a, b| a.latency_change.total_cmp(&b.latency_change));
+    most.filter(|gain| gain.latency_change > CHANGE).map_or("none", |gain| gain.resource)
 }
 
-/// The runs at a configuration with more of each resource.
+/// The resource of which more helps the most.
+fn most_helpful(more: &[Gain]) -> &'static str {
+    let best = more.iter().min_by(|a, b| a.latency_change.total_cmp(&b.latency_change));
+    best.filter(|gain| gain.latency_change < -CHANGE).map_or("none", |gain| gain.resource)
+}
+
+/// The runs at a configuration with so many per cent of each resource.
 fn gains<B: Bench>(
     trials: &Trials<'_, B>,
     at: &Tried,

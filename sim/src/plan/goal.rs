@@ -120,7 +120,7 @@ impl Tried {
 pub(super) fn estimates(runs: &[Figures]) -> Vec<Estimate> {
     let resamples = Bootstrap::new(runs.len());
     let column = |place: usize| runs.iter().map(|run| run[place]).collect::<Vec<_>>();
-    (0..super::figures::names().len()).map(|place| resamples.mean(&column(place))).collect()
+    (0..super::figures::COUNT).map(|place| resamples.mean(&column(place))).collect()
 }
 
 /// The bound that is nearest to being broken, with its value as a share of the limit.

@@ -13,13 +13,17 @@ pub struct Resource {
     pub name: &'static str,
     /// What there is more of.
     pub about: &'static str,
-    /// The case with so many per cent of it; `None` where it has none, or cannot use more.
+    /// The case with so many per cent of it; `None` where it has none, cannot use more, or holds nothing with less.
     pub change: fn(&Case, u64) -> Option<Case>,
 }
 
+/// The bytes of the fast tier.
+pub(super) const MEMORY: Resource =
+    Resource { name: "memory", about: "bytes of the fast tier", change: memory };
+
 /// The resources, in the order in which they are reported. Adding one is adding a row.
 pub static RESOURCES: [Resource; 5] = [
-    Resource { name: "memory", about: "bytes of the fast tier", change: memory },
+    MEMORY,
     Resource { name: "kv", about: "bytes that caches in pages may take", change: caches },
     Resource { name: "link", about: "bandwidth of every link", change: links },
     Resource { name: "compute", about: "matrix rate of the accelerator", change: compute },
@@ -36,13 +40,14 @@ fn fast(case: &Case) -> Option<TierId> {
 
 fn memory(case: &Case, percent: u64) -> Option<Case> {
     let fast = fast(case)?.index();
-    if case.cache.is_none() && case.capacity() >= case.model.blocks.len() {
+    if percent > 100 && case.cache.is_none() && case.capacity() >= case.model.blocks.len() {
         return None;
     }
     let mut budgets = case.budgets.clone();
     let whole = budgets[fast].0.saturating_add(case.reserved.0);
     budgets[fast] = Bytes(whole).at_percent(percent).saturating_sub(case.reserved);
-    Some(Case { budgets, ..case.clone() })
+    let changed = Case { budgets, ..case.clone() };
+    (changed.capacity() > 0).then_some(changed)
 }
 
 fn caches(case: &Case, percent: u64) -> Option<Case> {

@@ -10,6 +10,9 @@ use super::space::Space;
 use super::trials::{Bench, Trials};
 use std::sync::Arc;
 
+/// The best that was found, and whether the search ended before it was done.
+pub(super) type Found = (Option<Arc<Tried>>, bool);
+
 /// The candidates of a grid, and how they are searched.
 pub(super) struct Search<'s> {
     pub(super) space: &'s Space,
@@ -25,8 +28,8 @@ impl Search<'_> {
         Ok(all.into_iter().find(|tried| tried.meets()))
     }
 
-    /// Runs as few as are needed, as long as the budget lasts.
-    pub(super) fn bisect<B: Bench>(&self, trials: &Trials<'_, B>) -> Result<Option<Arc<Tried>>, B::Error> {
+    /// Runs as few as are needed, as long as the budget lasts. Says whether it did not last.
+    pub(super) fn bisect<B: Bench>(&self, trials: &Trials<'_, B>) -> Result<Found, B::Error> {
         let mut open: Vec<&Candidate> = self.candidates.iter().collect();
         let mut best: Option<Arc<Tried>> = None;
         while let Some(next) = self.most_telling(&open).filter(|_| trials.left() > 0) {
@@ -40,10 +43,8 @@ impl Search<'_> {
                 false => open.retain(|other| !self.space.within(&other.point, &next.point)),
             }
         }
-        match best {
-            Some(best) => self.settle(trials, best).map(Some),
-            None => Ok(None),
-        }
+        let best = best.map(|best| self.settle(trials, best)).transpose()?;
+        Ok((best, !open.is_empty()))
     }
 
     /// The candidate whose worse answer rules out the most of those that are open; the first of equals.

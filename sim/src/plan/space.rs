@@ -152,6 +152,12 @@ impl Space {
         self.axes.iter().map(|axis| axis.values.len()).fold(1, usize::saturating_mul)
     }
 
+    /// How many points there are without the axes that grow: what bisection cannot tell from each other.
+    pub fn branches(&self) -> usize {
+        let others = self.axes.iter().filter(|axis| !axis.grows);
+        others.map(|axis| axis.values.len()).fold(1, usize::saturating_mul)
+    }
+
     /// Whether there is no point.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -27,6 +27,9 @@ pub trait Bench: Sync {
     /// A run fails.
     fn run(&self, point: &[usize]) -> Result<Vec<Figures>, Self::Error>;
 
+    /// About so many more points are going to be run.
+    fn expect(&self, _points: usize) {}
+
     /// The same with so many per cent of a resource; `None` where that changes nothing.
     ///
     /// # Errors

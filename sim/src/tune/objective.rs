@@ -79,9 +79,8 @@ impl fmt::Display for Objective {
 }
 
 impl Constraint {
-    /// How far a run is from keeping to it: 0 where it does, else a share of the limit; infinite without a sample.
-    pub fn violation(&self, summary: &Summary) -> f64 {
-        let value = self.figure.of(summary);
+    /// How far a run with this figure is from keeping to it: 0 where it does, else a share of the limit; infinite without a sample.
+    pub fn violation(&self, value: f64) -> f64 {
         let beyond = if self.at_most { value - self.limit } else { self.limit - value };
         let unit = if self.limit == 0.0 { 1.0 } else { self.limit.abs() };
         if beyond.is_nan() { f64::INFINITY } else { beyond.max(0.0) / unit }
@@ -99,13 +98,20 @@ pub struct Score {
 }
 
 impl Objective {
-    /// The score of a set of runs.
-    pub fn score(&self, runs: &[Summary]) -> Score {
-        let worst =
-            |constraint: &Constraint| runs.iter().map(|run| constraint.violation(run)).fold(0.0, f64::max);
-        let mean = mean(&self.figure, runs);
+    /// What it looks at in a run: its figure, then those of its constraints.
+    pub fn figures(&self) -> impl Iterator<Item = &Figure> {
+        [&self.figure].into_iter().chain(self.constraints.iter().map(|constraint| &constraint.figure))
+    }
+
+    /// The score of a set of runs, each with the values of [`Objective::figures`].
+    pub fn score(&self, runs: &[Vec<f64>]) -> Score {
+        let column = |place: usize| runs.iter().map(move |run| run.get(place).copied().unwrap_or(f64::NAN));
+        let worst = |(place, constraint): (usize, &Constraint)| {
+            column(place + 1).map(|value| constraint.violation(value)).fold(0.0, f64::max)
+        };
+        let mean = column(0).sum::<f64>() / runs.len() as f64;
         Score {
-            violation: self.constraints.iter().map(worst).sum(),
+            violation: self.constraints.iter().enumerate().map(worst).sum(),
             value: if self.maximize { -mean } else { mean },
         }
     }

@@ -20,7 +20,7 @@ struct Bench {
 
 /// Requests a second, or `inf`.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`request_rate` is neither a number nor \"inf\"")]
 enum Rate {
     Number(f64),
     Text(String),

@@ -86,7 +86,7 @@ pub fn share_of_model(model: &Model, ranks: u32) -> Result<Model, ParallelError>
     let mut share = model.clone();
     for layer in &mut share.layers {
         let heads = layer.kv_heads.max(1);
-        if heads % ranks != 0 && ranks % heads != 0 {
+        if !heads.is_multiple_of(ranks) && !ranks.is_multiple_of(heads) {
             return Err(ParallelError::Heads { heads, ranks });
         }
         *layer = Layer {

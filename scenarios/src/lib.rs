@@ -32,6 +32,7 @@ mod source;
 mod times;
 mod tree;
 mod units;
+mod unsupported;
 mod variables;
 mod weights;
 mod workload;

@@ -5,6 +5,7 @@ use crate::reader::{Field, Fields, flag, name_of};
 use crate::recurrent::Recurrent;
 use crate::tree::Value;
 use crate::units::whole;
+use crate::unsupported::{REFUSED, Refused};
 use policy::FormatId;
 
 /// The widest matrix side, vocabulary apart.
@@ -85,48 +86,6 @@ const FAMILIES: &[Family] = &[
     Family { name: JAMBA, ..PLAIN },
     Family { name: "MiniCPMForCausalLM", ties: true, ..PLAIN },
 ];
-
-/// A kind of model that has no blocks here yet.
-struct Refused {
-    kind: &'static str,
-    why: &'static str,
-}
-
-/// Model types and keys that mean a kind of model with no blocks here yet.
-const REFUSED: &[(&str, Refused)] = &[
-    ("mamba", RECURRENT),
-    ("mamba2", RECURRENT),
-    ("zamba2", RECURRENT),
-    ("nemotron_h", RECURRENT),
-    ("granitemoehybrid", RECURRENT),
-    ("mamba_d_state", RECURRENT),
-    ("mamba_heads", RECURRENT),
-    ("d_state_default", RECURRENT),
-    ("ssm_state", RECURRENT),
-    ("hybrid_override_pattern", RECURRENT),
-    ("patch_size", DIFFUSION),
-    ("in_channels", DIFFUSION),
-    ("jetmoe", TWO_ROUTERS),
-    ("switch_transformers", ENCODER),
-    ("nllb-moe", ENCODER),
-    ("t5", ENCODER),
-];
-const RECURRENT: Refused = Refused {
-    kind: "a model with recurrent layers",
-    why: "each request keeps a state that every token rewrites, and no key here says where it lives",
-};
-const DIFFUSION: Refused = Refused {
-    kind: "a diffusion model",
-    why: "it runs all its layers once a denoising step on a whole image, and what is served here is tokens",
-};
-const ENCODER: Refused = Refused {
-    kind: "an encoder-decoder model",
-    why: "its encoder runs once a request and its decoder once a token, and a model here is one stack of layers",
-};
-const TWO_ROUTERS: Refused = Refused {
-    kind: "a model whose attention heads are experts too",
-    why: "its layers select twice, by two routers, and a layer here has one",
-};
 
 const DTYPES: &[(&str, &str)] = &[("bfloat16", "bf16"), ("float16", "fp16"), ("float32", "fp32")];
 

@@ -1,0 +1,45 @@
+//! Kinds of models that a `config.json` may describe and that cannot be imported, and why.
+
+/// A kind of model that has no blocks here yet.
+pub(crate) struct Refused {
+    /// What it is called in messages.
+    pub(crate) kind: &'static str,
+    /// What it has that nothing here stands for.
+    pub(crate) why: &'static str,
+}
+
+/// Model types and keys that mean a kind of model with no blocks here yet.
+pub(crate) const REFUSED: &[(&str, Refused)] = &[
+    ("mamba", RECURRENT),
+    ("mamba2", RECURRENT),
+    ("zamba2", RECURRENT),
+    ("nemotron_h", RECURRENT),
+    ("granitemoehybrid", RECURRENT),
+    ("mamba_d_state", RECURRENT),
+    ("mamba_heads", RECURRENT),
+    ("d_state_default", RECURRENT),
+    ("ssm_state", RECURRENT),
+    ("hybrid_override_pattern", RECURRENT),
+    ("patch_size", DIFFUSION),
+    ("in_channels", DIFFUSION),
+    ("jetmoe", TWO_ROUTERS),
+    ("switch_transformers", ENCODER),
+    ("nllb-moe", ENCODER),
+    ("t5", ENCODER),
+];
+const RECURRENT: Refused = Refused {
+    kind: "a model with recurrent layers",
+    why: "of such models only Jamba's layers are known here",
+};
+const DIFFUSION: Refused = Refused {
+    kind: "a diffusion model",
+    why: "it runs all its layers once a denoising step on a whole image, and what is served here is tokens",
+};
+const ENCODER: Refused = Refused {
+    kind: "an encoder-decoder model",
+    why: "its encoder runs once a request and its decoder once a token, and a model here is one stack of layers",
+};
+const TWO_ROUTERS: Refused = Refused {
+    kind: "a model whose attention heads are experts too",
+    why: "its layers select twice, by two routers, and a layer here has one",
+};

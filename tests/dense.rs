@@ -50,3 +50,40 @@ fn other_shares_of_the_model_stream_as_well() {
         assert!((1.0..1.03).contains(&(step / bound)), "{hbm}: {step} ns, bound {bound} ns");
     }
 }
+
+#[test]
+fn a_model_that_stays_takes_the_sum_of_its_kernels_and_an_event_a_step() {
+    let text = "
+name: stays
+machine: h100-sxm
+model: llama-3.1-8b
+resident: { dense: true }
+workload: { routing: { dense: { requests: 1, tokens: 16 } }, prompt_tokens: 100, requests: { closed: { batch: 1 } } }
+policy: lru
+seed: 7
+";
+    let scenario = scenarios::load_text("stays.yaml", text, &[], &sim::resolve::check_policy);
+    let case =
+        Case::from_scenario(&scenario.unwrap_or_else(|wrong| panic!("{}", wrong.render(false)))).unwrap();
+    assert!(case.model.blocks.is_empty());
+    let entry = registry::lookup("lru").unwrap();
+    let outcome =
+        case.run(entry, &entry.resolve(&Default::default()).unwrap(), Keep::default(), |_| {}).unwrap();
+
+    let (model, processor) = (&case.model, case.machine.accelerator);
+    let kernel = |bytes: u64, operations: u64| {
+        (processor.read.time_for(Bytes(bytes)).max(processor.flops.time_for(operations)) + processor.launch).0
+    };
+    let step = |cached: u64| {
+        let mixers = model.layers.iter().map(|layer| {
+            let operations = layer.flops_per_token + layer.flops_per_pair * (cached + 1);
+            kernel(layer.resident.0 + layer.kv_per_token.0 * cached, operations)
+        });
+        mixers.sum::<u64>() + kernel(model.head_read.0, model.head_flops_per_token)
+    };
+    assert_eq!(outcome.world.now().0, (100..116).map(step).sum::<u64>());
+    assert_eq!(outcome.world.compute_time().0, outcome.world.now().0);
+    let tally = outcome.orchestrator.tally();
+    assert_eq!((tally.layer_steps, tally.demanded, tally.output_tokens), (32 * 16, 0, 16));
+    assert!(outcome.world.ticks() <= 16 + 1, "{} events", outcome.world.ticks());
+}

@@ -133,9 +133,10 @@ fn half_of_mixtral_s_profile_gives_the_other_half() {
     let expert = |tokens| took(&case, Part::Experts, &[], 0, &even(&case, 1, tokens));
     let head = |tokens| took(&case, Part::Head, &[], u64::from(tokens), &[]);
     let held_out: Vec<u32> = (1..2048).filter(|&tokens| !kept(tokens)).collect();
-    let operators: [(&str, &[&str], &dyn Fn(u32) -> (f64, Basis)); 3] =
-        [("mixer", &MIXER, &mixer), ("expert", &EXPERT, &expert), ("head", &HEAD, &head)];
-    for (name, layers, ours) in operators {
+    type Ours<'a> = &'a dyn Fn(u32) -> (f64, Basis);
+    let ours: [Ours<'_>; 3] = [&mixer, &expert, &head];
+    let measured = [("mixer", &MIXER[..]), ("expert", &EXPERT), ("head", &HEAD)];
+    for ((name, layers), ours) in measured.into_iter().zip(ours) {
         let error = |&tokens: &u32| {
             let (time, basis) = ours(tokens);
             assert_eq!(basis, Basis::Measured);

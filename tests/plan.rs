@@ -272,7 +272,7 @@ fn an_interrupted_command_leaves_whole_files_and_goes_on_to_the_same_answer() {
         assert_eq!(code, Some(130), "{command:?}: {said}");
         assert!(said.contains("the same command goes on from there"), "{said}");
         let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(left, [journal.clone()], "{command:?}");
+        assert_eq!(left, std::slice::from_ref(&journal), "{command:?}");
         let kept = std::fs::read(&journal).unwrap();
         let json = ["--format", "json"];
         let whole = run(&[&command[..], &json].concat());

@@ -36,9 +36,12 @@ fn mer_s_runs_take_as_long_as_published() {
     }
 }
 
-/// mixtral-offloading's table (arXiv 2312.17238, table 2): the GPU, its memory's and its link's rate in GB/s, slots, the launch
-/// fitted to the first column, and tokens a second: with everything, without loading ahead, without caches, naively.
-const MIXTRAL_OFFLOADING: [(&str, u32, f64, u32, &str, [f64; 4]); 3] = [
+/// A GPU of mixtral-offloading's table: its name, its memory's and its link's rate in GB/s, slots, the launch fitted to the first
+/// column, and tokens a second: with everything, without loading ahead, without caches, naively.
+type Offloading = (&'static str, u32, f64, u32, &'static str, [f64; 4]);
+
+/// arXiv 2312.17238, table 2.
+const MIXTRAL_OFFLOADING: [Offloading; 3] = [
     ("T4", 269, 11.9, 132, "6.6 ms", [2.09, 1.57, 1.17, 0.66]),
     ("RTX 3060", 302, 24.8, 68, "6.1 ms", [2.28, 2.05, 1.55, 0.92]),
     ("RTX 3080 Mobile", 376, 24.8, 132, "5.4 ms", [2.66, 2.23, 1.76, 1.06]),

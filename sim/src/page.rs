@@ -150,7 +150,7 @@ impl Cell {
 #[serde(rename_all = "snake_case")]
 enum Laid<'a> {
     Heading(&'static str),
-    Chart(chart::Drawn),
+    Chart(Box<chart::Drawn>),
     Bar(&'a Bar),
     Table(&'a Table),
 }
@@ -174,7 +174,7 @@ impl Page {
         let sections = self.sections.iter().enumerate().map(|(index, section)| {
             Ok(match section {
                 Section::Heading(text) => Laid::Heading(text),
-                Section::Chart(chart) => Laid::Chart(chart.drawn(index)?),
+                Section::Chart(chart) => Laid::Chart(chart.drawn(index)?.into()),
                 Section::Bar(bar) => Laid::Bar(bar),
                 Section::Table(table) => Laid::Table(table),
             })

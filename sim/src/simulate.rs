@@ -232,10 +232,11 @@ impl Case {
         let needs = match &self.load {
             Load::Routed(routing) => {
                 let source = BatchSource::new(routing.clone(), self.include_repetition, self.seed)?;
-                Needs::Routed(match self.order {
+                let ordered = match self.order {
                     RequestOrder::Recorded => source,
                     RequestOrder::Shuffled => source.shuffled(),
-                })
+                };
+                Needs::Routed(ordered.into())
             }
             &Load::Dense { requests, tokens } => Needs::Dense { requests, tokens },
         };

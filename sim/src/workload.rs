@@ -28,7 +28,7 @@ pub struct Request {
 #[derive(Clone, Debug)]
 pub enum Needs {
     /// The experts that a router chose, one trace a request.
-    Routed(BatchSource),
+    Routed(Box<BatchSource>),
     /// Every block of every layer: the model has no router. This many requests of so many tokens each.
     Dense {
         /// Requests.

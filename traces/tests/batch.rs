@@ -200,6 +200,6 @@ fn a_prompt_is_merged_from_its_rows() {
     let both = source.merge([0..1, 2..3], 0);
     let found: Vec<_> = both.iter().map(|routed| (routed.block.0, routed.tokens)).collect();
     assert_eq!(found, [(0, 1), (1, 2), (3, 1)]);
-    let decoded = source.merge([2..3], 0);
+    let decoded = source.merge(std::iter::once(2..3), 0);
     assert_eq!(decoded.iter().map(|routed| routed.block.0).collect::<Vec<_>>(), [3, 1]);
 }

@@ -139,9 +139,9 @@ fn gains<B: Bench>(
     let run = |resource: &'static Resource| {
         Ok(trials.bench.run_with(&at.candidate.point, resource, percent)?.map(|runs| (resource, runs)))
     };
-    let runs: Vec<Result<Option<(&Resource, Vec<Figures>)>, B::Error>> =
-        RESOURCES.par_iter().map(run).collect();
-    let runs = runs.into_iter().collect::<Result<Vec<_>, _>>()?;
+    // All are run before an error is looked at, so that the first in order is told, whichever came first.
+    let runs: Vec<Result<_, B::Error>> = RESOURCES.par_iter().map(run).collect();
+    let runs = runs.into_iter().collect::<Result<Vec<Option<_>>, _>>()?;
     let gain = |(resource, runs): (&Resource, Vec<Figures>)| {
         let then = estimates(&runs);
         let change = |place: usize| then[place].mean / at.estimates[place].mean - 1.0;

@@ -35,6 +35,7 @@ HOTSET = """
 name: closed loop on a resident dense model
 machine: h100-sxm
 model: llama-3.1-8b
+resident: {{ dense: true }}
 kv: {{ paged: {{ most: 56 GiB }} }}
 workload:
   routing: {{ dense: {{}} }}

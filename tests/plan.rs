@@ -129,6 +129,17 @@ fn a_machine_gets_every_so_many_th_request() {
 }
 
 #[test]
+fn what_more_memory_buys_is_told_of_a_tier_that_is_full() {
+    let full = ["--set", "workload.limit_tokens=20", "--set", "kv=3 GiB", "--vary", "machine=epyc-2core-vm"];
+    let plan =
+        answer(&[&["plan", "quickstart", "--slo", "tpot=9s", "--minimize", "memory"], &full[..]].concat());
+    assert_eq!(plan["feasible"], true);
+    let memory =
+        plan["sensitivity"].as_array().unwrap().iter().find(|gain| gain["resource"] == "memory").unwrap();
+    assert!(memory["latency_change"].as_f64().unwrap() < 0.0, "{memory}");
+}
+
+#[test]
 fn what_cannot_be_met_says_how_near_it_comes_and_why() {
     let plan = answer(&[&SHORT[..], &["--seeds", "1", "--slo", "tpot=1us"]].concat());
     assert_eq!((&plan["feasible"], &plan["best"]), (&false.into(), &Value::Null));

@@ -46,7 +46,13 @@ fn memory(case: &Case, percent: u64) -> Option<Case> {
     let mut budgets = case.budgets.clone();
     let whole = budgets[fast].0.saturating_add(case.reserved.0);
     budgets[fast] = Bytes(whole).at_percent(percent).saturating_sub(case.reserved);
+    // More than the machine's tier has is asked of a machine whose tier has more.
+    let holds = budgets[fast] + case.reserved;
     let changed = Case { budgets, ..case.clone() };
+    let changed = changed_machine(&changed, |machine| {
+        let tier = &mut machine.tiers[fast];
+        tier.capacity = tier.capacity.max(holds);
+    });
     (changed.capacity() > 0).then_some(changed)
 }
 
@@ -57,38 +63,38 @@ fn caches(case: &Case, percent: u64) -> Option<Case> {
 }
 
 fn links(case: &Case, percent: u64) -> Option<Case> {
-    changed(case, |machine| {
+    Some(changed_machine(case, |machine| {
         for link in &mut machine.links {
             link.rate = link.rate.at_percent(percent);
             link.duplex = link.duplex.at_percent(percent);
         }
-    })
+    }))
 }
 
 /// What was measured at a rate includes the memory's; it counts as compute.
 fn compute(case: &Case, percent: u64) -> Option<Case> {
-    changed(case, |machine| {
+    Some(changed_machine(case, |machine| {
         machine.accelerator.flops = machine.accelerator.flops.at_percent(percent);
         let faster = |kernel: &KernelRate| {
             let points = kernel.points().iter().map(|&(tokens, rate)| (tokens, rate.at_percent(percent)));
             KernelRate::measured(kernel.format(), points.collect()).unwrap_or_else(|_| kernel.clone())
         };
         machine.kernels = machine.kernels.iter().map(faster).collect();
-    })
+    }))
 }
 
 fn bandwidth(case: &Case, percent: u64) -> Option<Case> {
     let fast = fast(case)?.index();
-    changed(case, |machine| {
+    Some(changed_machine(case, |machine| {
         let Processor { read, .. } = machine.accelerator;
         machine.accelerator.read = read.at_percent(percent);
         let tier = &mut machine.tiers[fast];
         (tier.read, tier.write) = (tier.read.at_percent(percent), tier.write.at_percent(percent));
-    })
+    }))
 }
 
-fn changed(case: &Case, change: impl FnOnce(&mut Machine)) -> Option<Case> {
+fn changed_machine(case: &Case, change: impl FnOnce(&mut Machine)) -> Case {
     let mut machine = (*case.machine).clone();
     change(&mut machine);
-    Some(Case { machine: Arc::new(machine), ..case.clone() })
+    Case { machine: Arc::new(machine), ..case.clone() }
 }

@@ -130,7 +130,7 @@ fn a_machine_gets_every_so_many_th_request() {
 
 #[test]
 fn what_more_memory_buys_is_told_of_a_tier_that_is_full() {
-    let full = ["--set", "workload.limit_tokens=20", "--set", "kv=3 GiB", "--vary", "machine=epyc-2core-vm"];
+    let full = ["--set", "workload.limit_tokens=20", "--vary", "machine=epyc-2core-vm"];
     let plan =
         answer(&[&["plan", "quickstart", "--slo", "tpot=9s", "--minimize", "memory"], &full[..]].concat());
     assert_eq!(plan["feasible"], true);

@@ -416,9 +416,9 @@ pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Sce
     if missing > Bytes::ZERO {
         let lost = scenario.resident.activations + scenario.fragmented();
         let lost = if lost > Bytes::ZERO { format!(" and {lost} of `resident`") } else { String::new() };
+        let block = if slot > Bytes::ZERO { format!("one block of {slot} beside ") } else { String::new() };
         let message = format!(
-            "{capacity} cannot hold one block of {slot} beside {} of resident weights and {} of key-value cache{lost}: \
-             {missing} missing",
+            "{capacity} cannot hold {block}{} of resident weights and {} of key-value cache{lost}: {missing} missing",
             scenario.model.resident_bytes(),
             scenario.kv_reserve() + paged
         );

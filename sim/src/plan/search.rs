@@ -2,8 +2,8 @@
 //!
 //! A candidate that meets them rules out all that take more; one that misses them rules out all that have nowhere more of
 //! what grows. The next one to run is that whose worse answer rules out the most. On one axis that is bisection; over
-//! machines it asks of each at its largest first; where nothing grows it goes from the cheapest on, and stops at the
-//! first that will do.
+//! several it is the middle of what is left; where nothing grows it goes from the cheapest on, and stops at the first
+//! that will do.
 
 use super::goal::{Candidate, Minimize, Tried};
 use super::space::Space;

@@ -136,7 +136,7 @@ fn what_no_machine_meets_has_a_nearest_point() {
     assert!(plan.best.is_none() && !plan.unlimited.is_empty());
     let nearest = plan.nearest.unwrap();
     assert_eq!(made.does(&nearest.candidate.point), (9 + 40) * 6);
-    // Each machine was asked at its largest, and that ruled the rest of it out; then the steps below, for what binds.
+    // The largest of each machine rules the rest of it out; bisection goes there by halves.
     assert!(plan.tried.len() <= 12, "{} of 720 points", plan.tried.len());
 }
 

@@ -353,13 +353,15 @@ impl Ledger {
         Ok(id)
     }
 
-    /// Notes that bytes of a move were handed to the link, and gives the move a new class if it has become urgent.
+    /// Notes that what is left of a move, at most so much of it, is handed to the link: the move as it was, and the bytes.
     ///
     /// # Errors
     /// The move is not under way.
-    pub fn send(&mut self, id: MoveId, bytes: Bytes) -> Result<(), Refused> {
-        self.flight_mut(id)?.sent += bytes;
-        Ok(())
+    pub fn send(&mut self, id: MoveId, most: Bytes) -> Result<(Flight, Bytes), Refused> {
+        let flight = self.flight_mut(id)?;
+        let (before, bytes) = (*flight, flight.total.saturating_sub(flight.sent).min(most));
+        flight.sent += bytes;
+        Ok((before, bytes))
     }
 
     /// Changes why a move is made.

@@ -39,6 +39,7 @@ pub mod state;
 pub mod state_time;
 pub mod tally;
 pub mod times;
+pub mod under_way;
 pub mod units;
 pub mod verdict;
 pub mod veto;

@@ -17,6 +17,7 @@ use crate::workload::Workload;
 use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::machine::Class;
 use policy::sizes::Sizes;
+use policy::under_way::UnderWay;
 use policy::{
     BlockId, Bytes, FormatId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
@@ -115,8 +116,8 @@ pub struct World {
     memory: Memory,
     /// When the accelerator's coder and the host's are free.
     coders: [Time; 2],
-    /// Moves with bytes handed over, by id: a handful at any time.
-    moves: Vec<(MoveId, Moving)>,
+    /// Moves with bytes handed over.
+    moves: UnderWay<Moving>,
     workload: Workload,
     /// The first request that is not in the queue yet.
     next_request: usize,
@@ -176,7 +177,7 @@ impl World {
             queue: Queue::default(),
             memory,
             coders: [Time(0); 2],
-            moves: Vec::new(),
+            moves: UnderWay::default(),
             workload,
             next_request: 0,
             running: None,

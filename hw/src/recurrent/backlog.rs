@@ -1,10 +1,9 @@
 //! What waits in a ring for one head's state: the decay of the state since, and the weight of each kept token.
 
-use super::lanes;
 use super::number::{Number, expanded};
+use super::product::{Out, multiply, rows, transposed};
 use super::ring::Ring;
 use super::shape::Shape;
-use fearless_simd::{Level, dispatch};
 use half::f16;
 use std::ops::Range;
 
@@ -36,17 +35,18 @@ impl<'r> Backlog<'r> {
     }
 
     /// Turns the head's state before these tokens into that after them.
-    pub(super) fn add_to(&self, level: Level, state: &mut [f32]) {
+    pub(super) fn add_to(&self, state: &mut [f32]) {
         let shape = self.ring.shape();
-        let zeros = vec![0.0; shape.state_dim()];
-        let mut decay = self.fold;
+        let (rows_there, depth) = (shape.head_dim(), shape.state_dim());
+        let (mut x, mut b) = (Vec::new(), Vec::new());
         for (kept, weight) in self.kept() {
-            let b = expanded(&self.ring.inputs().b[self.shared(shape, kept)]);
-            for (row, x) in state.chunks_exact_mut(shape.state_dim()).zip(self.x(shape, kept)) {
-                dispatch!(level, simd => lanes::advance(simd, row, decay, weight * x, &b, &zeros));
-            }
-            decay = 1.0;
+            x.extend(self.x(shape, kept).into_iter().map(|x| x * weight));
+            b.extend(expanded(&self.ring.inputs().b[self.shared(shape, kept)]));
         }
+        state.iter_mut().for_each(|number| *number *= self.fold);
+        let out = Out { numbers: state, stride: depth };
+        let sizes = [rows_there, self.tokens.len(), depth];
+        multiply(sizes, transposed(&x, rows_there), rows(&b, depth), 1.0, out);
     }
 
     /// Turns what the state before these tokens gives into what the state after them gives. `products` is `b c` of each token of
@@ -57,6 +57,11 @@ impl<'r> Backlog<'r> {
             let by = weight * products[kept];
             y.iter_mut().zip(self.x(self.ring.shape(), kept)).for_each(|(y, x)| *y += by * x);
         }
+    }
+
+    /// What the state before these tokens has decayed to.
+    pub(super) fn fold(&self) -> f32 {
+        self.fold
     }
 
     /// Bytes of the ring that only this head reads: all of its tokens but the last, which has just come.

@@ -105,7 +105,6 @@ impl Gated {
 
     /// The state as it stands for now.
     pub fn state(&self) -> Result<Vec<f32>, RecurrentError> {
-        let level = Level::new();
         let mut state = vec![0.0; self.shape.state()];
         let heads = state.par_chunks_exact_mut(self.shape.tile()).zip(&self.heads).enumerate();
         heads.try_for_each(|(at, (state, head))| {
@@ -113,7 +112,7 @@ impl Gated {
                 Head::Open(kept) => f16::expand(kept, state),
                 Head::Closed { tile, from } => {
                     tile.dequantise(self.shape, state)?;
-                    Backlog::new(&self.ring, at, self.a[at], *from..self.ring.len()).add_to(level, state);
+                    Backlog::new(&self.ring, at, self.a[at], *from..self.ring.len()).add_to(state);
                 }
             }
             Ok::<_, RecurrentError>(())
@@ -121,10 +120,42 @@ impl Gated {
         Ok(state)
     }
 
+    /// How much a token adds to each head's state, relative to what is there: a gate a head. The state's length is that of its codes
+    /// times what they have decayed, as no kernel reads a state for it.
+    pub fn gates(&self, token: Inputs<'_, f16>) -> Result<Vec<f32>, RecurrentError> {
+        let added = injection_norms(self.shape, token)?;
+        let relative = |(at, (added, head)): (usize, (f32, &Head))| {
+            let there = match head {
+                Head::Open(state) => norm(&expanded(state)),
+                Head::Closed { tile, from } => {
+                    let fold = Backlog::new(&self.ring, at, self.a[at], *from..self.ring.len()).fold();
+                    let rows = self.shape.head_dim() as f32;
+                    fold * rows.sqrt() * norm(&expanded(tile.columns()))
+                }
+            };
+            if added == 0.0 { 0.0 } else { added / there }
+        };
+        Ok(added.into_iter().zip(&self.heads).enumerate().map(relative).collect())
+    }
+
     /// Whether a head's state is in fp16.
     pub fn is_open(&self, head: usize) -> bool {
         matches!(self.heads.get(head), Some(Head::Open(_)))
     }
+}
+
+/// The length of what a token adds to each head's state, `dt |x| |b|`.
+pub fn injection_norms<T: Number>(shape: Shape, token: Inputs<'_, T>) -> Result<Vec<f32>, RecurrentError> {
+    check("tokens", 1, token.tokens(shape)?)?;
+    let (x, b) = (expanded(token.x), expanded(token.b));
+    let shared: Vec<f32> = b.chunks_exact(shape.state_dim()).map(norm).collect();
+    let heads = x.chunks_exact(shape.head_dim()).zip(token.dt).enumerate();
+    Ok(heads.map(|(head, (x, dt))| dt * norm(x) * shared[shape.group(head)]).collect())
+}
+
+fn norm(numbers: &[f32]) -> f32 {
+    let level = Level::new();
+    dispatch!(level, simd => lanes::dot(simd, numbers, numbers)).sqrt()
 }
 
 impl Taken {
@@ -172,7 +203,7 @@ impl<'r> Present<'r> {
             Head::Closed { tile, from } if open => {
                 let mut state = vec![0.0; self.shape.tile()];
                 tile.dequantise(self.shape, &mut state)?;
-                Backlog::new(self.ring, at, a, *from..present).add_to(self.level, &mut state);
+                Backlog::new(self.ring, at, a, *from..present).add_to(&mut state);
                 Head::Open(narrowed(&state))
             }
             Head::Open(state) if !open => {
@@ -204,7 +235,7 @@ impl<'r> Present<'r> {
                 }
                 let mut state = vec![0.0; self.shape.tile()];
                 tile.dequantise(self.shape, &mut state)?;
-                backlog.add_to(self.level, &mut state);
+                backlog.add_to(&mut state);
                 (*tile, *from) = (Tile::quantise(self.shape, Bits::Eight, &state)?, 0);
                 Ok(Taken { open: 0, flushed: 1, read, written: tile.bytes() })
             }

@@ -12,6 +12,7 @@
 pub mod attention;
 mod backlog;
 mod chunk;
+pub mod folded;
 pub mod gated;
 pub mod inputs;
 mod lanes;

@@ -36,6 +36,7 @@ pub mod serving;
 pub mod sizes;
 pub mod sketch;
 pub mod state;
+pub mod state_format;
 pub mod state_time;
 pub mod tally;
 pub mod times;

@@ -3,6 +3,7 @@
 //! simulator and the hardware drive the same code.
 
 mod bits;
+pub mod checkpoints;
 pub mod control;
 pub mod demand;
 pub mod event;

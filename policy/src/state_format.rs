@@ -53,9 +53,14 @@ impl StateFormat {
         (0..STATE_FORMATS.len() as u8).map(StateFormat)
     }
 
+    /// Its place in the table.
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+
     /// The row of the table.
     pub fn get(self) -> &'static StateCode {
-        &STATE_FORMATS[usize::from(self.0)]
+        &STATE_FORMATS[self.index()]
     }
 
     /// The format's name.

@@ -228,16 +228,16 @@ impl Checkpoints {
         best.1
     }
 
-    /// A request is admitted which goes on from `hit`, with `kept` tokens of its prompt in the key-value cache.
-    pub fn begin(&mut self, blocks: &[u64], kept: u32, prompt: u32, hit: Option<Hit>) -> Passage {
+    /// A request is admitted which goes on from `hit`.
+    pub fn begin(&mut self, blocks: &[u64], prompt: u32, hit: Option<Hit>) -> Passage {
         let from = hit.map_or(0, |hit| hit.tokens);
         let seen = blocks.iter().take_while(|block| self.seen.contains(block)).count() as u32;
         let seen = seen.saturating_mul(self.block).min(prompt.saturating_sub(1));
         self.count(seen, prompt, hit);
         self.relate(blocks, prompt);
-        self.reuse.pass(self.nodes(blocks, seen));
+        self.reuse.pass(self.nodes(blocks, seen), &self.entries);
         self.depths.note(seen);
-        let marks = self.marks(kept.max(seen), from, prompt, blocks.len() as u32);
+        let marks = self.marks(seen, from, prompt, blocks.len() as u32);
         let parent = hit.map(|hit| hit.node);
         Passage { marks, passed: 0, parent, restoring: hit.and_then(|hit| self.restore(hit)) }
     }
@@ -290,14 +290,15 @@ impl Checkpoints {
         while let Some(&mark) = passage.marks.get(passage.passed).filter(|&&mark| mark <= computed) {
             passage.passed += 1;
             let Some(&node) = blocks.get((mark / self.block) as usize - 1) else { continue };
-            if self.make(node, mark, passage.parent) {
+            let within = passage.passed < passage.marks.len();
+            if self.make(node, mark, passage.parent, within) {
                 passage.parent = Some(node);
             }
         }
     }
 
-    /// Makes a checkpoint, or notes that it is there; false if no pool takes it.
-    fn make(&mut self, node: u64, position: u32, parent: Option<u64>) -> bool {
+    /// Makes a checkpoint, within a prompt or at its end, or notes that it is there; false if no pool takes it.
+    fn make(&mut self, node: u64, position: u32, parent: Option<u64>, within: bool) -> bool {
         if let Some(entry) = self.entries.get_mut(&node) {
             entry.last_used = self.now;
             return true;
@@ -318,17 +319,14 @@ impl Checkpoints {
         }
         self.entries.insert(node, entry);
         self.states.enter(State::Recomputable, self.costs.served.0, self.now);
+        self.reuse.made(node, within);
         let formats: Vec<StateFormat> = self.spec.pools.iter().map(|pool| pool.format).collect();
         for (pool, format) in formats.into_iter().enumerate() {
             self.keep(node, pool, format, MoveClass::Spill);
         }
         let kept = self.entries.get(&node).is_some_and(|entry| entry.copies.iter().any(Option::is_some));
         match kept {
-            true => {
-                let parent = self.entries.get(&node).and_then(|entry| entry.parent);
-                self.reuse.made(node, parent);
-                self.figures.made += 1;
-            }
+            true => self.figures.made += 1,
             false => {
                 self.figures.not_kept += 1;
                 self.forget(node);

@@ -230,7 +230,7 @@ impl Serving {
                 }
                 if let Some(checkpoints) = &mut self.checkpoints {
                     checkpoints.advance(now);
-                    next.passage = checkpoints.begin(&blocks, kept, next.prompt, hit);
+                    next.passage = checkpoints.begin(&blocks, next.prompt, hit);
                 }
             }
             if !std::mem::replace(&mut next.admitted, true) {

@@ -32,14 +32,15 @@ fn actions(
     copy: Copy,
     rent: f64,
 ) -> impl Iterator<Item = (Action, f64)> {
-    let rate = view.reuse.rate(node);
+    let rate = view.reuse.rate(node, entry.children);
     let pool = view.pool;
     let here = view.costs.restore(pool, copy.format).0 as f64;
     let drop = Some((Action::Drop, rate * (without(view, entry, pool) - here).max(0.0) / copy.bytes as f64));
     let free_below = (pool + 1 < view.pools.len() && entry.copies[pool + 1].is_none()).then_some(pool + 1);
     let lower = free_below.map(|below| {
-        let there = view.costs.restore(below, copy.format).0 as f64;
-        let taken = view.costs.footprint(below, copy.format) as f64;
+        let format = view.lowered(copy, below);
+        let there = view.costs.restore(below, format).0 as f64;
+        let taken = view.costs.footprint(below, format) as f64;
         let loss = rate * (there - here).max(0.0) + rent * taken;
         (Action::Lower(below), loss / copy.bytes as f64)
     });
@@ -52,9 +53,10 @@ fn actions(
     [drop, lower, reduce].into_iter().flatten()
 }
 
-/// Nanoseconds until a request could go on without the copy in a pool: from another one, or from the checkpoint before it.
+/// Nanoseconds until a request could go on without the copy in a pool: from one further down, or from the checkpoint before it.
+/// A nearer copy does not count: it goes first, and then this one is what is left.
 fn without(view: &View<'_>, entry: &Entry, pool: usize) -> f64 {
-    let others = entry.copies.iter().enumerate().filter(|(other, _)| *other != pool);
+    let others = entry.copies.iter().enumerate().filter(|(other, _)| *other > pool);
     let ready = others.filter_map(|(other, copy)| copy.map(|copy| view.costs.restore(other, copy.format).0));
     let recompute = view.costs.prefill(view.behind(entry), entry.position).0;
     ready.chain([recompute]).min().unwrap_or(recompute) as f64
@@ -65,7 +67,9 @@ fn worth(view: &View<'_>, node: u64, entry: &Entry) -> Option<f64> {
     let format = view.pools[view.pool].format;
     let here = view.costs.restore(view.pool, format).0 as f64;
     let saved = (without(view, entry, view.pool) - here).max(0.0);
-    Some(view.reuse.rate(node) * saved / view.costs.footprint(view.pool, format).max(1) as f64)
+    Some(
+        view.reuse.rate(node, entry.children) * saved / view.costs.footprint(view.pool, format).max(1) as f64,
+    )
 }
 
 /// What a byte of a pool is worth: nothing while it has room, else what its least valued copy saves.
@@ -75,7 +79,7 @@ fn rent(view: &View<'_>, pool: usize) -> f64 {
     let room = view.pools[pool].room.0.saturating_sub(used);
     let least = held.map(|(node, entry, copy)| {
         let here = view.costs.restore(pool, copy.format).0 as f64;
-        let loss = view.reuse.rate(node) * (without(view, entry, pool) - here).max(0.0);
+        let loss = view.reuse.rate(node, entry.children) * (without(view, entry, pool) - here).max(0.0);
         (loss / copy.bytes as f64, copy.bytes)
     });
     match least.min_by(|a, b| a.0.total_cmp(&b.0)) {

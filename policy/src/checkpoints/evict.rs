@@ -58,8 +58,18 @@ impl View<'_> {
         }
     }
 
+    /// What a copy is in when it has moved to a lower pool.
+    pub(super) fn lowered(&self, copy: Copy, below: usize) -> StateFormat {
+        lowered(copy.format, self.pools[below].format)
+    }
+
     /// Tokens of the checkpoint that a request would go on from instead of this one.
     pub(super) fn behind(&self, entry: &Entry) -> u32 {
         entry.parent.and_then(|parent| self.entries.get(&parent)).map_or(0, |parent| parent.position)
     }
+}
+
+/// The format of a copy that goes to a pool: the pool's own where it is exact so far, else the one that it has.
+pub(super) fn lowered(format: StateFormat, pool: StateFormat) -> StateFormat {
+    if format.is_exact() && !pool.is_exact() { pool } else { format }
 }

@@ -1,19 +1,20 @@
 //! How often checkpoints are used again, learned from the run: uses for each class of checkpoint and age, as LHD has it (NSDI
 //! 2018), and of those that were given up as well, since their prefixes are still seen.
 //!
-//! Time is counted in requests. A use counts for the deepest checkpoint of a prompt, kept or not: the others are only
-//! passed. So a checkpoint that a conversation has gone on from falls into a class that is rarely used again, unless
-//! several go on from it.
+//! Time is counted in requests. A prompt uses the deepest checkpoint that is kept, and would have used any deeper one that was
+//! given up; the others are only passed. So a checkpoint behind which another one is kept falls into a class that is rarely
+//! used, and is of use again when that one goes.
 
+use super::Entry;
 use std::collections::BTreeMap;
 
 /// Checkpoints that are remembered, kept or not.
 const MOST_KNOWN: usize = 1 << 16;
 /// Ages are counted in powers of two.
 const AGES: usize = 24;
-/// Uses so far: none, one, more. And how many checkpoints go on from it, likewise.
+/// Uses so far: none, one, more; how many checkpoints go on from it, likewise; and whether it was within its prompt.
 const FEW: u32 = 2;
-const CLASSES: usize = ((FEW + 1) * (FEW + 1)) as usize;
+const CLASSES: usize = ((FEW + 1) * (FEW + 1) * 2) as usize;
 /// Rates are worked out again after so many requests.
 const REFRESH: u64 = 64;
 /// What is believed before anything is seen: one use in so many requests, as strong as that many requests.
@@ -25,14 +26,17 @@ type Table = [[f64; AGES]; CLASSES];
 #[derive(Clone, Copy, Debug)]
 struct Known {
     uses: u32,
-    children: u32,
+    /// Made within a prompt and not at its end: where others had parted from it, or every so often.
+    within: bool,
     /// The request that made or used it last.
     last: u64,
 }
 
 impl Known {
-    fn class(self) -> usize {
-        (self.uses.min(FEW) * (FEW + 1) + self.children.min(FEW)) as usize
+    /// Its class, where so many kept checkpoints go on from it.
+    fn class(self, children: u32) -> usize {
+        let few = self.uses.min(FEW) * (FEW + 1) + children.min(FEW);
+        (2 * few + u32::from(self.within)) as usize
     }
 }
 
@@ -56,39 +60,42 @@ impl Default for Reuse {
 }
 
 impl Reuse {
-    /// A checkpoint has been made, going on from another.
-    pub(super) fn made(&mut self, node: u64, parent: Option<u64>) {
-        let fresh = Known { uses: 0, children: 0, last: self.requests };
+    /// A checkpoint has been made, within a prompt or at its end.
+    pub(super) fn made(&mut self, node: u64, within: bool) {
+        let fresh = Known { uses: 0, within, last: self.requests };
         self.known.entry(node).or_insert(fresh).last = self.requests;
-        if let Some(parent) = parent.and_then(|parent| self.known.get_mut(&parent)) {
-            parent.children = parent.children.saturating_add(1);
-        }
     }
 
     /// A prompt comes by, with these places for checkpoints from its beginning on.
-    pub(super) fn pass(&mut self, path: impl Iterator<Item = u64>) {
+    pub(super) fn pass(&mut self, path: impl Iterator<Item = u64>, kept: &BTreeMap<u64, Entry>) {
         self.requests += 1;
-        let now = self.requests;
-        if let Some(deepest) = path.filter(|node| self.known.contains_key(node)).last()
-            && let Some(known) = self.known.get_mut(&deepest)
-        {
-            let age = now - known.last;
-            self.uses[known.class()][bucket(age)] += 1.0;
-            wait(&mut self.waited[known.class()], age);
-            (known.uses, known.last) = (known.uses.saturating_add(1), now);
+        let mut used: Vec<u64> = Vec::new();
+        for node in path.filter(|node| self.known.contains_key(node)) {
+            if kept.contains_key(&node) {
+                used.clear();
+            }
+            used.push(node);
         }
-        if now.is_multiple_of(REFRESH) {
-            self.refresh();
+        for node in used {
+            let Some(known) = self.known.get_mut(&node) else { continue };
+            let (class, age) = (known.class(children(kept, node)), self.requests - known.last);
+            self.uses[class][bucket(age)] += 1.0;
+            wait(&mut self.waited[class], age);
+            (known.uses, known.last) = (known.uses.saturating_add(1), self.requests);
+        }
+        if self.requests.is_multiple_of(REFRESH) {
+            self.refresh(kept);
         }
     }
 
-    /// Expected uses a request of a checkpoint, at its age.
-    pub(super) fn rate(&self, node: u64) -> f64 {
+    /// Expected uses a request of a checkpoint, at its age, with so many kept ones that go on from it.
+    pub(super) fn rate(&self, node: u64, children: u32) -> f64 {
         let known = self.known.get(&node);
-        known.map_or(1.0 / PRIOR, |known| self.rates[known.class()][bucket(self.requests - known.last)])
+        let rate = |known: &Known| self.rates[known.class(children)][bucket(self.requests - known.last)];
+        known.map_or(1.0 / PRIOR, rate)
     }
 
-    fn refresh(&mut self) {
+    fn refresh(&mut self, kept: &BTreeMap<u64, Entry>) {
         if self.known.len() > MOST_KNOWN {
             let mut lasts: Vec<u64> = self.known.values().map(|known| known.last).collect();
             lasts.sort_unstable();
@@ -96,8 +103,8 @@ impl Reuse {
             self.known.retain(|_, known| known.last >= oldest);
         }
         let mut waited = self.waited;
-        for known in self.known.values() {
-            wait(&mut waited[known.class()], self.requests - known.last);
+        for (node, known) in &self.known {
+            wait(&mut waited[known.class(children(kept, *node))], self.requests - known.last);
         }
         for class in 0..CLASSES {
             let (mut uses, mut spent) = (1.0, PRIOR);
@@ -108,6 +115,11 @@ impl Reuse {
             }
         }
     }
+}
+
+/// Kept checkpoints that go on from one; none from one that is not kept.
+fn children(kept: &BTreeMap<u64, Entry>, node: u64) -> u32 {
+    kept.get(&node).map_or(0, |entry| entry.children)
 }
 
 /// The power of two that an age is in.

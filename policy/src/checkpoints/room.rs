@@ -1,7 +1,7 @@
 //! Room in the pools: what is taken, released, and given up for a newcomer.
 
-use super::evict::{Action, View};
-use super::{Checkpoints, Moving};
+use super::evict::{Action, View, lowered};
+use super::{Checkpoints, Copy, Moving};
 use crate::event::MoveClass;
 use crate::state_format::StateFormat;
 
@@ -82,16 +82,17 @@ impl Checkpoints {
         self.send(moving, copy, (tier, tier), MoveClass::Spill);
     }
 
-    /// Moves a copy to a lower pool, in the bits that it has. Its room is free when it has arrived: so this newcomer goes without
+    /// Moves a copy to a lower pool, coded for it if it is exact so far. Its room is free when it has arrived: so this newcomer goes without
     /// if nothing else can go.
     fn lower(&mut self, node: u64, pool: usize, below: usize) {
         let Some(copy) = self.entries.get(&node).and_then(|entry| entry.copies[pool]) else { return };
-        let bytes = self.costs.footprint(below, copy.format);
+        let format = lowered(copy.format, self.spec.pools[below].format);
+        let bytes = self.costs.footprint(below, format);
         if !self.make_room(below, bytes, node) {
             return self.drop_copy(node, pool);
         }
         let Some(entry) = self.entries.get_mut(&node) else { return };
-        entry.copies[below] = Some(super::Copy { bytes, ready: false, leaving: false, ..copy });
+        entry.copies[below] = Some(Copy { format, bytes, ready: false, leaving: false });
         if let Some(copy) = &mut entry.copies[pool] {
             copy.leaving = true;
         }
@@ -100,6 +101,6 @@ impl Checkpoints {
         self.figures.pools[pool].lowered += 1;
         let moving = Moving { node, generation, into: Some(below), out_of: Some(pool) };
         let (from, to) = (self.spec.pools[pool].tier, self.spec.pools[below].tier);
-        self.send(moving, copy, (from, to), MoveClass::Spill);
+        self.send(moving, Copy { format, ..copy }, (from, to), MoveClass::Spill);
     }
 }

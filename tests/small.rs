@@ -345,6 +345,7 @@ impl<P> Witness<P> {
                 }
                 self.computing[usize::from(by_host)].push_back(reads.clone());
             }
+            Command::MoveState(state) => panic!("no model here has states: {state:?}"),
             Command::Finish { .. } => {}
         }
     }

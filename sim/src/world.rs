@@ -3,10 +3,12 @@
 mod host;
 mod kernels;
 mod moves;
+mod states;
 
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
+use self::states::MovingState;
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
 use crate::operators::Operators;
@@ -76,6 +78,9 @@ enum Tick {
         bytes: Bytes,
         queued: Nanos,
     },
+    /// Recurrent states have been coded and go on to their links.
+    StateCoded(MoveId),
+    StateMoved(MoveId),
     Computed,
     HostComputed,
     Loaded,
@@ -118,6 +123,8 @@ pub struct World {
     coders: [Time; 2],
     /// Moves with bytes handed over.
     moves: UnderWay<Moving>,
+    /// Moves of recurrent states, likewise.
+    states: Vec<MovingState>,
     workload: Workload,
     /// The first request that is not in the queue yet.
     next_request: usize,
@@ -178,6 +185,7 @@ impl World {
             memory,
             coders: [Time(0); 2],
             moves: UnderWay::default(),
+            states: Vec::new(),
             workload,
             next_request: 0,
             running: None,
@@ -263,6 +271,14 @@ impl World {
             Tick::Arrived { id, bytes, queued } => {
                 self.arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
             }
+            Tick::StateCoded(id) => {
+                self.state_coded(id)?;
+                None
+            }
+            Tick::StateMoved(id) => {
+                self.states.retain(|moving| moving.id() != id);
+                Some(EventKind::StateMoved { id })
+            }
             Tick::Computed => self.computed(),
             Tick::HostComputed => self.host_computed(),
             Tick::Loaded => {
@@ -290,6 +306,7 @@ impl World {
                         self.queue.push(self.now + self.latency(from, to), Rank::Transfer, Tick::Loaded);
                     }
                 }
+                Flow::Copy { id, .. } if self.state_left(id) => {}
                 Flow::Copy { id, from, to } => self.left(id, (from, to), &delivered),
             }
         }
@@ -364,6 +381,7 @@ impl Platform for World {
             Command::Compute { mixers, layer, part, batch, reads } => {
                 self.begin_compute(mixers, (layer, part), batch, &reads)?
             }
+            Command::MoveState(state) => self.begin_state(state)?,
             Command::Finish { .. } => self.finish(),
         }
         Ok(())

@@ -52,7 +52,7 @@ fn an_expander_moves_the_stall_as_two_tiers_in_closed_form_do() {
         let expected: f64 = (0..).zip(&fetched).map(busy).sum();
         assert!(
             (stall.as_secs_f64() / expected - 1.0).abs() < 1e-3,
-            "{dram}: {stall}, expected {expected} s"
+            "{dram}: {stall:?}, expected {expected} s"
         );
         assert_eq!(fetched.iter().sum::<u64>(), 40 * 2 * 56, "nothing was resident");
         stalls.push((case.home.tiers().len(), stall));
@@ -73,7 +73,7 @@ fn what_is_on_drives_comes_at_their_rate() {
         fetched[id] as f64 * bytes / path.0 as f64
     };
     let expected = rates("dram") + rates("nvme");
-    assert!((stall.as_secs_f64() / expected - 1.0).abs() < 0.05, "{stall}, at the bandwidths {expected} s");
+    assert!((stall.as_secs_f64() / expected - 1.0).abs() < 0.05, "{stall:?}, at the bandwidths {expected} s");
 }
 
 proptest! {

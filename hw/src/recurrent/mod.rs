@@ -12,11 +12,13 @@
 pub mod attention;
 mod backlog;
 mod chunk;
+mod f16c;
 pub mod folded;
 pub mod gated;
 pub mod inputs;
 mod lanes;
 pub mod made;
+pub mod mixers;
 pub mod number;
 mod product;
 pub mod quantised;
@@ -26,6 +28,7 @@ pub mod scan;
 pub mod shape;
 pub mod ssd;
 pub mod step;
+pub mod upkeep;
 
 use crate::codec::CodecError;
 use crate::compute::ComputeError;

@@ -41,6 +41,7 @@ pub mod state_format;
 pub mod state_time;
 pub mod tally;
 pub mod times;
+pub mod under_way;
 pub mod units;
 pub mod verdict;
 pub mod veto;

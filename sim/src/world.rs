@@ -8,7 +8,6 @@ mod states;
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
-use self::states::MovingState;
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
 use crate::operators::Operators;
@@ -16,9 +15,10 @@ use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::Workload;
-use policy::event::{Command, Event, EventKind, Form, Platform};
+use policy::event::{Command, Event, EventKind, Form, Platform, StateMove};
 use policy::machine::Class;
 use policy::sizes::Sizes;
+use policy::under_way::UnderWay;
 use policy::{
     BlockId, Bytes, FormatId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
@@ -120,10 +120,10 @@ pub struct World {
     memory: Memory,
     /// When the accelerator's coder and the host's are free.
     coders: [Time; 2],
-    /// Moves with bytes handed over, by id: a handful at any time.
-    moves: Vec<(MoveId, Moving)>,
-    /// Moves of recurrent states, likewise.
-    states: Vec<MovingState>,
+    /// Moves with bytes handed over.
+    moves: UnderWay<Moving>,
+    /// Moves of recurrent states.
+    states: UnderWay<StateMove>,
     workload: Workload,
     /// The first request that is not in the queue yet.
     next_request: usize,
@@ -183,8 +183,8 @@ impl World {
             queue: Queue::default(),
             memory,
             coders: [Time(0); 2],
-            moves: Vec::new(),
-            states: Vec::new(),
+            moves: UnderWay::default(),
+            states: UnderWay::default(),
             workload,
             next_request: 0,
             running: None,
@@ -275,7 +275,7 @@ impl World {
                 None
             }
             Tick::StateMoved(id) => {
-                self.states.retain(|moving| moving.id() != id);
+                self.states.remove(id);
                 Some(EventKind::StateMoved { id })
             }
             Tick::Computed => self.computed(),

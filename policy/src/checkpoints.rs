@@ -275,12 +275,13 @@ impl Checkpoints {
         Some(id)
     }
 
-    /// A copy that has crossed its links for a request may stay in the nearest pool, in the bits that it has.
+    /// A copy that has crossed its links for a request may stay in the nearest pool, coded for it if it is exact so far.
     fn promote(&mut self, hit: Hit, copy: Copy) {
         if hit.pool == 0 || self.entries.get(&hit.node).is_none_or(|entry| entry.copies[0].is_some()) {
             return;
         }
-        self.keep(hit.node, 0, copy.format, MoveClass::Prefetch);
+        let format = evict::lowered(copy.format, self.spec.pools[0].format);
+        self.keep(hit.node, 0, format, MoveClass::Prefetch);
     }
 
     /// So many tokens of a request are computed: makes the checkpoints that it has passed.

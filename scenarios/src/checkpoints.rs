@@ -66,7 +66,7 @@ static POOLS: Rows = Rows {
     about: "What a tier gives to checkpoints; each is written to every one that has room",
     key: RowKey::Any,
     value: Map(&POOL),
-    merges: true,
+    merges: false,
 };
 
 static POOL: Table = Table {

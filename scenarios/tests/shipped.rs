@@ -92,7 +92,11 @@ fn every_shipped_scenario_loads() {
             "mooncake-gpt-oss-20b",
             "quickstart",
             "qwen3-30b-a3b-joint",
+            "states/hp-aso",
             "states/mooncake-nemotron-h-8b",
+            "states/prefix-reuse",
+            "states/published-pool",
+            "states/tiered-cache",
         ]
     );
 }

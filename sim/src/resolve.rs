@@ -1,5 +1,6 @@
 //! From a scenario to a case: traces opened or generated, budgets counted, tables turned.
 
+use crate::conversations;
 use crate::simulate::{Case, Load, RunFailure};
 use crate::workload::Arrivals;
 use policy::TierId;
@@ -70,6 +71,9 @@ impl Library {
         let arrivals = match &workload.requests.arrivals {
             &scenarios::Arrivals::Closed { think } => Arrivals::Closed { clients: batch, think },
             &scenarios::Arrivals::Drawn(process) => Arrivals::Drawn(process),
+            scenarios::Arrivals::Conversations(spec) => {
+                Arrivals::Recorded(Arc::new(conversations::generate(spec, limit, scenario.seed)))
+            }
             scenarios::Arrivals::Recorded(recording) => Arrivals::Recorded(self.recorded(recording, limit)?),
         };
         let cache = cache(scenario.kv, &arrivals)?;

@@ -135,7 +135,7 @@ pub enum RunFailure {
     },
     /// Prefixes are to be kept, but nobody says what prompts have in common.
     #[error(
-        "kv.paged.prefixes: the requests do not say what their prompts begin with; a `mooncake_jsonl` trace does"
+        "kv.paged.prefixes: the requests do not say what their prompts begin with; a `mooncake_jsonl` trace does, and `conversations` do"
     )]
     NoPrefixes,
     /// Checkpoints are to be made within blocks of prompts.

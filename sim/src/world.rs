@@ -8,7 +8,6 @@ mod states;
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
-use self::states::MovingState;
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
 use crate::operators::Operators;
@@ -16,7 +15,7 @@ use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::{Request, Workload};
-use policy::event::{Command, Event, EventKind, Form, Platform};
+use policy::event::{Command, Event, EventKind, Form, Platform, StateMove};
 use policy::homes::Homes;
 use policy::machine::Class;
 use policy::sizes::Sizes;
@@ -124,8 +123,8 @@ pub struct World {
     coders: [Time; 2],
     /// Moves with bytes handed over.
     moves: UnderWay<Moving>,
-    /// Moves of recurrent states, likewise.
-    states: Vec<MovingState>,
+    /// Moves of recurrent states.
+    states: UnderWay<StateMove>,
     workload: Workload,
     /// The first request that is not in the queue yet.
     next_request: usize,
@@ -189,7 +188,7 @@ impl World {
             memory,
             coders: [Time(0); 2],
             moves: UnderWay::default(),
-            states: Vec::new(),
+            states: UnderWay::default(),
             workload,
             next_request: 0,
             running: None,
@@ -287,7 +286,7 @@ impl World {
                 None
             }
             Tick::StateMoved(id) => {
-                self.states.retain(|moving| moving.id() != id);
+                self.states.remove(id);
                 Some(EventKind::StateMoved { id })
             }
             Tick::Computed => self.computed(),

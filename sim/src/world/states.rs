@@ -7,16 +7,6 @@ use crate::queue::Rank;
 use policy::event::StateMove;
 use policy::{Bytes, MoveId, Time};
 
-/// A move of states under way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct MovingState(StateMove);
-
-impl MovingState {
-    pub(super) fn id(&self) -> MoveId {
-        self.0.id
-    }
-}
-
 impl World {
     /// Starts a move of states.
     pub(super) fn begin_state(&mut self, state: StateMove) -> Result<(), WorldError> {
@@ -24,7 +14,7 @@ impl World {
         if from != to && self.paths.between(from, to).is_none() {
             return Err(NoPath { from, to }.into());
         }
-        self.states.push(MovingState(state));
+        self.states.insert(id, state);
         if from == to {
             let end = self.code_state(self.now, &state);
             self.queue.push(end, Rank::Transfer, Tick::StateMoved(id));
@@ -39,7 +29,7 @@ impl World {
 
     /// States are as they cross the links: off they go.
     pub(super) fn state_coded(&mut self, id: MoveId) -> Result<(), WorldError> {
-        let Some(&MovingState(StateMove { from, to, bytes, .. })) = self.state(id) else { return Ok(()) };
+        let Some(&StateMove { from, to, bytes, .. }) = self.states.get(id) else { return Ok(()) };
         self.share();
         Ok(self.fabric.submit(self.now, id, from, to, bytes)?)
     }
@@ -47,7 +37,7 @@ impl World {
     /// The last byte of a move has left its links, if it is one of states: it arrives a latency later, and is expanded where it is
     /// served.
     pub(super) fn state_left(&mut self, id: MoveId) -> bool {
-        let Some(&MovingState(state)) = self.state(id) else { return false };
+        let Some(&state) = self.states.get(id) else { return false };
         let StateMove { from, to, bytes, served, .. } = state;
         self.memory.carried(from, to, bytes);
         let mut at = self.now + self.latency(from, to);
@@ -56,10 +46,6 @@ impl World {
         }
         self.queue.push(at, Rank::Transfer, Tick::StateMoved(id));
         true
-    }
-
-    fn state(&self, id: MoveId) -> Option<&MovingState> {
-        self.states.iter().find(|moving| moving.id() == id)
     }
 
     /// Has the accelerator read one form of the states and write the other from `ready` on; returns when that is done.

@@ -6,6 +6,7 @@ mod check;
 mod checkpoints;
 mod control;
 mod diagnostics;
+mod family;
 mod gguf;
 mod include;
 mod keys;
@@ -28,6 +29,7 @@ mod resident;
 mod scenario;
 mod schema;
 mod sensitivity;
+mod served;
 mod shape;
 mod source;
 mod times;
@@ -48,10 +50,13 @@ pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
 pub use price::Price;
 pub use scenario::{
-    Arrivals, Cap, Conversations, Dense, Fitted, Guard, Kv, Length, Paged, PolicyCheck, PolicyChoice,
-    PolicyComplaint, Prefill, PrefixOrder, Process, Recording, RequestFormat, RequestOrder, Requests,
-    Resident, Routing, Scenario, Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
+    Cap, Guard, Kv, Paged, PolicyCheck, PolicyChoice, PolicyComplaint, Resident, Scenario, Schedule,
+    ScriptFile, Slo,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};
+pub use served::{
+    Arrivals, Conversations, Dense, Fitted, Length, Prefill, PrefixOrder, Process, Recording, RequestFormat,
+    RequestOrder, Requests, Routing, Workload, ZipfMarkov,
+};
 pub use units::ArrivalRate;

@@ -5,7 +5,7 @@ use crate::keys::Type::{AboveZero, Either, Map, Number, Quantity, Text, Whole};
 use crate::keys::{Choice, Key, Table, Type};
 use crate::load::file_from;
 use crate::reader::{Field, Keys};
-use crate::scenario::{
+use crate::served::{
     Arrivals, Conversations, Length, PrefixOrder, Process, Recording, RequestFormat, Requests,
 };
 use crate::tree::Value;

@@ -6,7 +6,7 @@ use crate::keys::{Choice, Key, Table, Type};
 use crate::load::existing_file;
 use crate::reader::{Field, Keys, flag, name_of, names};
 use crate::requests::{LENGTH, MOST_REQUESTS, REQUESTS, length, requests};
-use crate::scenario::{
+use crate::served::{
     Arrivals, Dense, Fitted, Length, Prefill, RequestOrder, Requests, Routing, Workload, ZipfMarkov,
 };
 use crate::units::{at_most, between, count, fraction, whole};

@@ -3,6 +3,7 @@
 //! simulator and the hardware drive the same code.
 
 mod bits;
+pub mod checkpoints;
 pub mod control;
 pub mod demand;
 pub mod event;
@@ -11,6 +12,7 @@ pub mod fit;
 pub mod format;
 mod forms;
 pub mod guard;
+pub mod homes;
 pub mod id;
 pub mod kernel;
 mod layer_step;
@@ -36,9 +38,11 @@ pub mod serving;
 pub mod sizes;
 pub mod sketch;
 pub mod state;
+pub mod state_format;
 pub mod state_time;
 pub mod tally;
 pub mod times;
+pub mod under_way;
 pub mod units;
 pub mod verdict;
 pub mod veto;

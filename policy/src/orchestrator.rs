@@ -1,11 +1,13 @@
 //! The controller: events in, commands out. It owns the layer sequence, admission and the batch, and runs the five
 //! phases (observe, score, veto, schedule, execute) at every layer step.
 
+use crate::checkpoints::{CheckpointSpec, Checkpoints};
 use crate::control::{Context, Policy, Prices, Proposal};
 use crate::event::{Command, Event, EventKind, MoveClass, Part, Platform};
 use crate::format::FormatId;
 use crate::guard::{Guard, GuardSpec};
-use crate::id::{BlockId, LayerId, MoveId, TierId};
+use crate::homes::Homes;
+use crate::id::{BlockId, LayerId, MoveId};
 use crate::layer_step::{LayerStep, Member};
 use crate::ledger::Ledger;
 use crate::machine::{Class, Machine};
@@ -60,7 +62,7 @@ pub struct Setup {
     /// Bytes of each tier that managed blocks may take, in the machine's order.
     pub budgets: Vec<Bytes>,
     /// The tier of the home copies.
-    pub home: TierId,
+    pub home: Homes,
     /// Formats kept in the home tier beside the native one.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way, none of which is kept there.
@@ -71,6 +73,8 @@ pub struct Setup {
     pub guard: GuardSpec,
     /// The key-value cache, where it is kept in pages and takes fast memory from blocks; else there is room for every request.
     pub cache: Option<CacheSpec>,
+    /// Checkpoints of recurrent states, where the cache keeps prefixes of a model that has them.
+    pub checkpoints: Option<CheckpointSpec>,
     /// Requests that run together, at most.
     pub max_batch: usize,
     /// The most tokens of one step, where prompts are computed.
@@ -125,6 +129,7 @@ impl Orchestrator {
             host_compute,
             guard,
             cache,
+            checkpoints,
             max_batch,
             prefill_chunk,
             loading,
@@ -144,7 +149,12 @@ impl Orchestrator {
                 .filter(|format| !formats.contains(format))
                 .collect::<Vec<_>>(),
         );
-        let ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, home, &encoded)?;
+        let ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, &home, &encoded)?;
+        let block = cache.and_then(|spec| spec.prefix_block);
+        let chunk = prefill_chunk.unwrap_or(1);
+        let checkpoints = block
+            .zip(checkpoints)
+            .map(|(block, spec)| Checkpoints::new(&model, machine.clone(), spec, block, chunk));
         let cache = cache.map(|spec| Cache::new(&model, spec));
         let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
         let context = Context {
@@ -168,7 +178,7 @@ impl Orchestrator {
             running: None,
             proposals: Vec::new(),
             members: Vec::new(),
-            serving: Serving::new(max_batch, prefill_chunk, cache),
+            serving: Serving::new(max_batch, prefill_chunk, cache).with_checkpoints(checkpoints),
             shared: budgets[fast.index()],
             loading,
             stepping: false,
@@ -214,6 +224,10 @@ impl Orchestrator {
             }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
             EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
+            EventKind::StateMoved { id } => {
+                self.serving.state_moved(id, event.at);
+                self.start_step()?;
+            }
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
             EventKind::HostDone { layer } => {
                 if self.host_done()? {
@@ -235,6 +249,7 @@ impl Orchestrator {
         if let Some(failure) = self.policy.failure() {
             return Err(ControlError::Policy(failure));
         }
+        self.commands.extend(self.serving.take_state_moves().into_iter().map(Command::MoveState));
         self.schedule.dispatch(event.at, &mut self.context.ledger, &mut self.commands)?;
         commands.append(&mut self.commands);
         Ok(())
@@ -274,7 +289,7 @@ impl Orchestrator {
             self.context.signals.concurrency = self.serving.batch_len() as u32;
             self.context.signals.step_tokens = self.serving.step_tokens();
             self.run_mixers(0, now)?;
-        } else if self.context.ledger.flights().next().is_none() {
+        } else if self.context.ledger.flights().next().is_none() && !self.serving.moves_states() {
             return Err(ControlError::CacheStuck);
         }
         Ok(())
@@ -405,6 +420,11 @@ pub trait Watch<P> {
     fn event(&mut self, at: Time, orchestrator: &mut Orchestrator, platform: &P) {
         let _ = (at, orchestrator, platform);
     }
+
+    /// Whether what was seen is enough: then the run ends where it is.
+    fn enough(&self) -> bool {
+        false
+    }
 }
 
 /// Looks away.
@@ -434,7 +454,7 @@ pub fn run<P: Platform>(
     watch(orchestrator, platform, &mut Decisions(each))
 }
 
-/// The one loop: drives a controller on a platform until nothing is left to happen.
+/// The one loop: drives a controller on a platform until nothing is left to happen, or who looks on has seen enough.
 ///
 /// # Errors
 /// What the controller or the platform reports.
@@ -453,6 +473,9 @@ pub fn watch<P: Platform>(
             platform.submit(command).map_err(RunError::Platform)?;
         }
         watch.event(at, orchestrator, platform);
+        if watch.enough() {
+            break;
+        }
     }
     Ok(())
 }

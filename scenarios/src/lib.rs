@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod check;
+mod checkpoints;
 mod control;
 mod diagnostics;
 mod gguf;
@@ -47,9 +48,9 @@ pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
 pub use price::Price;
 pub use scenario::{
-    Arrivals, Cap, Dense, Fitted, Guard, Kv, Length, Paged, PolicyCheck, PolicyChoice, PolicyComplaint,
-    Prefill, Process, Recording, RequestFormat, RequestOrder, Requests, Resident, Routing, Scenario,
-    Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
+    Arrivals, Cap, Conversations, Dense, Fitted, Guard, Kv, Length, Paged, PolicyCheck, PolicyChoice,
+    PolicyComplaint, Prefill, PrefixOrder, Process, Recording, RequestFormat, RequestOrder, Requests,
+    Resident, Routing, Scenario, Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

@@ -3,8 +3,10 @@
 use crate::price::Price;
 use crate::sensitivity::Sensitivity;
 use crate::units::ArrivalRate;
+use policy::checkpoints::CheckpointSpec;
+use policy::homes::Homes;
 use policy::machine::Class;
-use policy::model::BlockKind;
+use policy::model::{Block, BlockKind};
 use policy::{Bytes, FormatId, Machine, Model, Nanos, TierId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,13 +28,15 @@ pub struct Scenario {
     pub memory: BTreeMap<String, Cap>,
     /// Key-value caches.
     pub kv: Kv,
+    /// Checkpoints of recurrent states, where prefixes of a model that has them are kept.
+    pub checkpoints: Option<CheckpointSpec>,
     /// What else takes fast memory away from blocks.
     pub resident: Resident,
     /// The tier that everything is loaded from when the run begins; left out, it is in place.
     pub load: Option<TierId>,
-    /// The tier that holds every block in its native format from the start.
-    pub home: TierId,
-    /// Further formats in which the home tier holds every block from the start.
+    /// The tiers that hold every block in its native format from the start.
+    pub home: Homes,
+    /// Further formats in which its home tier holds every block from the start.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way to the fast tier, with no copy kept below.
     pub recode: Vec<FormatId>,
@@ -222,6 +226,54 @@ pub enum Arrivals {
     Drawn(Process),
     /// As they were recorded, with their lengths.
     Recorded(Recording),
+    /// Turn by turn, with lengths of their own.
+    Conversations(Conversations),
+}
+
+impl Arrivals {
+    /// Whether requests say themselves how long they are.
+    pub fn have_lengths(&self) -> bool {
+        matches!(self, Arrivals::Recorded(_) | Arrivals::Conversations(_))
+    }
+}
+
+/// Sessions that begin like others and go on turn by turn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conversations {
+    /// How many.
+    pub sessions: u32,
+    /// How many begin in a second.
+    pub rate: ArrivalRate,
+    /// Turns of each.
+    pub turns: u32,
+    /// The mean of the exponential time from one turn to the next.
+    pub think: Nanos,
+    /// Prefixes that sessions share.
+    pub prefixes: u32,
+    /// Tokens of each.
+    pub prefix_tokens: u32,
+    /// Which session has which.
+    pub order: PrefixOrder,
+    /// Probability that a turn goes on from an earlier one than the last, 0 to 1.
+    pub branch: f64,
+    /// Tokens that a turn adds to the prompt.
+    pub message: Length,
+    /// Tokens that are put out.
+    pub answer: Length,
+    /// Tokens of a numbered block.
+    pub block: u32,
+}
+
+/// Which session has which shared prefix.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PrefixOrder {
+    /// One after the other, and again from the first.
+    InTurn,
+    /// Drawn, the first ones most often.
+    Zipf {
+        /// The exponent, 0 to 4: 0 is uniform.
+        skew: f64,
+    },
 }
 
 /// A process that draws arrivals.
@@ -402,7 +454,24 @@ impl Scenario {
         self.capacity(self.fast()).saturating_sub(self.resident_floor())
     }
 
-    /// Fast memory that no block can have: resident weights, key-value caches, activations, and what allocators lose.
+    /// Fast memory for everything that can ever be in it: what no block can have, every block in every format, and caches in
+    /// pages at their largest.
+    pub fn fast_at_most(&self) -> Bytes {
+        let granularity = self.machine.tier(self.fast()).granularity;
+        let formats = |block: &Block| {
+            let others = self.encoded.iter().chain(&self.recode).copied();
+            let all = std::iter::once(block.native).chain(others.filter(|&format| format != block.native));
+            all.map(|format| block.bytes(format).round_up(granularity)).sum::<Bytes>()
+        };
+        let pages = match self.kv {
+            Kv::Paged(paged) => paged.most,
+            Kv::Reserved(_) => Bytes::ZERO,
+        };
+        self.resident_floor() + pages + self.model.blocks.iter().map(formats).sum()
+    }
+
+    /// Fast memory that no block can have: resident weights, key-value caches, checkpoints, activations, and what allocators
+    /// lose.
     pub fn resident_floor(&self) -> Bytes {
         self.occupied() + self.fragmented()
     }
@@ -413,6 +482,12 @@ impl Scenario {
             Kv::Reserved(bytes) => bytes,
             Kv::Paged(_) => Bytes::ZERO,
         }
+    }
+
+    /// What checkpoints of recurrent states take of a tier.
+    pub fn checkpoint_room(&self, tier: TierId) -> Bytes {
+        let pools = self.checkpoints.iter().flat_map(|spec| &spec.pools);
+        pools.filter(|pool| pool.tier == tier).map(|pool| pool.room).sum()
     }
 
     /// What allocators lose of the fast tier.
@@ -429,7 +504,8 @@ impl Scenario {
     }
 
     fn occupied(&self) -> Bytes {
-        self.model.resident_bytes() + self.kv_reserve() + self.resident.activations
+        let checkpoints = self.checkpoint_room(self.fast());
+        self.model.resident_bytes() + self.kv_reserve() + self.resident.activations + checkpoints
     }
 
     /// The largest block in its native format, as a tier allocates it.

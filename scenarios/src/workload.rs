@@ -187,8 +187,7 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
         0 => Err(Wrong::new("zero", "at least 1, or leave it out")),
         limit => Ok(limit),
     });
-    let recorded =
-        requests.as_ref().is_some_and(|requests| matches!(requests.arrivals, Arrivals::Recorded(_)));
+    let recorded = requests.as_ref().is_some_and(|requests| requests.arrivals.have_lengths());
     let prompt_tokens = read_length(report, &keys, "prompt_tokens", recorded);
     let output_tokens = read_length(report, &keys, "output_tokens", recorded);
     let lookahead = keys.get("lookahead").map_or(Some(vec![]), |field| read_lookahead(report, &field));

@@ -49,6 +49,9 @@ fn every_shipped_scenario_loads() {
                 ["workload.routing.trace", "workload.fit", "workload.requests.azure_csv.path"].map(of).into()
             }
             "azure-code-gpt-oss-120b" => vec![("workload.requests.azure_csv.path", trace.clone())],
+            name if name.starts_with("states/mooncake-") => {
+                vec![("workload.requests.mooncake_jsonl.path", trace.clone())]
+            }
             "mooncake-gpt-oss-20b" => {
                 let of = |path| (path, trace.clone());
                 ["workload.routing.trace", "workload.requests.mooncake_jsonl.path"].map(of).into()
@@ -60,6 +63,8 @@ fn every_shipped_scenario_loads() {
         let recorded = routing.iter().any(|(path, _)| *path == "workload.routing.trace");
         assert_eq!(matches!(scenario.workload.routing, Routing::Trace(_)), recorded, "{name}");
         assert!(scenario.fast_budget() >= scenario.slot(scenario.fast()), "{name}");
+        // What is kept of a model with recurrent layers is of use only with its states.
+        assert_eq!(scenario.checkpoints.is_some(), scenario.model.is_recurrent(), "{name}");
         seen.push(name);
     }
     assert_eq!(
@@ -72,18 +77,26 @@ fn every_shipped_scenario_loads() {
             "azure-code-gpt-oss-20b",
             "azure-conv-generated",
             "azure-conv-gpt-oss-20b",
+            "deepseek-v3-nvme",
             "gpt-oss-20b-h100",
             "llama-3.1-70b-h100",
             "mer-qwen3-coder-30b",
+            "mixtral-8x22b-cxl",
             "mixtral-8x7b-4090",
             "mixtral-8x7b-h100",
             "mixtral-8x7b-joint",
+            "mixtral-8x7b-peer",
             "mixtral-offloading",
             "moe-on-gpu",
             "moe-on-host",
             "mooncake-gpt-oss-20b",
             "quickstart",
             "qwen3-30b-a3b-joint",
+            "states/hp-aso",
+            "states/mooncake-nemotron-h-8b",
+            "states/prefix-reuse",
+            "states/published-pool",
+            "states/tiered-cache",
         ]
     );
 }
@@ -112,7 +125,7 @@ fn slots_are_counted_beside_what_is_resident() {
     assert_eq!(scenario.capacity(hbm), scenario.fast_budget() + scenario.resident_floor());
     // 12 layers keep 4096 tokens and 12 keep 128, at 2 * 8 * 64 * 2 bytes a token.
     assert_eq!(scenario.kv_reserve(), Bytes(12 * (4096 + 128) * 2048));
-    assert_eq!(scenario.machine.tier(scenario.home).name, "dram");
+    assert_eq!(scenario.machine.tier(scenario.home.first()).name, "dram");
     assert_eq!(
         scenario.workload.requests,
         Requests { arrivals: Arrivals::Closed { think: Nanos::ZERO }, batch: 1, limit: None }

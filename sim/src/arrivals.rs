@@ -37,7 +37,7 @@ const PROMPT_STREAM: u64 = 0x7072_6f6d_7074_6c6e;
 const THINK_STREAM: u64 = 0x7468_696e_6b74_696d;
 const OUTPUT_STREAM: u64 = 0x6f75_7470_7574_6c6e;
 
-fn stream(seed: u64, stream: u64) -> Pcg64Mcg {
+pub(crate) fn stream(seed: u64, stream: u64) -> Pcg64Mcg {
     Pcg64Mcg::new(u128::from(seed) << 64 | u128::from(stream))
 }
 
@@ -73,7 +73,8 @@ impl ThinkTimes {
     }
 }
 
-fn lengths(length: Length, mut random: Pcg64Mcg) -> impl Iterator<Item = u32> {
+/// Lengths, one after the other.
+pub(crate) fn lengths(length: Length, mut random: Pcg64Mcg) -> impl Iterator<Item = u32> {
     let logarithm = match length {
         Length::Lognormal { mean, p99 } => lognormal(mean, p99),
         _ => None,

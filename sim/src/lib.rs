@@ -2,7 +2,9 @@
 
 mod arrivals;
 pub mod bound;
+pub mod checkpoint_figures;
 pub mod compute;
+mod conversations;
 pub mod experiment;
 pub mod fabric;
 pub mod levers;

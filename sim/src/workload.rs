@@ -76,8 +76,9 @@ pub struct Workload {
     /// Decoded rows before each trace of the routing: where stand-ins are looked up.
     rows_before: Vec<u64>,
     seed: u64,
-    /// The step that was routed last, and the rows of the routing that it follows: the same at every layer.
+    /// The step that was routed last.
     followed: Vec<Slice>,
+    /// The rows of the routing that a step follows. Empty between uses; kept for its memory.
     rows: Vec<Range<usize>>,
     /// For each number of layers ahead, the share of the blocks foreseen that are chosen.
     lookahead: Vec<f64>,
@@ -181,13 +182,12 @@ impl Workload {
             slices.iter().for_each(|slice| self.follow(slice));
             self.followed.clear();
             self.followed.extend_from_slice(slices);
+            if let Needs::Routed(source) = &mut self.needs {
+                source.step(self.rows.drain(..));
+            }
         }
-        let Needs::Routed(source) = &mut self.needs else { return Vec::new() };
-        let mut routed = source.merge(self.rows.iter().cloned(), router);
-        // The trace numbers blocks as if all layers had a router.
-        let before = router as u32 * source.shape().experts;
-        routed.iter_mut().for_each(|block| block.block.0 += first_block - before);
-        routed
+        let Needs::Routed(source) = &self.needs else { return Vec::new() };
+        source.demand(router, first_block)
     }
 
     /// What the platform expects of the coming layers while the mixer of `layer` is done, nearest first. Of the blocks that

@@ -3,6 +3,7 @@
 mod host;
 mod kernels;
 mod moves;
+mod states;
 
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
@@ -13,10 +14,12 @@ use crate::operators::Operators;
 use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
-use crate::workload::Workload;
-use policy::event::{Command, Event, EventKind, Form, Platform};
+use crate::workload::{Request, Workload};
+use policy::event::{Command, Event, EventKind, Form, Platform, StateMove};
+use policy::homes::Homes;
 use policy::machine::Class;
 use policy::sizes::Sizes;
+use policy::under_way::UnderWay;
 use policy::{
     BlockId, Bytes, FormatId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
@@ -75,6 +78,9 @@ enum Tick {
         bytes: Bytes,
         queued: Nanos,
     },
+    /// Recurrent states have been coded and go on to their links.
+    StateCoded(MoveId),
+    StateMoved(MoveId),
     Computed,
     HostComputed,
     Loaded,
@@ -91,8 +97,8 @@ const WEIGHTS: MoveId = MoveId(u64::MAX);
 /// Where blocks are when a run begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement<'a> {
-    /// The tier of the home copies.
-    pub home: TierId,
+    /// The tiers of the home copies.
+    pub home: &'a Homes,
     /// Formats kept there beside the native one.
     pub encoded: &'a [FormatId],
     /// The tier that home copies and resident weights are loaded from first, if they are not in place.
@@ -115,8 +121,10 @@ pub struct World {
     memory: Memory,
     /// When the accelerator's coder and the host's are free.
     coders: [Time; 2],
-    /// Moves with bytes handed over, by id: a handful at any time.
-    moves: Vec<(MoveId, Moving)>,
+    /// Moves with bytes handed over.
+    moves: UnderWay<Moving>,
+    /// Moves of recurrent states.
+    states: UnderWay<StateMove>,
     workload: Workload,
     /// The first request that is not in the queue yet.
     next_request: usize,
@@ -151,7 +159,8 @@ impl World {
         let mut memory = Memory::new(machine.clone(), &model);
         for (index, block) in model.blocks.iter().enumerate() {
             for format in block.home_formats(encoded) {
-                let (block, form) = (BlockId(index as u32), Form { tier: home, format });
+                let block = BlockId(index as u32);
+                let form = Form { tier: home.of(block), format };
                 memory.reserve(block, form)?;
                 memory.publish(block, form);
             }
@@ -159,7 +168,9 @@ impl World {
         let mut timeline =
             record_timeline.then(|| Timeline::new(machine.clone(), model.clone(), timeline::ROOM));
         if let Some(timeline) = &mut timeline {
-            timeline.level(home, Time(0), memory.used(home));
+            for &tier in home.tiers() {
+                timeline.level(tier, Time(0), memory.used(tier));
+            }
         }
         let fast = machine.tiers_of(Class::Fast).next().unwrap_or_default();
         let mut world = World {
@@ -176,7 +187,8 @@ impl World {
             queue: Queue::default(),
             memory,
             coders: [Time(0); 2],
-            moves: Vec::new(),
+            moves: UnderWay::default(),
+            states: UnderWay::default(),
             workload,
             next_request: 0,
             running: None,
@@ -197,8 +209,10 @@ impl World {
     }
 
     /// Begins to load resident weights and, where they live elsewhere, home copies.
-    fn load(&mut self, from: TierId, home: TierId) -> Result<(), WorldError> {
-        for (to, bytes) in [(self.fast, self.model.resident_bytes()), (home, self.memory.used(home))] {
+    fn load(&mut self, from: TierId, home: &Homes) -> Result<(), WorldError> {
+        let homes = home.tiers().iter().map(|&tier| (tier, self.memory.used(tier)));
+        let loads: Vec<_> = std::iter::once((self.fast, self.model.resident_bytes())).chain(homes).collect();
+        for (to, bytes) in loads {
             if to != from {
                 self.fabric.submit(Time(0), WEIGHTS, from, to, bytes)?;
                 self.loading += 1;
@@ -243,6 +257,11 @@ impl World {
         self.ticks
     }
 
+    /// The requests of the run, in order of arrival.
+    pub fn requests(&self) -> &[Request] {
+        self.workload.requests()
+    }
+
     /// Where the gate weights come from.
     pub fn gates(&self) -> &'static str {
         self.workload.gates()
@@ -261,6 +280,14 @@ impl World {
             }
             Tick::Arrived { id, bytes, queued } => {
                 self.arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
+            }
+            Tick::StateCoded(id) => {
+                self.state_coded(id)?;
+                None
+            }
+            Tick::StateMoved(id) => {
+                self.states.remove(id);
+                Some(EventKind::StateMoved { id })
             }
             Tick::Computed => self.computed(),
             Tick::HostComputed => self.host_computed(),
@@ -289,6 +316,7 @@ impl World {
                         self.queue.push(self.now + self.latency(from, to), Rank::Transfer, Tick::Loaded);
                     }
                 }
+                Flow::Copy { id, .. } if self.state_left(id) => {}
                 Flow::Copy { id, from, to } => self.left(id, (from, to), &delivered),
             }
         }
@@ -363,6 +391,7 @@ impl Platform for World {
             Command::Compute { mixers, layer, part, batch, reads } => {
                 self.begin_compute(mixers, (layer, part), batch, &reads)?
             }
+            Command::MoveState(state) => self.begin_state(state)?,
             Command::Finish { .. } => self.finish(),
         }
         Ok(())

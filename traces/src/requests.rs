@@ -81,6 +81,21 @@ impl Default for Cut {
 }
 
 impl RequestTrace {
+    /// Requests that are in order of arrival, with the numbers of their prompts' blocks of so many tokens.
+    pub fn with_prefixes(
+        block_tokens: NonZero<u32>,
+        requests: impl IntoIterator<Item = (Request, Vec<u64>)>,
+    ) -> RequestTrace {
+        let mut prefixes = Prefixes { block_tokens, ends: Vec::new(), blocks: Vec::new() };
+        let mut trace = RequestTrace::default();
+        for (request, blocks) in requests {
+            trace.requests.push(request);
+            prefixes.blocks.extend(blocks);
+            prefixes.ends.push(prefixes.blocks.len());
+        }
+        RequestTrace { prefixes: Some(prefixes), ..trace }
+    }
+
     /// The requests, in order of arrival.
     pub fn requests(&self) -> &[Request] {
         &self.requests

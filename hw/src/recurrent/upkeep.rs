@@ -166,8 +166,8 @@ impl<'a> Walker<'a> {
             State::Fp16(state) => expanded(state),
             State::Coded(tiles) => {
                 let mut state = vec![0.0; shape.state()];
-                let heads = state.chunks_exact_mut(shape.tile()).zip(tiles);
-                heads.map(|(state, tile)| tile.dequantise(shape, state)).collect::<Result<(), _>>()?;
+                let mut heads = state.chunks_exact_mut(shape.tile()).zip(tiles);
+                heads.try_for_each(|(state, tile)| tile.dequantise(shape, state))?;
                 state
             }
             State::Gated(gated) => gated.state()?,

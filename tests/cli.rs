@@ -198,3 +198,45 @@ fn nobody_reading_is_no_error() {
     let output = hotset().arg("policies").stdout(writer).output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
+
+#[test]
+fn states_benchmark_has_its_tables_and_targets() {
+    let text = stdout(&["bench", "states", "--quick", "--sections", "gated_quantisation"]);
+    // The run of the seed is the same on every machine; what follows it has times.
+    let seed_run: Vec<&str> = text.lines().take_while(|line| !line.contains("Nemotron")).collect();
+    let seed_run = seed_run[..seed_run.len() - 1].join("\n") + "\n";
+    assert_data_eq!(seed_run, file!["snapshots/gated-quantisation.txt"].raw());
+    for target in ["Mamba2-2.7b", "one sequence", "Mamba-1 (5120 channels of 16)"] {
+        assert!(text.contains(target), "{target}\n{text}");
+    }
+
+    let found: Value =
+        serde_json::from_str(&stdout(&["bench", "states", "--quick", "--format", "json"])).unwrap();
+    for layer in found["gated_quantisation"]["layers"].as_array().unwrap() {
+        let row = layer["rows"].as_array().unwrap().iter().find(|row| row["state"] == "gated, ring").unwrap();
+        assert!(row["share_of_fp16"].as_f64().unwrap() <= 1.0 / 3.0, "{row}");
+        for error in row["errors"].as_array().unwrap() {
+            assert!(error["output_mean"].as_f64().unwrap() <= 0.01, "{error}");
+        }
+    }
+    let co_design = &found["co_design"];
+    let lengths: Vec<_> =
+        co_design["lengths"].as_array().unwrap().iter().map(|row| row["tokens"].as_u64()).collect();
+    assert_eq!(lengths, [256, 1024, 2048].map(Some));
+    let kept = &co_design["memory"][0];
+    let share = kept["recurrent_bytes"].as_f64().unwrap() / kept["attention_bytes"].as_f64().unwrap();
+    assert!(share <= 0.65, "{kept}");
+}
+
+#[test]
+fn states_benchmark_refuses_what_it_does_not_know() {
+    let refused = |arguments: &[&str]| {
+        let output = hotset().args(["bench", "states"]).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let unknown = refused(&["--sections", "codesign"]);
+    assert!(unknown.contains("co_design") && unknown.contains("gated_quantisation"), "{unknown}");
+    assert!(refused(&["--lengths", "0"]).contains("0 is not in 1..="));
+    assert!(refused(&["--device", "tpu"]).contains("no device is called `tpu`: write host"));
+}

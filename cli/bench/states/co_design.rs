@@ -20,6 +20,8 @@ const BATCHES: [usize; 4] = [1, 8, 32, 128];
 const QUICK_BATCHES: [usize; 2] = [1, 32];
 /// Tokens of a prompt that a server runs at once.
 const PART: usize = 512;
+/// Tokens of a prompt by which longer ones are judged.
+const PROBE: usize = 1024;
 /// A run that is expected to take longer than this is left out, in ms.
 const LONGEST_MS: f64 = 5e3;
 /// Caches larger than this are left out, in bytes.
@@ -99,7 +101,11 @@ fn rows(bench: &Bench, pair: &Pair) -> Result<Vec<Row>, MixerError> {
     lengths.sort_unstable();
     lengths.dedup();
     // What the last length took, or would have.
-    let (mut attention, mut recurrent) = (Expected::default(), Expected::default());
+    let shortest = lengths.first().copied().unwrap_or_default().min(PROBE);
+    let (mut attention, mut recurrent) = (
+        Expected::measure(bench, pair.attention, shortest)?,
+        Expected::measure(bench, pair.recurrent, shortest)?,
+    );
     let mut row = |tokens| {
         bench.progress.say(&format!("{tokens} tokens"));
         let mut left_out = Vec::new();
@@ -134,13 +140,18 @@ fn rows(bench: &Bench, pair: &Pair) -> Result<Vec<Row>, MixerError> {
 }
 
 /// What a prompt took at the last length, or is expected to have.
-#[derive(Default)]
 struct Expected {
     tokens: usize,
     ms: f64,
 }
 
 impl Expected {
+    /// A first time, so that no length is run that would take too long.
+    fn measure(bench: &Bench, mixer: Mixer, tokens: usize) -> Result<Expected, MixerError> {
+        let ms = milliseconds(bench.device.prefill(mixer, BATCH, tokens)?).unwrap_or_default();
+        Ok(Expected { tokens, ms })
+    }
+
     /// The time at another length, which grows with a power of it.
     fn at(&mut self, tokens: usize, power: i32) -> f64 {
         let grown = tokens as f64 / self.tokens.max(1) as f64;

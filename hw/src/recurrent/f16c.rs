@@ -1,5 +1,5 @@
 //! fp16 and back by the processor's own instructions, eight numbers at a time. The `half` crate asks for them again at every eight numbers,
-//! which made attention over a cache three times slower.
+//! which made attention over a cache take twice as long.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;

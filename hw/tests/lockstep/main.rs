@@ -7,6 +7,7 @@ mod failures;
 mod laws;
 mod paths;
 mod recipes;
+mod recurrent;
 mod timeline;
 mod world;
 

@@ -1,10 +1,13 @@
 //! States in fewer bits.
 
 use crate::layer;
+use hw::codec;
+use hw::recurrent::made;
 use hw::recurrent::quantised::{Bits, Tile};
 use hw::recurrent::reference::{self, relative_error};
 use hw::recurrent::shape::Shape;
 use hw::recurrent::step::Steps;
+use policy::model::Matrix;
 use proptest::prelude::*;
 
 /// The state of a layer after some tokens, and its numbers in f32.
@@ -28,6 +31,34 @@ fn states_keep_what_their_bits_promise() {
             let error = relative_error(&back, exact);
             assert!((most / 30.0..most).contains(&error), "{bits:?}: {error}");
         }
+    }
+}
+
+#[test]
+fn a_scale_a_column_takes_error_away() {
+    let shape = Shape::NEMOTRON_H;
+    let made = made::layer::<f32>(shape, 64, 3);
+    let mut exact = vec![0.0; shape.state()];
+    reference::ssd(shape, &made.a, made.inputs.lend(), &mut exact);
+    let state: Vec<f32> = exact.iter().map(|number| *number as f32).collect();
+    let matrix = [Matrix { rows: shape.head_dim() as u64, columns: shape.state_dim() as u64 }];
+    let errors = |bits: Bits| {
+        let mut sums = [0.0; 2];
+        for (state, exact) in state.chunks(shape.tile()).zip(exact.chunks(shape.tile())) {
+            let mut back = vec![0.0; shape.tile()];
+            Tile::quantise(shape, bits, state).unwrap().dequantise(shape, &mut back).unwrap();
+            sums[0] += relative_error(&back, exact);
+            let mut coded = vec![0; bits.format().bytes(shape.tile() as u64, 0).0 as usize];
+            codec::encode(bits.format(), state, &matrix, &mut coded).unwrap();
+            codec::decode(bits.format(), &coded, &matrix, &mut back).unwrap();
+            sums[1] += relative_error(&back, exact);
+        }
+        sums.map(|sum| sum / shape.heads() as f64)
+    };
+    for bits in [Bits::Four, Bits::Eight] {
+        let [with, without] = errors(bits);
+        println!("{bits:?}: {:.2} % with a scale a column, {:.2} % without", with * 100.0, without * 100.0);
+        assert!(with < 0.75 * without, "{bits:?}: {with} against {without}");
     }
 }
 

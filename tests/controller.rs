@@ -49,7 +49,7 @@ fn prices_under_pressure(drift_budget: &str, slots: &str) -> Vec<Prices> {
     let mut orchestrator = case.orchestrator(entry, &params, false).unwrap();
     let mut world = case.world(false).unwrap();
     let fast = case.machine.tiers_of(Class::Fast).next().unwrap();
-    let (whole, budget) = (case.machine.tier(fast).capacity, case.budgets[fast.index()]);
+    let budget = case.budgets[fast.index()];
     let (mut commands, mut prices) = (Vec::new(), Vec::new());
     while let Some(event) = world.next_event().unwrap() {
         let at = event.at;
@@ -63,7 +63,7 @@ fn prices_under_pressure(drift_budget: &str, slots: &str) -> Vec<Prices> {
                 _ => None,
             };
             if let Some(left) = left {
-                let kind = EventKind::MemoryPressure { tier: fast, reserved: whole.saturating_sub(left) };
+                let kind = EventKind::MemoryPressure { reserved: budget.saturating_sub(left) };
                 orchestrator.handle(Event { at, kind }, &mut commands).unwrap();
             }
         }

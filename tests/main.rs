@@ -12,6 +12,7 @@ mod controller;
 mod conventions;
 mod dense;
 mod determinism;
+mod elastic;
 mod experiment;
 mod golden;
 mod homes;

@@ -149,11 +149,9 @@ pub enum EventKind {
     },
     /// The weights are where the run begins with them: requests may be served from here on.
     Loaded,
-    /// Other users of a tier (key-value cache, activations) now take this much of it.
+    /// Others (another job, a burst of activations) now take so much of the fast memory that blocks and caches share.
     MemoryPressure {
-        /// The tier.
-        tier: TierId,
-        /// Bytes taken from weights.
+        /// What they take in all; less than before, if they have given some back.
         reserved: Bytes,
     },
 }

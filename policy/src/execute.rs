@@ -3,7 +3,7 @@
 
 use crate::control::{Proposal, Victim};
 use crate::event::{Command, MoveClass};
-use crate::id::{BlockId, MoveId};
+use crate::id::{BlockId, LayerId, MoveId};
 use crate::ledger::Usage;
 use crate::orchestrator::Orchestrator;
 use crate::record::{Action, Decision};
@@ -64,9 +64,28 @@ impl Orchestrator {
         while !fits(self.context.ledger.usage(fast)) {
             if let Some(victim) = self.policy.victim(&self.context) {
                 self.evict(victim)?;
-            } else if !self.cancel_background()? {
+            } else if !self.cancel_background()? && !self.yield_one()? {
                 return Ok(false);
             }
+        }
+        Ok(true)
+    }
+
+    /// Gives up a copy that the policy would keep for good, because others have taken the room that it was meant for. Returns
+    /// whether there was one.
+    fn yield_one(&mut self) -> Result<bool, Refused> {
+        if !self.is_pressed() {
+            return Ok(false);
+        }
+        let ledger = &self.context.ledger;
+        let layers = (0..self.context.model.layers.len() as u16).map(LayerId);
+        let copy = |block| ledger.fast_copies(block).next().map(|form| (block, form));
+        let Some((block, form)) = layers.flat_map(|layer| ledger.idle(layer)).find_map(copy) else {
+            return Ok(false);
+        };
+        self.evict(Victim { block, form, terms: None })?;
+        if !self.context.ledger.is_fast(block) {
+            self.policy.lost(&self.context, block);
         }
         Ok(true)
     }

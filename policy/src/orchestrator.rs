@@ -108,6 +108,8 @@ pub struct Orchestrator {
     serving: Serving,
     /// What blocks and the cache share of fast memory.
     shared: Bytes,
+    /// What others have taken of that.
+    pressed: Bytes,
     loading: bool,
     stepping: bool,
     step_began: Time,
@@ -180,6 +182,7 @@ impl Orchestrator {
             members: Vec::new(),
             serving: Serving::new(max_batch, prefill_chunk, cache).with_checkpoints(checkpoints),
             shared: budgets[fast.index()],
+            pressed: Bytes::ZERO,
             loading,
             stepping: false,
             step_began: Time(0),
@@ -240,10 +243,14 @@ impl Orchestrator {
                 }
             }
             EventKind::HeadDone => self.end_step(event.at)?,
-            EventKind::MemoryPressure { tier, reserved } => {
-                let whole = self.context.machine.tier(tier).capacity;
-                self.context.ledger.set_capacity(tier, whole.saturating_sub(reserved));
+            EventKind::MemoryPressure { reserved } => {
+                self.pressed = reserved;
+                let caches = self.serving.cache_bytes().unwrap_or_default();
+                let fast = self.context.costs.fast;
+                self.context.ledger.set_capacity(fast, self.room().saturating_sub(caches));
+                // What the running layer step holds is given up when it ends.
                 self.shed()?;
+                self.resume_starved()?;
             }
         }
         if let Some(failure) = self.policy.failure() {
@@ -279,7 +286,7 @@ impl Orchestrator {
         let now = self.context.signals.now;
         let mut serving = std::mem::take(&mut self.serving);
         if let Some(taken) = serving.cache_bytes() {
-            self.context.ledger.set_capacity(self.context.costs.fast, self.shared.saturating_sub(taken));
+            self.context.ledger.set_capacity(self.context.costs.fast, self.room().saturating_sub(taken));
         }
         let formed = serving.form_step(now, &mut |wanted| self.grant(wanted));
         self.serving = serving;
@@ -295,11 +302,21 @@ impl Orchestrator {
         Ok(())
     }
 
+    /// Whether others have taken some of fast memory.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.pressed > Bytes::ZERO
+    }
+
+    /// What blocks and the cache share of fast memory now.
+    fn room(&self) -> Bytes {
+        self.shared.saturating_sub(self.pressed)
+    }
+
     /// Gives the key-value cache so many bytes of fast memory, if blocks can make room for them now.
     fn grant(&mut self, wanted: Bytes) -> Result<bool, ControlError> {
         let fast = self.context.costs.fast;
         let before = self.context.ledger.usage(fast).capacity;
-        let Some(left) = self.shared.0.checked_sub(wanted.0) else { return Ok(false) };
+        let Some(left) = self.room().0.checked_sub(wanted.0) else { return Ok(false) };
         self.context.ledger.set_capacity(fast, Bytes(left));
         let fits = self.make_room(Bytes::ZERO)?;
         if !fits {

@@ -11,6 +11,7 @@ use crate::machine::priced_machine;
 use crate::model::import;
 use crate::parallel::{PARALLEL, ranks, share_caps, shares};
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, caps, check_caps, kv_reserve};
+use crate::pressure::{PRESSURE, pressure};
 use crate::price::Price;
 use crate::reader::{Field, Keys, flag, format_names, text};
 use crate::recipe::{RECIPES, recipe};
@@ -51,6 +52,12 @@ pub(crate) static SCENARIO: Table = Table {
             placement::KV,
             "4 GiB",
             "Fast memory for key-value caches: set aside, or `{ paged: { most: 20 GiB } }`; left out, room for 4096 tokens a request",
+        ),
+        Key::optional(
+            "pressure",
+            List(&Map(&PRESSURE)),
+            "[{ at: 10 s, take: 4 GiB }, { at: 40 s, take: 0 B }]",
+            "Fast memory that others take during the run, and give back",
         ),
         Key::optional(
             "home",
@@ -140,6 +147,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let empty = Node { at: root.at, value: Value::Map(vec![]) };
     let or_empty = |name| keys.get(name).unwrap_or_else(|| Field::root(&empty, name));
     let (resident, model) = resident(report, &or_empty("resident"), model);
+    let pressure = keys.get("pressure").map_or(Some(vec![]), |field| pressure(report, &field));
     let table = read_sensitivity(report, &keys);
     let workload = keys.need(report, "workload").and_then(|field| workload(report, &field, model.as_ref()));
     let policy = keys.need(report, "policy").and_then(|field| policy(report, &field, check_policy));
@@ -184,6 +192,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         kv: kv?,
         checkpoints: checkpoints.unwrap_or_default(),
         resident: resident?,
+        pressure: pressure?,
         load,
         home: home.tiers,
         encoded: home.encoded,

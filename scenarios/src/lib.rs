@@ -19,6 +19,7 @@ mod overrides;
 mod parallel;
 mod placement;
 mod policy_file;
+mod pressure;
 mod price;
 pub mod range;
 mod reader;
@@ -48,6 +49,7 @@ pub use model::ModelFacts;
 pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
+pub use pressure::Pressure;
 pub use price::Price;
 pub use scenario::{
     Cap, Guard, Kv, Paged, PolicyCheck, PolicyChoice, PolicyComplaint, Resident, Scenario, Schedule,

@@ -436,7 +436,9 @@ pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Sce
         Kv::Paged(paged) => paged.most,
         Kv::Reserved(_) => Bytes::ZERO,
     };
-    let missing = (floor + slot + paged).saturating_sub(capacity);
+    let least = floor + slot + paged;
+    check_pressure(report, memory, scenario, capacity.saturating_sub(least));
+    let missing = least.saturating_sub(capacity);
     if missing > Bytes::ZERO {
         let lost = scenario.resident.activations + scenario.fragmented();
         let lost = if lost > Bytes::ZERO { format!(" and {lost} of `resident`") } else { String::new() };
@@ -448,5 +450,18 @@ pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Sce
         );
         let hint = "more fast memory, a smaller `kv`, or a smaller batch";
         report.error(blame(name), &format!("memory.{name}"), Wrong::new(message, hint));
+    }
+}
+
+/// Others may take no more than what a block and the caches leave.
+fn check_pressure(report: &mut Report, at: &Field<'_>, scenario: &Scenario, spare: Bytes) {
+    let most = scenario.pressure.iter().map(|pressure| pressure.take).max().unwrap_or_default();
+    if most > spare {
+        let message = format!(
+            "others take {most}, and {spare} can be spared beside one block, caches and what is resident"
+        );
+        let entry = at.node.entries().iter().find(|entry| entry.key == "pressure");
+        let blame = entry.map_or(at.key_at, |entry| entry.value.at);
+        report.error(blame, "pressure", Wrong::new(message, "less of it, or more fast memory"));
     }
 }

@@ -1,5 +1,6 @@
 //! A scenario, resolved and checked: everything a run needs to know.
 
+use crate::pressure::Pressure;
 use crate::price::Price;
 use crate::sensitivity::Sensitivity;
 use crate::served::Workload;
@@ -34,6 +35,8 @@ pub struct Scenario {
     pub resident: Resident,
     /// The tier that everything is loaded from when the run begins; left out, it is in place.
     pub load: Option<TierId>,
+    /// What others take of fast memory, and when, in order of time.
+    pub pressure: Vec<Pressure>,
     /// The tiers that hold every block in its native format from the start.
     pub home: Homes,
     /// Further formats in which its home tier holds every block from the start.

@@ -100,6 +100,7 @@ impl Library {
             reserved: floor,
             model: Arc::new(scenario.model.clone()),
             machine: Arc::new(scenario.machine.clone()),
+            pressure: scenario.pressure.clone(),
             home: scenario.home.clone(),
             encoded: scenario.encoded.clone(),
             recode: scenario.recode.clone(),

@@ -15,7 +15,7 @@ use policy::schedule::Pace;
 use policy::serving::cache::CacheSpec;
 use policy::tally::Objective;
 use policy::{BlockId, Bytes, Demands, FormatId, Machine, Model, Orchestrator, TierId, Watch, run};
-use scenarios::{Length, RequestOrder, Slo};
+use scenarios::{Length, Pressure, RequestOrder, Slo};
 use std::sync::Arc;
 use thiserror::Error;
 use traces::{BatchSource, RoutingTrace, TraceError};
@@ -31,6 +31,8 @@ pub struct Case {
     pub budgets: Vec<Bytes>,
     /// Bytes of the fast tier that they may not take: resident weights and key-value caches.
     pub reserved: Bytes,
+    /// What others take of fast memory, and when, in order of time.
+    pub pressure: Vec<Pressure>,
     /// The tiers of the home copies.
     pub home: Homes,
     /// Formats kept there beside the native one.
@@ -234,7 +236,7 @@ impl Case {
     pub fn world(&self, timeline: bool) -> Result<World, RunFailure> {
         let (machine, model) = (self.machine.clone(), self.model.clone());
         let placement = Placement { home: &self.home, encoded: &self.encoded, load_from: self.load_from };
-        Ok(World::new(machine, model, placement, self.workload()?, timeline)?)
+        Ok(World::new(machine, model, placement, self.workload()?, timeline)?.pressed(&self.pressure))
     }
 
     /// The requests, and what their tokens need.

@@ -23,6 +23,7 @@ use policy::under_way::UnderWay;
 use policy::{
     BlockId, Bytes, FormatId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
+use scenarios::Pressure;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use thiserror::Error;
@@ -85,6 +86,7 @@ enum Tick {
     HostComputed,
     Loaded,
     Request(RequestId),
+    Pressure(Bytes),
 }
 
 /// What kernels of the accelerator and of the host flow as.
@@ -136,6 +138,8 @@ pub struct World {
     due: VecDeque<EventKind>,
     /// Loads that have not arrived, and when the last one had.
     loading: u32,
+    /// What others will take of fast memory, the next last; its event is in the queue.
+    pressure: Vec<Pressure>,
     loaded: Time,
     delivered: Vec<Delivered>,
     compute_time: Nanos,
@@ -195,6 +199,7 @@ impl World {
             hosted: VecDeque::new(),
             due: VecDeque::new(),
             loading: 0,
+            pressure: Vec::new(),
             loaded: Time(0),
             delivered: Vec::new(),
             compute_time: Nanos::ZERO,
@@ -206,6 +211,24 @@ impl World {
         }
         world.expect_request();
         Ok(world)
+    }
+
+    /// The same, with others taking some of fast memory meanwhile.
+    pub fn pressed(mut self, pressure: &[Pressure]) -> World {
+        self.pressure = pressure.iter().rev().copied().collect();
+        self.expect_pressure();
+        self
+    }
+
+    fn expect_pressure(&mut self) {
+        if let Some(&Pressure { at, take }) = self.pressure.last() {
+            self.queue.push(Time(at.0), Rank::Admission, Tick::Pressure(take));
+        }
+    }
+
+    /// Whether nothing is left that could happen but that others take memory.
+    fn is_over(&self) -> bool {
+        !self.pressure.is_empty() && self.queue.len() == 1 && self.fabric.is_idle()
     }
 
     /// Begins to load resident weights and, where they live elsewhere, home copies.
@@ -295,6 +318,11 @@ impl World {
                 self.loaded = self.now;
                 Some(EventKind::Loaded)
             }
+            Tick::Pressure(reserved) => {
+                self.pressure.pop();
+                self.expect_pressure();
+                Some(EventKind::MemoryPressure { reserved })
+            }
             Tick::Request(request) => {
                 self.expect_request();
                 Some(self.workload.arrival(request))
@@ -356,6 +384,9 @@ impl Platform for World {
             return Ok(Some(Event { at: self.now, kind }));
         }
         loop {
+            if self.is_over() {
+                return Ok(None);
+            }
             // What leaves a link now only queues what follows from it, so it goes first.
             let left = self.fabric.next_due();
             let at = match (left, self.queue.next_time()) {

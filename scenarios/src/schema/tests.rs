@@ -105,6 +105,7 @@ model:
 memory: { hbm: 8 slots, dram: 200 GiB }
 resident: { activations: 1 GiB, fragmentation: 3 %, dense: false }
 kv: 1 GiB
+pressure: [{ at: 10 s, take: 1 MiB }, { at: 20 s, take: 0 B }]
 home: dram
 encoded: [int8]
 recode: [int4_g32]

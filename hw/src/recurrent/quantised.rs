@@ -1,6 +1,6 @@
 //! States in eight or four bits: a scale a column of a head's state, its root mean square in f16, then groups of 32 numbers of what
-//! that leaves, as the codec's `int8_g32` and `int4_g32` code them. Columns differ by how strongly `b` writes them; one scale for
-//! each takes half of the error of int4 away (measured on random states: 14.5 % to 7.9 %).
+//! that leaves, as the codec's `int8_g32` and `int4_g32` code them. Columns differ by how strongly `b` writes them; a scale for
+//! each takes a third of the error away (on made-up states of Nemotron-H's shape 12.0 % to 8.4 % in four bits, 0.66 % to 0.46 % in eight).
 
 use super::RecurrentError;
 use super::number::expanded;

@@ -61,10 +61,10 @@ fn half_numbers(buffer: &Buffer) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|bits| f16::from_le_bytes(*bits).to_f32()).collect()
 }
 
-/// The distance over the length of what is exact, or of numbers of a tenth.
+/// The distance over the length of what is exact, or of numbers of a half.
 fn error(got: &[f32], exact: &[f64]) -> f64 {
     let length = exact.iter().map(|exact| exact * exact).sum::<f64>().sqrt();
-    relative_error(got, exact) * (length / length.max(0.1 * (exact.len() as f64).sqrt()))
+    relative_error(got, exact) * (length / length.max(0.5 * (exact.len() as f64).sqrt()))
 }
 
 /// What prompts leave: outputs, states, and checkpoints.

@@ -45,11 +45,11 @@ fn as_f64(values: &[f32]) -> Vec<f64> {
     values.iter().map(|value| f64::from(*value)).collect()
 }
 
-/// The distance of `got` from `exact` over the length of `exact`, or over what numbers of a tenth would have: where numbers cancel, or
+/// The distance of `got` from `exact` over the length of `exact`, or over what numbers of a half would have: where numbers cancel, or
 /// are beyond what fp16 reaches down to, there is no small error relative to what is left.
 fn error(got: &[f32], exact: &[f64]) -> f64 {
     let length = exact.iter().map(|exact| exact * exact).sum::<f64>().sqrt();
-    relative_error(got, exact) * (length / length.max(0.1 * (exact.len() as f64).sqrt()))
+    relative_error(got, exact) * (length / length.max(0.5 * (exact.len() as f64).sqrt()))
 }
 
 /// The largest error of any head of a state.

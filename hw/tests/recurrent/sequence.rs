@@ -4,6 +4,7 @@ use crate::{FP16, FP32, as_f64, begin, layer, shapes, worst_head, worst_output};
 use half::f16;
 use hw::recurrent::inputs::Owned;
 use hw::recurrent::number::{Number, expanded, narrowed};
+use hw::recurrent::quantised::{Bits, Tile};
 use hw::recurrent::reference;
 use hw::recurrent::ring::Ring;
 use hw::recurrent::shape::Shape;
@@ -66,25 +67,64 @@ proptest! {
         prop_assert_eq!(restored, state);
     }
 
+    /// The recurrence is linear and decays: what a checkpoint lost can only fade.
+    #[test]
+    fn a_prompt_goes_on_from_fewer_bits_to_within_what_they_lost(
+        shape in shapes(), chunk in 1usize..40, rest in 1usize..50, seed: u64,
+    ) {
+        let (a, inputs) = layer::<f32>(shape, chunk + rest, seed);
+        let (_, state, kept) = prefill(shape, &a, chunk, &inputs);
+        let exact = &kept[1].1;
+        let heads = || exact.chunks(shape.tile());
+        let restored = |bits| {
+            heads().flat_map(|head| {
+                let mut back = vec![0.0; shape.tile()];
+                Tile::quantise(shape, bits, head).unwrap().dequantise(shape, &mut back).unwrap();
+                back
+            }).collect::<Vec<f32>>()
+        };
+        for begin in [expanded(&narrowed::<f16>(exact)), restored(Bits::Eight), restored(Bits::Four)] {
+            let mut continued = begin.clone();
+            let rest = inputs.lend().of(shape, chunk..chunk + rest);
+            let mut y = vec![0.0; rest.x.len()];
+            Ssd::new(shape, &a, chunk).unwrap().run(rest, &mut continued, &mut y, &mut |_, _| ()).unwrap();
+            let tiles = |of: &[f32]| of.chunks(shape.tile()).map(as_f64).collect::<Vec<_>>();
+            let (lost, left) = (tiles(&begin), tiles(&continued));
+            for head in 0..shape.heads() {
+                let length = |one: &[f64], other: &[f64]| {
+                    one.iter().zip(other).map(|(one, other)| (one - other).powi(2)).sum::<f64>().sqrt()
+                };
+                let lost = length(&lost[head], &tiles(exact)[head]);
+                let left = length(&left[head], &tiles(&state)[head]);
+                let size = length(&tiles(&state)[head], &vec![0.0; shape.tile()]);
+                prop_assert!(left <= lost * 1.001 + FP32 * size, "{left:e} of {lost:e}");
+            }
+        }
+    }
+
     #[test]
     fn steps_give_what_the_recurrence_does(shape in shapes(), tokens in 1usize..60, seed: u64) {
         let (a, inputs) = layer::<f16>(shape, tokens, seed);
         let steps = Steps::new(shape, &a).unwrap();
         let (mut exact, mut state) = (as_f64(&begin(shape)), begin(shape));
-        for token in 0..tokens {
-            let token = inputs.lend().of(shape, token..token + 1);
+        let (mut y, mut half_y) = (vec![0.0; tokens * shape.width()], vec![0.0; tokens * shape.width()]);
+        let (mut exact_y, mut half_exact_y) = (Vec::new(), Vec::new());
+        for (at, (y, half_y)) in
+            y.chunks_exact_mut(shape.width()).zip(half_y.chunks_exact_mut(shape.width())).enumerate()
+        {
+            let token = inputs.lend().of(shape, at..at + 1);
             let mut half: Vec<f16> = narrowed(&state);
             let mut half_exact = as_f64(&expanded(&half));
-            let half_y_exact = reference::ssd(shape, &a, token, &mut half_exact);
-            let exact_y = reference::ssd(shape, &a, token, &mut exact);
-            let (mut y, mut half_y) = (vec![0.0; shape.width()], vec![0.0; shape.width()]);
-            steps.step(token, &mut state, &mut y).unwrap();
-            steps.step(token, &mut half, &mut half_y).unwrap();
-            let near = |got: &[f32], exact: &[f64]| worst_output(shape, got, exact);
-            prop_assert!(near(&y, &exact_y) <= FP32, "{:e}", near(&y, &exact_y));
-            prop_assert!(near(&half_y, &half_y_exact) <= FP32, "{:e}", near(&half_y, &half_y_exact));
+            half_exact_y.extend(reference::ssd(shape, &a, token, &mut half_exact));
+            exact_y.extend(reference::ssd(shape, &a, token, &mut exact));
+            steps.step(token, &mut state, y).unwrap();
+            steps.step(token, &mut half, half_y).unwrap();
             let half = worst_head(shape, &expanded(&half), &half_exact);
             prop_assert!(half <= FP16, "a step in fp16: {half:e}");
+        }
+        for (y, exact_y) in [(&y, &exact_y), (&half_y, &half_exact_y)] {
+            let error = worst_output(shape, y, exact_y);
+            prop_assert!(error <= FP32, "outputs {error:e}");
         }
         let error = worst_head(shape, &state, &exact);
         prop_assert!(error <= FP32, "{error:e} after {tokens} steps");

@@ -45,6 +45,17 @@ impl Progress {
         Progress { bar, _alive: alive }
     }
 
+    /// A bar over work whose size is told as it goes on: see [`Progress::at`].
+    pub(crate) fn share(what: &'static str) -> Progress {
+        Progress::start(Some(0), "{msg} {wide_bar} {percent} %, {eta} to go", what)
+    }
+
+    /// So much of all the work is done.
+    pub(crate) fn at(&self, done: u64, of: u64) {
+        self.bar.set_length(of);
+        self.bar.set_position(done);
+    }
+
     /// So many more pieces of work are to come.
     pub(crate) fn expect(&self, more: u64) {
         self.bar.inc_length(more);

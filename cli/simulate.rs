@@ -7,8 +7,10 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
 use crate::scenario_args::{Overrides, assignment, load_case, sweep_values};
-use policy::Watch;
 use policy::orchestrator::Nobody;
+use policy::record::Decision;
+use policy::tally::RequestTimes;
+use policy::{Orchestrator, Time, Watch};
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 use scenarios::Scenario;
@@ -68,17 +70,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 fn run_one(args: &Args) -> Result<(), Failure> {
     let (scenario, case) = load_case(&args.scenario, &args.overrides.set)?;
-    let progress = Progress::spinner("simulating");
     let summary = match &args.out {
-        None => simulate(&scenario, &case, Keep::default(), &mut Nobody)?.0,
+        None => simulate(&scenario, &case, Keep::default(), &mut Followed::new(Nobody))?.0,
         Some(folder) => {
-            let mut files = Output::create(folder, &case).map_err(Failure::refused)?;
+            let mut files = Followed::new(Output::create(folder, &case).map_err(Failure::refused)?);
             let (summary, outcome) = simulate(&scenario, &case, Output::KEEP, &mut files)?;
-            files.finish(&scenario.name, &outcome, &summary).map_err(Failure::failed)?;
+            files.inner.finish(&scenario.name, &outcome, &summary).map_err(Failure::failed)?;
             summary
         }
     };
-    drop(progress);
     match args.format {
         Format::Json => output::print_json(&summary),
         Format::Table => output::print(&table(&scenario, &case, &summary)),
@@ -138,6 +138,49 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
         row
     });
     output::print(&output::numbers(header, rows))
+}
+
+/// Events between two looks at how far a run has come.
+const LOOK: u32 = 1 << 14;
+
+/// Shows how much of a run's output is there, and how long the rest will take, beside whoever looks on.
+struct Followed<W> {
+    inner: W,
+    progress: Progress,
+    /// Tokens that the run puts out in all, counted at the first look.
+    tokens: u64,
+    events: u32,
+}
+
+impl<W> Followed<W> {
+    fn new(inner: W) -> Followed<W> {
+        Followed { inner, progress: Progress::share("simulating"), tokens: 0, events: 0 }
+    }
+}
+
+impl<W: Watch<World>> Watch<World> for Followed<W> {
+    fn decision(&mut self, decision: Decision) {
+        self.inner.decision(decision);
+    }
+
+    fn request(&mut self, request: RequestTimes) {
+        self.inner.request(request);
+    }
+
+    fn event(&mut self, at: Time, orchestrator: &mut Orchestrator, world: &World) {
+        self.events = self.events.wrapping_add(1);
+        if self.events.is_multiple_of(LOOK) {
+            if self.tokens == 0 {
+                self.tokens = world.requests().iter().map(|request| u64::from(request.tokens)).sum();
+            }
+            self.progress.at(orchestrator.tally().output_tokens, self.tokens);
+        }
+        self.inner.event(at, orchestrator, world);
+    }
+
+    fn enough(&self) -> bool {
+        self.inner.enough()
+    }
 }
 
 /// Runs the scenario's own policy.

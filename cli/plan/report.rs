@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use scenarios::Slo;
 use serde::Serialize;
 use sim::plan::figures::{self, THROUGHPUT};
-use sim::plan::{Binding, Gain, Less, Method, Minimize, Plan, Question, Tried};
+use sim::plan::{Binding, Gain, Less, Method, Minimize, Plan, Question, Step, Stopped, Tried};
 use sim::statistics::Estimate;
 use std::fmt::Write;
 
@@ -41,6 +41,8 @@ pub(super) struct Record<'r> {
     /// Points of the grid, and those that cannot be: `null` where the grid was too large to list.
     points: usize,
     misfits: Option<usize>,
+    /// Points left out because with less memory everything is in it too.
+    surplus: usize,
     method: Method,
     cut_short: bool,
     seeds: u64,
@@ -68,8 +70,10 @@ struct Point {
     price_date: Option<String>,
     price_source: Option<String>,
     feasible: bool,
-    /// How far it is from meeting the objective, as a share of the limit; null where it has no sample.
+    /// How far it is from meeting the objective, as a share of the limit; null where it has no sample or was stopped.
     violation: Option<f64>,
+    /// Where its runs were stopped because it misses the objective whatever comes: then it has no figures.
+    stopped: Option<Stopped>,
     /// Over all machines.
     system_throughput_tok_s: f64,
     #[serde(flatten)]
@@ -103,6 +107,7 @@ impl Report<'_> {
             evaluations: tried.len(),
             points: self.plan.points,
             misfits: self.plan.misfits,
+            surplus: self.plan.surplus,
             method: self.plan.method,
             cut_short: self.plan.cut_short,
             seeds: self.seeds,
@@ -125,7 +130,9 @@ impl Report<'_> {
             price_date: price.map(|price| price.date.clone()),
             price_source: price.map(|price| price.source.clone()),
             feasible: tried.meets(),
-            violation: Some(tried.violation).filter(|violation| violation.is_finite()),
+            violation: Some(tried.violation)
+                .filter(|violation| violation.is_finite() && tried.stopped.is_none()),
+            stopped: tried.stopped,
             system_throughput_tok_s: tried.estimates[THROUGHPUT].mean * f64::from(candidate.replicas),
             figures: figures::names().into_iter().zip(tried.estimates.iter().copied()).collect(),
         }
@@ -212,18 +219,28 @@ impl Report<'_> {
             resource => format!("Binds: {resource}{}.", why(binding, &self.metric(binding.metric))),
         };
         for step in &binding.steps {
-            let _ = match (&step.value, step.then, &step.latency_ms) {
-                (None, _, _) => write!(text, " {} is the least of its values.", step.axis),
-                (Some(value), Less::Misfit, _) => write!(text, " {}={value} does not fit.", step.axis),
-                (Some(value), then, latency) => {
+            let _ = match (&step.value, step.then) {
+                (None, _) => write!(text, " {} is the least of its values.", step.axis),
+                (Some(value), Less::Misfit) => write!(text, " {}={value} does not fit.", step.axis),
+                (Some(value), then) => {
                     let verb = if then == Less::Meets { "meets it too" } else { "misses it" };
-                    let latency =
-                        latency.map_or(String::new(), |latency| format!(": {} ms", interval(&latency)));
-                    write!(text, " {}={value} {verb}{latency}.", step.axis)
+                    write!(text, " {}={value} {verb}{}.", step.axis, self.outcome(step))
                 }
             };
         }
         text + "\n"
+    }
+
+    /// What a step less came to.
+    fn outcome(&self, step: &Step) -> String {
+        match (&step.latency_ms, &step.stopped) {
+            (Some(latency), _) => format!(": {} ms", interval(latency)),
+            (None, Some(Stopped { metric: "requests_rejected", .. })) => ": it refuses requests".to_owned(),
+            (None, Some(Stopped { metric, limit, .. })) => {
+                format!(": {} beyond {limit:.1} ms", self.metric(metric))
+            }
+            (None, None) => String::new(),
+        }
     }
 
     fn gains(&self, title: &str, binding: &Binding, gains: &[Gain]) -> String {
@@ -247,15 +264,24 @@ impl Report<'_> {
 
     /// How the answer was found, and how sure it is.
     fn effort(&self) -> String {
-        let Plan { tried, points, misfits, method, cut_short, .. } = self.plan;
+        let Plan { tried, points, misfits, surplus, method, cut_short, .. } = self.plan;
         let how = match method {
             Method::Exhaustive => "all that fit",
             Method::Bisection => "by bisection",
             Method::Nsga2 => "by NSGA-II and bisection",
         };
-        let misfits = match misfits {
-            Some(misfits) if *misfits > 0 => format!(", {misfits} do not fit"),
-            _ => String::new(),
+        let mut left_out = String::new();
+        if let Some(misfits) = misfits.filter(|&misfits| misfits > 0) {
+            left_out += &format!(", {misfits} do not fit");
+        }
+        if *surplus > 0 {
+            left_out += &format!(", {surplus} have more memory than there is to hold");
+        }
+        let stopped = tried.iter().filter(|tried| tried.stopped.is_some()).count();
+        let stopped = match stopped {
+            0 => String::new(),
+            1 => "; 1 was stopped once it was sure to miss".to_owned(),
+            stopped => format!("; {stopped} were stopped once they were sure to miss"),
         };
         let seeds = match self.seeds {
             1 => "one seed, so without an interval".to_owned(),
@@ -265,7 +291,7 @@ impl Report<'_> {
             true => "\nThe search ended before it was done: give it more --evaluations.",
             false => "",
         };
-        format!("{} of {points} points run ({how}{misfits}), {seeds}.{short}\n", tried.len())
+        format!("{} of {points} points run ({how}{left_out}), {seeds}{stopped}.{short}\n", tried.len())
     }
 
     /// What a latency is called, with the percentile.
@@ -283,7 +309,10 @@ impl Report<'_> {
 /// What tells that the resource binds.
 fn why(binding: &Binding, metric: &str) -> String {
     match binding.less.iter().find(|less| less.resource == binding.resource) {
-        Some(less) => format!("; 10 % less of it puts {:.1} % on {metric}", less.latency_change * 100.0),
+        Some(less) => {
+            let least = if less.at_least { "at least " } else { "" };
+            format!("; 10 % less of it puts {least}{:.1} % on {metric}", less.latency_change * 100.0)
+        }
         None if binding.less.is_empty() => format!("; more of it takes the most off {metric}"),
         None => "; what is less does not fit".to_owned(),
     }

@@ -419,6 +419,11 @@ pub trait Watch<P> {
     fn event(&mut self, at: Time, orchestrator: &mut Orchestrator, platform: &P) {
         let _ = (at, orchestrator, platform);
     }
+
+    /// Whether what was seen is enough: then the run ends where it is.
+    fn enough(&self) -> bool {
+        false
+    }
 }
 
 /// Looks away.
@@ -448,7 +453,7 @@ pub fn run<P: Platform>(
     watch(orchestrator, platform, &mut Decisions(each))
 }
 
-/// The one loop: drives a controller on a platform until nothing is left to happen.
+/// The one loop: drives a controller on a platform until nothing is left to happen, or who looks on has seen enough.
 ///
 /// # Errors
 /// What the controller or the platform reports.
@@ -467,6 +472,9 @@ pub fn watch<P: Platform>(
             platform.submit(command).map_err(RunError::Platform)?;
         }
         watch.event(at, orchestrator, platform);
+        if watch.enough() {
+            break;
+        }
     }
     Ok(())
 }

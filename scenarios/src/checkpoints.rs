@@ -95,13 +95,19 @@ static POOL: Table = Table {
     ],
 };
 
-const PLACES: &[(&str, fn(u32, u32) -> Place)] = &[
+/// A name, and what it makes of `every` and `count`.
+type PlaceOf = (&'static str, fn(u32, u32) -> Place);
+
+const PLACES: &[PlaceOf] = &[
     ("every", |every, _| Place::Every(every)),
     ("branch", |_, _| Place::Branch),
     ("optimal", |_, count| Place::Optimal(count)),
 ];
 
-const EVICTIONS: &[(&str, fn(f64) -> Eviction)] = &[
+/// A name, and what it makes of `alpha`.
+type EvictionOf = (&'static str, fn(f64) -> Eviction);
+
+const EVICTIONS: &[EvictionOf] = &[
     ("lru", |_| Eviction::Lru),
     ("marconi", |alpha| Eviction::Marconi { alpha }),
     ("benefit_per_byte", |_| Eviction::BenefitPerByte),

@@ -5,7 +5,7 @@ use crate::sensitivity::Sensitivity;
 use crate::units::ArrivalRate;
 use policy::checkpoints::CheckpointSpec;
 use policy::machine::Class;
-use policy::model::BlockKind;
+use policy::model::{Block, BlockKind};
 use policy::{Bytes, FormatId, Machine, Model, Nanos, TierId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -451,6 +451,22 @@ impl Scenario {
     /// What is left of the fast tier for blocks.
     pub fn fast_budget(&self) -> Bytes {
         self.capacity(self.fast()).saturating_sub(self.resident_floor())
+    }
+
+    /// Fast memory for everything that can ever be in it: what no block can have, every block in every format, and caches in
+    /// pages at their largest.
+    pub fn fast_at_most(&self) -> Bytes {
+        let granularity = self.machine.tier(self.fast()).granularity;
+        let formats = |block: &Block| {
+            let others = self.encoded.iter().chain(&self.recode).copied();
+            let all = std::iter::once(block.native).chain(others.filter(|&format| format != block.native));
+            all.map(|format| block.bytes(format).round_up(granularity)).sum::<Bytes>()
+        };
+        let pages = match self.kv {
+            Kv::Paged(paged) => paged.most,
+            Kv::Reserved(_) => Bytes::ZERO,
+        };
+        self.resident_floor() + pages + self.model.blocks.iter().map(formats).sum()
     }
 
     /// Fast memory that no block can have: resident weights, key-value caches, checkpoints, activations, and what allocators

@@ -5,9 +5,10 @@
 //! run whole; larger ones are searched by bisection, since more memory or more machines are hardly ever worse; those with
 //! too many values beside that, by a genetic search over several objectives, and then by bisection below the best. Every point has a
 //! run a seed, and meets an objective with the upper end of the interval over the seeds, so that the answer says how
-//! sure it is.
+//! sure it is. A run that is hopelessly beyond an objective is stopped as soon as that is certain, and speaks for its point.
 
 mod binding;
+mod cutoff;
 pub mod figures;
 mod front;
 mod genetic;
@@ -22,12 +23,13 @@ mod tests;
 mod trials;
 
 pub use binding::{Binding, Gain, Less, Step};
+pub use cutoff::{Run, Stopped};
 pub use front::front;
-pub use goal::{Bound, Candidate, Minimize, Tried, bounds};
+pub use goal::{Bound, Candidate, HOPELESS, Minimize, Tried, bounds};
 pub use replica::replica;
 pub use site::{Heard, Runs, Site, SiteError};
 pub use space::{Axis, AxisError, COUNT, Point, Space};
-pub use trials::Bench;
+pub use trials::{Ask, Bench};
 
 use genetic::Genetic;
 use search::{Found, Search};
@@ -65,7 +67,7 @@ pub struct Question<'q> {
     pub bounds: &'q [Bound],
     /// What is to be small.
     pub minimize: Minimize,
-    /// Run every point.
+    /// Run every point, and every run to its end.
     pub exhaustive: bool,
     /// The most points that a search runs.
     pub evaluations: usize,
@@ -119,6 +121,8 @@ pub struct Plan {
     pub points: usize,
     /// Points that cannot be, where the grid was listed.
     pub misfits: Option<usize>,
+    /// Points left out because one with less memory has room for everything too.
+    pub surplus: usize,
     /// How points were chosen.
     pub method: Method,
     /// Whether the search had to end before it was done.
@@ -155,20 +159,27 @@ type Answer<T, B> = Result<T, PlanError<<B as Bench>::Error, <B as Bench>::Misfi
 pub fn plan<B: Bench>(question: &Question<'_>, bench: &B) -> Answer<Plan, B> {
     let points = question.space.len();
     let budget = if question.exhaustive { usize::MAX } else { question.evaluations };
-    let trials = Trials::new(bench, question.bounds, budget);
+    let trials = Trials::new(bench, question.bounds, budget, question.exhaustive);
     bench.expect(question.rounds());
     let method = question.method();
     let listed = question.exhaustive || points <= MOST_LISTED;
     let grid = listed.then(|| Grid::list(question, bench, &question.space.points())).transpose()?;
     grid.iter().try_for_each(|grid| grid.every_value_fits(question.space))?;
     let misfits = grid.as_ref().map(|grid| grid.misfits.len());
+    let (grid, surplus) = match grid {
+        Some(grid) if !question.exhaustive => {
+            let surplus = grid.surplus(question.space);
+            let left = grid.candidates.iter().filter(|candidate| !surplus.contains(&candidate.point));
+            (Some(Grid { candidates: left.cloned().collect(), ..grid }), surplus.len())
+        }
+        grid => (grid, 0),
+    };
     let (best, cut_short) = match grid.filter(|_| method != Method::Nsga2) {
         Some(grid) => grid.search(question, &trials, method)?,
         None => evolve(question, &trials)?,
     };
-    let tried = in_order(trials.all(), question.minimize);
     let nearest = match best {
-        None => tried.iter().min_by(|a, b| a.violation.total_cmp(&b.violation)).cloned(),
+        None => nearest(&trials, question.minimize).map_err(PlanError::Bench)?,
         Some(_) => None,
     };
     let at = best.as_ref().or(nearest.as_ref());
@@ -186,9 +197,17 @@ pub fn plan<B: Bench>(question: &Question<'_>, bench: &B) -> Answer<Plan, B> {
         tried,
         points,
         misfits,
+        surplus,
         method,
         cut_short,
     })
+}
+
+/// What misses the objectives by the least, of what was run, which is then run to its end.
+fn nearest<B: Bench>(trials: &Trials<'_, B>, minimize: Minimize) -> Result<Option<Arc<Tried>>, B::Error> {
+    trials.finish()?;
+    let tried = in_order(trials.all(), minimize);
+    Ok(tried.into_iter().min_by(|a, b| a.violation.total_cmp(&b.violation)))
 }
 
 fn in_order(mut tried: Vec<Arc<Tried>>, minimize: Minimize) -> Vec<Arc<Tried>> {
@@ -238,6 +257,17 @@ impl<M: Clone + Send> Grid<M> {
             }
         }
         Ok(())
+    }
+
+    /// The points beside which one with a step less fast memory has room for everything too: they are the same machine.
+    fn surplus(&self, space: &Space) -> BTreeSet<Point> {
+        let roomy: BTreeMap<&Point, &String> =
+            self.candidates.iter().filter_map(|at| Some((&at.point, at.roomy.as_ref()?))).collect();
+        let surplus = |point: &Point, cap: &String| {
+            let less = space.below(point).find(|(place, _)| space.axes()[*place].path.as_ref() == Some(cap));
+            less.is_some_and(|(_, less)| roomy.contains_key(&less))
+        };
+        roomy.iter().filter(|(point, cap)| surplus(point, cap)).map(|(point, _)| (*point).clone()).collect()
     }
 
     fn search<B: Bench<Misfit = M>>(

@@ -14,7 +14,7 @@ use crate::operators::Operators;
 use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
-use crate::workload::Workload;
+use crate::workload::{Request, Workload};
 use policy::event::{Command, Event, EventKind, Form, Platform, StateMove};
 use policy::machine::Class;
 use policy::sizes::Sizes;
@@ -249,6 +249,11 @@ impl World {
     /// Events of the queue so far.
     pub fn ticks(&self) -> u64 {
         self.ticks
+    }
+
+    /// The requests of the run, in order of arrival.
+    pub fn requests(&self) -> &[Request] {
+        self.workload.requests()
     }
 
     /// Where the gate weights come from.

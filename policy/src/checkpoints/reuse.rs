@@ -106,12 +106,12 @@ impl Reuse {
         for (node, known) in &self.known {
             wait(&mut waited[known.class(children(kept, *node))], self.requests - known.last);
         }
-        for class in 0..CLASSES {
+        for ((used, waited), rates) in self.uses.iter().zip(waited).zip(&mut self.rates) {
             let (mut uses, mut spent) = (1.0, PRIOR);
             for age in (0..AGES).rev() {
-                uses += self.uses[class][age];
-                spent += waited[class][age];
-                self.rates[class][age] = uses / spent;
+                uses += used[age];
+                spent += waited[age];
+                rates[age] = uses / spent;
             }
         }
     }

@@ -2,10 +2,11 @@
 //! resource of which more helps most.
 
 use super::Question;
+use super::cutoff::{Run, Stopped};
 use super::figures::{Figures, THROUGHPUT};
-use super::goal::{Tried, estimates, tightest};
+use super::goal::{Bound, Tried, estimates, tightest};
 use super::resources::{MEMORY, RESOURCES, Resource};
-use super::trials::{Bench, Trials};
+use super::trials::{Ask, Bench, Trials};
 use crate::statistics::Estimate;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -15,6 +16,8 @@ const MORE: u64 = 110;
 const LESS: u64 = 90;
 /// So much more of one that it never binds.
 const ENDLESS: u64 = 100_000;
+/// A run with less of a resource stops at so many times the latency: then it costs at least that.
+const WORSE: f64 = 1.5;
 /// The least change that counts as one.
 const CHANGE: f64 = 0.005;
 
@@ -27,10 +30,14 @@ pub struct Gain {
     pub about: &'static str,
     /// How many per cent of it there are.
     pub percent: u64,
-    /// The objective's latency then, at its percentile.
+    /// Seeds that were run: the first alone where it shows next to no change, or of less of a resource.
+    pub seeds: usize,
+    /// The objective's latency then, at its percentile; NaN where the run was stopped.
     pub latency_ms: Estimate,
-    /// Its change, as a share; negative is better.
+    /// Its change over the same seeds, as a share; negative is better.
     pub latency_change: f64,
+    /// Whether the run was stopped there, so that the change is at least this.
+    pub at_least: bool,
     /// Tokens put out a second then, by one machine.
     pub output_throughput_tok_s: Estimate,
     /// Its change, as a share; positive is better.
@@ -64,8 +71,10 @@ pub struct Step {
     pub value: Option<String>,
     /// What becomes of it.
     pub then: Less,
-    /// The objective's latency then, where it was run.
+    /// The objective's latency then, where it was run to its end.
     pub latency_ms: Option<Estimate>,
+    /// Why and when its runs were stopped, if they were.
+    pub stopped: Option<Stopped>,
 }
 
 /// What becomes of a configuration with one step less.
@@ -93,8 +102,17 @@ pub(super) fn report<B: Bench>(
 ) -> Result<Report, B::Error> {
     let Some((bound, _)) = tightest(&at.estimates, question.bounds) else { return Ok(Report::default()) };
     let steps = steps(question, trials, at, bound.figure)?;
-    let sensitivity = gains(trials, at, bound.figure, MORE)?;
-    let other = gains(trials, at, bound.figure, if at.meets() { LESS } else { ENDLESS })?;
+    let seeds = trials.bench.seeds();
+    let now = at.runs.first().map_or(f64::NAN, |run| run[bound.figure]);
+    let until = [Bound { limit_ms: WORSE * now, ..bound }];
+    let more = Look { percent: MORE, until: &[], seeds };
+    let other = match at.meets() {
+        true => Look { percent: LESS, until: &until, seeds: 1 },
+        false => Look { percent: ENDLESS, ..more },
+    };
+    let run = |look| gains(trials, at, bound.figure, look);
+    let (sensitivity, other) = rayon::join(|| run(more), || run(other));
+    let (sensitivity, other) = (sensitivity?, other?);
     let (less, unlimited) = if at.meets() { (other, Vec::new()) } else { (Vec::new(), other) };
     let binding = Binding {
         metric: bound.metric,
@@ -129,33 +147,59 @@ fn most_helpful(more: &[Gain]) -> &'static str {
     best.filter(|gain| gain.latency_change < -CHANGE).map_or("none", |gain| gain.resource)
 }
 
-/// The runs at a configuration with so many per cent of each resource.
+/// How a resource is looked at: so many per cent of it, until a run passes a limit, on more than the first seed or not.
+#[derive(Clone, Copy)]
+struct Look<'l> {
+    percent: u64,
+    until: &'l [Bound],
+    seeds: usize,
+}
+
+/// The runs at a configuration with so many per cent of each resource, beside the runs of the same seeds without. The first
+/// seed says whether the resource matters at all; the others are run where it does.
 fn gains<B: Bench>(
     trials: &Trials<'_, B>,
     at: &Tried,
     figure: usize,
-    percent: u64,
+    look: Look<'_>,
 ) -> Result<Vec<Gain>, B::Error> {
-    let run = |resource: &'static Resource| {
-        Ok(trials.bench.run_with(&at.candidate.point, resource, percent)?.map(|runs| (resource, runs)))
+    let Look { percent, until, seeds } = look;
+    let gain = |resource: &'static Resource| {
+        let run = |seeds| {
+            let with = Some((resource, percent));
+            trials.bench.run(&at.candidate.point, &Ask { seeds, until, with })
+        };
+        let Some(mut runs) = run(0..1)? else { return Ok(None) };
+        let first = Gain::new(resource, at, &runs, figure, look);
+        if first.latency_change.abs() > CHANGE || first.throughput_change.abs() > CHANGE {
+            runs.extend(run(1..seeds)?.unwrap_or_default());
+        }
+        Ok(Some(Gain::new(resource, at, &runs, figure, look)))
     };
     // All are run before an error is looked at, so that the first in order is told, whichever came first.
-    let runs: Vec<Result<_, B::Error>> = RESOURCES.par_iter().map(run).collect();
-    let runs = runs.into_iter().collect::<Result<Vec<Option<_>>, _>>()?;
-    let gain = |(resource, runs): (&Resource, Vec<Figures>)| {
-        let then = estimates(&runs);
-        let change = |place: usize| then[place].mean / at.estimates[place].mean - 1.0;
+    let gains: Vec<Result<Option<Gain>, B::Error>> = RESOURCES.par_iter().map(gain).collect();
+    Ok(gains.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+impl Gain {
+    fn new(resource: &Resource, at: &Tried, runs: &[Run], figure: usize, look: Look<'_>) -> Gain {
+        let whole: Vec<Figures> = runs.iter().filter_map(Run::figures).copied().collect();
+        let stopped = runs.iter().any(|run| run.stopped().is_some());
+        let (then, now) = (estimates(&whole), estimates(&at.runs[..runs.len().min(at.runs.len())]));
+        let change = |place: usize| then[place].mean / now[place].mean - 1.0;
+        let limit = look.until.first().filter(|_| stopped);
         Gain {
             resource: resource.name,
             about: resource.about,
-            percent,
+            percent: look.percent,
+            seeds: runs.len(),
             latency_ms: then[figure],
-            latency_change: change(figure),
+            latency_change: limit.map_or(change(figure), |limit| limit.limit_ms / now[figure].mean - 1.0),
+            at_least: stopped,
             output_throughput_tok_s: then[THROUGHPUT],
             throughput_change: change(THROUGHPUT),
         }
-    };
-    Ok(runs.into_iter().flatten().map(gain).collect())
+    }
 }
 
 /// One step less on each axis that grows.
@@ -170,18 +214,18 @@ fn steps<B: Bench>(
     for (place, axis) in question.space.axes().iter().enumerate().filter(|(_, axis)| axis.grows) {
         let less = question.space.below(point).find(|(other, _)| *other == place);
         let value = less.as_ref().map(|(_, less)| axis.values[less[place]].clone());
-        let (then, latency_ms) = match less {
-            None => (Less::Least, None),
-            Some((_, less)) => match trials.bench.describe(&less)? {
-                Err(_) => (Less::Misfit, None),
-                Ok(candidate) => {
-                    let tried = trials.run(&candidate)?;
-                    let then = if tried.meets() { Less::Meets } else { Less::Misses };
-                    (then, Some(tried.estimates[figure]))
-                }
-            },
-        };
-        steps.push(Step { axis: axis.name.clone(), value, then, latency_ms });
+        let mut step =
+            Step { axis: axis.name.clone(), value, then: Less::Least, latency_ms: None, stopped: None };
+        if let Some((_, less)) = less {
+            step.then = Less::Misfit;
+            if let Ok(candidate) = trials.bench.describe(&less)? {
+                let tried = trials.run(&candidate)?;
+                step.then = if tried.meets() { Less::Meets } else { Less::Misses };
+                step.latency_ms = Some(tried.estimates[figure]).filter(|_| tried.stopped.is_none());
+                step.stopped = tried.stopped;
+            }
+        }
+        steps.push(step);
     }
     Ok(steps)
 }

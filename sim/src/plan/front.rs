@@ -5,8 +5,9 @@ use super::goal::{Bound, Tried};
 use std::sync::Arc;
 
 /// The points that no other one beats: nowhere dearer, larger, slower or of less throughput, and somewhere better.
-/// In the order given; of points that are alike, the first.
+/// In the order given; of points that are alike, the first. Points whose runs were stopped are not among them.
 pub fn front(tried: &[Arc<Tried>], bounds: &[Bound]) -> Vec<Arc<Tried>> {
+    let tried: Vec<_> = tried.iter().filter(|tried| tried.stopped.is_none()).collect();
     let scores: Vec<Vec<f64>> = tried.iter().map(|tried| scores(tried, bounds)).collect();
     let beaten = |one: usize| {
         let beats = |(other, theirs): (usize, &Vec<f64>)| {
@@ -16,7 +17,7 @@ pub fn front(tried: &[Arc<Tried>], bounds: &[Bound]) -> Vec<Arc<Tried>> {
         };
         scores.iter().enumerate().any(|(other, theirs)| other != one && beats((other, theirs)))
     };
-    (0..tried.len()).filter(|&one| !beaten(one)).map(|one| tried[one].clone()).collect()
+    (0..tried.len()).filter(|&one| !beaten(one)).map(|one| Arc::clone(tried[one])).collect()
 }
 
 /// What is better where it is less. What has no sample is worst.

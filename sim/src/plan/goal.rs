@@ -1,11 +1,15 @@
 //! What a plan has to meet, and what it makes small.
 
-use super::figures::{COMPLETED, Figures, REJECTED, TPOT, TTFT};
+use super::cutoff::{Run, Stopped};
+use super::figures::{COMPLETED, COUNT, Figures, REJECTED, TPOT, TTFT};
 use super::space::Point;
 use crate::statistics::{Bootstrap, Estimate};
 use policy::{Bytes, Nanos};
 use scenarios::{Price, Scenario, Slo};
 use std::num::NonZero;
+
+/// A run this many times beyond a limit misses it for its point, whatever the other seeds say: it need not go on.
+pub const HOPELESS: f64 = 1.1;
 
 /// A service objective: a bound on a latency.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +28,13 @@ pub fn bounds(slo: &Slo) -> Vec<Bound> {
         limit.map(|limit| Bound { metric, figure, limit_ms: limit.as_millis_f64() })
     };
     [bound("ttft", TTFT, slo.ttft), bound("tpot", TPOT, slo.tpot)].into_iter().flatten().collect()
+}
+
+/// The limits at which a run need not go on: hopelessly beyond a bound, or with a request refused.
+pub(super) fn hopeless(bounds: &[Bound]) -> Vec<Bound> {
+    let beyond = |bound: &Bound| Bound { limit_ms: HOPELESS * bound.limit_ms, ..*bound };
+    let refused = Bound { metric: "requests_rejected", figure: REJECTED, limit_ms: 0.0 };
+    bounds.iter().map(beyond).chain([refused]).collect()
 }
 
 /// What a plan makes small first; the rest breaks ties.
@@ -51,6 +62,8 @@ pub struct Candidate {
     pub fast: Bytes,
     /// What one machine costs, where its file says so.
     pub price: Option<Price>,
+    /// The path of the fast tier's cap, where that has room for everything there is: more of it changes nothing.
+    pub roomy: Option<String>,
 }
 
 /// The order of candidates: less is better. The last part tells all points apart.
@@ -59,11 +72,14 @@ pub(super) type Rank<'c> = ([u64; 3], &'c [usize]);
 impl Candidate {
     /// What a point of a scenario takes.
     pub fn new(point: &[usize], replicas: NonZero<u32>, scenario: &Scenario) -> Candidate {
+        let fast = scenario.capacity(scenario.fast());
+        let cap = || format!("memory.{}", scenario.machine.tier(scenario.fast()).name);
         Candidate {
+            roomy: (fast >= scenario.fast_at_most()).then(cap),
             point: point.to_vec(),
             machine: scenario.machine.name.clone(),
             replicas: replicas.get(),
-            fast: scenario.capacity(scenario.fast()),
+            fast,
             price: scenario.price.clone(),
         }
     }
@@ -97,20 +113,34 @@ impl Candidate {
 pub struct Tried {
     /// The candidate.
     pub candidate: Candidate,
-    /// Each figure over the seeds.
+    /// Each figure over the seeds; NaN where its runs were stopped.
     pub estimates: Vec<Estimate>,
-    /// How far it is from meeting the objectives, as a share of their limits; 0 where it does.
+    /// Its runs that went on to their end, by seed.
+    pub runs: Vec<Figures>,
+    /// Why and when its runs were stopped, if they were.
+    pub stopped: Option<Stopped>,
+    /// How far it is from meeting the objectives, as a share of their limits; 0 where it does. Of stopped runs that is not known:
+    /// it is larger the earlier they were stopped.
     pub violation: f64,
 }
 
 impl Tried {
-    pub(super) fn new(candidate: Candidate, runs: &[Figures], bounds: &[Bound]) -> Tried {
-        let estimates = estimates(runs);
-        let violation = violation(&estimates, bounds);
-        Tried { candidate, estimates, violation }
+    pub(super) fn new(candidate: Candidate, runs: &[Run], bounds: &[Bound]) -> Tried {
+        let stopped = runs.iter().find_map(Run::stopped);
+        let runs: Vec<Figures> = runs.iter().filter_map(Run::figures).copied().collect();
+        let estimates = match stopped {
+            None => estimates(&runs),
+            Some(_) => estimates(&[[f64::NAN; COUNT]]),
+        };
+        let violation = match stopped {
+            None => violation(&estimates, &runs, bounds),
+            Some(Stopped { after, .. }) => HOPELESS - after,
+        };
+        Tried { candidate, estimates, runs, stopped, violation }
     }
 
-    /// Whether it meets the objectives: with the upper end of its intervals, and without refusing a request.
+    /// Whether it meets the objectives: with the upper end of its intervals, with no seed hopelessly beyond, and without
+    /// refusing a request.
     pub fn meets(&self) -> bool {
         self.violation == 0.0
     }
@@ -130,10 +160,12 @@ pub(super) fn tightest(estimates: &[Estimate], bounds: &[Bound]) -> Option<(Boun
 }
 
 /// How far runs are from meeting the bounds; endless where one has no sample.
-fn violation(estimates: &[Estimate], bounds: &[Bound]) -> f64 {
+fn violation(estimates: &[Estimate], runs: &[Figures], bounds: &[Bound]) -> f64 {
     let beyond = |bound: &Bound| {
-        let share = estimates[bound.figure].ci95_high / bound.limit_ms;
-        if share.is_nan() { f64::INFINITY } else { (share - 1.0).max(0.0) }
+        let worst = runs.iter().map(|run| run[bound.figure]).fold(0.0, f64::max);
+        let high = estimates[bound.figure].ci95_high;
+        let share = high.max(worst / HOPELESS) / bound.limit_ms;
+        if high.is_nan() { f64::INFINITY } else { (share - 1.0).max(0.0) }
     };
     let (rejected, completed) = (estimates[REJECTED].mean, estimates[COMPLETED].mean);
     let refused = if rejected > 0.0 { rejected / (rejected + completed) } else { 0.0 };
@@ -156,7 +188,7 @@ mod tests {
     }
 
     fn violation_of(runs: &[Figures]) -> f64 {
-        violation(&estimates(runs), &BOUNDS)
+        violation(&estimates(runs), runs, &BOUNDS)
     }
 
     #[test]

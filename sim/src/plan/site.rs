@@ -1,16 +1,17 @@
 //! Points of a scenario, loaded and simulated.
 
-use super::figures::{Figures, figures, names};
-use super::goal::Candidate;
+use super::cutoff::{Cutoff, Run, Stopped};
+use super::figures::{COUNT, figures, names};
+use super::goal::{Bound, Candidate};
 use super::replica::replica;
-use super::resources::Resource;
 use super::space::Space;
-use super::trials::Bench;
-use crate::experiment::journal::Entry;
+use super::trials::{Ask, Bench};
+use crate::experiment::journal;
 use crate::experiment::{Journal, JournalError, digest};
 use crate::resolve::{Library, SeedsError, check_policy, resolve_policy};
 use crate::simulate::{Case, Keep, RunFailure};
 use indexmap::IndexMap;
+use policy::registry::Entry;
 use rayon::prelude::*;
 use scenarios::{Diagnostics, Scenario};
 use std::sync::{Mutex, PoisonError};
@@ -85,46 +86,15 @@ impl<'s> Site<'s> {
         Ok(library.seeds(self.runs.scenario, &self.set_at(point), self.runs.seeds)?)
     }
 
-    /// The runs of a point, each on its case as `change` makes it; `None` where that leaves it as it is.
-    fn figures(
-        &self,
-        point: &[usize],
-        change: impl Fn(&Case) -> Option<Case> + Sync,
-    ) -> Result<Option<Vec<Figures>>, SiteError> {
-        let (scenario, cases) = self.cases(point)?;
-        let (entry, params) = resolve_policy(&scenario.policy.name, &scenario.policy.params)
-            .map_err(|complaint| SiteError::Policy(complaint.message))?;
-        let sweep: IndexMap<String, String> =
-            self.space.at(point).map(|(axis, value)| (axis.name.clone(), value.to_owned())).collect();
-        let failed = |source| {
-            let set = sweep.iter().map(|(name, value)| format!("{name}={value}"));
-            SiteError::Run { point: set.collect::<Vec<_>>().join(", "), source }
-        };
-        let run = |case: &Case| {
-            let case = replica(case, self.space.replicas(point)).map_err(failed)?;
-            let Some(case) = change(&case) else { return Ok(None) };
-            let run = || {
-                let outcome = case.run(entry, &params, Keep::default(), |_| {}).map_err(failed)?;
-                Ok(Some(figures(&case, &outcome, entry.name, self.runs.percentile)))
-            };
-            let figures = match self.runs.journal {
-                None => run(),
-                Some(journal) => {
-                    let of_case = digest::of_cases(std::slice::from_ref(&case))[0];
-                    let of_run = digest::of_run(of_case, Some((entry.name, &params)));
-                    let key = digest::of_figures(of_run, &format!("plan, p{}", self.runs.percentile));
-                    let Scenario { name: scenario, .. } = &scenario;
-                    let entry = Entry { key, scenario, sweep: &sweep, policy: entry.name, seed: case.seed };
-                    let run = || Ok::<_, SiteError>(run()?.map(|figures: Figures| figures.to_vec()));
-                    let kept = journal.finished(&entry, &names(), run);
-                    kept.map(|kept| kept.and_then(|figures| Figures::try_from(figures).ok()))
-                }
-            };
-            (self.heard)(Heard::Finished);
-            figures
-        };
-        let runs: Vec<Result<Option<Figures>, SiteError>> = cases.par_iter().map(run).collect();
-        runs.into_iter().collect()
+    /// Runs a case; what is kept of it beside its figures is where it was stopped, and when.
+    fn simulate(&self, case: &Case, policy: (&Entry, &[f64]), until: &[Bound]) -> Result<Run, RunFailure> {
+        let (entry, params) = policy;
+        let mut cutoff = Cutoff::new(until, self.runs.percentile);
+        let outcome = case.watch(entry, params, Keep::default(), &mut cutoff)?;
+        Ok(match cutoff.stopped() {
+            Some(stopped) => Run::Stopped(stopped),
+            None => Run::Whole(figures(case, &outcome, entry.name, self.runs.percentile)),
+        })
     }
 }
 
@@ -137,20 +107,78 @@ impl Bench for Site<'_> {
         Ok(scenario.map(|scenario| Candidate::new(point, self.space.replicas(point), &scenario)))
     }
 
-    fn run(&self, point: &[usize]) -> Result<Vec<Figures>, SiteError> {
-        Ok(self.figures(point, |case| Some(case.clone()))?.unwrap_or_default())
+    fn seeds(&self) -> usize {
+        self.runs.seeds as usize
     }
 
-    fn run_with(
-        &self,
-        point: &[usize],
-        resource: &Resource,
-        percent: u64,
-    ) -> Result<Option<Vec<Figures>>, SiteError> {
-        self.figures(point, |case| (resource.change)(case, percent))
+    fn run(&self, point: &[usize], ask: &Ask<'_>) -> Result<Option<Vec<Run>>, SiteError> {
+        let (scenario, cases) = self.cases(point)?;
+        let (entry, params) = resolve_policy(&scenario.policy.name, &scenario.policy.params)
+            .map_err(|complaint| SiteError::Policy(complaint.message))?;
+        let sweep: IndexMap<String, String> =
+            self.space.at(point).map(|(axis, value)| (axis.name.clone(), value.to_owned())).collect();
+        let failed = |source| {
+            let set = sweep.iter().map(|(name, value)| format!("{name}={value}"));
+            SiteError::Run { point: set.collect::<Vec<_>>().join(", "), source }
+        };
+        let run = |case: &Case| {
+            let case = replica(case, self.space.replicas(point)).map_err(failed)?;
+            let changed = match ask.with {
+                None => Some(case),
+                Some((resource, percent)) => (resource.change)(&case, percent),
+            };
+            let Some(case) = changed else { return Ok(None) };
+            let run = || self.simulate(&case, (entry, &params), ask.until).map_err(failed);
+            let run = match self.runs.journal {
+                None => run(),
+                Some(journal) => {
+                    let of_case = digest::of_cases(std::slice::from_ref(&case))[0];
+                    let of_run = digest::of_run(of_case, Some((entry.name, &params)));
+                    let what = format!("plan, p{}, until {:?}", self.runs.percentile, ask.until);
+                    let key = digest::of_figures(of_run, &what);
+                    let Scenario { name: scenario, .. } = &scenario;
+                    let entry =
+                        journal::Entry { key, scenario, sweep: &sweep, policy: entry.name, seed: case.seed };
+                    let run = || Ok(Some(kept(run()?, ask.until)));
+                    journal.finished(&entry, &kept_names(), run).map(|kept| finished(kept, ask.until))
+                }
+            };
+            (self.heard)(Heard::Finished);
+            run.map(Some)
+        };
+        let asked = cases.get(ask.seeds.clone()).unwrap_or_default();
+        let runs: Vec<Result<Option<Run>, SiteError>> = asked.par_iter().map(run).collect();
+        runs.into_iter().collect()
     }
 
     fn expect(&self, points: usize) {
         (self.heard)(Heard::Expected(points as u64 * self.runs.seeds));
+    }
+}
+
+/// The names under which a run is kept: of its figures, and of where it was stopped.
+fn kept_names() -> Vec<&'static str> {
+    names().into_iter().chain(["stopped_by", "stopped_after"]).collect()
+}
+
+/// A run as numbers, in the order of their names; a limit by its place.
+fn kept(run: Run, until: &[Bound]) -> Vec<f64> {
+    match run {
+        Run::Whole(figures) => [&figures[..], &[f64::NAN; 2]].concat(),
+        Run::Stopped(Stopped { metric, after, .. }) => {
+            let by = until.iter().position(|bound| bound.metric == metric).map_or(f64::NAN, |by| by as f64);
+            [&[f64::NAN; COUNT][..], &[by, after]].concat()
+        }
+    }
+}
+
+/// The run that numbers stand for.
+fn finished(kept: Option<Vec<f64>>, until: &[Bound]) -> Run {
+    let kept = kept.unwrap_or_default();
+    let number = |place: usize| kept.get(place).copied().unwrap_or(f64::NAN);
+    let (by, after) = (number(COUNT), number(COUNT + 1));
+    match until.get(by as usize).filter(|_| !by.is_nan()) {
+        Some(bound) => Run::Stopped(Stopped { metric: bound.metric, limit: bound.limit_ms, after }),
+        None => Run::Whole(std::array::from_fn(number)),
     }
 }

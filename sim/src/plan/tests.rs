@@ -1,7 +1,6 @@
 //! Searches over made-up machines: more is better there, and how much is enough is known.
 
 use super::figures::{COMPLETED, Figures, THROUGHPUT, TPOT};
-use super::resources::Resource;
 use super::*;
 use policy::Bytes;
 use proptest::prelude::*;
@@ -18,8 +17,9 @@ struct Made {
     /// Cents an hour and speed, by machine.
     machines: Vec<(u64, u64)>,
     enough: u64,
-    /// Below this many gigabytes nothing fits.
+    /// Below this many gigabytes nothing fits; in so many there is room for everything.
     fits: u64,
+    everything: u64,
 }
 
 impl Made {
@@ -34,7 +34,7 @@ impl Made {
 
     fn does(&self, point: &[usize]) -> u64 {
         let (_, speed) = self.machines[self.machine(point)];
-        (speed + self.number(point, "hbm")) * u64::from(self.space.replicas(point).get())
+        (speed + self.number(point, "hbm").min(self.everything)) * u64::from(self.space.replicas(point).get())
     }
 
     /// The least candidate that does enough, by looking at all.
@@ -42,6 +42,14 @@ impl Made {
         let all = self.space.points().into_iter().filter_map(|point| self.describe(&point).unwrap().ok());
         let enough = all.filter(|candidate| self.does(&candidate.point) >= self.enough);
         enough.min_by(|a, b| a.rank(minimize).cmp(&b.rank(minimize)))
+    }
+
+    fn figures(&self, point: &[usize]) -> Figures {
+        let mut figures = [1.0; figures::COUNT];
+        figures[TPOT] = 50.0 * self.enough as f64 / self.does(point).max(1) as f64;
+        figures[figures::REJECTED] = 0.0;
+        (figures[THROUGHPUT], figures[COMPLETED]) = (self.does(point) as f64, 10.0);
+        figures
     }
 
     fn answer(&self, question: &Question<'_>) -> Plan {
@@ -71,28 +79,29 @@ impl Bench for Made {
             replicas: self.space.replicas(point).get(),
             fast: Bytes(gigabytes * 1_000_000_000),
             price: Some(price),
+            roomy: (gigabytes >= self.everything).then(|| "memory.hbm".to_owned()),
         }))
     }
 
-    fn run(&self, point: &[usize]) -> Result<Vec<Figures>, String> {
-        let mut figures = [1.0; figures::COUNT];
-        figures[TPOT] = 50.0 * self.enough as f64 / self.does(point).max(1) as f64;
-        figures[figures::REJECTED] = 0.0;
-        (figures[THROUGHPUT], figures[COMPLETED]) = (self.does(point) as f64, 10.0);
-        Ok(vec![figures; 2])
+    fn seeds(&self) -> usize {
+        2
     }
 
-    fn run_with(
-        &self,
-        point: &[usize],
-        resource: &Resource,
-        percent: u64,
-    ) -> Result<Option<Vec<Figures>>, String> {
-        let mut runs = self.run(point)?;
-        if resource.name == "link" {
-            runs.iter_mut().for_each(|run| run[TPOT] *= 100.0 / percent as f64);
+    fn run(&self, point: &[usize], ask: &Ask<'_>) -> Result<Option<Vec<Run>>, String> {
+        let mut run = self.figures(point);
+        let (name, percent) = ask.with.map_or(("", 100), |(resource, percent)| (resource.name, percent));
+        if name == "link" {
+            run[TPOT] *= 100.0 / percent as f64;
         }
-        Ok((resource.name != "kv").then_some(runs))
+        Ok((name != "kv").then(|| ask.seeds.clone().map(|_| cut(run, ask.until)).collect()))
+    }
+}
+
+/// A run that is stopped where a limit is passed.
+fn cut(run: Figures, until: &[Bound]) -> Run {
+    match until.iter().find(|bound| run[bound.figure] > bound.limit_ms) {
+        None => Run::Whole(run),
+        Some(&Bound { metric, limit_ms: limit, .. }) => Run::Stopped(Stopped { metric, limit, after: 0.25 }),
     }
 }
 
@@ -110,7 +119,13 @@ const AXES: [(&str, &str); 3] = [("machine", "0,1,2"), ("count", "1..6"), ("hbm"
 
 #[test]
 fn what_binds_is_the_resource_that_helps_and_the_step_that_misses() {
-    let made = Made { space: space(&AXES[2..]), machines: vec![(100, 0)], enough: 30, fits: 1 };
+    let made = Made {
+        space: space(&AXES[2..]),
+        machines: vec![(100, 0)],
+        enough: 30,
+        fits: 1,
+        everything: u64::MAX,
+    };
     let plan = made.answer(&question(&made.space));
     assert_eq!((plan.method, plan.points), (Method::Bisection, 40));
     assert!(plan.tried.len() <= 8, "{} points for a bisection of 40", plan.tried.len());
@@ -130,8 +145,13 @@ fn what_binds_is_the_resource_that_helps_and_the_step_that_misses() {
 
 #[test]
 fn what_no_machine_meets_has_a_nearest_point() {
-    let made =
-        Made { space: space(&AXES), machines: vec![(100, 0), (200, 5), (300, 9)], enough: 10_000, fits: 1 };
+    let made = Made {
+        space: space(&AXES),
+        machines: vec![(100, 0), (200, 5), (300, 9)],
+        enough: 10_000,
+        fits: 1,
+        everything: u64::MAX,
+    };
     let plan = made.answer(&question(&made.space));
     assert!(plan.best.is_none() && !plan.unlimited.is_empty());
     let nearest = plan.nearest.unwrap();
@@ -142,7 +162,13 @@ fn what_no_machine_meets_has_a_nearest_point() {
 
 #[test]
 fn a_value_that_fits_nothing_is_a_slip_and_a_range_may_begin_too_low() {
-    let made = Made { space: space(&AXES[2..]), machines: vec![(100, 0)], enough: 30, fits: 99 };
+    let made = Made {
+        space: space(&AXES[2..]),
+        machines: vec![(100, 0)],
+        enough: 30,
+        fits: 99,
+        everything: u64::MAX,
+    };
     assert!(
         matches!(plan(&question(&made.space), &made), Err(PlanError::Misfit(why)) if why.starts_with("40 GB"))
     );
@@ -157,25 +183,37 @@ fn more_that_is_worse_after_all_is_seen_one_step_below() {
         fn describe(&self, point: &[usize]) -> Result<Result<Candidate, String>, String> {
             self.0.describe(point)
         }
-        fn run(&self, point: &[usize]) -> Result<Vec<Figures>, String> {
-            // At 20 GB, where bisection asks first, it is worse than at 18.
-            let gigabytes = self.0.number(point, "hbm");
-            let mut runs = self.0.run(point)?;
-            let meets = (18..20).contains(&gigabytes) || gigabytes > 20;
-            runs.iter_mut().for_each(|run| run[TPOT] = if meets { 40.0 } else { 60.0 });
-            Ok(runs)
+        fn seeds(&self) -> usize {
+            1
         }
-        fn run_with(&self, _: &[usize], _: &Resource, _: u64) -> Result<Option<Vec<Figures>>, String> {
-            Ok(None)
+        fn run(&self, point: &[usize], ask: &Ask<'_>) -> Result<Option<Vec<Run>>, String> {
+            let runs = ask.seeds.clone().map(|_| cut(self.figures(point), ask.until)).collect();
+            Ok(ask.with.is_none().then_some(runs))
         }
     }
-    let made = Made { space: space(&AXES[2..]), machines: vec![(100, 0)], enough: 30, fits: 1 };
+    impl Dented {
+        fn figures(&self, point: &[usize]) -> Figures {
+            // At 20 GB, where bisection asks first, it is worse than at 18.
+            let gigabytes = self.0.number(point, "hbm");
+            let meets = (18..20).contains(&gigabytes) || gigabytes > 20;
+            let mut figures = self.0.figures(point);
+            figures[TPOT] = if meets { 40.0 } else { 60.0 };
+            figures
+        }
+    }
+    let made = Made {
+        space: space(&AXES[2..]),
+        machines: vec![(100, 0)],
+        enough: 30,
+        fits: 1,
+        everything: u64::MAX,
+    };
     let dented = Dented(made);
     let plan = plan(&question(&dented.0.space), &dented).unwrap();
     let best = plan.best.unwrap();
     let below = dented.0.space.below(&best.candidate.point).next().unwrap().1;
-    assert!(dented.run(&best.candidate.point).unwrap()[0][TPOT] <= 50.0);
-    assert!(dented.run(&below).unwrap()[0][TPOT] > 50.0, "the neighbour below misses");
+    assert!(dented.figures(&best.candidate.point)[TPOT] <= 50.0);
+    assert!(dented.figures(&below)[TPOT] > 50.0, "the neighbour below misses");
 }
 
 #[test]
@@ -193,20 +231,20 @@ fn prices_must_be_known_and_in_one_currency() {
             }
             Ok(Ok(candidate))
         }
-        fn run(&self, point: &[usize]) -> Result<Vec<Figures>, String> {
-            self.0.run(point)
+        fn seeds(&self) -> usize {
+            self.0.seeds()
         }
-        fn run_with(
-            &self,
-            point: &[usize],
-            resource: &Resource,
-            percent: u64,
-        ) -> Result<Option<Vec<Figures>>, String> {
-            self.0.run_with(point, resource, percent)
+        fn run(&self, point: &[usize], ask: &Ask<'_>) -> Result<Option<Vec<Run>>, String> {
+            self.0.run(point, ask)
         }
     }
-    let made =
-        Made { space: space(&[("machine", "0,1")]), machines: vec![(100, 9), (50, 9)], enough: 5, fits: 0 };
+    let made = Made {
+        space: space(&[("machine", "0,1")]),
+        machines: vec![(100, 9), (50, 9)],
+        enough: 5,
+        fits: 0,
+        everything: u64::MAX,
+    };
     let priced = Priced(made, AtomicUsize::new(0));
     let ask = |minimize| plan(&Question { minimize, ..question(&priced.0.space) }, &priced);
     let refused = |answer: Result<Plan, PlanError<String, String>>| answer.map(drop).unwrap_err().to_string();
@@ -219,8 +257,13 @@ fn prices_must_be_known_and_in_one_currency() {
 #[test]
 fn a_genetic_search_comes_near_the_least_of_a_grid_too_large_to_list() {
     let axes = [("machine", "0,1,2"), ("count", "1..64"), ("hbm", "1 GB..400 GB")];
-    let made =
-        Made { space: space(&axes), machines: vec![(100, 0), (170, 200), (900, 300)], enough: 2500, fits: 1 };
+    let made = Made {
+        space: space(&axes),
+        machines: vec![(100, 0), (170, 200), (900, 300)],
+        enough: 2500,
+        fits: 1,
+        everything: u64::MAX,
+    };
     let ask = |search_seed| made.answer(&Question { search_seed, evaluations: 400, ..question(&made.space) });
     let plan = ask(0);
     assert_eq!(plan.method, Method::Nsga2);
@@ -244,9 +287,10 @@ proptest! {
         machines in prop::collection::vec((1..400_u64, 0..60_u64), 3),
         enough in 1..500_u64,
         fits in 1..40_u64,
+        everything in 1..60_u64,
         minimize in prop::sample::select(vec![Minimize::Cost, Minimize::Memory, Minimize::Machines]),
     ) {
-        let made = Made { space: space(&AXES), machines, enough, fits };
+        let made = Made { space: space(&AXES), machines, enough, fits, everything };
         let ask = Question { minimize, ..question(&made.space) };
         let plan = made.answer(&ask);
         let least = made.least(minimize);
@@ -256,6 +300,7 @@ proptest! {
         let all = made.answer(&Question { exhaustive: true, ..ask });
         prop_assert_eq!(all.best.as_ref().map(|best| best.candidate.rank(minimize)), best);
         prop_assert_eq!(all.tried.len() + all.misfits.unwrap(), 720);
+        prop_assert!(all.tried.iter().all(|tried| tried.stopped.is_none()), "all are run to their end");
         // Nothing that was run beats a point of the front, and each other point is beaten by one of them.
         let front: Vec<_> = all.front.iter().map(|tried| tried.candidate.clone()).collect();
         for tried in &all.tried {
@@ -274,5 +319,63 @@ proptest! {
             });
             prop_assert!(!(strictly && front.contains(&tried.candidate)));
         }
+    }
+}
+
+/// Seeds whose latencies lie apart, and how often each was run.
+struct Spread {
+    made: Made,
+    /// Latency by seed, as a share of the limit, where the configuration is just enough.
+    seeds: Vec<f64>,
+    ran: AtomicUsize,
+}
+
+impl Bench for Spread {
+    type Error = String;
+    type Misfit = String;
+
+    fn describe(&self, point: &[usize]) -> Result<Result<Candidate, String>, String> {
+        self.made.describe(point)
+    }
+
+    fn seeds(&self) -> usize {
+        self.seeds.len()
+    }
+
+    fn run(&self, point: &[usize], ask: &Ask<'_>) -> Result<Option<Vec<Run>>, String> {
+        let run = |seed: usize| {
+            self.ran.fetch_add(1, Ordering::Relaxed);
+            let mut figures = self.made.figures(point);
+            figures[TPOT] *= self.seeds[seed];
+            cut(figures, ask.until)
+        };
+        Ok(ask.with.is_none().then(|| ask.seeds.clone().map(run).collect()))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn a_stopped_run_speaks_for_its_point(
+        seeds in prop::collection::vec(0.7..1.3_f64, 1..6), enough in 1..30_u64,
+    ) {
+        let machines = vec![(100, 0)];
+        let made = Made { space: space(&[("hbm", "9 GB..20 GB")]), machines, enough, fits: 1, everything: u64::MAX };
+        let spread = Spread { made, seeds, ran: AtomicUsize::new(0) };
+        let ask = question(&spread.made.space);
+        let runs = |exhaustive| {
+            spread.ran.store(0, Ordering::Relaxed);
+            let plan = plan(&Question { exhaustive, ..ask }, &spread).unwrap();
+            (plan, spread.ran.load(Ordering::Relaxed))
+        };
+        let ((stopped, fewer), (whole, all)) = (runs(false), runs(true));
+        let best = |plan: &Plan| plan.best.as_ref().map(|best| best.candidate.clone());
+        let misses = |plan: &Plan| plan.tried.iter().map(|tried| tried.meets()).collect::<Vec<_>>();
+        prop_assert_eq!((best(&stopped), misses(&stopped)), (best(&whole), misses(&whole)));
+        prop_assert_eq!(all, 12 * spread.seeds.len());
+        prop_assert!(best(&stopped).is_none() || fewer <= all);
+        // Where nothing will do, the nearest is told by whole runs.
+        let nearest = |plan: &Plan| plan.nearest.as_ref().map(|tried| (tried.candidate.clone(), tried.violation));
+        prop_assert_eq!(nearest(&stopped), nearest(&whole));
     }
 }

@@ -1,11 +1,12 @@
 //! Points that are run, each once.
 
-use super::figures::Figures;
-use super::goal::{Bound, Candidate, Tried};
+use super::cutoff::Run;
+use super::goal::{Bound, Candidate, Tried, hopeless};
 use super::resources::Resource;
 use super::space::Point;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where points are looked up and run.
@@ -21,38 +22,45 @@ pub trait Bench: Sync {
     /// It cannot be told.
     fn describe(&self, point: &[usize]) -> Result<Result<Candidate, Self::Misfit>, Self::Error>;
 
-    /// The figures of its runs, one a seed.
+    /// How many seeds a point has.
+    fn seeds(&self) -> usize;
+
+    /// A point's runs, one a seed; `None` where the change that is asked for changes nothing.
     ///
     /// # Errors
     /// A run fails.
-    fn run(&self, point: &[usize]) -> Result<Vec<Figures>, Self::Error>;
+    fn run(&self, point: &[usize], ask: &Ask<'_>) -> Result<Option<Vec<Run>>, Self::Error>;
 
     /// About so many more points are going to be run.
     fn expect(&self, _points: usize) {}
+}
 
-    /// The same with so many per cent of a resource; `None` where that changes nothing.
-    ///
-    /// # Errors
-    /// A run fails.
-    fn run_with(
-        &self,
-        point: &[usize],
-        resource: &Resource,
-        percent: u64,
-    ) -> Result<Option<Vec<Figures>>, Self::Error>;
+/// Which runs of a point.
+#[derive(Clone, Debug)]
+pub struct Ask<'a> {
+    /// Which of its seeds.
+    pub seeds: Range<usize>,
+    /// Limits at which a run is stopped; none for runs to the end.
+    pub until: &'a [Bound],
+    /// So many per cent of a resource.
+    pub with: Option<(&'static Resource, u64)>,
 }
 
 /// The points that were run.
 pub(super) struct Trials<'b, B: Bench> {
     pub(super) bench: &'b B,
     bounds: &'b [Bound],
+    /// What a run is stopped at.
+    until: Vec<Bound>,
     budget: usize,
     tried: Mutex<BTreeMap<Point, Arc<Tried>>>,
 }
 
 impl<'b, B: Bench> Trials<'b, B> {
-    pub(super) fn new(bench: &'b B, bounds: &'b [Bound], budget: usize) -> Trials<'b, B> {
-        Trials { bench, bounds, budget, tried: Mutex::default() }
+    /// At most so many points; if `whole`, no run is stopped.
+    pub(super) fn new(bench: &'b B, bounds: &'b [Bound], budget: usize, whole: bool) -> Trials<'b, B> {
+        let until = if whole { Vec::new() } else { hopeless(bounds) };
+        Trials { bench, bounds, until, budget, tried: Mutex::default() }
     }
 
     /// Runs a candidate, unless it was run before.
@@ -60,16 +68,40 @@ impl<'b, B: Bench> Trials<'b, B> {
         if let Some(tried) = self.locked().get(&candidate.point) {
             return Ok(tried.clone());
         }
-        let runs = self.bench.run(&candidate.point)?;
-        let tried = Arc::new(Tried::new(candidate.clone(), &runs, self.bounds));
+        let tried = Arc::new(self.tried(candidate, &self.until)?);
         // Another thread may have run it meanwhile: the two are alike.
         Ok(self.locked().entry(candidate.point.clone()).or_insert(tried).clone())
+    }
+
+    /// Runs the first seed, and the others if that is not stopped: one that is hopeless is, whatever they say.
+    fn tried(&self, candidate: &Candidate, until: &[Bound]) -> Result<Tried, B::Error> {
+        let run = |seeds| {
+            let runs = self.bench.run(&candidate.point, &Ask { seeds, until, with: None })?;
+            Ok(runs.unwrap_or_default())
+        };
+        let mut runs = run(0..1)?;
+        if runs.iter().all(|run| run.stopped().is_none()) {
+            runs.extend(run(1..self.bench.seeds())?);
+        }
+        Ok(Tried::new(candidate.clone(), &runs, self.bounds))
     }
 
     /// Runs candidates side by side. Of several errors, the first candidate's.
     pub(super) fn run_all(&self, candidates: &[&Candidate]) -> Result<Vec<Arc<Tried>>, B::Error> {
         let all: Vec<_> = candidates.par_iter().map(|candidate| self.run(candidate)).collect();
         all.into_iter().collect()
+    }
+
+    /// Runs those that were stopped again, to their end.
+    pub(super) fn finish(&self) -> Result<(), B::Error> {
+        let stopped: Vec<_> = self.all().into_iter().filter(|tried| tried.stopped.is_some()).collect();
+        self.bench.expect(stopped.len());
+        let whole: Vec<_> = stopped.par_iter().map(|tried| self.tried(&tried.candidate, &[])).collect();
+        for tried in whole {
+            let tried = Arc::new(tried?);
+            self.locked().insert(tried.candidate.point.clone(), tried);
+        }
+        Ok(())
     }
 
     /// How many more points may be run.

@@ -45,7 +45,13 @@ impl Bootstrap {
 
     /// The mean of a sample of as many measurements.
     pub fn mean(&self, sample: &[f64]) -> Estimate {
-        self.estimate(|drawn| drawn.iter().map(|&i| sample[i]).sum::<f64>() / drawn.len() as f64)
+        let mean = |drawn: &[usize]| drawn.iter().map(|&i| sample[i]).sum::<f64>() / drawn.len() as f64;
+        // Without spread every resample is the sample.
+        if sample.windows(2).all(|pair| pair[0] == pair[1]) {
+            let mean = mean(&(0..sample.len()).collect::<Vec<_>>());
+            return Estimate { mean, ci95_low: mean, ci95_high: mean };
+        }
+        self.estimate(mean)
     }
 
     /// The mean of one sample over the mean of the other, measurements paired; infinite where the other is zero.

@@ -1,6 +1,8 @@
 //! `hotset bench states`: recurrent layers and their states on a device, a section a subject.
 
 mod gated_quantisation;
+mod hp_aso;
+mod tiered_cache;
 
 use crate::failure::Failure;
 use crate::output::{self, Format};
@@ -9,6 +11,7 @@ use clap::builder::PossibleValuesParser;
 use hw::engine::Engine;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::time::Instant;
 
 /// Measure recurrent layers and their states: kernels, memory, errors, and attention beside them
 #[derive(clap::Args)]
@@ -54,7 +57,7 @@ impl Findings {
 }
 
 /// In the order in which they are printed.
-const SECTIONS: [Section; 1] = [gated_quantisation::SECTION];
+const SECTIONS: [Section; 3] = [hp_aso::SECTION, tiered_cache::SECTION, gated_quantisation::SECTION];
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let device = hw::open::open(&args.device, &std::env::temp_dir()).map_err(Failure::refused)?;
@@ -81,4 +84,25 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             output::print_json(&report)
         }
     }
+}
+
+/// How long something takes, in seconds.
+#[allow(clippy::disallowed_methods)] // What is measured here is time.
+fn seconds<E>(mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    let start = Instant::now();
+    run()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// The median of so many runs, after one that warms up.
+fn median_of<E>(times: usize, mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    run()?;
+    let all: Result<Vec<f64>, E> = (0..times).map(|_| seconds(&mut run)).collect();
+    all.map(median)
+}
+
+/// The median; zero of nothing.
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(0.0)
 }

@@ -11,6 +11,7 @@
 
 pub mod attention;
 mod backlog;
+pub mod checkpoint;
 mod chunk;
 pub mod folded;
 pub mod gated;
@@ -26,6 +27,7 @@ pub mod scan;
 pub mod shape;
 pub mod ssd;
 pub mod step;
+pub mod window;
 
 use crate::codec::CodecError;
 use crate::compute::ComputeError;
@@ -47,6 +49,9 @@ pub enum RecurrentError {
         /// What is there.
         got: usize,
     },
+    /// Bytes of a checkpoint that are not what was written.
+    #[error("the bytes of a checkpoint are not those that were written: it is torn, or another one")]
+    Torn,
     /// A state that no format holds.
     #[error(transparent)]
     Codec(#[from] CodecError),

@@ -3,6 +3,8 @@
 use crate::failure::Failure;
 use crate::output;
 use crate::scenario_args::{Overrides, load_case};
+use policy::{BlockId, TierId};
+use scenarios::Scenario;
 
 /// Check scenarios without running them: every error at once, or what each comes to
 #[derive(clap::Args)]
@@ -44,7 +46,7 @@ fn check(name: &str, overrides: &Overrides) -> Result<(), Failure> {
         ("resident floor", scenario.resident_floor().to_string()),
         ("fast memory for blocks", format!("{} ({} slots)", scenario.fast_budget(), case.capacity())),
         ("largest demand", format!("{} blocks", case.largest_demand())),
-        ("home tier", tier(scenario.home)),
+        ("home", homes(&scenario)),
         ("policy", scenario.policy.name.clone()),
     ];
     if scenario.tensor > 1 {
@@ -55,4 +57,17 @@ fn check(name: &str, overrides: &Overrides) -> Result<(), Failure> {
     }
     facts.extend(scenario.load.map(|from| ("loaded from", tier(from))));
     output::print(&output::words(["ok", name], facts.iter().map(|(key, value)| [*key, value.as_str()])))
+}
+
+/// The tiers of the home copies, with the blocks that are in each if there are several.
+fn homes(scenario: &Scenario) -> String {
+    let tiers = scenario.home.tiers();
+    let name = |tier: TierId| scenario.machine.tier(tier).name.clone();
+    let ids = 0..scenario.model.blocks.len() as u32;
+    let blocks = |tier| ids.clone().filter(|&id| scenario.home.of(BlockId(id)) == tier).count();
+    let each = |&tier: &TierId| format!("{} ({} blocks)", name(tier), blocks(tier));
+    match tiers {
+        [only] => name(*only),
+        _ => tiers.iter().map(each).collect::<Vec<_>>().join(", "),
+    }
 }

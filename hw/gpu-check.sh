@@ -1,8 +1,8 @@
 #!/bin/sh
 # Proves a CUDA device: the laws of a device and the conformance tests on it, with a second device as a tier where there is
 # one; the sanitizer where there is one; the kernels' rates, those of copies between devices and of files by GPUDirect
-# Storage where the machine has them; calibration, validation, and PyTorch beside it where that is there. Writes one JSON
-# file. Within nine minutes.
+# Storage where the machine has them; calibration, validation, recurrent layers, and PyTorch beside all of it where that is
+# there: its copies and products, and its FlashAttention beside the recurrent layers. Writes one JSON file. Within ten minutes.
 #
 #   hw/gpu-check.sh build DIR        on a machine with Rust: puts the binaries into DIR
 #   hw/gpu-check.sh run DIR OUT.json [DEVICE]
@@ -67,15 +67,18 @@ run() {
     step calibrate 110 "$bin/hotset" calibrate --device "$device" --name checked --format json -o "$work/machine.yaml"
     step validate 80 "$bin/hotset" validate scenarios/moe-on-gpu.yaml --device "$device" \
         --machine "$work/machine.yaml" --live --format json
+    step states 35 "$bin/hotset" bench states --device "$device" --format json
     if python3 -c 'import torch' 2> /dev/null; then
         step torch 50 python3 hw/peers/torch_offload.py
+        step mixers 20 python3 hw/peers/torch_mixers.py
     fi
     gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null | head -n 1 | tr -d '"\\')
     {
         printf '{"date": "%s", "device": "%s", "gpu": "%s",\n' "$(date -u +%Y-%m-%d)" "$device" "$gpu"
         printf '"steps": {%s},\n' "$steps"
-        printf '"kernels": %s,\n"paths": %s,\n"calibrate": %s,\n"validate": %s,\n"torch": %s}\n' \
+        printf '"kernels": %s,\n"paths": %s,\n"calibrate": %s,\n"validate": %s,\n"torch": %s,\n' \
             "$(value "$work/kernels.out")" "$(value "$work/paths.out")" "$(value "$work/calibrate.out")" "$(value "$work/validate.out")" "$(value "$work/torch.out")"
+        printf '"states": %s,\n"mixers": %s}\n' "$(value "$work/states.out")" "$(value "$work/mixers.out")"
     } > "$out.part"
     mv "$out.part" "$out"
     echo "wrote $out"

@@ -13,7 +13,7 @@ fn the_host_computes_one_command_after_the_other() {
     let case = Small { host: true, ..Small::default() }.case();
     let host = case.machine.host_compute.unwrap();
     let mut world = case.world(false).unwrap();
-    let form = Form { tier: case.home, format: case.model.blocks[0].native };
+    let form = Form { tier: case.home.first(), format: case.model.blocks[0].native };
     for first in [0, 2] {
         let reads = [first, first + 1].map(|block| Read { block: BlockId(block), form, tokens: 1 });
         let command = Command::Compute {

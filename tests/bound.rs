@@ -99,7 +99,7 @@ fn where_the_link_is_always_waited_for_the_bound_is_beladys_loads_less_the_compu
     let case = Small { link: 0.05, tokens: 400, traces: 1, ..Small::default() }.case();
     let outcome = run(&case, "belady");
     let tally = outcome.orchestrator.tally();
-    let path = Paths::new(&case.machine).between(case.home, fast(&case.machine)).unwrap().clone();
+    let path = Paths::new(&case.machine).between(case.home.first(), fast(&case.machine)).unwrap().clone();
     let loads = tally.demanded - tally.hits();
     let loading = Nanos(loads * path.busy(case.model.largest_block()).0).as_secs_f64();
     let expected = loading - outcome.world.compute_time().as_secs_f64();

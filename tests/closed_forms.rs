@@ -26,7 +26,7 @@ fn cold_demand(selected: u32, engines: u32, policy: &str) -> (Case, Nanos) {
 }
 
 fn upward(case: &Case) -> Path {
-    Paths::new(&case.machine).between(case.home, fast(&case.machine)).unwrap().clone()
+    Paths::new(&case.machine).between(case.home.first(), fast(&case.machine)).unwrap().clone()
 }
 
 #[test]
@@ -60,10 +60,10 @@ fn two_engines_share_the_rate_and_overlap_their_submits() {
 fn a_demand_waits_for_the_one_background_chunk_on_its_link_and_no_more() {
     let small = Small { chunk: 10_000, ..Small::default() };
     let case = small.case();
-    let (home, fast) = (case.home, fast(&case.machine));
+    let (home, fast) = (case.home.first(), fast(&case.machine));
     let native = case.model.blocks[0].native;
     let mut ledger =
-        Ledger::new(case.model.clone(), &case.machine, &[native], &case.budgets, home, &[]).unwrap();
+        Ledger::new(case.model.clone(), &case.machine, &[native], &case.budgets, &case.home, &[]).unwrap();
     let links = upward(&case).set;
     let (from, to) = (Form { tier: home, format: native }, Form { tier: fast, format: native });
     let bytes = case.model.largest_block();
@@ -134,7 +134,7 @@ fn a_packed_copy_crosses_in_its_own_bytes_and_expands_at_the_rate_of_its_decoder
     let fast = fast(&case.machine);
     let block = &case.model.blocks[0];
 
-    let up = whole(&case, 0, form(case.home, packed), form(fast, packed), packed);
+    let up = whole(&case, 0, form(case.home.first(), packed), form(fast, packed), packed);
     let landed = end_of(&mut world, up);
     assert_eq!(landed, Time(0) + upward(&case).transfer(block.bytes(packed)));
 
@@ -153,7 +153,7 @@ fn a_fetch_that_expands_on_arrival_pays_for_both() {
     let mut fetch = whole(
         &case,
         0,
-        Form { tier: case.home, format: packed },
+        Form { tier: case.home.first(), format: packed },
         Form { tier: fast, format: native },
         packed,
     );
@@ -168,7 +168,7 @@ fn a_fetch_that_expands_on_arrival_pays_for_both() {
 fn copies_at_random_wait_as_long_as_queueing_theory_says() {
     const COPIES: u64 = 400_000;
     let case = Small::default().case();
-    let (home, fast, bytes) = (case.home, fast(&case.machine), Bytes(100_000));
+    let (home, fast, bytes) = (case.home.first(), fast(&case.machine), Bytes(100_000));
     let service = upward(&case).busy(bytes).0 as f64;
     for load in [0.5, 0.8] {
         let mut random = Pcg64Mcg::new(11);
@@ -209,10 +209,10 @@ fn a_share_of_a_link_is_kept() {
     let small = Small { chunk: 10_000, ..Small::default() };
     let mut case = small.case();
     case.pace.spill_share = 0.1;
-    let (home, fast) = (case.home, fast(&case.machine));
+    let (home, fast) = (case.home.first(), fast(&case.machine));
     let native = case.model.blocks[0].native;
     let mut ledger =
-        Ledger::new(case.model.clone(), &case.machine, &[native], &case.budgets, home, &[]).unwrap();
+        Ledger::new(case.model.clone(), &case.machine, &[native], &case.budgets, &case.home, &[]).unwrap();
     let (from, to) = (Form { tier: home, format: native }, Form { tier: fast, format: native });
     let mut schedule = Schedule::new(case.pace);
     let id = ledger.begin(BlockId(0), from.into(), to, MoveClass::Spill, Bytes(30_000), None).unwrap();
@@ -282,7 +282,7 @@ fn encoding_on_the_host_comes_before_the_links() {
     case.machine = machine.into();
     let mut world = case.world(false).unwrap();
     let (from, to) =
-        (Form { tier: case.home, format: native }, Form { tier: fast(&case.machine), format: int8 });
+        (Form { tier: case.home.first(), format: native }, Form { tier: fast(&case.machine), format: int8 });
     let block = &case.model.blocks[0];
     let encode = rate.time_for(block.bytes(native));
     let transfer = upward(&case).transfer(block.bytes(int8));

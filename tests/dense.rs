@@ -25,7 +25,8 @@ fn step_and_bound(case: &Case) -> (f64, f64) {
     let fast = outcome.orchestrator.context().costs.fast;
     let blocks: Bytes = case.model.blocks.iter().map(|block| block.bytes(block.native)).sum();
     let missing = blocks.saturating_sub(case.budgets[fast.index()]);
-    let link = Paths::new(&case.machine).between(case.home, fast).unwrap().peak.time_for(missing).0 as f64;
+    let link =
+        Paths::new(&case.machine).between(case.home.first(), fast).unwrap().peak.time_for(missing).0 as f64;
     let compute = outcome.world.compute_time().0 as f64 / tally.output_tokens as f64;
     (step, link.max(compute))
 }

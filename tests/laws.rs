@@ -256,7 +256,7 @@ fn dense_step(case: &Case, context: u64) -> f64 {
 
 /// The time of a layer step's demand, when all of its blocks cross the link.
 fn all_cross(case: &Case) -> Nanos {
-    let link = Paths::new(&case.machine).between(case.home, fast(&case.machine)).unwrap().clone();
+    let link = Paths::new(&case.machine).between(case.home.first(), fast(&case.machine)).unwrap().clone();
     let busy: Nanos = (0..3).map(|_| link.busy(case.model.largest_block())).sum();
     busy + link.latency
 }

@@ -47,7 +47,9 @@ fn fewer_bits_are_the_next_format_and_the_drift_it_takes() {
     let case = changed(&small, "fewer bits");
     assert_eq!(case.encoded, [format("int8_g32")]);
     assert!((case.guard.drift_budget / 0.0096131 - 1.0).abs() < 1e-3);
-    assert!(case.machine.tier(case.home).capacity > small.case().machine.tier(case.home).capacity);
+    assert!(
+        case.machine.tier(case.home.first()).capacity > small.case().machine.tier(case.home.first()).capacity
+    );
     assert_eq!(case.budgets[fast(&case.machine).index()], small.case().budgets[fast(&case.machine).index()]);
     let Report { rows, .. } = pull(&small);
     let fewer = rows.iter().find(|row| row.lever == Some("fewer bits")).unwrap();

@@ -14,6 +14,7 @@ mod dense;
 mod determinism;
 mod experiment;
 mod golden;
+mod homes;
 mod invariants;
 mod joint_baselines;
 mod laws;

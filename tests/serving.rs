@@ -58,10 +58,10 @@ fn requests_wait_until_the_weights_are_loaded() {
     case.load_from = Some(disk);
     let (after, requests) = serve(&case, "lru");
     // Home copies and resident weights share the disk's link all the way; the second half of their way is wider.
-    let home = after.world.memory().used(case.home);
+    let home = after.world.memory().used(case.home.first());
     let paths = Paths::new(&case.machine);
     let path = paths.between(disk, fast(&case.machine)).unwrap();
-    let first = paths.between(disk, case.home).unwrap();
+    let first = paths.between(disk, case.home.first()).unwrap();
     let whole = first.peak.time_for(home + case.model.resident_bytes());
     let loaded = after.world.loaded();
     let slack = path.latency + path.submit + path.submit;

@@ -41,7 +41,7 @@ fn controller(case: &Case) -> Orchestrator {
         model: case.model.clone(),
         machine: case.machine.clone(),
         budgets: case.budgets.clone(),
-        home: case.home,
+        home: case.home.clone(),
         encoded: case.encoded.clone(),
         recode: case.recode.clone(),
         host_compute: case.host_compute,

@@ -1,5 +1,6 @@
 //! `hotset bench states`: recurrent layers and their states on a device, a section a subject.
 
+mod co_design;
 mod gated_quantisation;
 mod hp_aso;
 mod tiered_cache;
@@ -8,7 +9,8 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
 use clap::builder::PossibleValuesParser;
-use hw::engine::Engine;
+use hw::recurrent::mixers::Mixers;
+use policy::Nanos;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::time::Instant;
@@ -24,10 +26,26 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(SECTIONS.map(|section| section.name)))]
     sections: Vec<String>,
 
+    /// Lengths of prompts for `co_design`, in tokens; 256 to 262144 if none is given
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=MOST_TOKENS))]
+    lengths: Vec<u64>,
+
+    /// Seconds in place of a minute: fewer lengths, fewer tokens, times that are less steady
+    #[arg(long)]
+    quick: bool,
+
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
+
+/// From where a recurrence is behind to where attention's cache is a gigabyte.
+const LENGTHS: [u64; 11] = [256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131_072, 262_144];
+const QUICK_LENGTHS: [u64; 3] = [256, 1024, 2048];
+/// How long one thing is measured.
+const PATIENCE: Nanos = Nanos(300_000_000);
+const QUICK_PATIENCE: Nanos = Nanos(10_000_000);
+const MOST_TOKENS: u64 = 1 << 20;
 
 /// A part of the benchmark that stands alone.
 struct Section {
@@ -38,7 +56,10 @@ struct Section {
 
 /// What a section measures on.
 struct Bench {
-    device: Box<dyn Engine>,
+    device: Box<dyn Mixers>,
+    lengths: Vec<usize>,
+    /// Whether seconds are to do.
+    quick: bool,
     progress: Progress,
 }
 
@@ -57,11 +78,19 @@ impl Findings {
 }
 
 /// In the order in which they are printed.
-const SECTIONS: [Section; 3] = [hp_aso::SECTION, tiered_cache::SECTION, gated_quantisation::SECTION];
+const SECTIONS: [Section; 4] =
+    [co_design::SECTION, gated_quantisation::SECTION, hp_aso::SECTION, tiered_cache::SECTION];
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let device = hw::open::open(&args.device, &std::env::temp_dir()).map_err(Failure::refused)?;
-    let bench = Bench { device, progress: Progress::spinner("measuring") };
+    let patience = if args.quick { QUICK_PATIENCE } else { PATIENCE };
+    let device = hw::open::mixers(&args.device, patience).map_err(Failure::refused)?;
+    let lengths = match args.lengths[..] {
+        [] if args.quick => &QUICK_LENGTHS[..],
+        [] => &LENGTHS,
+        ref given => given,
+    };
+    let lengths = lengths.iter().map(|length| *length as usize).collect();
+    let bench = Bench { device, lengths, quick: args.quick, progress: Progress::spinner("measuring") };
     let wanted = |section: &&Section| {
         args.sections.is_empty() || args.sections.iter().any(|name| name == section.name)
     };

@@ -8,3 +8,6 @@
 #include "matmul.cu"
 #include "matmul_any.cu"
 #include "expert.cu"
+#include "recurrent_prompt.cu"
+#include "recurrent_token.cu"
+#include "recurrent_codes.cu"

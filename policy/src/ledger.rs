@@ -7,6 +7,7 @@ use crate::bits::{ones, set};
 use crate::event::{Form, MoveClass, Source};
 use crate::format::FormatId;
 use crate::forms::{Forms, MAX_FORMS};
+use crate::homes::Homes;
 use crate::id::{BlockId, LayerId, MoveId, TierId};
 use crate::machine::Machine;
 use crate::model::{Block, Layer, Model};
@@ -117,7 +118,7 @@ impl Ledger {
         machine: &Machine,
         formats: &[FormatId],
         budgets: &[Bytes],
-        home: TierId,
+        home: &Homes,
         encoded: &[FormatId],
     ) -> Result<Ledger, Refused> {
         let forms = Forms::new(machine, formats);
@@ -141,7 +142,7 @@ impl Ledger {
         for block in (0..ledger.entries.len() as u32).map(BlockId) {
             let formats: Vec<FormatId> = ledger.model.block(block).home_formats(encoded).collect();
             for format in formats {
-                let form = Form { tier: home, format };
+                let form = Form { tier: home.of(block), format };
                 ledger.take(form, block)?;
                 ledger.entries[block.index()].copies |= ledger.forms.bit(form)?;
             }

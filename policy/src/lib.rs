@@ -12,6 +12,7 @@ pub mod fit;
 pub mod format;
 mod forms;
 pub mod guard;
+pub mod homes;
 pub mod id;
 pub mod kernel;
 mod layer_step;

@@ -6,7 +6,8 @@ use crate::control::{Context, Policy, Prices, Proposal};
 use crate::event::{Command, Event, EventKind, MoveClass, Part, Platform};
 use crate::format::FormatId;
 use crate::guard::{Guard, GuardSpec};
-use crate::id::{BlockId, LayerId, MoveId, TierId};
+use crate::homes::Homes;
+use crate::id::{BlockId, LayerId, MoveId};
 use crate::layer_step::{LayerStep, Member};
 use crate::ledger::Ledger;
 use crate::machine::{Class, Machine};
@@ -61,7 +62,7 @@ pub struct Setup {
     /// Bytes of each tier that managed blocks may take, in the machine's order.
     pub budgets: Vec<Bytes>,
     /// The tier of the home copies.
-    pub home: TierId,
+    pub home: Homes,
     /// Formats kept in the home tier beside the native one.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way, none of which is kept there.
@@ -148,7 +149,7 @@ impl Orchestrator {
                 .filter(|format| !formats.contains(format))
                 .collect::<Vec<_>>(),
         );
-        let ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, home, &encoded)?;
+        let ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, &home, &encoded)?;
         let block = cache.and_then(|spec| spec.prefix_block);
         let chunk = prefill_chunk.unwrap_or(1);
         let checkpoints = block

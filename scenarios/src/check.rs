@@ -53,15 +53,15 @@ pub(crate) static SCENARIO: Table = Table {
         ),
         Key::optional(
             "home",
-            Text,
-            "dram",
-            "The tier that holds every block from the start; left out, the first below the fast one with room",
+            List(&Text),
+            "[dram, nvme]",
+            "The tier that holds every block from the start, or several that are filled in order; left out, the first below the fast one with room",
         ),
         Key::optional(
             "encoded",
             List(&Name(format_names)),
             "[int8, bf16_packed]",
-            "Further formats in which the home tier holds every block",
+            "Further formats in which its home tier holds every block",
         ),
         Key::optional(
             "recode",
@@ -184,7 +184,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         checkpoints: checkpoints.unwrap_or_default(),
         resident: resident?,
         load,
-        home: home.tier,
+        home: home.tiers,
         encoded: home.encoded,
         recode: home.recode,
         host_compute: host_compute?,

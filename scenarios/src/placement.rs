@@ -10,6 +10,7 @@ use crate::sensitivity::Sensitivity;
 use crate::tree::Value;
 use crate::units::{SIZE, TIME, size, size_above_zero, slots, time_above_zero, whole};
 use policy::checkpoints::PoolSpec;
+use policy::homes::Homes;
 use policy::machine::Class;
 use policy::model::Layer;
 use policy::{Bytes, FormatId, MAX_FORMS, Machine, Model, TierId};
@@ -156,7 +157,7 @@ fn paged(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -> Optio
 
 /// Where native copies live, which further formats are kept beside them, and into which blocks may be coded on their way.
 pub(crate) struct Home {
-    pub(crate) tier: TierId,
+    pub(crate) tiers: Homes,
     pub(crate) encoded: Vec<FormatId>,
     pub(crate) recode: Vec<FormatId>,
 }
@@ -177,8 +178,8 @@ pub(crate) fn unplaced(report: &mut Report, keys: &Keys<'_>) {
             item.read(report, format);
         }
     }
-    if let Some(field) = keys.get("home") {
-        field.text(report);
+    for item in keys.get("home").iter().flat_map(Field::items) {
+        item.text(report);
     }
     if let Some(keys) = keys.get("load").and_then(|field| field.keys(report, &LOAD)) {
         keys.need(report, "from").and_then(|field| field.text(report));
@@ -210,22 +211,9 @@ pub(crate) fn home(
         None => vec![],
     };
     let blame = encoded_field.as_ref().or(home_field.as_ref()).unwrap_or(at);
-    let tier = match &home_field {
-        Some(field) => {
-            let tier = field.read(report, |text| tier_named(text, &ground.machine.tiers))?;
-            if ground.machine.tier(tier).class == Class::Fast {
-                field.error(
-                    report,
-                    Wrong::new(
-                        "the fast tier is no home",
-                        "a staged or cold tier: blocks are loaded from it",
-                    ),
-                );
-                return None;
-            }
-            tier
-        }
-        None => default_home(report, blame, &encoded, ground)?,
+    let tiers = match &home_field {
+        Some(field) => home_tiers(report, field, ground)?,
+        None => vec![default_home(report, blame, &encoded, ground)?],
     };
     let copies = ground.machine.tiers.len() * (1 + encoded.len() + recode.len());
     if copies > MAX_FORMS {
@@ -233,17 +221,48 @@ pub(crate) fn home(
         blame.key_error(report, Wrong::new(message, format!("at most {MAX_FORMS}: fewer tiers, or formats")));
         return None;
     }
-    let missing = ground.needs(tier, &encoded).saturating_sub(ground.capacity(tier));
-    if missing > Bytes::ZERO {
-        let (name, needs) = (&ground.machine.tier(tier).name, ground.needs(tier, &encoded));
-        let message = format!("the home copies take {needs}: {missing} more than {name} has");
-        blame.key_error(
-            report,
-            Wrong::new(message, "fewer formats in `encoded`, another `home`, or a larger tier"),
-        );
+    let room: Vec<Bytes> =
+        (0..ground.machine.tiers.len() as u8).map(|id| ground.capacity(TierId(id))).collect();
+    let Some(tiers) = Homes::spread(&tiers, ground.model, ground.machine, &encoded, &room) else {
+        let needs = ground.needs(tiers[0], &encoded);
+        let missing = needs.saturating_sub(tiers.iter().map(|tier| room[tier.index()]).sum());
+        let names: Vec<&str> = tiers.iter().map(|&tier| ground.machine.tier(tier).name.as_str()).collect();
+        let have = if names.len() > 1 { "have" } else { "has" };
+        let message =
+            format!("the home copies take {needs}: {missing} more than {} {have}", names.join(" and "));
+        let hint =
+            "fewer formats in `encoded`, another `home` or several as in [dram, nvme], or a larger tier";
+        blame.key_error(report, Wrong::new(message, hint));
+        return None;
+    };
+    Some(Home { tiers, encoded, recode })
+}
+
+/// Reads the tiers of `home`, in the order in which they are filled.
+fn home_tiers(report: &mut Report, field: &Field<'_>, ground: &Ground<'_>) -> Option<Vec<TierId>> {
+    let mut tiers = Vec::new();
+    for item in field.items() {
+        let tier = item.read(report, |text| tier_named(text, &ground.machine.tiers))?;
+        let wrong = match ground.machine.tier(tier).class {
+            Class::Fast => {
+                Wrong::new("the fast tier is no home", "a staged or cold tier: blocks are loaded from it")
+            }
+            _ if tiers.contains(&tier) => {
+                Wrong::new("listed twice", "each tier once, the first to be filled first")
+            }
+            _ => {
+                tiers.push(tier);
+                continue;
+            }
+        };
+        item.error(report, wrong);
         return None;
     }
-    Some(Home { tier, encoded, recode })
+    if tiers.is_empty() {
+        field.error(report, Wrong::new("no tier", "one at least, such as `dram`"));
+        return None;
+    }
+    Some(tiers)
 }
 
 /// Reads `load`: the tier that everything comes from.
@@ -293,7 +312,10 @@ fn default_home(
         );
         at.key_error(
             report,
-            Wrong::new(message, "fewer formats in `encoded`, a larger tier, or a smaller model"),
+            Wrong::new(
+                message,
+                "several tiers as in `home: [dram, nvme]`, fewer formats in `encoded`, a larger tier, or a smaller model",
+            ),
         );
     }
     found

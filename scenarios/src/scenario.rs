@@ -4,6 +4,7 @@ use crate::price::Price;
 use crate::sensitivity::Sensitivity;
 use crate::units::ArrivalRate;
 use policy::checkpoints::CheckpointSpec;
+use policy::homes::Homes;
 use policy::machine::Class;
 use policy::model::{Block, BlockKind};
 use policy::{Bytes, FormatId, Machine, Model, Nanos, TierId};
@@ -33,9 +34,9 @@ pub struct Scenario {
     pub resident: Resident,
     /// The tier that everything is loaded from when the run begins; left out, it is in place.
     pub load: Option<TierId>,
-    /// The tier that holds every block in its native format from the start.
-    pub home: TierId,
-    /// Further formats in which the home tier holds every block from the start.
+    /// The tiers that hold every block in its native format from the start.
+    pub home: Homes,
+    /// Further formats in which its home tier holds every block from the start.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way to the fast tier, with no copy kept below.
     pub recode: Vec<FormatId>,

@@ -301,7 +301,7 @@ fn what_does_not_fit_says_how_much_is_missing() {
     );
     assert!(with("home: hbm\n").contains("the fast tier is no home"));
     let cold = load(&format!("{GOOD}memory: {{ dram: 8 GiB }}\n"), &[]).unwrap();
-    assert_eq!(cold.machine.tier(cold.home).name, "nvme");
+    assert_eq!(cold.machine.tier(cold.home.first()).name, "nvme");
 }
 
 #[test]

@@ -77,12 +77,15 @@ fn every_shipped_scenario_loads() {
             "azure-code-gpt-oss-20b",
             "azure-conv-generated",
             "azure-conv-gpt-oss-20b",
+            "deepseek-v3-nvme",
             "gpt-oss-20b-h100",
             "llama-3.1-70b-h100",
             "mer-qwen3-coder-30b",
+            "mixtral-8x22b-cxl",
             "mixtral-8x7b-4090",
             "mixtral-8x7b-h100",
             "mixtral-8x7b-joint",
+            "mixtral-8x7b-peer",
             "mixtral-offloading",
             "moe-on-gpu",
             "moe-on-host",
@@ -122,7 +125,7 @@ fn slots_are_counted_beside_what_is_resident() {
     assert_eq!(scenario.capacity(hbm), scenario.fast_budget() + scenario.resident_floor());
     // 12 layers keep 4096 tokens and 12 keep 128, at 2 * 8 * 64 * 2 bytes a token.
     assert_eq!(scenario.kv_reserve(), Bytes(12 * (4096 + 128) * 2048));
-    assert_eq!(scenario.machine.tier(scenario.home).name, "dram");
+    assert_eq!(scenario.machine.tier(scenario.home.first()).name, "dram");
     assert_eq!(
         scenario.workload.requests,
         Requests { arrivals: Arrivals::Closed { think: Nanos::ZERO }, batch: 1, limit: None }

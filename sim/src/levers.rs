@@ -163,9 +163,12 @@ fn fewer_bits(case: &Case) -> Result<(Case, String), &'static str> {
     let &(format, drift) = next.ok_or("no format with fewer bits has a known error")?;
     let mut case = case.clone();
     if !kept().any(|other| other == format) {
-        let granularity = case.machine.tier(case.home).granularity;
-        let room = blocks.iter().map(|block| block.bytes(format).round_up(granularity)).sum();
-        case = grown(&case, case.home, room);
+        for &tier in case.clone().home.tiers() {
+            let granularity = case.machine.tier(tier).granularity;
+            let there = (0..).zip(blocks).filter(|(id, _)| case.home.of(BlockId(*id)) == tier);
+            let room = there.map(|(_, block)| block.bytes(format).round_up(granularity)).sum();
+            case = grown(&case, tier, room);
+        }
         case.encoded.push(format);
     }
     case.guard.drift_budget = budget.max(drift * ROUNDING);

@@ -100,7 +100,7 @@ impl Library {
             reserved: floor,
             model: Arc::new(scenario.model.clone()),
             machine: Arc::new(scenario.machine.clone()),
-            home: scenario.home,
+            home: scenario.home.clone(),
             encoded: scenario.encoded.clone(),
             recode: scenario.recode.clone(),
             host_compute: scenario.host_compute,

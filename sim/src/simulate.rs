@@ -5,6 +5,7 @@ use crate::world::{Placement, World, WorldError};
 use policy::checkpoints::CheckpointSpec;
 use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::guard::GuardSpec;
+use policy::homes::Homes;
 use policy::machine::Class;
 use policy::orchestrator::{ControlError, RunError, Setup};
 use policy::policies::script::{Script, ScriptError};
@@ -30,8 +31,8 @@ pub struct Case {
     pub budgets: Vec<Bytes>,
     /// Bytes of the fast tier that they may not take: resident weights and key-value caches.
     pub reserved: Bytes,
-    /// The tier of the home copies.
-    pub home: TierId,
+    /// The tiers of the home copies.
+    pub home: Homes,
     /// Formats kept there beside the native one.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way.
@@ -232,7 +233,7 @@ impl Case {
     /// The routing cannot be served, or the home copies do not fit.
     pub fn world(&self, timeline: bool) -> Result<World, RunFailure> {
         let (machine, model) = (self.machine.clone(), self.model.clone());
-        let placement = Placement { home: self.home, encoded: &self.encoded, load_from: self.load_from };
+        let placement = Placement { home: &self.home, encoded: &self.encoded, load_from: self.load_from };
         Ok(World::new(machine, model, placement, self.workload()?, timeline)?)
     }
 
@@ -280,9 +281,9 @@ impl Case {
     /// The copies before the run: of every block without a recipe, in its native format and in those encoded ahead.
     pub fn home_copies(&self) -> Vec<(BlockId, Form)> {
         let of_block = |(index, block): (usize, &policy::model::Block)| {
-            let copies = block
-                .home_formats(&self.encoded)
-                .map(|format| (BlockId(index as u32), Form { tier: self.home, format }));
+            let id = BlockId(index as u32);
+            let tier = self.home.of(id);
+            let copies = block.home_formats(&self.encoded).map(|format| (id, Form { tier, format }));
             copies.collect::<Vec<_>>()
         };
         self.model.blocks.iter().enumerate().flat_map(of_block).collect()
@@ -319,7 +320,7 @@ impl Case {
             model: self.model.clone(),
             machine: self.machine.clone(),
             budgets: self.budgets.clone(),
-            home: self.home,
+            home: self.home.clone(),
             encoded: self.encoded.clone(),
             recode: self.recode.clone(),
             host_compute: self.host_compute,

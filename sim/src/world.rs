@@ -16,6 +16,7 @@ use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::{Request, Workload};
 use policy::event::{Command, Event, EventKind, Form, Platform, StateMove};
+use policy::homes::Homes;
 use policy::machine::Class;
 use policy::sizes::Sizes;
 use policy::under_way::UnderWay;
@@ -96,8 +97,8 @@ const WEIGHTS: MoveId = MoveId(u64::MAX);
 /// Where blocks are when a run begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement<'a> {
-    /// The tier of the home copies.
-    pub home: TierId,
+    /// The tiers of the home copies.
+    pub home: &'a Homes,
     /// Formats kept there beside the native one.
     pub encoded: &'a [FormatId],
     /// The tier that home copies and resident weights are loaded from first, if they are not in place.
@@ -158,7 +159,8 @@ impl World {
         let mut memory = Memory::new(machine.clone(), &model);
         for (index, block) in model.blocks.iter().enumerate() {
             for format in block.home_formats(encoded) {
-                let (block, form) = (BlockId(index as u32), Form { tier: home, format });
+                let block = BlockId(index as u32);
+                let form = Form { tier: home.of(block), format };
                 memory.reserve(block, form)?;
                 memory.publish(block, form);
             }
@@ -166,7 +168,9 @@ impl World {
         let mut timeline =
             record_timeline.then(|| Timeline::new(machine.clone(), model.clone(), timeline::ROOM));
         if let Some(timeline) = &mut timeline {
-            timeline.level(home, Time(0), memory.used(home));
+            for &tier in home.tiers() {
+                timeline.level(tier, Time(0), memory.used(tier));
+            }
         }
         let fast = machine.tiers_of(Class::Fast).next().unwrap_or_default();
         let mut world = World {
@@ -205,8 +209,10 @@ impl World {
     }
 
     /// Begins to load resident weights and, where they live elsewhere, home copies.
-    fn load(&mut self, from: TierId, home: TierId) -> Result<(), WorldError> {
-        for (to, bytes) in [(self.fast, self.model.resident_bytes()), (home, self.memory.used(home))] {
+    fn load(&mut self, from: TierId, home: &Homes) -> Result<(), WorldError> {
+        let homes = home.tiers().iter().map(|&tier| (tier, self.memory.used(tier)));
+        let loads: Vec<_> = std::iter::once((self.fast, self.model.resident_bytes())).chain(homes).collect();
+        for (to, bytes) in loads {
             if to != from {
                 self.fabric.submit(Time(0), WEIGHTS, from, to, bytes)?;
                 self.loading += 1;

@@ -31,6 +31,10 @@ const RESUMED: usize = 4096;
 const BUDGETS: [f64; 4] = [0.08, 0.05, 0.02, 0.01];
 /// Pairs of runs with and without offloading.
 const PAIRS: usize = 7;
+const QUICK_PAIRS: usize = 3;
+/// Sessions of the simulated runs: ten or five for each prefix, and fewer.
+const SESSIONS: u32 = 6400;
+const QUICK_SESSIONS: u32 = 2560;
 const SEED: u64 = 11;
 
 #[derive(Serialize)]
@@ -90,12 +94,13 @@ fn run(bench: &Bench) -> Result<Findings, Failure> {
     let states = states().map_err(Failure::failed)?;
     let (precisions, gated) = rows(&states).map_err(Failure::failed)?;
     bench.progress.say("hp_aso: offloading");
-    let offload = offload(&gated).map_err(Failure::failed)?;
+    let offload = offload(&gated, if bench.quick { QUICK_PAIRS } else { PAIRS }).map_err(Failure::failed)?;
     bench.progress.say("hp_aso: resuming");
     let resume = resume(&states, &gated).map_err(Failure::failed)?;
     bench.progress.say("hp_aso: reuse");
+    let sessions = if bench.quick { QUICK_SESSIONS } else { SESSIONS };
     let reuse = [("states/prefix-reuse", 640), ("states/prefix-reuse", 1280), ("states/published-pool", 640)];
-    let reuse = reuse.into_iter().map(|(scenario, prefixes)| reused(scenario, prefixes));
+    let reuse = reuse.into_iter().map(|(scenario, prefixes)| reused(scenario, prefixes, sessions));
     let report = Report { precisions, offload, resume, reuse: reuse.collect::<Result<_, Failure>>()? };
     Findings::new(text(&report), &report)
 }
@@ -185,7 +190,7 @@ fn row(name: &str, tiles: &[Tile], choice: &Choice) -> Row {
 }
 
 /// Computes a prompt again and again, alone, and with a checkpoint coded and copied to another buffer beside it, by turns.
-fn offload(precisions: &[Precision]) -> Result<Offload, RecurrentError> {
+fn offload(precisions: &[Precision], times: usize) -> Result<Offload, RecurrentError> {
     let made = layer(TOKENS, SEED);
     let ssd = Ssd::new(SHAPE, &made.a, CHUNK)?;
     let mut y = vec![0.0; TOKENS * SHAPE.width()];
@@ -214,7 +219,7 @@ fn offload(precisions: &[Precision]) -> Result<Offload, RecurrentError> {
         };
         once(false)?;
         let pairs: Result<Vec<(f64, f64)>, RecurrentError> =
-            (0..PAIRS).map(|_| Ok((once(false)?, once(true)?))).collect();
+            (0..times).map(|_| Ok((once(false)?, once(true)?))).collect();
         drop(states);
         worker.join().unwrap_or(Ok(()))?;
         let pairs = pairs?;
@@ -249,10 +254,12 @@ fn resume(states: &States, precisions: &[Precision]) -> Result<Resume, Recurrent
 }
 
 /// What a shipped scenario reuses.
-fn reused(scenario: &'static str, prefixes: u32) -> Result<Reuse, Failure> {
+fn reused(scenario: &'static str, prefixes: u32, sessions: u32) -> Result<Reuse, Failure> {
     let path = "workload.requests.conversations";
-    let set =
-        [(format!("{path}.prefixes"), prefixes.to_string()), (format!("{path}.sessions"), "6400".to_owned())];
+    let set = [
+        (format!("{path}.prefixes"), prefixes.to_string()),
+        (format!("{path}.sessions"), sessions.to_string()),
+    ];
     let loaded = scenarios::load(scenario, &set, &check_policy).map_err(Failure::refused)?;
     let case = Case::from_scenario(&loaded).map_err(Failure::failed)?;
     let (entry, params) = resolve_policy(&loaded.policy.name, &loaded.policy.params)

@@ -37,8 +37,27 @@ impl Steady {
         }
     }
 
+    /// Measures as [`Steady::measure`] does what may take long by itself: three times are the least, and what takes longer than
+    /// `patience` is run once.
+    pub(crate) fn brief<E>(
+        patience: Nanos,
+        mut measure: impl FnMut() -> Result<Nanos, E>,
+    ) -> Result<Steady, E> {
+        let start = now();
+        let first = measure()?;
+        if first > patience {
+            return Ok(Steady { sorted: vec![first] });
+        }
+        let mut steady = Steady { sorted: Vec::new() };
+        while steady.sorted.len() < 3 || (steady.sorted.len() < TIMES.1 && since(start) <= patience) {
+            steady.sorted.push(measure()?);
+        }
+        steady.sorted.sort_unstable();
+        Ok(steady)
+    }
+
     /// Times that were measured elsewhere.
-    pub(super) fn of(mut times: Vec<Nanos>) -> Steady {
+    pub(crate) fn of(mut times: Vec<Nanos>) -> Steady {
         times.sort_unstable();
         Steady { sorted: times }
     }

@@ -54,6 +54,22 @@ pub enum LaunchError {
         /// Blocks there are.
         most: u64,
     },
+    /// More than a kernel keeps at once.
+    #[error("the kernels have room for {what} of {most}, not of {got}")]
+    NoRoom {
+        /// Of what.
+        what: &'static str,
+        /// How large it is.
+        got: u64,
+        /// How large it may be.
+        most: u64,
+    },
+    /// Rows that are no whole groups of 32.
+    #[error("the kernels for states in fewer bits take rows of whole groups of 32 numbers, not of {columns}")]
+    PartGroups {
+        /// Numbers of a row.
+        columns: u64,
+    },
     /// A block too small for what `bf16_packed` stores beside the elements.
     #[error("bf16_packed has no room for its tables in a block of {elements} elements; keep it in bf16")]
     TooSmallToPack {

@@ -1,9 +1,9 @@
 //! A CUDA device as an engine: its memory behind the tiers that are its own, its copy engines and kernels for the jobs.
 //!
 //! The driver is loaded at run time; without one, opening a device is an error that says so. `gpu` is the driver's side,
-//! `memory` what it allocates, `storage` the way of files past the host's memory, `launch` and `products` plan launches of the kernels in `hw/kernels`, and do nothing else,
+//! `memory` what it allocates, `storage` the way of files past the host's memory, `launch`, `products` and `recurrent` plan launches of the kernels in `hw/kernels`, and do nothing else,
 //! so that tests can hand the same launches to kernels built for the CPU. `coder`, `copies` with `places` and `bounce`, and
-//! `compute` carry jobs out.
+//! `compute` carry jobs out; `mixers` times recurrent layers.
 
 mod blas;
 mod bounce;
@@ -14,8 +14,10 @@ pub mod error;
 pub mod gpu;
 pub mod launch;
 pub mod memory;
+pub(crate) mod mixers;
 pub(crate) mod places;
 pub mod products;
+pub mod recurrent;
 pub mod storage;
 
 use self::compute::ComputeWorker;

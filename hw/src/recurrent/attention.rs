@@ -20,6 +20,8 @@ pub struct Attention {
 /// Queries of a block, and keys of one: their scores stay in the second-level cache.
 const QUERIES: usize = 128;
 const KEYS: usize = 256;
+/// Keys that are read at once while decoding: as numbers they stay in the first-level cache.
+const CACHED_KEYS: usize = 64;
 
 /// Queries, keys and values, each `[tokens][heads][head_dim]`; of one sequence. Keys are of as many tokens or more: the queries are the
 /// last ones.
@@ -149,8 +151,8 @@ impl Attention {
         let scale = 1.0 / (depth as f32).sqrt();
         q.iter_mut().for_each(|q| *q *= scale);
         let mut seen = Seen { largest: vec![f32::MIN], sum: vec![0.0], values: vec![0.0; depth] };
-        let (mut numbers, mut scores) = (vec![0.0; KEYS * depth], [0.0; KEYS]);
-        for (k, v) in k.chunks(KEYS * depth).zip(v.chunks(KEYS * depth)) {
+        let (mut numbers, mut scores) = (vec![0.0; CACHED_KEYS * depth], [0.0; CACHED_KEYS]);
+        for (k, v) in k.chunks(CACHED_KEYS * depth).zip(v.chunks(CACHED_KEYS * depth)) {
             let (numbers, scores) = (&mut numbers[..k.len()], &mut scores[..k.len() / depth]);
             T::expand(k, numbers);
             dispatch!(self.level, simd => score(simd, &q, numbers, scores));

@@ -1,6 +1,6 @@
 //! What waits in a ring for one head's state: the decay of the state since, and the weight of each kept token.
 
-use super::number::{Number, expanded};
+use super::number::Number;
 use super::product::{Out, multiply, rows, transposed};
 use super::ring::Ring;
 use super::shape::Shape;
@@ -37,25 +37,30 @@ impl<'r> Backlog<'r> {
     /// Turns the head's state before these tokens into that after them.
     pub(super) fn add_to(&self, state: &mut [f32]) {
         let shape = self.ring.shape();
-        let (rows_there, depth) = (shape.head_dim(), shape.state_dim());
-        let (mut x, mut b) = (Vec::new(), Vec::new());
-        for (kept, weight) in self.kept() {
-            x.extend(self.x(shape, kept).into_iter().map(|x| x * weight));
-            b.extend(expanded(&self.ring.inputs().b[self.shared(shape, kept)]));
+        let (height, depth) = (shape.head_dim(), shape.state_dim());
+        let mut x = vec![0.0; height * self.tokens.len()];
+        let mut b = vec![0.0; depth * self.tokens.len()];
+        let room = x.chunks_exact_mut(height).zip(b.chunks_exact_mut(depth));
+        for ((kept, weight), (x, b)) in self.kept().zip(room) {
+            f16::expand(self.x(shape, kept), x);
+            x.iter_mut().for_each(|x| *x *= weight);
+            f16::expand(self.b(shape, kept), b);
         }
         state.iter_mut().for_each(|number| *number *= self.fold);
         let out = Out { numbers: state, stride: depth };
-        let sizes = [rows_there, self.tokens.len(), depth];
-        multiply(sizes, transposed(&x, rows_there), rows(&b, depth), 1.0, out);
+        let sizes = [height, self.tokens.len(), depth];
+        multiply(sizes, transposed(&x, height), rows(&b, depth), 1.0, out);
     }
 
     /// Turns what the state before these tokens gives into what the state after them gives. `products` is `b c` of each token of
     /// the ring, of this head's group.
     pub(super) fn read_to(&self, products: &[f32], y: &mut [f32]) {
         y.iter_mut().for_each(|y| *y *= self.fold);
+        let mut x = vec![0.0; y.len()];
         for (kept, weight) in self.kept() {
             let by = weight * products[kept];
-            y.iter_mut().zip(self.x(self.ring.shape(), kept)).for_each(|(y, x)| *y += by * x);
+            f16::expand(self.x(self.ring.shape(), kept), &mut x);
+            y.iter_mut().zip(&x).for_each(|(y, x)| *y += by * x);
         }
     }
 
@@ -73,15 +78,13 @@ impl<'r> Backlog<'r> {
         self.tokens.clone().zip(self.weights.iter().copied())
     }
 
-    fn x(&self, shape: Shape, kept: usize) -> Vec<f32> {
-        expanded(
-            &self.ring.inputs().x[kept * shape.width() + self.head * shape.head_dim()..][..shape.head_dim()],
-        )
+    fn x(&self, shape: Shape, kept: usize) -> &'r [f16] {
+        &self.ring.inputs().x[kept * shape.width() + self.head * shape.head_dim()..][..shape.head_dim()]
     }
 
-    fn shared(&self, shape: Shape, kept: usize) -> Range<usize> {
+    fn b(&self, shape: Shape, kept: usize) -> &'r [f16] {
         let first = (kept * shape.groups() + shape.group(self.head)) * shape.state_dim();
-        first..first + shape.state_dim()
+        &self.ring.inputs().b[first..first + shape.state_dim()]
     }
 }
 

@@ -261,7 +261,7 @@ impl<'r> Present<'r> {
     /// What the codes of a head give, read as they are: the scales of the columns go to `c`.
     fn read(&self, tile: &Tile, at: usize, y: &mut [f32]) -> Result<(), RecurrentError> {
         let c = &self.c[self.shape.group(at) * self.shape.state_dim()..][..self.shape.state_dim()];
-        let c: Vec<f32> = c.iter().zip(tile.columns()).map(|(c, scale)| c * scale.to_f32()).collect();
+        let c: Vec<f32> = c.iter().zip(expanded(tile.columns())).map(|(c, scale)| c * scale).collect();
         let matrices = matrix(self.shape);
         let codes = Weights::new(tile.bits().format(), tile.coded(), &matrices)?;
         codes.product(0, 0..self.shape.head_dim() as u64, 1, &c, y, &mut Scratch::default())?;

@@ -107,6 +107,7 @@ pub(super) fn largest<S: Simd>(simd: S, numbers: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::MIN, |most, number| most.max(*number))
 }
 
+#[inline(always)]
 fn total(mut lanes: [f32; LANES]) -> f32 {
     for half in [8, 4, 2, 1] {
         for lane in 0..half {

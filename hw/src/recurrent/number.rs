@@ -1,7 +1,7 @@
 //! The numbers that activations and states are stored in. Kernels compute in f32 whatever they are.
 
+use super::f16c;
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use std::fmt::Debug;
 
 /// How a number is stored.
@@ -31,12 +31,12 @@ impl Number for f32 {
 impl Number for f16 {
     #[inline(always)]
     fn expand(from: &[f16], to: &mut [f32]) {
-        from.convert_to_f32_slice(to);
+        f16c::expand(from, to);
     }
 
     #[inline(always)]
     fn narrow(from: &[f32], to: &mut [f16]) {
-        to.convert_from_f32_slice(from);
+        f16c::narrow(from, to);
     }
 }
 

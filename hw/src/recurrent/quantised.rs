@@ -3,6 +3,7 @@
 //! each takes half of the error of int4 away (measured on random states: 14.5 % to 7.9 %).
 
 use super::RecurrentError;
+use super::number::expanded;
 use super::shape::Shape;
 use crate::codec;
 use half::f16;
@@ -59,11 +60,10 @@ impl Tile {
         super::check("state", shape.tile(), state.len())?;
         let columns = column_scales(shape.state_dim(), state);
         // A column of zeros, or one that underflows, is stored as zeros.
-        let inverse = |scale: &f16| if *scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
-        let inverses: Vec<f32> = columns.iter().map(inverse).collect();
-        let rows = state.chunks_exact(shape.state_dim());
-        let scaled: Vec<f32> =
-            rows.flat_map(|row| row.iter().zip(&inverses).map(|(number, by)| number * by)).collect();
+        let inverse = |scale: f32| if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        let inverses: Vec<f32> = expanded(&columns).into_iter().map(inverse).collect();
+        let mut scaled = state.to_vec();
+        scale_columns(&inverses, &mut scaled);
         let mut coded = vec![0; bits.coded_bytes(shape)];
         codec::encode(bits.format(), &scaled, &matrix(shape), &mut coded)?;
         Ok(Tile { bits, columns, coded })
@@ -73,9 +73,7 @@ impl Tile {
     pub fn dequantise(&self, shape: Shape, state: &mut [f32]) -> Result<(), RecurrentError> {
         super::check("state", shape.tile(), state.len())?;
         codec::decode(self.bits.format(), &self.coded, &matrix(shape), state)?;
-        for row in state.chunks_exact_mut(shape.state_dim()) {
-            row.iter_mut().zip(&self.columns).for_each(|(number, scale)| *number *= scale.to_f32());
-        }
+        scale_columns(&expanded(&self.columns), state);
         Ok(())
     }
 
@@ -113,6 +111,13 @@ impl Tile {
     /// Bytes of it all.
     pub fn bytes(&self) -> usize {
         self.coded.len() + 2 * self.columns.len()
+    }
+}
+
+/// Multiplies each row, number by number.
+fn scale_columns(by: &[f32], state: &mut [f32]) {
+    for row in state.chunks_exact_mut(by.len()) {
+        row.iter_mut().zip(by).for_each(|(number, by)| *number *= by);
     }
 }
 

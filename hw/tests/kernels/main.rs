@@ -10,4 +10,5 @@ mod merge;
 mod numbers;
 mod nvrtc;
 mod packed;
+mod recurrent;
 mod sources;

@@ -52,15 +52,15 @@ impl Terms {
         }
         let fast = machine.tiers_of(Class::Fast).next()?;
         let paths = Paths::new(machine);
-        let path = paths.between(case.home, fast)?;
         let guard = Guard::new(case.guard.clone(), &case.model);
         let (mut known, mut kinds, mut kind) = (Vec::new(), Vec::new(), Vec::new());
         for (id, block) in (0..).map(BlockId).zip(&case.model.blocks) {
-            let alike = (block.kind, block.elements(), block.rows(), block.native, block.mixed);
+            let home = case.home.of(id);
+            let alike = (block.kind, block.elements(), block.rows(), block.native, block.mixed, home);
             let place = known.iter().position(|&other| other == alike);
             if place.is_none() {
                 known.push(alike);
-                kinds.push(Kind::new(case, path, &guard, id, block)?);
+                kinds.push(Kind::new(case, paths.between(home, fast)?, &guard, id, block)?);
             }
             kind.push(u16::try_from(place.unwrap_or(known.len() - 1)).ok()?);
         }

@@ -2,6 +2,8 @@
 
 mod co_design;
 mod gated_quantisation;
+mod hp_aso;
+mod tiered_cache;
 
 use crate::failure::Failure;
 use crate::output::{self, Format};
@@ -11,6 +13,7 @@ use hw::recurrent::mixers::Mixers;
 use policy::Nanos;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::time::Instant;
 
 /// Measure recurrent layers and their states: kernels, memory, errors, and attention beside them
 #[derive(clap::Args)]
@@ -75,7 +78,8 @@ impl Findings {
 }
 
 /// In the order in which they are printed.
-const SECTIONS: [Section; 2] = [co_design::SECTION, gated_quantisation::SECTION];
+const SECTIONS: [Section; 4] =
+    [co_design::SECTION, gated_quantisation::SECTION, hp_aso::SECTION, tiered_cache::SECTION];
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let patience = if args.quick { QUICK_PATIENCE } else { PATIENCE };
@@ -109,4 +113,25 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             output::print_json(&report)
         }
     }
+}
+
+/// How long something takes, in seconds.
+#[allow(clippy::disallowed_methods)] // What is measured here is time.
+fn seconds<E>(mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    let start = Instant::now();
+    run()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// The median of so many runs, after one that warms up.
+fn median_of<E>(times: usize, mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    run()?;
+    let all: Result<Vec<f64>, E> = (0..times).map(|_| seconds(&mut run)).collect();
+    all.map(median)
+}
+
+/// The median; zero of nothing.
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(0.0)
 }

@@ -39,6 +39,7 @@ pub mod sizes;
 pub mod sketch;
 pub mod state;
 pub mod state_format;
+pub mod state_precision;
 pub mod state_time;
 pub mod tally;
 pub mod times;

@@ -14,19 +14,24 @@ fn run(name: &str, set: &[(&str, &str)]) -> Summary {
 }
 
 const PREFIXES: &str = "workload.requests.conversations.prefixes";
+const SESSIONS: &str = "workload.requests.conversations.sessions";
 
 #[test]
 fn a_host_tier_keeps_what_the_published_pool_loses() {
     for prefixes in ["640", "1280"] {
-        let summary = run("states/prefix-reuse", &[(PREFIXES, prefixes)]);
+        let summary = run("states/prefix-reuse", &[(PREFIXES, prefixes), (SESSIONS, "4000")]);
         let figures = summary.checkpoints.unwrap();
         assert!(figures.reuse_rate >= 0.94, "{prefixes}: {}", figures.reuse_rate);
-        assert_eq!(summary.requests_completed, 12_800);
+        assert_eq!(summary.requests_completed, 4000);
         // 256 states of 24 layers in eight bits, and no more.
         assert!(figures.pools[0].peak_bytes <= figures.pools[0].room_bytes);
     }
-    let published =
-        |prefixes| run("states/published-pool", &[(PREFIXES, prefixes)]).checkpoints.unwrap().reuse_rate;
+    let published = |prefixes| {
+        run("states/published-pool", &[(PREFIXES, prefixes), (SESSIONS, "4000")])
+            .checkpoints
+            .unwrap()
+            .reuse_rate
+    };
     assert!(published("384") >= 0.94, "{}", published("384"));
     assert!(published("640") <= 0.06, "{}", published("640"));
 }
@@ -51,7 +56,7 @@ fn fast_memory_is_the_same_for_any_length() {
 
 #[test]
 fn the_same_run_twice_gives_the_same_figures() {
-    let set = [("workload.requests.conversations.sessions", "200")];
+    let set = [(SESSIONS, "200")];
     let text = || {
         let summary = serde_json::to_value(run("states/hp-aso", &set)).unwrap();
         let mut fields = summary.as_object().unwrap().clone();

@@ -11,6 +11,7 @@
 
 pub mod attention;
 mod backlog;
+pub mod checkpoint;
 mod chunk;
 mod f16c;
 pub mod folded;
@@ -29,6 +30,7 @@ pub mod shape;
 pub mod ssd;
 pub mod step;
 pub mod upkeep;
+pub mod window;
 
 use crate::codec::CodecError;
 use crate::compute::ComputeError;
@@ -50,6 +52,9 @@ pub enum RecurrentError {
         /// What is there.
         got: usize,
     },
+    /// Bytes of a checkpoint that are not what was written.
+    #[error("the bytes of a checkpoint are not those that were written: it is torn, or another one")]
+    Torn,
     /// A state that no format holds.
     #[error(transparent)]
     Codec(#[from] CodecError),

@@ -77,6 +77,22 @@ impl Tile {
         Ok(())
     }
 
+    /// Writes the tile as bytes: the scales of its columns, then what the codec wrote.
+    pub(super) fn write(&self, to: &mut [u8]) {
+        let (columns, coded) = to.split_at_mut(2 * self.columns.len());
+        columns.copy_from_slice(bytemuck::cast_slice(&self.columns));
+        coded.copy_from_slice(&self.coded);
+    }
+
+    /// The tile of such bytes.
+    pub(super) fn read(shape: Shape, bits: Bits, from: &[u8]) -> Result<Tile, RecurrentError> {
+        super::check("bytes of a tile", bits.tile_bytes(shape), from.len())?;
+        let (scales, coded) = from.split_at(2 * shape.state_dim());
+        let mut columns = vec![f16::ZERO; shape.state_dim()];
+        bytemuck::cast_slice_mut::<f16, u8>(&mut columns).copy_from_slice(scales);
+        Ok(Tile { bits, columns, coded: coded.to_vec() })
+    }
+
     /// The scale of each column.
     pub fn columns(&self) -> &[f16] {
         &self.columns

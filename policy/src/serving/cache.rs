@@ -157,7 +157,7 @@ impl Cache {
         let bytes = self.bytes(tokens, lease.shared).max(lease.bytes);
         let before = self.taken().0;
         let held = self.held + bytes - lease.bytes;
-        while held + self.prefixes.bytes() > self.spec.most.0 && self.prefixes.evict() {}
+        while held + self.prefixes.bytes() > self.spec.most.0 && self.prefixes.make_room() {}
         while held + self.prefixes.bytes() > before {
             let wanted = Bytes(held + self.prefixes.bytes());
             if wanted > self.spec.most {
@@ -166,7 +166,7 @@ impl Cache {
             if grow(wanted)? {
                 break;
             }
-            if !self.prefixes.evict() {
+            if !self.prefixes.make_room() {
                 return Ok(false);
             }
         }
@@ -269,6 +269,12 @@ impl Prefixes {
     fn idle_since(&self) -> Option<Time> {
         let (_, id) = self.idle.first()?;
         self.known.get(id).map(|block| block.left.1)
+    }
+
+    /// Gives up the block that was read longest ago, if that frees anything: a model without attention leaves nothing in the
+    /// cache but the numbers of its blocks.
+    fn make_room(&mut self) -> bool {
+        self.block_bytes > 0 && self.evict()
     }
 
     /// Gives up the block that was read longest ago; false if all are being read.

@@ -12,8 +12,9 @@ use policy::tally::RequestTimes;
 use policy::{Orchestrator, Time, Watch};
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
-use scenarios::Scenario;
+use scenarios::{Scenario, Slo};
 use sim::output::Output;
+use sim::report::RankUse;
 use sim::resolve::resolve_policy;
 use sim::{Case, Keep, Outcome, Summary, World};
 use std::path::PathBuf;
@@ -218,6 +219,12 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         let meaning = "stand_in: each request follows rows of the routing from a place of its own";
         rows.insert(2, ["routing".into(), meaning.into()]);
     }
+    if !summary.expert_ranks.is_empty() {
+        rows.insert(2, ["expert ranks".into(), expert_ranks(summary)]);
+    }
+    if let Some(missed) = case.slo.and_then(|slo| missed(&slo, summary)) {
+        rows.insert(2, ["SLO".into(), missed]);
+    }
     if let Some(cache) = &summary.cache {
         let peak = policy::Bytes(cache.kv_peak_bytes);
         let (preempted, refused) = (cache.preemptions, cache.requests_rejected);
@@ -265,6 +272,31 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         rows.push(["vetoes".into(), vetoes.join(", ")]);
     }
     output::words([scenario.name.clone(), String::new()], rows)
+}
+
+/// How the accelerators that have experts of their own differ.
+fn expert_ranks(summary: &Summary) -> String {
+    let over = |of: fn(&RankUse) -> f64| {
+        let all = summary.expert_ranks.iter().map(of);
+        let (low, high) = all.fold((f64::INFINITY, 0.0_f64), |(low, high), at| (low.min(at), high.max(at)));
+        let share = |time: f64| percent(time / summary.simulated_s);
+        format!("{} to {}", share(low), share(high))
+    };
+    let ranks = summary.expert_ranks.len();
+    format!("{ranks}; each waits for the others {} of the time", over(|rank| rank.waited_s))
+}
+
+/// Whether the run keeps to its objectives, and by how many requests; `None` where it has none.
+fn missed(slo: &Slo, summary: &Summary) -> Option<String> {
+    let bounds = [("TTFT", "ttft", slo.ttft), ("TPOT", "tpot", slo.tpot)];
+    let told =
+        bounds.iter().filter_map(|(name, _, limit)| Some(format!("{name} {} ms", (*limit)?.as_millis_f64())));
+    let told = told.collect::<Vec<_>>().join(", ");
+    let kept = summary.goodput_rps / summary.request_throughput_rps;
+    let verdict = if kept * 100.0 >= slo.percentile { "met" } else { "missed" };
+    let share = percent(kept);
+    (!told.is_empty() && summary.requests_completed > 0)
+        .then(|| format!("{verdict}: {share} of requests keep to {told}, where {} % must", slo.percentile))
 }
 
 /// Milliseconds of a latency key, or a dash without a sample.

@@ -13,6 +13,7 @@ mod conventions;
 mod dense;
 mod determinism;
 mod experiment;
+mod expert_parallel;
 mod golden;
 mod invariants;
 mod joint_baselines;

@@ -47,9 +47,9 @@ pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
 pub use price::Price;
 pub use scenario::{
-    Arrivals, Cap, Dense, Fitted, Guard, Kv, Length, Paged, PolicyCheck, PolicyChoice, PolicyComplaint,
-    Prefill, Process, Recording, RequestFormat, RequestOrder, Requests, Resident, Routing, Scenario,
-    Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
+    Arrivals, Cap, Dense, Fitted, Guard, Kv, Length, Paged, Parallel, PolicyCheck, PolicyChoice,
+    PolicyComplaint, Prefill, Process, Recording, RequestFormat, RequestOrder, Requests, Resident, Routing,
+    Scenario, Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

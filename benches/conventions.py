@@ -21,6 +21,9 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 AZURE = "request_traces/AzureLLMInferenceTrace_conv_2023.csv"
 REQUESTS = 1000
+# Traces that are Azure's with each request moved by less than a step, in nanoseconds.
+MOVED = 16
+STEP = 20_000_000
 
 # A name, the traffic, and the pages of the cache.
 CLOSED = """
@@ -61,16 +64,20 @@ def nanoseconds(timestamp):
     return int(datetime.datetime.fromisoformat(whole + "+00:00").timestamp()) * 10**9 + int(fraction.ljust(9, "0"))
 
 
-def mooncake(recorded, path):
-    """The first requests of Azure's trace in the format that AISimulate reads. No two prompts have a block in common."""
+def mooncake(recorded, path, which=None):
+    """The first requests of Azure's trace in the format that AISimulate reads, each moved by less than a step if `which` is given. No two
+    prompts have a block in common."""
     with open(recorded) as file:
         rows = list(csv.DictReader(file))[:REQUESTS]
-    first = nanoseconds(rows[0]["TIMESTAMP"])
+    times = [nanoseconds(row["TIMESTAMP"]) for row in rows]
+    times = [at - times[0] for at in times]
+    if which is not None:
+        times = sorted(at + (number + 1) * (which + 1) * 7_919_000 % STEP for number, at in enumerate(times))
     with open(path, "w") as file:
-        for number, row in enumerate(rows):
+        for number, (row, at) in enumerate(zip(rows, times)):
             prompt = int(row["ContextTokens"])
             blocks = [number * 1000 + block for block in range(-(-prompt // 512))]
-            at = (nanoseconds(row["TIMESTAMP"]) - first) / 1e6
+            at /= 1e6
             request = {"timestamp": at, "input_length": prompt, "output_length": int(row["GeneratedTokens"]), "hash_ids": blocks}
             file.write(json.dumps(request) + "\n")
 
@@ -84,15 +91,26 @@ def main():
     rows = [["case", "figure", "value"]]
     with tempfile.TemporaryDirectory() as folder:
         trace, config, out = (os.path.join(folder, name) for name in ["azure.jsonl", "config.yaml", "out"])
-        mooncake(os.path.join(os.environ["HOTSET_DATA"], AZURE), trace)
-        for name, traffic, pages in CASES:
+        recorded = os.path.join(os.environ["HOTSET_DATA"], AZURE)
+
+        def predict(traffic, pages):
             with open(config, "w") as file:
                 file.write(CONFIG.format(traffic=traffic.format(trace=trace), pages=pages))
             command = [arguments.aisimulate, "predict", "--config", config, "--output-dir", out, "--overwrite"]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             with open(os.path.join(out, "prediction.json")) as file:
-                report = json.load(file)
+                return json.load(file)
+
+        mooncake(recorded, trace)
+        for name, traffic, pages in CASES:
+            report = predict(traffic, pages)
             rows += [[name, ours, f"{report[theirs]:.6g}"] for ours, theirs in FIGURES.items()]
+        for pages in [2000, 1500]:
+            tails = []
+            for which in range(MOVED):
+                mooncake(recorded, trace, which)
+                tails.append(predict(RECORDED, pages)["p99_tpot_ms"])
+            rows.append([f"moved_{pages}_pages", "mean_p99_tpot_ms", f"{sum(tails) / MOVED:.6g}"])
     with open(os.path.join(ROOT, "tests", "golden", "aisimulate.csv"), "w") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 

@@ -1,5 +1,6 @@
 //! The `hotset` command: reads the arguments, calls the crates, prints.
 
+mod bench;
 mod calibrate;
 mod catalogue;
 mod check;
@@ -46,6 +47,8 @@ enum Command {
     Plan(plan::Args),
     Tune(tune::Args),
     Calibrate(calibrate::Args),
+    #[command(subcommand)]
+    Bench(bench::Command),
     Validate(validate::Args),
     Check(check::Args),
     Explain(explain::Args),
@@ -65,6 +68,7 @@ impl Command {
             Command::Plan(args) => plan::run(&args),
             Command::Tune(args) => tune::run(&args),
             Command::Calibrate(args) => calibrate::run(&args),
+            Command::Bench(command) => command.run(),
             Command::Validate(args) => validate::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),

@@ -1,5 +1,6 @@
 //! `hotset simulate`: one run, or a table of runs.
 
+mod checkpoints;
 mod levers;
 
 use crate::failure::Failure;
@@ -113,7 +114,9 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
     let paged = summaries.iter().any(|summary| summary.cache.is_some());
     // Times say little where some requests were refused.
     let more: &[&str] = if paged { &["TTFT p50 ms", "pre-empted", "refused"] } else { &[] };
-    let header = header.iter().chain(more).map(|title| title.to_string()).collect::<Vec<_>>();
+    let kept = summaries.iter().any(|summary| summary.checkpoints.is_some());
+    let states: &[&str] = if kept { &["tokens spared", "computed again", "reuse"] } else { &[] };
+    let header = header.iter().chain(more).chain(states).map(|title| title.to_string()).collect::<Vec<_>>();
     let rows = values.iter().zip(&summaries).map(|(value, summary)| {
         let mut row = vec![
             (*value).to_owned(),
@@ -128,6 +131,10 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
         if paged {
             let cache = summary.cache.map_or((0, 0), |cache| (cache.preemptions, cache.requests_rejected));
             row.extend([millis(summary, "p50_ttft_ms"), cache.0.to_string(), cache.1.to_string()]);
+        }
+        if let Some(figures) = &summary.checkpoints {
+            let again = figures.recomputed_tokens.to_string();
+            row.extend([percent(figures.token_hit_rate), again, percent(figures.reuse_rate)]);
         }
         row
     });
@@ -243,6 +250,9 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         let parts = parts.into_iter().filter(|part| part.0 > 0);
         let parts: Vec<String> = parts.map(|(tokens, what)| format!("{tokens} {what}")).collect();
         rows.insert(2, ["prompt tokens".into(), parts.join(", ")]);
+    }
+    if let Some(figures) = &summary.checkpoints {
+        rows.extend(checkpoints::rows(figures));
     }
     if summary.load_s > 0.0 {
         rows.insert(2, ["weights".into(), format!("loaded in {:.3} s", summary.load_s)]);

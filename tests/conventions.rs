@@ -10,18 +10,21 @@
 //! - A pass with prompts only takes 30 ms there and 50 ms here: it happens when nothing else runs.
 //! - In a closed loop, a client's next request comes after the step is formed that begins when its last one ended, here; AISimulate
 //!   has it join that step. A real client does not hear of the end of its request before the next step is under way. So its TTFT is a step longer here.
-//! - Where caches are full, who is pre-empted is decided a little differently; so the 99th percentile of TPOT, which is that of the few requests
-//!   that were pre-empted while they decoded, may be further off.
+//! - Where caches are full, the 99th percentile of TPOT is that of ten requests of a thousand which were pre-empted while they decoded. Who they
+//!   are depends on the step that each request meets, and so on the clocks, which passes with prompts only put apart: of one and the same trace
+//!   with its requests moved by less than a step, either has percentiles from 31 to 38 ms. So their means over such traces are compared.
 
 use crate::{ROOT, data};
 use policy::registry;
 use sim::{Case, Keep, Summary};
 use std::path::Path;
+use traces::requests::{Cut, Request, RequestFormat, open_requests};
 
 /// What figures may differ by.
 const TOLERANCE: f64 = 0.03;
-/// And the tail of TPOT where caches are full: 10 requests.
-const PREEMPTED_TAIL: f64 = 0.06;
+/// Traces that are Azure's with each request moved by less than a step, of 20 ms.
+const MOVED: u64 = 16;
+const STEP: u64 = 20_000_000;
 /// Bytes of the model's cache for a page of 16 tokens.
 const PAGE: u64 = 16 * 64;
 
@@ -61,7 +64,7 @@ fn theirs(case: &str) -> Vec<(String, f64)> {
     let rows = text.lines().skip(1).map(|line| line.split(',').collect::<Vec<_>>());
     let figures = rows.filter(|row| row[0] == case).map(|row| (row[1].to_owned(), row[2].parse().unwrap()));
     let figures: Vec<_> = figures.collect();
-    assert_eq!(figures.len(), 17, "{case}");
+    assert!(!figures.is_empty(), "{case}");
     figures
 }
 
@@ -74,9 +77,7 @@ fn compare(case: &str, ours: &serde_json::Value, of: &str) -> Vec<f64> {
             others.push(ours - theirs);
             continue;
         }
-        let tail = case.ends_with("pages") && name == "p99_tpot_ms";
-        let most = if tail { PREEMPTED_TAIL } else { TOLERANCE };
-        assert!((ours / theirs - 1.0).abs() <= most, "{case}, {name}: {ours}, theirs {theirs}");
+        assert!((ours / theirs - 1.0).abs() <= TOLERANCE, "{case}, {name}: {ours}, theirs {theirs}");
     }
     others
 }
@@ -111,8 +112,39 @@ fn azures_conversations_are_timed_as_aisimulate_times_them() {
         format!("requests: {{ azure_csv: {{ path: {}, batch: 32, limit: 1000 }} }}", trace.display());
     for (case, pages) in [("azure", 1_000_000), ("azure_2000_pages", 2000), ("azure_1500_pages", 1500)] {
         let ours = ours(&requests, pages);
-        compare(case, &ours, "nothing");
+        let full = case != "azure";
+        compare(case, &ours, if full { "p99_tpot" } else { "nothing" });
         // The smaller caches are full: their figures hold pre-emption to AISimulate's.
-        assert_eq!(ours["preemptions"].as_u64().unwrap() > 100, case != "azure", "{case}");
+        assert_eq!(ours["preemptions"].as_u64().unwrap() > 100, full, "{case}");
+    }
+}
+
+#[test]
+fn pre_emption_makes_the_tail_as_long_as_aisimulates() {
+    let Some(trace) = data().map(|data| data.join("request_traces/AzureLLMInferenceTrace_conv_2023.csv"))
+    else {
+        return;
+    };
+    let recorded = open_requests(&trace, RequestFormat::AzureCsv, &Cut::default()).unwrap();
+    let recorded = &recorded.requests()[..1000];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("moved.csv");
+    let requests = format!("requests: {{ csv: {{ path: {}, batch: 32 }} }}", path.display());
+    for pages in [2000, 1500] {
+        let tails = (0..MOVED).map(|which| {
+            let moved = |(number, request): (u64, &Request)| {
+                request.at.0 + (number + 1) * (which + 1) * 7_919_000 % STEP
+            };
+            let mut times: Vec<u64> = (0..).zip(recorded).map(moved).collect();
+            times.sort_unstable();
+            let line = |(at, request): (u64, &Request)| {
+                format!("{at},{},{}\n", request.prompt_tokens, request.output_tokens)
+            };
+            let lines: String = times.into_iter().zip(recorded).map(line).collect();
+            std::fs::write(&path, format!("arrival_ns,prompt_tokens,output_tokens\n{lines}")).unwrap();
+            ours(&requests, pages)["p99_tpot_ms"].as_f64().unwrap()
+        });
+        let mean = serde_json::json!({ "mean_p99_tpot_ms": tails.sum::<f64>() / MOVED as f64 });
+        compare(&format!("moved_{pages}_pages"), &mean, "nothing");
     }
 }

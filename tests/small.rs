@@ -345,6 +345,7 @@ impl<P> Witness<P> {
                 }
                 self.computing[usize::from(by_host)].push_back(reads.clone());
             }
+            Command::MoveState(state) => panic!("no model here has states: {state:?}"),
             Command::Finish { .. } => {}
         }
     }
@@ -379,7 +380,8 @@ impl<P> Witness<P> {
             EventKind::LayerDone { .. } => self.computed(0),
             EventKind::HostDone { .. } => self.computed(1),
             EventKind::HeadDone => drop(self.computing[0].pop_front()),
-            EventKind::RequestArrived { .. }
+            EventKind::StateMoved { .. }
+            | EventKind::RequestArrived { .. }
             | EventKind::Foreseen { .. }
             | EventKind::Loaded
             | EventKind::MemoryPressure { .. } => {}

@@ -48,6 +48,7 @@ fn controller(case: &Case) -> Orchestrator {
         guard: case.guard.clone(),
         max_batch: case.max_batch,
         cache: case.cache,
+        checkpoints: None,
         prefill_chunk: case.prefill_chunk,
         loading: false,
         pace: case.pace,

@@ -238,6 +238,7 @@ impl Device {
                 }
                 self.start_compute((*layer, *part), batch.clone(), reads, true)
             }
+            Command::MoveState(_) => Err(DeviceError::NoStates),
             // Requests have no memory of their own here.
             Command::Finish { .. } => Ok(()),
         }

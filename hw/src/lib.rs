@@ -3,7 +3,8 @@
 //!
 //! `codec` codes numbers, `content` says what a block holds, `weights` reads it from a model's files, `arena` owns memory,
 //! `engine` says what a kind of device has to do, `host` and `cuda` do it, `device` keeps what is promised of every device,
-//! and `lockstep` puts a device under a timeline that somebody else supplies. `unsafe` is in `region`, which lends the
+//! and `lockstep` puts a device under a timeline that somebody else supplies. `recurrent` computes the layers that keep a
+//! state in place of a cache. `unsafe` is in `region`, which lends the
 //! bytes of slots, in `store`, which asks the system for memory and transfers, and in `cuda`, which asks the driver.
 
 pub mod arena;
@@ -25,6 +26,7 @@ pub mod live;
 pub mod lockstep;
 pub mod merge;
 pub mod open;
+pub mod recurrent;
 pub mod refusal;
 pub mod region;
 pub mod store;

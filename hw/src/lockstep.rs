@@ -182,7 +182,7 @@ impl<P: Platform> Lockstep<P> {
                     self.step = Some((self.now, self.device.elapsed()));
                 }
             }
-            Command::Finish { .. } => {}
+            Command::MoveState(_) | Command::Finish { .. } => {}
         }
     }
 
@@ -223,7 +223,7 @@ impl<P: Platform> Lockstep<P> {
                     self.device.idle(event.at.since(before));
                 }
             }
-            EventKind::Foreseen { .. } | EventKind::MemoryPressure { .. } => {}
+            EventKind::Foreseen { .. } | EventKind::StateMoved { .. } | EventKind::MemoryPressure { .. } => {}
         }
         self.lockstep_wait += since(start);
         Ok(())

@@ -50,6 +50,11 @@ pub enum DeviceError {
         /// The number.
         number: u64,
     },
+    /// Recurrent states are to be moved.
+    #[error(
+        "checkpoints of recurrent states have no memory on a device: leave `checkpoints` out, or simulate"
+    )]
+    NoStates,
     /// No link leads from one tier to another.
     #[error("no link leads from tier {} to tier {}", from.0, to.0)]
     NoLink {

@@ -142,6 +142,11 @@ pub enum EventKind {
         /// How long the chunk waited before its link took it up.
         queued: Nanos,
     },
+    /// A move of recurrent states has ended.
+    StateMoved {
+        /// The move.
+        id: MoveId,
+    },
     /// The weights are where the run begins with them: requests may be served from here on.
     Loaded,
     /// Other users of a tier (key-value cache, activations) now take this much of it.
@@ -211,6 +216,24 @@ pub struct MoveChunk {
     pub last: bool,
 }
 
+/// A copy of the recurrent states of all layers, which goes whole: to a request that goes on from them, to where they are kept, or
+/// from one memory to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateMove {
+    /// The move.
+    pub id: MoveId,
+    /// Where they are.
+    pub from: TierId,
+    /// Where they go; the same tier where they are only coded.
+    pub to: TierId,
+    /// Their bytes, as they cross the links.
+    pub bytes: Bytes,
+    /// Their bytes as they are served, where they are coded or expanded on the accelerator's side; else zero.
+    pub served: Bytes,
+    /// Why.
+    pub class: MoveClass,
+}
+
 /// One copy a compute command reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Read {
@@ -252,6 +275,8 @@ pub enum Command {
         /// The copies the kernels read; empty for a part without managed blocks.
         reads: Vec<Read>,
     },
+    /// Copy the recurrent states of a prefix. Answered by [`EventKind::StateMoved`].
+    MoveState(StateMove),
     /// A request has all its tokens; its cache may go.
     Finish {
         /// The request.

@@ -14,6 +14,7 @@ use crate::refused::Refused;
 use crate::sizes::Sizes;
 use crate::state::{State, leads};
 use crate::state_time::StateTime;
+use crate::under_way::UnderWay;
 use crate::units::{Bytes, Time};
 use std::sync::Arc;
 
@@ -97,8 +98,7 @@ pub struct Ledger {
     footprints: Vec<Sizes>,
     entries: Vec<Entry>,
     layers: Vec<Row>,
-    /// Moves under way, oldest first: a handful at any time.
-    flights: Vec<(MoveId, Flight)>,
+    flights: UnderWay<Flight>,
     usage: Vec<Usage>,
     next_move: u64,
     now: Time,
@@ -131,7 +131,7 @@ impl Ledger {
             entries: model.blocks.iter().map(|block| entry(block, &forms)).collect(),
             forms,
             layers: model.layers.iter().map(Row::new).collect(),
-            flights: Vec::new(),
+            flights: UnderWay::default(),
             usage: budgets.iter().map(|&capacity| Usage { capacity, ..Usage::default() }).collect(),
             next_move: 0,
             now: Time(0),
@@ -258,12 +258,12 @@ impl Ledger {
 
     /// A move under way.
     pub fn flight(&self, id: MoveId) -> Option<&Flight> {
-        self.place(id).map(|place| &self.flights[place].1)
+        self.flights.get(id)
     }
 
     /// All moves under way, oldest first.
     pub fn flights(&self) -> impl Iterator<Item = (MoveId, &Flight)> {
-        self.flights.iter().map(|(id, flight)| (*id, flight))
+        self.flights.iter()
     }
 
     /// Holds a block in fast memory until it is unpinned.
@@ -347,19 +347,21 @@ impl Ledger {
         self.next_move += 1;
         let flight =
             Flight { block, from, to, class, total, sent: Bytes::ZERO, arrived: Bytes::ZERO, deadline };
-        self.flights.push((id, flight));
+        self.flights.insert(id, flight);
         self.entries[block.index()].flight = Some(id);
         self.book(block)?;
         Ok(id)
     }
 
-    /// Notes that bytes of a move were handed to the link, and gives the move a new class if it has become urgent.
+    /// Notes that what is left of a move, at most so much of it, is handed to the link: the move as it was, and the bytes.
     ///
     /// # Errors
     /// The move is not under way.
-    pub fn send(&mut self, id: MoveId, bytes: Bytes) -> Result<(), Refused> {
-        self.flight_mut(id)?.sent += bytes;
-        Ok(())
+    pub fn send(&mut self, id: MoveId, most: Bytes) -> Result<(Flight, Bytes), Refused> {
+        let flight = self.flight_mut(id)?;
+        let (before, bytes) = (*flight, flight.total.saturating_sub(flight.sent).min(most));
+        flight.sent += bytes;
+        Ok((before, bytes))
     }
 
     /// Changes why a move is made.
@@ -377,15 +379,14 @@ impl Ledger {
     /// # Errors
     /// The move is not under way, or the edge is not in the table.
     pub fn arrive(&mut self, id: MoveId, bytes: Bytes) -> Result<Option<Form>, Refused> {
-        let place = self.place(id).ok_or(Refused::NoSuchMove(id))?;
-        let flight = &mut self.flights[place].1;
+        let flight = self.flight_mut(id)?;
         flight.arrived += bytes;
         if flight.arrived < flight.total {
             return Ok(None);
         }
         let Flight { block, to, .. } = *flight;
         let bit = self.forms.bit(to)?;
-        self.flights.remove(place);
+        self.flights.remove(id);
         let entry = &mut self.entries[block.index()];
         entry.flight = None;
         entry.copies |= bit;
@@ -398,9 +399,7 @@ impl Ledger {
     /// # Errors
     /// The move is not under way, or the edge is not in the table.
     pub fn cancel(&mut self, id: MoveId) -> Result<Flight, Refused> {
-        let place = self.place(id).ok_or(Refused::NoSuchMove(id))?;
-        let flight = self.flights[place].1;
-        self.flights.remove(place);
+        let flight = self.flights.remove(id).ok_or(Refused::NoSuchMove(id))?;
         self.entries[flight.block.index()].flight = None;
         self.release(flight.to, flight.block);
         self.book(flight.block)?;
@@ -458,12 +457,7 @@ impl Ledger {
     }
 
     fn flight_mut(&mut self, id: MoveId) -> Result<&mut Flight, Refused> {
-        let place = self.place(id).ok_or(Refused::NoSuchMove(id))?;
-        Ok(&mut self.flights[place].1)
-    }
-
-    fn place(&self, id: MoveId) -> Option<usize> {
-        self.flights.binary_search_by_key(&id, |(id, _)| *id).ok()
+        self.flights.get_mut(id).ok_or(Refused::NoSuchMove(id))
     }
 
     fn take(&mut self, form: Form, block: BlockId) -> Result<(), Refused> {

@@ -3,6 +3,7 @@
 //! simulator and the hardware drive the same code.
 
 mod bits;
+pub mod checkpoints;
 pub mod control;
 pub mod demand;
 pub mod event;
@@ -36,9 +37,11 @@ pub mod serving;
 pub mod sizes;
 pub mod sketch;
 pub mod state;
+pub mod state_format;
 pub mod state_time;
 pub mod tally;
 pub mod times;
+pub mod under_way;
 pub mod units;
 pub mod verdict;
 pub mod veto;

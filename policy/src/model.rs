@@ -3,6 +3,7 @@
 use crate::format::FormatId;
 use crate::id::{BlockId, LayerId};
 use crate::recipe::Recipe;
+use crate::state_format::StateFormat;
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -100,6 +101,8 @@ pub struct Layer {
     pub kv_per_token: Bytes,
     /// Bytes of recurrent state that a request keeps in this layer, however long it is: read and written once a step.
     pub state: Bytes,
+    /// What that state is made of.
+    pub recurrent: Option<RecurrentState>,
     /// Key-value heads: into how many parts the cache can be cut. A latent vector is one.
     pub kv_heads: u32,
     /// Bytes of one token's activations between this layer and the next: the width of the residual stream.
@@ -112,6 +115,37 @@ pub struct Layer {
     pub blocks: u32,
     /// How many of them one token selects; equal to `blocks` in a dense layer.
     pub selected: u32,
+}
+
+/// The state of a recurrent layer: what a request keeps of all its tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecurrentState {
+    /// Numbers of the state itself.
+    pub numbers: u64,
+    /// Its columns, one for each head and key channel: what shares a scale in formats with scaled columns.
+    pub columns: u64,
+    /// Inputs that the convolution has yet to see, which are kept in 16 bits in every format.
+    pub convolution: u64,
+    /// Tokens after which the kernels that compute prompts have the state at hand.
+    pub chunk: u32,
+}
+
+impl RecurrentState {
+    /// One of so many equal shares of its heads.
+    pub fn shared(self, ranks: u32) -> RecurrentState {
+        let part = |number: u64| number.div_ceil(ranks.into());
+        RecurrentState {
+            numbers: part(self.numbers),
+            columns: part(self.columns),
+            convolution: part(self.convolution),
+            ..self
+        }
+    }
+
+    /// Exact bytes in a format, scales included.
+    pub fn bytes(self, format: StateFormat) -> Bytes {
+        format.bytes(self.numbers, self.columns) + FormatId::BF16.bytes(self.convolution, 0)
+    }
 }
 
 /// Attention over latent vectors, from which every head's key and value are made (DeepSeek-V2, arXiv 2405.04434).
@@ -176,6 +210,16 @@ impl Model {
     #[inline]
     pub fn layer(&self, id: LayerId) -> &Layer {
         &self.layers[id.index()]
+    }
+
+    /// Bytes of the recurrent states of all layers in a format: what a checkpoint takes.
+    pub fn state_bytes(&self, format: StateFormat) -> Bytes {
+        self.layers.iter().filter_map(|layer| layer.recurrent).map(|state| state.bytes(format)).sum()
+    }
+
+    /// Whether it has recurrent layers.
+    pub fn is_recurrent(&self) -> bool {
+        self.layers.iter().any(|layer| layer.recurrent.is_some())
     }
 
     /// The layer of every block, in the order of their ids.

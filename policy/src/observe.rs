@@ -82,6 +82,7 @@ impl Signals {
                 self.mix(id.0);
                 self.queue_delay = smooth(self.queue_delay, *queued);
             }
+            EventKind::StateMoved { id } => self.mix(id.0),
             EventKind::HeadDone => self.step += 1,
             EventKind::RequestArrived { request, output_tokens, .. } => {
                 self.mix((request.0 as u64) << 32 | *output_tokens as u64);

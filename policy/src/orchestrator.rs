@@ -1,6 +1,7 @@
 //! The controller: events in, commands out. It owns the layer sequence, admission and the batch, and runs the five
 //! phases (observe, score, veto, schedule, execute) at every layer step.
 
+use crate::checkpoints::{CheckpointSpec, Checkpoints};
 use crate::control::{Context, Policy, Prices, Proposal};
 use crate::event::{Command, Event, EventKind, MoveClass, Part, Platform};
 use crate::format::FormatId;
@@ -71,6 +72,8 @@ pub struct Setup {
     pub guard: GuardSpec,
     /// The key-value cache, where it is kept in pages and takes fast memory from blocks; else there is room for every request.
     pub cache: Option<CacheSpec>,
+    /// Checkpoints of recurrent states, where the cache keeps prefixes of a model that has them.
+    pub checkpoints: Option<CheckpointSpec>,
     /// Requests that run together, at most.
     pub max_batch: usize,
     /// The most tokens of one step, where prompts are computed.
@@ -125,6 +128,7 @@ impl Orchestrator {
             host_compute,
             guard,
             cache,
+            checkpoints,
             max_batch,
             prefill_chunk,
             loading,
@@ -145,6 +149,11 @@ impl Orchestrator {
                 .collect::<Vec<_>>(),
         );
         let ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, home, &encoded)?;
+        let block = cache.and_then(|spec| spec.prefix_block);
+        let chunk = prefill_chunk.unwrap_or(1);
+        let checkpoints = block
+            .zip(checkpoints)
+            .map(|(block, spec)| Checkpoints::new(&model, machine.clone(), spec, block, chunk));
         let cache = cache.map(|spec| Cache::new(&model, spec));
         let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
         let context = Context {
@@ -168,7 +177,7 @@ impl Orchestrator {
             running: None,
             proposals: Vec::new(),
             members: Vec::new(),
-            serving: Serving::new(max_batch, prefill_chunk, cache),
+            serving: Serving::new(max_batch, prefill_chunk, cache).with_checkpoints(checkpoints),
             shared: budgets[fast.index()],
             loading,
             stepping: false,
@@ -214,6 +223,10 @@ impl Orchestrator {
             }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
             EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
+            EventKind::StateMoved { id } => {
+                self.serving.state_moved(id, event.at);
+                self.start_step()?;
+            }
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
             EventKind::HostDone { layer } => {
                 if self.host_done()? {
@@ -235,6 +248,7 @@ impl Orchestrator {
         if let Some(failure) = self.policy.failure() {
             return Err(ControlError::Policy(failure));
         }
+        self.commands.extend(self.serving.take_state_moves().into_iter().map(Command::MoveState));
         self.schedule.dispatch(event.at, &mut self.context.ledger, &mut self.commands)?;
         commands.append(&mut self.commands);
         Ok(())
@@ -274,7 +288,7 @@ impl Orchestrator {
             self.context.signals.concurrency = self.serving.batch_len() as u32;
             self.context.signals.step_tokens = self.serving.step_tokens();
             self.run_mixers(0, now)?;
-        } else if self.context.ledger.flights().next().is_none() {
+        } else if self.context.ledger.flights().next().is_none() && !self.serving.moves_states() {
             return Err(ControlError::CacheStuck);
         }
         Ok(())

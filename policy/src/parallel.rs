@@ -122,6 +122,7 @@ pub fn share_of_model(model: &Model, ranks: u32) -> Result<Model, ParallelError>
             kv_per_token: Bytes(layer.kv_per_token.0.div_ceil(ranks.min(heads).into())),
             kv_heads: (heads / ranks).max(1),
             state: part(layer.state),
+            recurrent: layer.recurrent.map(|state| state.shared(ranks)),
             ..layer.clone()
         };
     }

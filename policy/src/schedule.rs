@@ -11,6 +11,7 @@ use crate::ledger::Ledger;
 use crate::path::LinkSet;
 use crate::refused::Refused;
 use crate::units::{Bytes, Nanos, Time};
+use std::collections::VecDeque;
 
 /// How background moves are kept from crowding a link.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,7 +69,7 @@ struct Rest {
 pub struct Schedule {
     pace: Pace,
     waiting: Vec<Waiting>,
-    sent: Vec<Sent>,
+    sent: VecDeque<Sent>,
     resting: Vec<Rest>,
 }
 
@@ -76,7 +77,7 @@ impl Schedule {
     /// A schedule of no moves.
     pub fn new(pace: Pace) -> Schedule {
         let pace = Pace { chunk: Bytes(pace.chunk.0.max(1)), ..pace };
-        Schedule { pace, waiting: Vec::new(), sent: Vec::new(), resting: Vec::new() }
+        Schedule { pace, waiting: Vec::new(), sent: VecDeque::new(), resting: Vec::new() }
     }
 
     /// Takes a move that the ledger has begun.
@@ -99,7 +100,7 @@ impl Schedule {
     /// Notes that the oldest chunk of a move has arrived; returns its bytes.
     pub fn landed(&mut self, id: MoveId, now: Time) -> Option<Bytes> {
         let place = self.sent.iter().position(|sent| sent.id == id)?;
-        let Sent { links, len, class, at, .. } = self.sent.remove(place);
+        let Sent { links, len, class, at, .. } = self.sent.remove(place)?;
         let rest = self.pace.rest(class, now.since(at));
         if rest > Nanos::ZERO {
             self.resting.push(Rest { links, class, until: now + rest });
@@ -118,18 +119,22 @@ impl Schedule {
         commands: &mut Vec<Command>,
     ) -> Result<(), Refused> {
         self.resting.retain(|rest| rest.until > now);
-        let mut place = 0;
-        while place < self.waiting.len() {
-            let Waiting { id, links, .. } = self.waiting[place];
-            let urgent = ledger.flight(id).is_some_and(|flight| flight.class == MoveClass::Demand);
-            if !urgent && !links.is_empty() {
-                place += 1;
-                continue;
+        let mut left = 0;
+        for place in 0..self.waiting.len() {
+            let waiting = self.waiting[place];
+            let class = ledger.flight(waiting.id).map(|flight| flight.class);
+            if class == Some(MoveClass::Demand) || waiting.links.is_empty() {
+                self.send(now, waiting, Bytes(u64::MAX), ledger, commands)?;
+            } else {
+                self.waiting[left] = waiting;
+                left += 1;
             }
-            self.send(now, place, Bytes(u64::MAX), ledger, commands)?;
         }
+        self.waiting.truncate(left);
         while let Some(place) = self.next_background(ledger) {
-            self.send(now, place, self.pace.chunk, ledger, commands)?;
+            if self.send(now, self.waiting[place], self.pace.chunk, ledger, commands)? {
+                self.waiting.remove(place);
+            }
         }
         Ok(())
     }
@@ -148,24 +153,18 @@ impl Schedule {
         places.filter_map(|(place, waiting)| Some((key(waiting)?, place))).min().map(|(_, place)| place)
     }
 
-    /// Hands over at most `most` bytes of a waiting move, which then waits no longer if that was all.
+    /// Hands over at most `most` bytes of a waiting move; returns whether that was all.
     fn send(
         &mut self,
         now: Time,
-        place: usize,
+        waiting: Waiting,
         most: Bytes,
         ledger: &mut Ledger,
         commands: &mut Vec<Command>,
-    ) -> Result<(), Refused> {
-        let waiting = self.waiting[place];
-        let flight = *ledger.flight(waiting.id).ok_or(Refused::NoSuchMove(waiting.id))?;
-        let len = flight.total.saturating_sub(flight.sent).min(most);
-        ledger.send(waiting.id, len)?;
+    ) -> Result<bool, Refused> {
+        let (flight, len) = ledger.send(waiting.id, most)?;
         let last = flight.sent + len == flight.total;
-        if last {
-            self.waiting.remove(place);
-        }
-        self.sent.push(Sent { id: waiting.id, links: waiting.links, len, class: flight.class, at: now });
+        self.sent.push_back(Sent { id: waiting.id, links: waiting.links, len, class: flight.class, at: now });
         commands.push(Command::Move(MoveChunk {
             id: waiting.id,
             block: flight.block,
@@ -178,6 +177,6 @@ impl Schedule {
             len,
             last,
         }));
-        Ok(())
+        Ok(last)
     }
 }

@@ -3,8 +3,9 @@
 
 pub mod cache;
 
-use crate::event::Slice;
-use crate::id::RequestId;
+use crate::checkpoints::{CheckpointUse, Checkpoints, Passage};
+use crate::event::{Slice, StateMove};
+use crate::id::{MoveId, RequestId};
 use crate::tally::{CacheUse, RequestTimes, Tally};
 use crate::units::{Bytes, Nanos, Time};
 use cache::{Cache, Lease};
@@ -45,6 +46,8 @@ struct Active {
     /// Its first so many tokens have been computed or found once, though the cache may not have them any more.
     known: u32,
     lease: Lease,
+    /// The checkpoints of its recurrent state that it goes on from and leaves behind.
+    passage: Passage,
 }
 
 impl Active {
@@ -55,7 +58,7 @@ impl Active {
 
     /// As much of its prompt as the step has tokens left for.
     fn prefill(&mut self, room: &mut u32) {
-        if self.computing == 0 {
+        if self.computing == 0 && !self.passage.is_restoring() {
             self.computing = self.prompt_left().min(*room);
             *room -= self.computing;
         }
@@ -83,13 +86,15 @@ impl Active {
 type Rank = (Reverse<u8>, RequestId);
 
 /// The requests of a run that are not finished.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Serving {
     max_batch: usize,
     /// The most tokens of one step, where prompts are computed.
     chunk: Option<u32>,
     /// The cache, where it is kept in pages; else there is room for every request that is admitted.
     cache: Option<Cache>,
+    /// Checkpoints of recurrent states, where prefixes of a model that has them are kept.
+    checkpoints: Option<Checkpoints>,
     queue: BTreeMap<Rank, Active>,
     /// In order of admission.
     running: Vec<Active>,
@@ -102,6 +107,11 @@ impl Serving {
     /// many tokens, the decoding requests' included; without one, prompts are in the cache when a request is admitted.
     pub fn new(max_batch: usize, chunk: Option<u32>, cache: Option<Cache>) -> Serving {
         Serving { max_batch: max_batch.max(1), chunk, cache, ..Serving::default() }
+    }
+
+    /// The same, with checkpoints of recurrent states.
+    pub fn with_checkpoints(self, checkpoints: Option<Checkpoints>) -> Serving {
+        Serving { checkpoints, ..self }
     }
 
     /// A request comes in. False if it can never be served: the cache is too small for it.
@@ -125,6 +135,7 @@ impl Serving {
             admitted: false,
             known: cached,
             lease: Lease::new(prefix),
+            passage: Passage::default(),
         };
         self.queue.insert(active.rank(), active);
         true
@@ -153,6 +164,7 @@ impl Serving {
         if !preempted {
             self.admit(now, &mut room, grow)?;
         }
+        self.lose_checkpoints();
         let slice = |active: &Active| {
             let Active { times, cached, computing, .. } = active;
             Slice { request: times.request, cached: *cached, tokens: *computing }
@@ -199,13 +211,26 @@ impl Serving {
         while self.running.len() < self.max_batch && (*room > 0 || self.chunk.is_none()) {
             let Some((rank, mut next)) = self.queue.pop_first() else { break };
             if let Some(cache) = &mut self.cache {
+                let mut kept = 0;
                 if self.chunk.is_some() {
-                    next.cached = cache.begin(&mut next.lease, next.prompt);
+                    kept = cache.begin(&mut next.lease, next.prompt);
+                    next.cached = kept;
+                }
+                let blocks = next.lease.blocks();
+                let hit = self.checkpoints.as_ref().and_then(|known| known.find(&blocks, kept, next.prompt));
+                if self.checkpoints.is_some() {
+                    next.cached = hit.map_or(0, |hit| hit.tokens);
+                    cache.clamp(&mut next.lease, next.cached);
                 }
                 if !cache.grow(&mut next.lease, next.prompt.max(next.cached + 1), grow)? {
                     cache.end(&mut next.lease);
+                    next.cached = 0;
                     self.queue.insert(rank, next);
                     break;
+                }
+                if let Some(checkpoints) = &mut self.checkpoints {
+                    checkpoints.advance(now);
+                    next.passage = checkpoints.begin(&blocks, next.prompt, hit);
                 }
             }
             if !std::mem::replace(&mut next.admitted, true) {
@@ -242,6 +267,43 @@ impl Serving {
         (active.cached, active.computing) = (0, 0);
         self.used.preemptions += 1;
         self.queue.insert(active.rank(), active);
+    }
+
+    /// A move of states has ended: the request that waited for it goes on.
+    pub fn state_moved(&mut self, id: MoveId, now: Time) {
+        let Some(checkpoints) = &mut self.checkpoints else { return };
+        checkpoints.advance(now);
+        if checkpoints.moved(id) {
+            self.running.iter_mut().for_each(|active| Checkpoints::restored(&mut active.passage, id));
+        }
+    }
+
+    /// What is to be moved of recurrent states.
+    pub fn take_state_moves(&mut self) -> Vec<StateMove> {
+        self.checkpoints.as_mut().map(Checkpoints::take_moves).unwrap_or_default()
+    }
+
+    /// Whether recurrent states are on their way.
+    pub fn moves_states(&self) -> bool {
+        self.checkpoints.as_ref().is_some_and(Checkpoints::is_moving)
+    }
+
+    /// Checkpoints of recurrent states, where there are any.
+    pub fn checkpoints(&self) -> Option<&Checkpoints> {
+        self.checkpoints.as_ref()
+    }
+
+    /// What they were used for.
+    pub fn checkpoint_use(&self) -> Option<CheckpointUse> {
+        self.checkpoints.as_ref().map(Checkpoints::figures)
+    }
+
+    /// Checkpoints behind blocks that the cache has given up go too.
+    fn lose_checkpoints(&mut self) {
+        let gone = self.cache.as_mut().map(Cache::take_gone).unwrap_or_default();
+        if let Some(checkpoints) = &mut self.checkpoints {
+            gone.into_iter().for_each(|block| checkpoints.lost(block));
+        }
     }
 
     /// Whether a step is running or could.
@@ -300,14 +362,20 @@ impl Serving {
         // Most requests of a batch have had their last token at the same time.
         let (mut gap, mut gaps) = (Nanos::ZERO, 0);
         self.cache.iter_mut().for_each(|cache| cache.advance(now));
+        self.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.advance(now));
         for active in &mut self.running {
-            if active.prompt_left() > 0 {
+            let computes_prompt = active.prompt_left() > 0;
+            if computes_prompt {
                 active.book_prompt(tally);
             }
             let emits = active.emits();
             active.cached += std::mem::take(&mut active.computing);
             if let Some(cache) = &mut self.cache {
                 cache.computed(&mut active.lease, active.cached, active.times.context);
+            }
+            if let Some(checkpoints) = self.checkpoints.as_mut().filter(|_| computes_prompt) {
+                let Active { lease, passage, cached, times, .. } = active;
+                checkpoints.computed(passage, &lease.blocks(), *cached, times.context);
             }
             if !emits {
                 continue;
@@ -339,6 +407,7 @@ impl Serving {
         if !finished.is_empty() {
             self.running.retain(|active| active.left > 0);
         }
+        self.lose_checkpoints();
         finished
     }
 }

@@ -28,14 +28,31 @@ impl StateTime {
         self.bytes[state as usize] += bytes;
     }
 
+    /// Bytes that are in a state from now on.
+    pub(crate) fn enter(&mut self, state: State, bytes: u64, now: Time) {
+        self.hold(state, now);
+        self.bytes[state as usize] += bytes;
+    }
+
+    /// Bytes that are in a state until now.
+    pub(crate) fn leave(&mut self, state: State, bytes: u64, now: Time) {
+        self.hold(state, now);
+        self.bytes[state as usize] -= bytes;
+    }
+
+    /// Books what a state has held until now.
+    fn hold(&mut self, state: State, now: Time) {
+        let index = state as usize;
+        let held = now.since(self.since[index]);
+        self.byte_nanos[index] += u128::from(self.bytes[index]) * u128::from(held.0);
+        self.since[index] = now;
+    }
+
     /// Bytes go from one state to another.
     pub(crate) fn transit(&mut self, from: State, to: State, bytes: u64, now: Time) {
         self.transitions[from as usize][to as usize] += 1;
-        for state in [from as usize, to as usize] {
-            let held = now.since(self.since[state]);
-            self.byte_nanos[state] += self.bytes[state] as u128 * held.0 as u128;
-            self.since[state] = now;
-        }
+        self.hold(from, now);
+        self.hold(to, now);
         self.bytes[from as usize] -= bytes;
         self.bytes[to as usize] += bytes;
     }

@@ -1,6 +1,7 @@
 //! The top level of a scenario: reads every key, then checks what only the whole can show.
 
 use crate::catalogue::{self, SENSITIVITY};
+use crate::checkpoints::{CHECKPOINTS, checkpoints, fits_cache};
 use crate::control::{GUARD, SCHEDULE, SLO, guard, policy, schedule, slo};
 use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::{Choice, File, Flag, List, Map, Name, Text, Whole};
@@ -76,6 +77,12 @@ pub(crate) static SCENARIO: Table = Table {
         ),
         Key::optional("load", Map(&LOAD), "{ from: nvme }", "A cold start; left out, weights are in place"),
         Key::optional(
+            "checkpoints",
+            Map(&CHECKPOINTS),
+            "{ pools: { dram: { room: 32 GiB, format: int4 } } }",
+            "Checkpoints of recurrent states, so that prompts which begin alike need not be computed twice",
+        ),
+        Key::optional(
             "parallel",
             Map(&PARALLEL),
             "{ tensor: 2, expert: 4 }",
@@ -148,13 +155,20 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let kv = kv.filter(|kv| can_be_paged(report, &keys, *kv, workload.as_ref()));
     let agrees = agrees(report, &keys, ranks.unwrap_or_default(), kv);
     let kv = kv.filter(|_| agrees);
+    let checkpoint_field = keys.get("checkpoints");
+    let checkpoints =
+        checkpoint_field.as_ref().map(|field| checkpoints(report, field, machine.as_ref(), model.as_ref()));
+    let spec = checkpoints.as_ref().and_then(Option::as_ref);
+    let cache = (keys.get("kv"), kv.as_ref());
+    fits_cache(report, (cache.0.as_ref(), cache.1), (checkpoint_field.as_ref(), spec), model.as_ref());
     let at = memory_field.as_ref().unwrap_or(&top);
     // Without the caps there is more room: what does not fit then never does.
     let uncapped = BTreeMap::new();
     let placed = match (&machine, &model) {
         (Some(machine), Some(model)) => {
             let caps = memory.as_ref().unwrap_or(&uncapped);
-            let ground = Ground { machine, model, caps, sensitivity: table.as_ref() };
+            let pools = spec.map_or(&[][..], |spec| &spec.pools);
+            let ground = Ground { machine, model, caps, pools, sensitivity: table.as_ref() };
             place(report, &keys, at, &ground)
         }
         _ => {
@@ -171,6 +185,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         parallel: ranks?,
         memory: memory?,
         kv: kv?,
+        checkpoints: checkpoints.unwrap_or_default(),
         resident: resident?,
         load,
         home: home.tier,

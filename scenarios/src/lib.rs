@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod check;
+mod checkpoints;
 mod control;
 mod diagnostics;
 mod gguf;

@@ -5,7 +5,8 @@ use crate::gguf;
 use crate::reader::Field;
 use crate::shape::shape;
 use crate::tree::Value;
-use policy::model::{Block, BlockKind, Latent, Layer, Matrix};
+use policy::model::{Block, BlockKind, Latent, Layer, Matrix, RecurrentState};
+use policy::state_format::StateFormat;
 use policy::{BlockId, Bytes, FormatId, LayerId, Model};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -98,8 +99,8 @@ pub(crate) struct Part {
     pub(crate) latent: Option<Latent>,
     pub(crate) kv_heads: u32,
     pub(crate) kv_per_token: Bytes,
-    /// Bytes of recurrent state that a request keeps.
-    pub(crate) state: Bytes,
+    /// The recurrent state that a request keeps.
+    pub(crate) state: Option<RecurrentState>,
     /// Operations that a recurrence takes for a token, beside its weights.
     pub(crate) scan: u64,
     /// One token's activations, in bytes.
@@ -151,7 +152,8 @@ impl Assembly {
             kv_heads: part.kv_heads,
             kv_per_token: part.kv_per_token,
             activations: part.activations,
-            state: part.state,
+            state: part.state.map_or(Bytes::ZERO, |state| state.bytes(StateFormat::SERVED)),
+            recurrent: part.state,
             window: part.window,
             first_block: BlockId(self.model.blocks.len() as u32),
             blocks: count as u32,

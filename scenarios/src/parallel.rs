@@ -103,6 +103,9 @@ pub(crate) fn agrees(report: &mut Report, keys: &Keys<'_>, parallel: Parallel, k
         Some(Kv::Paged(_)) => {
             ("pages of a cache are given by each accelerator on its own", "a size for `kv`")
         }
+        _ if keys.get("checkpoints").is_some() => {
+            ("checkpoints are moved by each accelerator on its own", "no `checkpoints`")
+        }
         _ if keys.get("load").is_some() => {
             ("accelerators load their weights in times of their own", "no `load`")
         }

@@ -9,6 +9,7 @@ use crate::scenario::{Cap, Kv, Paged, Scenario, slots_size};
 use crate::sensitivity::Sensitivity;
 use crate::tree::Value;
 use crate::units::{SIZE, TIME, size, size_above_zero, slots, time_above_zero, whole};
+use policy::checkpoints::PoolSpec;
 use policy::machine::Class;
 use policy::model::Layer;
 use policy::{Bytes, FormatId, MAX_FORMS, Machine, Model, TierId};
@@ -137,12 +138,6 @@ fn paged(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -> Optio
     let prefixes = keys.or_default(report, "prefixes", flag);
     let keep = keys.optional(report, "keep", time_above_zero);
     let paged = Paged { page: page?, most: most?, prefixes: prefixes?, keep: keep? };
-    if paged.prefixes && model.is_some_and(|model| model.layers.iter().any(|layer| layer.state > Bytes::ZERO))
-    {
-        let message = "a model with recurrent layers keeps no state of where prefixes end";
-        chosen.key_error(report, Wrong::new(message, "leave out `prefixes`"));
-        return None;
-    }
     if paged.keep.is_some() && !paged.prefixes {
         let hint = "write `prefixes: true` too, or leave `keep` out";
         chosen.key_error(report, Wrong::new("`keep` without prefixes", hint));
@@ -171,6 +166,7 @@ pub(crate) struct Ground<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) model: &'a Model,
     pub(crate) caps: &'a BTreeMap<String, Cap>,
+    pub(crate) pools: &'a [PoolSpec],
     pub(crate) sensitivity: Option<&'a Sensitivity>,
 }
 
@@ -364,7 +360,13 @@ fn useless(id: FormatId, ground: &Ground<'_>) -> Option<Wrong> {
 }
 
 impl Ground<'_> {
+    /// What a tier has for blocks: checkpoints take their room first.
     fn capacity(&self, tier: TierId) -> Bytes {
+        let pools = self.pools.iter().filter(|pool| pool.tier == tier);
+        self.whole(tier).saturating_sub(pools.map(|pool| pool.room).sum())
+    }
+
+    fn whole(&self, tier: TierId) -> Bytes {
         let described = self.machine.tier(tier);
         match self.caps.get(&described.name) {
             None => described.capacity,

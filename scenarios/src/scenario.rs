@@ -3,6 +3,7 @@
 use crate::price::Price;
 use crate::sensitivity::Sensitivity;
 use crate::units::ArrivalRate;
+use policy::checkpoints::CheckpointSpec;
 use policy::machine::Class;
 use policy::model::{Block, BlockKind};
 use policy::{Bytes, FormatId, Machine, Model, Nanos, TierId};
@@ -26,6 +27,8 @@ pub struct Scenario {
     pub memory: BTreeMap<String, Cap>,
     /// Key-value caches.
     pub kv: Kv,
+    /// Checkpoints of recurrent states, where prefixes of a model that has them are kept.
+    pub checkpoints: Option<CheckpointSpec>,
     /// What else takes fast memory away from blocks.
     pub resident: Resident,
     /// The tier that everything is loaded from when the run begins; left out, it is in place.
@@ -440,7 +443,8 @@ impl Scenario {
         self.resident_floor() + pages + self.model.blocks.iter().map(formats).sum()
     }
 
-    /// Fast memory that no block can have: resident weights, key-value caches, activations, and what allocators lose.
+    /// Fast memory that no block can have: resident weights, key-value caches, checkpoints, activations, and what allocators
+    /// lose.
     pub fn resident_floor(&self) -> Bytes {
         self.occupied() + self.fragmented()
     }
@@ -451,6 +455,12 @@ impl Scenario {
             Kv::Reserved(bytes) => bytes,
             Kv::Paged(_) => Bytes::ZERO,
         }
+    }
+
+    /// What checkpoints of recurrent states take of a tier.
+    pub fn checkpoint_room(&self, tier: TierId) -> Bytes {
+        let pools = self.checkpoints.iter().flat_map(|spec| &spec.pools);
+        pools.filter(|pool| pool.tier == tier).map(|pool| pool.room).sum()
     }
 
     /// What allocators lose of the fast tier.
@@ -467,7 +477,8 @@ impl Scenario {
     }
 
     fn occupied(&self) -> Bytes {
-        self.model.resident_bytes() + self.kv_reserve() + self.resident.activations
+        let checkpoints = self.checkpoint_room(self.fast());
+        self.model.resident_bytes() + self.kv_reserve() + self.resident.activations + checkpoints
     }
 
     /// The largest block in its native format, as a tier allocates it.

@@ -46,6 +46,12 @@ pub(crate) struct Family {
     pub(crate) router_bias: bool,
     /// Layer norms have biases.
     pub(crate) norm_bias: bool,
+    /// Feed-forwards without a gate: up and down.
+    pub(crate) ungated: bool,
+    /// Attention has a gate as wide as its queries, which comes from the same projection.
+    pub(crate) query_gate: bool,
+    /// What its recurrent layers are, where it has any.
+    recurrence: Recurrence,
     /// The type of what is not quantised, where the config does not say and there is one release only.
     dtype: Option<&'static str>,
 }
@@ -59,11 +65,38 @@ const PLAIN: Family = Family {
     shared_gate: false,
     router_bias: false,
     norm_bias: false,
+    ungated: false,
+    query_gate: false,
+    recurrence: Recurrence::None,
     dtype: None,
 };
 
-/// The family whose layers are recurrent but for every eighth.
-const JAMBA: &str = "jamba";
+/// Which recurrent layers a family has, and how its config says so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Recurrence {
+    None,
+    /// Mamba-1 but for every eighth layer.
+    Jamba,
+    /// Mamba-1 and nothing else.
+    Mamba,
+    /// Mamba-2 and nothing else.
+    Mamba2,
+    /// A letter for each layer: Mamba-2, attention, or a feed-forward.
+    NemotronH,
+    /// Mamba-2 where the list of layers says so.
+    Granite,
+    /// Gated delta nets but for every fourth layer.
+    Qwen3Next,
+    /// Kimi delta attention where a list says so.
+    KimiLinear,
+}
+
+impl Recurrence {
+    /// Whether there is nothing but recurrent layers.
+    fn alone(self) -> bool {
+        matches!(self, Recurrence::Mamba | Recurrence::Mamba2)
+    }
+}
 
 /// From the modelling code of the transformers library, and of the model's own repository where it has one.
 const FAMILIES: &[Family] = &[
@@ -83,7 +116,20 @@ const FAMILIES: &[Family] = &[
     Family { name: "deepseek_v2", ..PLAIN },
     Family { name: "deepseek_v3", router_bias: true, dtype: Some("bf16"), ..PLAIN },
     Family { name: "xverse", ..PLAIN },
-    Family { name: JAMBA, ..PLAIN },
+    Family { name: "jamba", recurrence: Recurrence::Jamba, ..PLAIN },
+    Family { name: "mamba", ties: true, recurrence: Recurrence::Mamba, ..PLAIN },
+    Family { name: "mamba2", ties: true, recurrence: Recurrence::Mamba2, ..PLAIN },
+    Family { name: "nemotron_h", ungated: true, recurrence: Recurrence::NemotronH, ..PLAIN },
+    Family { name: "granitemoehybrid", recurrence: Recurrence::Granite, ..PLAIN },
+    Family {
+        name: "qwen3_next",
+        qk_norm: QkNorm::Head,
+        shared_gate: true,
+        query_gate: true,
+        recurrence: Recurrence::Qwen3Next,
+        ..PLAIN
+    },
+    Family { name: "kimi_linear", router_bias: true, recurrence: Recurrence::KimiLinear, ..PLAIN },
     Family { name: "MiniCPMForCausalLM", ties: true, ..PLAIN },
 ];
 
@@ -109,6 +155,13 @@ pub(crate) struct Experts {
     pub(crate) native: FormatId,
 }
 
+/// Whether a layer mixes its tokens, and whether a feed-forward follows: mostly both.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts {
+    pub(crate) mixer: bool,
+    pub(crate) feed_forward: bool,
+}
+
 /// A decoder's shape.
 pub(crate) struct Shape {
     pub(crate) family: Family,
@@ -123,6 +176,8 @@ pub(crate) struct Shape {
     pub(crate) experts: Option<Experts>,
     pub(crate) windows: Vec<Option<u32>>,
     pub(crate) recurrent: Option<Recurrent>,
+    /// What the layers are made of.
+    pub(crate) parts: Vec<Parts>,
     /// What embeddings, norms and routers are stored in.
     pub(crate) dtype: FormatId,
     /// What the layers' other matrices are stored in.
@@ -152,7 +207,10 @@ pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
     let hidden = config.required("hidden_size", WIDEST);
     let layers = config.required("num_hidden_layers", 4096);
     let vocabulary = config.required("vocab_size", VOCABULARY);
-    let heads = config.required("num_attention_heads", 4096);
+    let heads = match family.recurrence.alone() {
+        true => Some(1),
+        false => config.required("num_attention_heads", 4096),
+    };
     let dtype = config.dtype(family);
     let formats = config.formats(family, dtype);
     let (hidden, layers, heads) = (hidden?, layers?, heads?);
@@ -160,7 +218,7 @@ pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
     let experts = config.experts(layers, formats);
     let has_dense = match &experts {
         Some(Some(experts)) => experts.layers.contains(&false),
-        Some(None) => true,
+        Some(None) => !family.recurrence.alone(),
         None => false,
     };
     let dense_width = match has_dense {
@@ -168,10 +226,8 @@ pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
         false => Some(None),
     };
     let windows = config.windows(family, layers);
-    let recurrent = match family.name {
-        JAMBA => Recurrent::jamba(&mut config, layers, hidden).map(Some),
-        _ => Some(None),
-    };
+    let recurrent = config.recurrent(family, layers, hidden);
+    let parts = config.parts(family, layers);
     let bias = match config.truth("attention_bias", family.bias == Bias::All)? {
         true => Bias::All,
         false if family.bias == Bias::Qkv => Bias::Qkv,
@@ -189,6 +245,7 @@ pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
         experts: experts?,
         windows: windows?,
         recurrent: recurrent?,
+        parts: parts?,
         dtype: dtype?,
         linear: formats?.linear,
         tied: config.truth("tie_word_embeddings", family.ties)?,
@@ -298,7 +355,8 @@ impl<'t> Config<'t, '_> {
     fn experts(&mut self, layers: u64, formats: Option<Formats>) -> Option<Option<Experts>> {
         let count = self.any_of(&["num_local_experts", "num_experts", "n_routed_experts"], 1 << 16)?;
         let Some(count) = count else { return Some(None) };
-        let selected = match self.any_of(&["num_experts_per_tok", "moe_top_k"], count)? {
+        let selected_keys = ["num_experts_per_tok", "num_experts_per_token", "moe_top_k"];
+        let selected = match self.any_of(&selected_keys, count)? {
             Some(selected) => Some(selected),
             None => self.required("num_experts_per_tok", count),
         };
@@ -307,7 +365,8 @@ impl<'t> Config<'t, '_> {
             None => self.required("intermediate_size", WIDEST),
         };
         let shared = self.any_of(&["n_shared_experts", "num_shared_experts"], 1 << 10)?.unwrap_or(0);
-        let shared_width = match self.size("shared_expert_intermediate_size", WIDEST)? {
+        let shared_keys = ["shared_expert_intermediate_size", "shared_intermediate_size"];
+        let shared_width = match self.any_of(&shared_keys, WIDEST)? {
             Some(width) => Some(width),
             None => width.map(|width| width * shared),
         };
@@ -397,8 +456,96 @@ impl<'t> Config<'t, '_> {
         Some((0..layers).map(|layer| layer % period == offset % period).collect())
     }
 
+    /// A map within the config.
+    pub(crate) fn below(&mut self, key: &'static str) -> Option<Config<'t, '_>> {
+        let field = self.fields.need(self.report, key, "a map, as the model's config.json has it")?;
+        let fields = field.fields(self.report, "a map, as the model's config.json has it")?;
+        Some(Config { fields, report: self.report })
+    }
+
+    /// A list of numbers that must be there.
+    pub(crate) fn numbers(&mut self, key: &'static str) -> Option<Vec<u64>> {
+        let field =
+            self.fields.need(self.report, key, "a list of numbers, as the model's config.json has it")?;
+        let numbers: Vec<_> = field.items().iter().map(|item| item.read(self.report, whole)).collect();
+        numbers.into_iter().collect()
+    }
+
+    fn recurrent(&mut self, family: Family, layers: u64, hidden: u64) -> Option<Option<Recurrent>> {
+        let recurrent = match family.recurrence {
+            Recurrence::None => return Some(None),
+            Recurrence::Jamba => Recurrent::jamba(self, layers, hidden),
+            Recurrence::Mamba => Recurrent::mamba(self, layers, hidden),
+            Recurrence::Mamba2 => {
+                let keys = ["num_heads", "head_dim", "state_size", "n_groups", "conv_kernel"];
+                Recurrent::scalar(self, vec![true; layers as usize], hidden, keys)
+            }
+            Recurrence::NemotronH => {
+                let keys = ["mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups", "conv_kernel"];
+                let recurrent = self.pattern(layers)?.iter().map(|&letter| letter == b'M').collect();
+                Recurrent::scalar(self, recurrent, hidden, keys)
+            }
+            Recurrence::Granite => {
+                let keys =
+                    ["mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_n_groups", "mamba_d_conv"];
+                let recurrent = self.listed_layers(layers)?;
+                Recurrent::scalar(self, recurrent, hidden, keys)
+            }
+            Recurrence::Qwen3Next => Recurrent::qwen3_next(self, layers, hidden),
+            Recurrence::KimiLinear => Recurrent::kimi_linear(self, layers, hidden),
+        };
+        recurrent.map(Some)
+    }
+
+    /// What each layer has: a mixer and a feed-forward, or as the family says.
+    fn parts(&mut self, family: Family, layers: u64) -> Option<Vec<Parts>> {
+        let of = |mixer, feed_forward| Parts { mixer, feed_forward };
+        if family.recurrence == Recurrence::NemotronH {
+            let pattern = self.pattern(layers)?;
+            return Some(pattern.iter().map(|&letter| of(letter != b'-', letter == b'-')).collect());
+        }
+        Some(vec![of(true, !family.recurrence.alone()); layers as usize])
+    }
+
+    /// Nemotron-H's layers, a letter each: `M` for Mamba-2, `*` for attention, `-` for a feed-forward.
+    fn pattern(&mut self, layers: u64) -> Option<Vec<u8>> {
+        let hint = "M-M*, a letter for each layer, as the model's config.json has it";
+        let field = self.fields.need(self.report, "hybrid_override_pattern", hint)?;
+        let pattern = field.text(self.report)?;
+        if let Some(other) = pattern.chars().find(|letter| !"M*-".contains(*letter)) {
+            let known = "`M` (Mamba-2), `*` (attention) and `-` (feed-forward)";
+            field.error(self.report, Wrong::new(format!("no kind of layer is called `{other}`"), known));
+            return None;
+        }
+        if pattern.len() as u64 != layers {
+            let message = format!("{} letters for {layers} layers", pattern.len());
+            field.error(self.report, Wrong::new(message, "one for each layer"));
+            return None;
+        }
+        Some(pattern.as_bytes().to_vec())
+    }
+
+    /// Which layers Granite's list of layers has as recurrent.
+    fn listed_layers(&mut self, layers: u64) -> Option<Vec<bool>> {
+        let hint = "[mamba, attention], one for each layer, as the model's config.json has it";
+        let list = self.fields.need(self.report, "layer_types", hint)?;
+        let kinds = [("mamba", true), ("attention", false)];
+        let items: Vec<_> =
+            list.items().iter().map(|item| item.read(self.report, name_of("layer type", &kinds))).collect();
+        let recurrent: Vec<bool> = items.into_iter().collect::<Option<_>>()?;
+        if recurrent.len() as u64 != layers {
+            let message = format!("{} layer types for {layers} layers", recurrent.len());
+            list.error(self.report, Wrong::new(message, "one for each layer"));
+            return None;
+        }
+        Some(recurrent)
+    }
+
     /// The attention window of each layer.
     fn windows(&mut self, family: Family, layers: u64) -> Option<Vec<Option<u32>>> {
+        if family.recurrence != Recurrence::None {
+            return Some(vec![None; layers as usize]);
+        }
         let window = self.size("sliding_window", u64::from(u32::MAX))?.map(|window| window as u32);
         let used = self.truth("use_sliding_window", true)?;
         let first = self.size("max_window_layers", 1 << 16)?.unwrap_or(0);

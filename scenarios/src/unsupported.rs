@@ -10,11 +10,7 @@ pub(crate) struct Refused {
 
 /// Model types and keys that mean a kind of model with no blocks here yet.
 pub(crate) const REFUSED: &[(&str, Refused)] = &[
-    ("mamba", RECURRENT),
-    ("mamba2", RECURRENT),
-    ("zamba2", RECURRENT),
-    ("nemotron_h", RECURRENT),
-    ("granitemoehybrid", RECURRENT),
+    ("zamba2", SHARED_ATTENTION),
     ("mamba_d_state", RECURRENT),
     ("mamba_heads", RECURRENT),
     ("d_state_default", RECURRENT),
@@ -29,8 +25,10 @@ pub(crate) const REFUSED: &[(&str, Refused)] = &[
 ];
 const RECURRENT: Refused = Refused {
     kind: "a model with recurrent layers",
-    why: "of such models only Jamba's layers are known here",
+    why: "its `model_type` does not say which kind, and only some kinds are known here",
 };
+const SHARED_ATTENTION: Refused =
+    Refused { kind: "a model whose layers share attention blocks", why: "a layer here has its own weights" };
 const DIFFUSION: Refused = Refused {
     kind: "a diffusion model",
     why: "it runs all its layers once a denoising step on a whole image, and what is served here is tokens",

@@ -5,7 +5,8 @@
 //! into shards small enough to stream, and only norms and biases stay. Embeddings and the output head always do.
 
 use crate::model::{Assembly, Part, Resident, Weights};
-use crate::shape::{Attention, Bias, Experts, QkNorm, Shape};
+use crate::recurrent::Recurrent;
+use crate::shape::{Attention, Bias, Experts, Parts, QkNorm, Shape};
 use policy::model::{BlockKind, Latent, Matrix};
 use policy::{Bytes, FormatId};
 
@@ -71,38 +72,44 @@ impl Shape {
     }
 
     fn layer(&self, layer: usize) -> Part {
+        let Parts { mixer, feed_forward } = self.parts[layer];
         let recurrent = self.recurrent.as_ref().filter(|recurrent| recurrent.layers[layer]);
-        let (attention, vectors) = match recurrent {
+        let attends = mixer && recurrent.is_none();
+        let (mixing, vectors) = match recurrent {
             Some(recurrent) => (recurrent.matrices(), recurrent.vectors()),
-            None => (self.attention_matrices(), self.attention_vectors()),
+            None if mixer => (self.attention_matrices(), self.attention_vectors()),
+            None => (vec![], 0),
         };
-        let mut kept = Kept { vectors: vectors + 2 * self.norm(), ..Kept::default() };
-        let dense = self.dense_width.map_or(vec![], |width| self.feed_forward(width));
+        let norms = u64::from(mixer) + u64::from(feed_forward);
+        let mut kept = Kept { vectors: vectors + norms * self.norm(), ..Kept::default() };
+        let dense =
+            self.dense_width.filter(|_| feed_forward).map_or(vec![], |width| self.feed_forward(width));
         let mut selected = 0;
         let blocks = match &self.experts {
             None => {
-                let blocks = self.shards(&attention, &dense);
+                let blocks = self.shards(&mixing, &dense);
                 selected = blocks.len() as u32;
                 blocks
             }
             Some(experts) if experts.layers[layer] => {
-                kept.matrices = attention;
+                kept.matrices = mixing;
                 self.keep_beside_experts(experts, &mut kept);
                 selected = experts.selected as u32;
                 vec![(BlockKind::Expert, self.expert(experts)); experts.count as usize]
             }
             Some(_) => {
-                kept.matrices = [attention, dense].concat();
+                kept.matrices = [mixing, dense].concat();
                 vec![]
             }
         };
+        let state = recurrent.map(Recurrent::kept);
         Part {
             resident: kept.resident(self.linear, self.dtype),
-            flops_per_pair: if recurrent.is_some() { 0 } else { self.flops_per_pair() },
-            latent: self.latent(),
+            flops_per_pair: if attends { self.flops_per_pair() } else { 0 },
+            latent: self.latent().filter(|_| attends),
             kv_heads: self.kv_heads() as u32,
-            kv_per_token: if recurrent.is_some() { Bytes::ZERO } else { self.kv_per_token() },
-            state: Bytes(recurrent.map_or(0, |recurrent| recurrent.kept() * KV_BYTES)),
+            kv_per_token: if attends { self.kv_per_token() } else { Bytes::ZERO },
+            state,
             scan: recurrent.map_or(0, |recurrent| recurrent.scan()),
             activations: Bytes(self.hidden * KV_BYTES),
             window: self.windows[layer],
@@ -152,10 +159,11 @@ impl Shape {
         }
     }
 
-    /// A gated feed-forward: gate, up and down.
+    /// A feed-forward: gate, up and down, or without the gate.
     fn feed_forward(&self, width: u64) -> Vec<Matrix> {
         let wide = Matrix { rows: width, columns: self.hidden };
-        vec![wide, wide, Matrix { rows: self.hidden, columns: width }]
+        let down = Matrix { rows: self.hidden, columns: width };
+        if self.family.ungated { vec![wide, down] } else { vec![wide, wide, down] }
     }
 
     fn attention_matrices(&self) -> Vec<Matrix> {
@@ -164,7 +172,8 @@ impl Shape {
         match self.attention {
             Attention::Grouped { kv_heads, head_dim } => {
                 let (query, key) = (heads * head_dim, kv_heads * head_dim);
-                vec![matrix(query, hidden), matrix(key, hidden), matrix(key, hidden), matrix(hidden, query)]
+                let asked = if self.family.query_gate { 2 * query } else { query };
+                vec![matrix(asked, hidden), matrix(key, hidden), matrix(key, hidden), matrix(hidden, query)]
             }
             Attention::Latent { query_rank, kv_rank, nope, rope, value } => {
                 let query = heads * (nope + rope);

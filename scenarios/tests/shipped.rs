@@ -49,6 +49,9 @@ fn every_shipped_scenario_loads() {
                 ["workload.routing.trace", "workload.fit", "workload.requests.azure_csv.path"].map(of).into()
             }
             "azure-code-gpt-oss-120b" => vec![("workload.requests.azure_csv.path", trace.clone())],
+            name if name.starts_with("states/mooncake-") => {
+                vec![("workload.requests.mooncake_jsonl.path", trace.clone())]
+            }
             "mooncake-gpt-oss-20b" => {
                 let of = |path| (path, trace.clone());
                 ["workload.routing.trace", "workload.requests.mooncake_jsonl.path"].map(of).into()
@@ -60,6 +63,8 @@ fn every_shipped_scenario_loads() {
         let recorded = routing.iter().any(|(path, _)| *path == "workload.routing.trace");
         assert_eq!(matches!(scenario.workload.routing, Routing::Trace(_)), recorded, "{name}");
         assert!(scenario.fast_budget() >= scenario.slot(scenario.fast()), "{name}");
+        // What is kept of a model with recurrent layers is of use only with its states.
+        assert_eq!(scenario.checkpoints.is_some(), scenario.model.is_recurrent(), "{name}");
         seen.push(name);
     }
     assert_eq!(
@@ -84,6 +89,7 @@ fn every_shipped_scenario_loads() {
             "mooncake-gpt-oss-20b",
             "quickstart",
             "qwen3-30b-a3b-joint",
+            "states/mooncake-nemotron-h-8b",
         ]
     );
 }

@@ -15,6 +15,7 @@ mod fill;
 mod sharing;
 #[cfg(test)]
 mod tests;
+mod train;
 
 pub use engines::LinkCount;
 
@@ -24,6 +25,7 @@ use sharing::Sharing;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use thiserror::Error;
+use train::Train;
 
 /// No path leads from one memory to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -91,6 +93,8 @@ pub struct Fabric {
     paths: Vec<Path>,
     sharing: Sharing,
     engines: Engines,
+    /// All that flows, where that is copies of one path one after the other.
+    train: Train,
     /// Copies that pay their submit cost: when they begin to flow, their order, their job.
     starting: BinaryHeap<Reverse<(Time, u64, u32)>>,
     jobs: Vec<Job>,
@@ -114,6 +118,7 @@ impl Fabric {
             between,
             sharing: Sharing::new(machine, &paths),
             engines: Engines::new(machine, paths.len()),
+            train: Train::default(),
             paths,
             starting: BinaryHeap::new(),
             jobs: Vec::new(),
@@ -138,8 +143,17 @@ impl Fabric {
         let place = from.index() * self.tiers + to.index();
         let class = self.between.get(place).copied().flatten().ok_or(NoPath { from, to })?;
         self.advance(now);
+        let alone = self.is_idle() && self.engines.are_single(&self.paths[usize::from(class)]);
+        if !self.train.is_of(class) {
+            self.dissolve();
+        }
         let job = self.enter(Flow::Copy { id, from, to }, class, bytes);
-        if self.engines.take_at_once(self.now, &self.paths[usize::from(class)], &mut self.sharing) {
+        if alone {
+            self.engines.take_at_once(self.now, &self.paths[usize::from(class)], &mut self.sharing);
+            self.lead(job);
+        } else if self.train.is_of(class) {
+            self.train.follow(job);
+        } else if self.engines.take_at_once(self.now, &self.paths[usize::from(class)], &mut self.sharing) {
             self.begin(job);
         } else {
             self.engines.wait(class, self.jobs[job as usize].order, job);
@@ -151,6 +165,7 @@ impl Fabric {
     /// Begins to stream `bytes` from a memory to a kernel, at `most` at that rate.
     pub fn read(&mut self, now: Time, tag: u64, tier: TierId, bytes: Bytes, most: Bandwidth) {
         self.advance(now);
+        self.dissolve();
         let class = self.sharing.reader(tier, most);
         let job = self.enter(Flow::Read { tag, tier }, class, bytes);
         self.sharing.join(self.now, class, bytes, job);
@@ -164,6 +179,9 @@ impl Fabric {
     /// When to collect next if nothing is handed over before: the next flow ends then, or a copy has paid its submit
     /// cost and begins to share. `None` if nothing flows.
     pub fn next_due(&mut self) -> Option<Time> {
+        if let Some(end) = self.train.next_end() {
+            return Some(end);
+        }
         self.sharing.settle(self.now);
         let Some(&Reverse((start, _, place))) = self.starting.peek() else { return self.sharing.next_end() };
         match self.sharing.next_end() {
@@ -182,20 +200,74 @@ impl Fabric {
     /// engines. To be called at every [`Fabric::next_due`]; a flow collected later keeps its engines until then.
     pub fn collect(&mut self, now: Time, delivered: &mut Vec<Delivered>) {
         self.advance(now);
+        if self.train.next_end().is_some() {
+            return self.collect_train(delivered);
+        }
         let mut ended = std::mem::take(&mut self.ended);
         self.sharing.take_ended(self.now, &mut ended);
         ended.sort_unstable_by_key(|&place| self.jobs[place as usize].order);
         for place in ended.drain(..) {
-            let Job { flow, bytes, asked, taken_up, class, .. } = self.jobs[place as usize];
-            let queued = taken_up.since(asked);
-            if let Some(path) = self.paths.get(usize::from(class)) {
-                self.engines.release(self.now, path, bytes, queued, &mut self.sharing);
-            }
-            self.vacant.push(place);
-            delivered.push(Delivered { flow, bytes, queued, taken_up });
+            self.deliver(place, delivered);
+            self.release(place);
         }
         self.ended = ended;
         self.take_up();
+    }
+
+    /// [`Fabric::collect`] of a train: what follows takes the engine over.
+    fn collect_train(&mut self, delivered: &mut Vec<Delivered>) {
+        while let Some((place, next)) = self.train.take_ended(self.now) {
+            self.deliver(place, delivered);
+            match next {
+                Some(next) => self.lead(next),
+                None => self.release(place),
+            }
+        }
+    }
+
+    /// A flow has ended: it is counted, and its place is free.
+    fn deliver(&mut self, place: u32, delivered: &mut Vec<Delivered>) {
+        let Job { flow, bytes, asked, taken_up, class, .. } = self.jobs[place as usize];
+        let queued = taken_up.since(asked);
+        if let Some(path) = self.paths.get(usize::from(class)) {
+            self.engines.carried(path, bytes, queued);
+        }
+        self.vacant.push(place);
+        delivered.push(Delivered { flow, bytes, queued, taken_up });
+    }
+
+    /// Gives back the engines of a flow that has ended.
+    fn release(&mut self, place: u32) {
+        let class = self.jobs[place as usize].class;
+        if let Some(path) = self.paths.get(usize::from(class)) {
+            self.engines.release(self.now, path, &mut self.sharing);
+        }
+    }
+
+    /// The next copy of a train begins: it has the engines, and all that it crosses to itself.
+    fn lead(&mut self, place: u32) {
+        let job = &mut self.jobs[place as usize];
+        job.taken_up = self.now;
+        let path = &self.paths[usize::from(job.class)];
+        let takes = path.submit + self.sharing.alone(job.class, path.work(job.bytes));
+        self.train.begin(self.now, job.class, place, takes);
+    }
+
+    /// Something else is about to flow: the first copy of the train shares with it from here on, and the others wait.
+    fn dissolve(&mut self) {
+        for (place, behind) in self.train.dissolve().into_iter().zip(0u32..) {
+            let Job { class, bytes, order, taken_up, .. } = self.jobs[place as usize];
+            let path = &self.paths[usize::from(class)];
+            let start = taken_up + path.submit;
+            if behind > 0 {
+                self.engines.wait(class, order, place);
+            } else if start > self.now {
+                self.starting.push(Reverse((start, order, place)));
+            } else {
+                self.sharing.join(start, class, path.work(bytes), place);
+                self.sharing.settle(start);
+            }
+        }
     }
 
     /// What a link direction has carried by `now`.

@@ -2,6 +2,7 @@
 
 mod arrivals;
 pub mod bound;
+pub mod checkpoint_figures;
 pub mod compute;
 pub mod experiment;
 pub mod fabric;

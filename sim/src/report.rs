@@ -1,5 +1,6 @@
 //! The summary of a run, with the keys the field writes.
 
+use crate::checkpoint_figures::CheckpointFigures;
 use crate::simulate::{Case, Outcome};
 use crate::world::World;
 use indexmap::IndexMap;
@@ -76,6 +77,9 @@ pub struct Summary {
     /// What the key-value cache was used for, where it is kept in pages.
     #[serde(flatten)]
     pub cache: Option<CacheFigures>,
+    /// What checkpoints of recurrent states were used for, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<CheckpointFigures>,
     /// Tokens put out.
     pub output_tokens: u64,
     /// Layer steps run.
@@ -256,6 +260,7 @@ impl Summary {
             prompt_tokens: tally.prompt_tokens,
             recomputed_tokens: tally.recomputed_tokens,
             cache: outcome.orchestrator.cache_use().map(CacheFigures::from),
+            checkpoints: CheckpointFigures::new(outcome),
             output_tokens: tally.output_tokens,
             layer_steps: tally.layer_steps,
             operator_time_share: outcome.world.provenance().by_name(),
@@ -355,7 +360,7 @@ fn tiers(case: &Case, outcome: &Outcome) -> Vec<TierUse> {
     each.collect()
 }
 
-fn states(byte_seconds: [f64; STATES.len()]) -> Vec<StateUse> {
+pub(crate) fn states(byte_seconds: [f64; STATES.len()]) -> Vec<StateUse> {
     STATES
         .iter()
         .zip(byte_seconds)
@@ -363,7 +368,7 @@ fn states(byte_seconds: [f64; STATES.len()]) -> Vec<StateUse> {
         .collect()
 }
 
-fn transitions(counts: &[[u64; STATES.len()]; STATES.len()]) -> Vec<Transition> {
+pub(crate) fn transitions(counts: &[[u64; STATES.len()]; STATES.len()]) -> Vec<Transition> {
     let pairs = STATES.iter().flat_map(|from| STATES.iter().map(move |to| (*from, *to)));
     pairs
         .map(|(from, to)| (from, to, counts[from as usize][to as usize]))

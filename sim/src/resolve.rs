@@ -2,13 +2,14 @@
 
 use crate::simulate::{Case, Load, RunFailure};
 use crate::workload::Arrivals;
+use policy::TierId;
+use policy::checkpoints::Place;
 use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
 use policy::parallel::ExpertShare;
 use policy::policies::script::{Script, ScriptError};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
 use policy::schedule::Pace;
 use policy::serving::cache::CacheSpec;
-use policy::{Bytes, TierId};
 use scenarios::{
     Dense, Diagnostics, Kv, Length, Paged, PolicyChoice, PolicyComplaint, Recording, Requests, Routing,
     Scenario, ScriptFile, ZipfMarkov,
@@ -73,12 +74,18 @@ impl Library {
             scenarios::Arrivals::Recorded(recording) => Arrivals::Recorded(self.recorded(recording, limit)?),
         };
         let cache = cache(scenario.kv, &arrivals)?;
+        let place = scenario.checkpoints.as_ref().map(|spec| spec.place);
+        if let (Some(Place::Every(every)), Some(block)) = (place, cache.and_then(|spec| spec.prefix_block))
+            && every % block != 0
+        {
+            return Err(RunFailure::CheckpointPlace { every, block });
+        }
         let script = scenario.policy.script.as_ref().map(read_script).transpose()?;
         let tiers = (0..scenario.machine.tiers.len() as u8).map(TierId);
         let fast = scenario.fast();
         let floor = scenario.resident_floor();
         let budgets = tiers.map(|tier| {
-            let reserved = if tier == fast { floor } else { Bytes::ZERO };
+            let reserved = if tier == fast { floor } else { scenario.checkpoint_room(tier) };
             scenario.capacity(tier).saturating_sub(reserved)
         });
         let errors = scenario.sensitivity.formats.iter();
@@ -108,6 +115,7 @@ impl Library {
             script: script.map(Arc::new),
             arrivals,
             cache,
+            checkpoints: scenario.checkpoints.clone(),
             max_batch: batch as usize,
             prompt_tokens: workload.prompt_tokens.unwrap_or(Length::Fixed(0)),
             output_tokens: workload.output_tokens,

@@ -2,6 +2,7 @@
 
 use crate::workload::{Arrivals, Needs, Plan, Workload};
 use crate::world::{Placement, World, WorldError};
+use policy::checkpoints::CheckpointSpec;
 use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::guard::GuardSpec;
 use policy::machine::Class;
@@ -58,6 +59,8 @@ pub struct Case {
     pub arrivals: Arrivals,
     /// The key-value cache, where it is kept in pages.
     pub cache: Option<CacheSpec>,
+    /// Checkpoints of recurrent states, where prefixes of a model that has them are kept.
+    pub checkpoints: Option<CheckpointSpec>,
     /// Requests that run together, at most.
     pub max_batch: usize,
     /// Length of the prompts that are not recorded.
@@ -137,6 +140,16 @@ pub enum RunFailure {
         "kv.paged.prefixes: the requests do not say what their prompts begin with; a `mooncake_jsonl` trace does"
     )]
     NoPrefixes,
+    /// Checkpoints are to be made within blocks of prompts.
+    #[error(
+        "checkpoints.every: {every} tokens, but prompts are numbered in blocks of {block}; take a multiple"
+    )]
+    CheckpointPlace {
+        /// Tokens between checkpoints.
+        every: u32,
+        /// Tokens of a numbered block.
+        block: u32,
+    },
     /// A block of a prompt is no whole number of pages.
     #[error(
         "kv.paged.page: {page} tokens, but prompts are numbered in blocks of {block}; take a page that divides it"
@@ -336,6 +349,7 @@ impl Case {
             host_compute: self.host_compute,
             guard: self.guard.clone(),
             cache: self.cache,
+            checkpoints: self.checkpoints.clone(),
             max_batch: self.max_batch,
             prefill_chunk: self.prefill_chunk,
             loading: self.load_from.is_some(),

@@ -77,8 +77,9 @@ pub struct Workload {
     /// Decoded rows before each trace of the routing: where stand-ins are looked up.
     rows_before: Vec<u64>,
     seed: u64,
-    /// The step that was routed last, and the rows of the routing that it follows: the same at every layer.
+    /// The step that was routed last.
     followed: Vec<Slice>,
+    /// The rows of the routing that a step follows. Empty between uses; kept for its memory.
     rows: Vec<Range<usize>>,
     /// For each number of layers ahead, the share of the blocks foreseen that are chosen.
     lookahead: Vec<f64>,
@@ -193,22 +194,22 @@ impl Workload {
             slices.iter().for_each(|slice| self.follow(slice));
             self.followed.clear();
             self.followed.extend_from_slice(slices);
-        }
-        let Needs::Routed(source) = &mut self.needs else { return Vec::new() };
-        let mut routed = source.merge(self.rows.iter().cloned(), router);
-        // The trace numbers blocks as if all layers had a router.
-        let before = router as u32 * source.shape().experts;
-        if self.share.is_part() {
-            self.gone.fill(0);
-            for expert in &routed {
-                let share = (expert.block.0 - before) / each.max(1);
-                self.gone[share as usize] += u64::from(expert.tokens);
+            if let Needs::Routed(source) = &mut self.needs {
+                source.step(self.rows.drain(..));
             }
-            let own = self.share.experts(each);
-            routed.retain(|expert| own.contains(&(expert.block.0 - before)));
-            routed.iter_mut().for_each(|expert| expert.block.0 -= own.start);
         }
-        routed.iter_mut().for_each(|block| block.block.0 += first_block - before);
+        let Needs::Routed(source) = &self.needs else { return Vec::new() };
+        if !self.share.is_part() {
+            return source.demand(router, first_block);
+        }
+        let mut routed = source.demand(router, 0);
+        self.gone.fill(0);
+        for expert in &routed {
+            self.gone[(expert.block.0 / each.max(1)) as usize] += u64::from(expert.tokens);
+        }
+        let own = self.share.experts(each);
+        routed.retain(|expert| own.contains(&expert.block.0));
+        routed.iter_mut().for_each(|expert| expert.block.0 = expert.block.0 - own.start + first_block);
         routed
     }
 

@@ -4,11 +4,13 @@ mod host;
 mod kernels;
 mod moves;
 mod ranks;
+mod states;
 
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
 use self::ranks::{Held, Rank as Other};
+use self::states::MovingState;
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
 use crate::operators::Operators;
@@ -20,6 +22,7 @@ use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::machine::Class;
 use policy::parallel::ExpertShare;
 use policy::sizes::Sizes;
+use policy::under_way::UnderWay;
 use policy::{
     BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
@@ -86,6 +89,9 @@ enum Tick {
         bytes: Bytes,
         queued: Nanos,
     },
+    /// Recurrent states have been coded and go on to their links.
+    StateCoded(MoveId),
+    StateMoved(MoveId),
     Computed,
     HostComputed,
     /// All ranks have come as far as this one.
@@ -128,8 +134,10 @@ pub struct World {
     memory: Memory,
     /// When the accelerator's coder and the host's are free.
     coders: [Time; 2],
-    /// Moves with bytes handed over, by id: a handful at any time.
-    moves: Vec<(MoveId, Moving)>,
+    /// Moves with bytes handed over.
+    moves: UnderWay<Moving>,
+    /// Moves of recurrent states, likewise.
+    states: Vec<MovingState>,
     workload: Workload,
     /// The first request that is not in the queue yet.
     next_request: usize,
@@ -200,7 +208,8 @@ impl World {
             queue: Queue::default(),
             memory,
             coders: [Time(0); 2],
-            moves: Vec::new(),
+            moves: UnderWay::default(),
+            states: Vec::new(),
             workload,
             next_request: 0,
             running: None,
@@ -300,6 +309,14 @@ impl World {
             }
             Tick::Computed => self.computed()?,
             Tick::Met => self.met()?,
+            Tick::StateCoded(id) => {
+                self.state_coded(id)?;
+                None
+            }
+            Tick::StateMoved(id) => {
+                self.states.retain(|moving| moving.id() != id);
+                Some(EventKind::StateMoved { id })
+            }
             Tick::HostComputed => self.host_computed(),
             Tick::Loaded => {
                 self.loaded = self.now;
@@ -326,6 +343,7 @@ impl World {
                         self.queue.push(self.now + self.latency(from, to), Rank::Transfer, Tick::Loaded);
                     }
                 }
+                Flow::Copy { id, .. } if self.state_left(id) => {}
                 Flow::Copy { id, from, to } => self.left(id, (from, to), &delivered),
             }
         }
@@ -400,6 +418,7 @@ impl Platform for World {
             Command::Compute { mixers, layer, part, batch, reads } => {
                 self.begin_compute(mixers, (layer, part), batch, reads)?
             }
+            Command::MoveState(state) => self.begin_state(state)?,
             Command::Finish { .. } => self.finish(),
         }
         Ok(())

@@ -128,14 +128,22 @@ impl BatchSource {
         &self.weights[..len]
     }
 
-    /// What a batch of token rows demands at a layer, given in runs, be they decoded tokens ([`BatchSource::row`]) or a chunk
-    /// of a prompt ([`BatchSource::prompt_rows`]): the distinct blocks with the tokens that chose each and the sum of their
-    /// squared gate weights, in stored order of first choice. Long runs are added up 32 rows at a time, where that is how they
-    /// lie in the trace; blocks chosen there for the first time come in order of their numbers.
+    /// Begins a step of these token rows, given in runs, be they decoded tokens ([`BatchSource::row`]) or a chunk of a prompt
+    /// ([`BatchSource::prompt_rows`]).
     ///
     /// # Panics
-    /// If a row or the layer is out of range.
-    pub fn merge(&mut self, runs: impl IntoIterator<Item = Range<usize>>, layer: usize) -> Vec<Routed> {
-        self.demand.merge(runs, layer, layer as u32 * self.trace.shape().experts)
+    /// If a row is out of range.
+    pub fn step(&mut self, runs: impl IntoIterator<Item = Range<usize>>) {
+        self.demand.step(runs);
+    }
+
+    /// What the step demands at a layer: the distinct blocks, from `first_block` on, with the tokens that chose each and the sum
+    /// of their squared gate weights, in stored order of first choice. Long runs are added up 32 rows at a time, where that is
+    /// how they lie in the trace; blocks chosen there for the first time come in order of their numbers.
+    ///
+    /// # Panics
+    /// If the layer is out of range.
+    pub fn demand(&self, layer: usize, first_block: u32) -> Vec<Routed> {
+        self.demand.at(layer, first_block)
     }
 }

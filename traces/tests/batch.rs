@@ -92,7 +92,8 @@ proptest! {
             .collect();
         for layer in 0..layers {
             let rows: Vec<_> = members.iter().map(|&(request, token)| source.row(request, token)).collect();
-            let merged = source.merge(rows.into_iter().map(|row| row..row + 1), layer);
+            source.step(rows.into_iter().map(|row| row..row + 1));
+            let merged = source.demand(layer, layer as u32 * experts);
             let mut expected: Vec<(BlockId, u32, f32)> = Vec::new();
             for &(request, token) in &members {
                 let ids = source.selection(request, token, layer).to_vec();
@@ -123,8 +124,10 @@ proptest! {
         let mut source = BatchSource::new(generate(&params).unwrap().into(), true, seed).unwrap();
         let (start, end) = (ends[0].min(ends[1]), ends[0].max(ends[1]) + 1);
         for layer in [0, 3, 0] {
-            let mut whole = source.merge([start..end, start..start + 1], layer);
-            let mut rows = source.merge((start..end).chain([start]).map(|row| row..row + 1), layer);
+            source.step([start..end, start..start + 1]);
+            let mut whole = source.demand(layer, 0);
+            source.step((start..end).chain([start]).map(|row| row..row + 1));
+            let mut rows = source.demand(layer, 0);
             whole.sort_by_key(|routed| routed.block);
             rows.sort_by_key(|routed| routed.block);
             prop_assert_eq!(whole.len(), rows.len());
@@ -193,13 +196,16 @@ fn a_prompt_is_merged_from_its_rows() {
     let mut source = BatchSource::new(trace.into(), false, 7).unwrap();
     assert_eq!((source.prompt_rows(0), source.tokens(0), source.row(0, 0)), (0..2, 1, 2));
     assert_eq!(source.request(0).prompt_tokens, Some(3));
-    let chunk = source.merge([source.prompt_rows(0)], 0);
+    source.step([source.prompt_rows(0)]);
+    let chunk = source.demand(0, 0);
     let found: Vec<_> = chunk.iter().map(|routed| (routed.block.0, routed.tokens)).collect();
     assert_eq!(found, [(0, 1), (1, 2), (2, 1)]);
     // A chunk beside a token of a running request.
-    let both = source.merge([0..1, 2..3], 0);
+    source.step([0..1, 2..3]);
+    let both = source.demand(0, 0);
     let found: Vec<_> = both.iter().map(|routed| (routed.block.0, routed.tokens)).collect();
     assert_eq!(found, [(0, 1), (1, 2), (3, 1)]);
-    let decoded = source.merge(std::iter::once(2..3), 0);
+    source.step(std::iter::once(2..3));
+    let decoded = source.demand(0, 0);
     assert_eq!(decoded.iter().map(|routed| routed.block.0).collect::<Vec<_>>(), [3, 1]);
 }

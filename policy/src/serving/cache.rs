@@ -63,6 +63,8 @@ struct Prefixes {
     block_bytes: u64,
     /// Blocks left so far: the order in which they were.
     left: u64,
+    /// Blocks given up since they were last asked for.
+    gone: Vec<u64>,
     now: Time,
 }
 
@@ -124,6 +126,21 @@ impl Cache {
             lease.shared += 1;
         }
         lease.shared as u32 * block
+    }
+
+    /// Leaves the blocks that a request has begun with but for its first so many tokens: no state goes on from the others.
+    pub fn clamp(&mut self, lease: &mut Lease, tokens: u32) {
+        let keep = (tokens / self.spec.prefix_block.unwrap_or(1).max(1)) as usize;
+        let kept = keep.min(lease.shared);
+        for &id in lease.blocks[kept..lease.shared].iter().rev() {
+            self.prefixes.leave(id);
+        }
+        lease.shared = kept;
+    }
+
+    /// The blocks that were given up since the last call.
+    pub fn take_gone(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.prefixes.gone)
     }
 
     /// Makes room for a request of `tokens`, which may go on if `grow` lets the cache take so many bytes. Idle prefixes go
@@ -212,6 +229,11 @@ impl Lease {
     pub fn new(blocks: Arc<[u64]>) -> Lease {
         Lease { blocks, ..Lease::default() }
     }
+
+    /// The numbers of the prompt's blocks.
+    pub fn blocks(&self) -> Arc<[u64]> {
+        self.blocks.clone()
+    }
 }
 
 impl Prefixes {
@@ -253,6 +275,7 @@ impl Prefixes {
     fn evict(&mut self) -> bool {
         let Some((_, id)) = self.idle.pop_first() else { return false };
         self.known.remove(&id);
+        self.gone.push(id);
         true
     }
 }

@@ -267,7 +267,7 @@ impl Metadata<'_> {
             resident: tensors.resident(experts > 0),
             flops_per_pair: self.flops_per_pair(layer)?,
             latent: self.latent(layer)?,
-            state: Bytes::ZERO,
+            state: None,
             scan: 0,
             kv_heads: self.kv_heads(layer)? as u32,
             kv_per_token: self.kv_per_token(layer)?,

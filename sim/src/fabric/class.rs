@@ -19,7 +19,7 @@ pub(super) fn fixed(rate: Bandwidth) -> u64 {
 }
 
 /// Work in fixed point: a rate in fixed point times nanoseconds.
-fn fixed_work(bytes: Bytes) -> u128 {
+pub(super) fn fixed_work(bytes: Bytes) -> u128 {
     (u128::from(bytes.0) << FRACTION_BITS) * NANOS_PER_SECOND
 }
 
@@ -127,7 +127,7 @@ impl Class {
 }
 
 /// Work over rate, rounded up. A division of 128 bits costs several times one of 64.
-fn time_for(work: u128, rate: u64) -> Nanos {
+pub(super) fn time_for(work: u128, rate: u64) -> Nanos {
     match u64::try_from(work) {
         Ok(work) => Nanos(work.div_ceil(rate)),
         Err(_) => Nanos(u64::try_from(work.div_ceil(rate.into())).unwrap_or(u64::MAX)),

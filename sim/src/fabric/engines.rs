@@ -103,21 +103,26 @@ impl Engines {
         }
     }
 
+    /// Whether each link of a path has one engine.
+    pub(super) fn are_single(&self, path: &Path) -> bool {
+        path.links.iter().all(|&link| self.links[link.index()].engines == 1)
+    }
+
+    /// A copy is delivered.
+    pub(super) fn carried(&mut self, path: &Path, bytes: Bytes, queued: Nanos) {
+        for &link in &path.links {
+            let count = &mut self.links[link.index()].count;
+            count.bytes += bytes.0;
+            count.copies += 1;
+            count.queued += queued;
+        }
+    }
+
     /// Gives back the engines of a copy that is delivered.
-    pub(super) fn release(
-        &mut self,
-        now: Time,
-        path: &Path,
-        bytes: Bytes,
-        queued: Nanos,
-        sharing: &mut Sharing,
-    ) {
+    pub(super) fn release(&mut self, now: Time, path: &Path, sharing: &mut Sharing) {
         for &link in &path.links {
             let slots = &mut self.links[link.index()];
             slots.taken -= 1;
-            slots.count.bytes += bytes.0;
-            slots.count.copies += 1;
-            slots.count.queued += queued;
             if slots.taken == 0 {
                 slots.count.busy += now.since(slots.busy_since);
                 if let Some(opposite) = slots.opposite {

@@ -1,9 +1,9 @@
 //! Who shares what: every link direction and every memory is a resource; classes of flows cross some of them.
 
-use super::class::{Class, Use, fixed};
+use super::class::{Class, Use, fixed, fixed_work, time_for};
 use super::fill::Resources;
 use policy::machine::{Link, Tier};
-use policy::{Bandwidth, Bytes, LinkId, Machine, Path, TierId, Time};
+use policy::{Bandwidth, Bytes, LinkId, Machine, Nanos, Path, TierId, Time};
 
 /// How a memory is shared: reads at rate r and writes at rate w fit while r / read + w / write <= 1. Capacity is the read
 /// rate, so that a write takes `writing` of it.
@@ -144,6 +144,13 @@ impl Sharing {
         let Width { alone, opposed: less } = self.widths[link.index()];
         self.resources.set_capacity(link.index(), if opposed { less } else { alone });
         self.changed = true;
+    }
+
+    /// The time that a flow takes which has all it crosses to itself.
+    pub(super) fn alone(&mut self, class: u16, work: Bytes) -> Nanos {
+        let flows = &self.classes[usize::from(class)];
+        self.resources.fill_alone(class, flows, self.widths.len());
+        time_for(fixed_work(work), self.resources.rate(class))
     }
 
     /// A flow begins.

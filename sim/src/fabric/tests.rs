@@ -372,3 +372,39 @@ proptest! {
         prop_assert_eq!(moved, crossed);
     }
 }
+
+proptest! {
+    /// What follows each other on one path may be carried by itself: nobody can tell, at whatever time something else comes.
+    #[test]
+    fn a_train_is_as_fast_as_its_copies(
+        asked in prop::collection::vec((0u64..400_000, 0u8..8, 1u64..3_000_000), 1..40), submit in 0u64..3_000
+    ) {
+        let mut machine = row(1);
+        machine.links.iter_mut().for_each(|link| link.submit = Nanos(submit));
+        let carried = |apart: bool| {
+            let (mut fabric, mut now, mut all, mut delivered) = (Fabric::new(&machine), 0, Vec::new(), Vec::new());
+            let mut run_to = |fabric: &mut Fabric, until: u64| {
+                while let Some(at) = fabric.next_due().filter(|at| at.0 <= until) {
+                    fabric.collect(at, &mut delivered);
+                    all.extend(delivered.drain(..).map(|delivered| (at, delivered)));
+                }
+            };
+            for (id, &(after, what, bytes)) in (0..).zip(&asked) {
+                now += if what < 6 { after / 20 } else { after };
+                run_to(&mut fabric, now);
+                match what {
+                    7 => fabric.read(Time(now), id, DRAM, Bytes(bytes), Bandwidth(300 * GB)),
+                    6 => fabric.submit(Time(now), MoveId(id), HBM, DRAM, Bytes(bytes)).unwrap(),
+                    _ => fabric.submit(Time(now), MoveId(id), DRAM, HBM, Bytes(bytes)).unwrap(),
+                }
+                if apart {
+                    fabric.dissolve();
+                }
+            }
+            run_to(&mut fabric, u64::MAX);
+            let counts: Vec<_> = (0..4).map(|link| fabric.count(Time(now), LinkId(link))).collect();
+            (all, counts)
+        };
+        prop_assert_eq!(carried(false), carried(true));
+    }
+}

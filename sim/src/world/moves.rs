@@ -29,20 +29,16 @@ impl World {
     /// Starts one chunk of a move.
     pub(super) fn begin_chunk(&mut self, chunk: MoveChunk) -> Result<(), WorldError> {
         let MoveChunk { id, to, encode_at, .. } = chunk;
-        let place = match self.place(id) {
-            Ok(place) => place,
-            Err(place) => {
-                self.begin_move(place, &chunk)?;
-                place
-            }
-        };
-        let moving = &mut self.moves[place].1;
+        if chunk.offset == Bytes::ZERO {
+            self.begin_move(&chunk)?;
+        }
+        let moving = self.moves.get_mut(id).ok_or(WorldError::NoSuchMove(id))?;
         if moving.sent != chunk.offset {
             return Err(WorldError::OutOfOrder { id, offset: chunk.offset, sent: moving.sent });
         }
         moving.sent += chunk.len;
         moving.whole = chunk.last.then_some(moving.sent);
-        let moving = *moving;
+        let mut moving = *moving;
         let from = moving.from.tier(to);
         if from == to.tier {
             let end = match moving.from {
@@ -54,18 +50,18 @@ impl World {
             return Ok(());
         }
         if encode_at == EncodeAt::Source && chunk.offset == Bytes::ZERO {
-            self.moves[place].1.encoded = self.code(self.now, from, &moving);
+            moving.encoded = self.code(self.now, from, &moving);
+            self.moves.get_mut(id).ok_or(WorldError::NoSuchMove(id))?.encoded = moving.encoded;
         }
-        let encoded = self.moves[place].1.encoded;
-        if encoded > self.now {
-            self.queue.push(encoded, Rank::Completion, Tick::Encoded { id, bytes: chunk.len });
+        if moving.encoded > self.now {
+            self.queue.push(moving.encoded, Rank::Completion, Tick::Encoded { id, bytes: chunk.len });
             return Ok(());
         }
         self.share();
         Ok(self.fabric.submit(self.now, id, from, to.tier, chunk.len)?)
     }
 
-    fn begin_move(&mut self, place: usize, chunk: &MoveChunk) -> Result<(), WorldError> {
+    fn begin_move(&mut self, chunk: &MoveChunk) -> Result<(), WorldError> {
         let &MoveChunk { id, block, from, to, class, encode_at, .. } = chunk;
         let tier = from.tier(to);
         if tier != to.tier && self.paths.between(tier, to.tier).is_none() {
@@ -79,24 +75,23 @@ impl World {
         let (nothing, encoded) = (Bytes::ZERO, Time(0));
         let (sent, left, arrived, whole) = (nothing, nothing, nothing, None);
         let new = Moving { block, from, to, class, encode_at, encoded, sent, left, arrived, whole };
-        self.moves.insert(place, (id, new));
+        self.moves.insert(id, new);
         Ok(())
     }
 
     /// A chunk has been encoded: it goes on to its links.
     pub(super) fn encoded(&mut self, id: MoveId, bytes: Bytes) -> Result<(), WorldError> {
-        let Ok(place) = self.place(id) else { return Ok(()) };
-        let Moving { from, to, .. } = self.moves[place].1;
+        let Some(&Moving { from, to, .. }) = self.moves.get(id) else { return Ok(()) };
         self.share();
         Ok(self.fabric.submit(self.now, id, from.tier(to), to.tier, bytes)?)
     }
 
     /// The last byte of a chunk has left: it arrives a latency later, and with the last chunk the block is decoded.
     pub(super) fn left(&mut self, id: MoveId, (from, to): (TierId, TierId), delivered: &Delivered) {
-        let Ok(place) = self.place(id) else { return };
+        let Some(moving) = self.moves.get_mut(id) else { return };
         let &Delivered { bytes, queued, taken_up, .. } = delivered;
-        self.moves[place].1.left += bytes;
-        let moving = self.moves[place].1;
+        moving.left += bytes;
+        let moving = *moving;
         if let (Some(timeline), Some(path)) = (&mut self.timeline, self.paths.between(from, to)) {
             let Moving { block, from, to, class, .. } = moving;
             for &link in &path.links {
@@ -153,17 +148,12 @@ impl World {
         start + takes
     }
 
-    fn place(&self, id: MoveId) -> Result<usize, usize> {
-        self.moves.binary_search_by_key(&id, |(id, _)| *id)
-    }
-
     /// A chunk has arrived; `None` if its move was given up meanwhile.
     pub(super) fn arrived(&mut self, id: MoveId, bytes: Bytes) -> Option<()> {
-        let place = self.place(id).ok()?;
-        let moving = &mut self.moves[place].1;
+        let moving = self.moves.get_mut(id)?;
         moving.arrived += bytes;
         if moving.whole == Some(moving.arrived) {
-            let (_, Moving { block, to, .. }) = self.moves.remove(place);
+            let Moving { block, to, .. } = self.moves.remove(id)?;
             self.memory.publish(block, to);
         }
         Some(())
@@ -171,8 +161,7 @@ impl World {
 
     /// Gives a move up: its room is free.
     pub(super) fn cancel(&mut self, id: MoveId) -> Result<(), WorldError> {
-        let place = self.place(id).map_err(|_| WorldError::NoSuchMove(id))?;
-        let (_, moving) = self.moves.remove(place);
+        let moving = self.moves.remove(id).ok_or(WorldError::NoSuchMove(id))?;
         self.memory.abandon(moving.block, moving.to);
         self.note_level(moving.to.tier);
         Ok(())

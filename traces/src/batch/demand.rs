@@ -1,5 +1,6 @@
-//! What the rows of a step demand at a layer, added up: row by row, or by whole blocks of rows whose sums are kept. A prompt of
-//! two thousand tokens then costs tens of additions an expert, not thousands of look-ups.
+//! What the rows of a step demand at each layer, added up: row by row, or by whole blocks of rows whose sums are kept. A prompt
+//! of two thousand tokens then costs tens of additions an expert, not thousands of look-ups. All layers are added up at once: a
+//! row's choices lie side by side in memory, those of one layer do not.
 
 use crate::gates;
 use crate::routing::RoutingTrace;
@@ -28,23 +29,26 @@ struct Choices {
     /// Squared gate weights by row, layer and place; zero where that is still to be worked out. A row is asked for again and
     /// again where many requests follow few rows, and a draw takes longer than all that is done with it.
     squares: Vec<f32>,
-    /// Where that would be too much to keep.
+    /// Those of one row, where that would be too much to keep.
     scratch: Vec<f32>,
 }
 
 impl Choices {
+    /// The experts and squared weights of a row, for each layer as many as the router can choose.
     #[inline]
-    fn of(&mut self, row: usize, layer: usize) -> (&[u16], &[f32]) {
+    fn of(&mut self, row: usize) -> (&[u16], &[f32]) {
         let shape = self.trace.shape();
-        let first = (row * shape.layers as usize + layer) * shape.top_k as usize;
-        let experts = self.trace.selection(row, layer);
-        let (squares, kept) = match self.squares.get_mut(first..first + experts.len()) {
+        let places = row * shape.places()..(row + 1) * shape.places();
+        let experts = &self.trace.raw_selections()[places.clone()];
+        let (squares, kept) = match self.squares.get_mut(places) {
             Some(squares) => (squares, true),
-            None => (&mut self.scratch[..experts.len()], false),
+            None => (&mut self.scratch[..], false),
         };
         if !kept || squares.first() == Some(&0.0) {
-            gates::gate_weights_or_synthetic(&self.trace, self.seed, row, layer, squares);
-            squares.iter_mut().for_each(|weight| *weight *= *weight);
+            for (layer, squares) in squares.chunks_exact_mut(shape.top_k as usize).enumerate() {
+                gates::gate_weights_or_synthetic(&self.trace, self.seed, row, layer, squares);
+                squares.iter_mut().for_each(|weight| *weight *= *weight);
+            }
         }
         (experts, squares)
     }
@@ -54,108 +58,126 @@ impl Choices {
 #[derive(Clone, Debug)]
 pub(super) struct Demand {
     choices: Choices,
-    /// Sums by block of rows, layer and expert, and whether they are worked out. Empty until a block is asked for.
+    /// Sums by block of rows, layer and expert, and which blocks are worked out. Empty until one is asked for.
     blocks: Vec<Sum>,
     known: Vec<bool>,
-    /// Those of the running merge, and its experts in order of first choice.
+    /// Those of the step, by layer and expert, and each layer's experts in order of first choice.
     sums: Vec<Sum>,
-    order: Vec<u16>,
+    order: Vec<Vec<u16>>,
 }
 
 impl Demand {
     pub(super) fn new(trace: Arc<RoutingTrace>, seed: u64) -> Demand {
-        let kept = trace.raw_selections().len();
+        let (kept, shape) = (trace.raw_selections().len(), trace.shape());
+        let (layers, experts) = (shape.layers as usize, shape.experts as usize);
         Demand {
             blocks: Vec::new(),
             known: Vec::new(),
-            sums: vec![Sum::default(); trace.shape().experts as usize],
-            order: Vec::new(),
+            sums: vec![Sum::default(); layers * experts],
+            order: vec![Vec::new(); layers],
             choices: Choices {
                 // Pages of zeros that nobody writes take no memory.
                 squares: if kept <= MOST_KEPT { vec![0.0; kept] } else { Vec::new() },
-                scratch: vec![0.0; trace.shape().top_k as usize],
+                scratch: vec![0.0; shape.places()],
                 trace,
                 seed,
             },
         }
     }
 
-    /// See [`super::BatchSource::merge`].
-    pub(super) fn merge(
-        &mut self,
-        runs: impl IntoIterator<Item = Range<usize>>,
-        layer: usize,
-        first_block: u32,
-    ) -> Vec<Routed> {
-        runs.into_iter().for_each(|run| self.add_run(run, layer));
-        let sums = &mut self.sums;
-        let routed = self.order.drain(..).map(|expert| {
-            let block = BlockId(first_block + u32::from(expert));
-            let Sum { tokens, squares } = std::mem::take(&mut sums[usize::from(expert)]);
-            Routed { block, tokens, gate_squared: squares }
-        });
-        routed.collect()
+    fn experts(&self) -> usize {
+        self.choices.trace.shape().experts as usize
     }
 
-    fn add_run(&mut self, run: Range<usize>, layer: usize) {
+    /// See [`super::BatchSource::step`].
+    pub(super) fn step(&mut self, runs: impl IntoIterator<Item = Range<usize>>) {
+        let experts = self.experts();
+        for (sums, order) in self.sums.chunks_exact_mut(experts).zip(&mut self.order) {
+            order.drain(..).for_each(|expert| sums[usize::from(expert)] = Sum::default());
+        }
+        runs.into_iter().for_each(|run| self.add_run(run));
+    }
+
+    /// See [`super::BatchSource::demand`].
+    pub(super) fn at(&self, layer: usize, first_block: u32) -> Vec<Routed> {
+        let sums = &self.sums[layer * self.experts()..];
+        let routed = |&expert: &u16| {
+            let Sum { tokens, squares } = sums[usize::from(expert)];
+            Routed { block: BlockId(first_block + u32::from(expert)), tokens, gate_squared: squares }
+        };
+        self.order[layer].iter().map(routed).collect()
+    }
+
+    fn add_run(&mut self, run: Range<usize>) {
         let (first, last) = (run.start.div_ceil(BLOCK), run.end / BLOCK);
         if first >= last || !self.keeps_blocks() {
-            return run.for_each(|row| self.add_row(row, layer));
+            return run.for_each(|row| self.add_row(row));
         }
-        (run.start..first * BLOCK).for_each(|row| self.add_row(row, layer));
-        (first..last).for_each(|block| self.add_block(block, layer));
-        (last * BLOCK..run.end).for_each(|row| self.add_row(row, layer));
+        (run.start..first * BLOCK).for_each(|row| self.add_row(row));
+        (first..last).for_each(|block| self.add_block(block));
+        (last * BLOCK..run.end).for_each(|row| self.add_row(row));
     }
 
     #[inline]
-    fn add_row(&mut self, row: usize, layer: usize) {
-        let (experts, squares) = self.choices.of(row, layer);
-        for (&expert, square) in experts.iter().zip(squares) {
-            let sum = &mut self.sums[usize::from(expert)];
-            if sum.tokens == 0 {
-                self.order.push(expert);
+    fn add_row(&mut self, row: usize) {
+        let (experts, top_k) = (self.experts(), self.choices.trace.shape().top_k as usize);
+        let (chosen, squares) = self.choices.of(row);
+        let chosen = chosen.chunks_exact(top_k).zip(squares.chunks_exact(top_k));
+        let layers = self.sums.chunks_exact_mut(experts).zip(&mut self.order);
+        for ((chosen, squares), (sums, order)) in chosen.zip(layers) {
+            for (&expert, square) in chosen.iter().zip(squares) {
+                // What pads a selection is no expert, and comes last.
+                let Some(sum) = sums.get_mut(usize::from(expert)) else { break };
+                if sum.tokens == 0 {
+                    order.push(expert);
+                }
+                sum.tokens += 1;
+                sum.squares += square;
             }
-            sum.tokens += 1;
-            sum.squares += square;
         }
     }
 
     /// Whether the sums of all blocks of rows are few enough to be kept.
     fn keeps_blocks(&self) -> bool {
-        let trace = &self.choices.trace;
-        let shape = trace.shape();
-        let rows = trace.tokens() / BLOCK;
-        rows.saturating_mul(shape.layers as usize).saturating_mul(shape.experts as usize) <= MOST_KEPT
+        let rows = self.choices.trace.tokens() / BLOCK;
+        rows.saturating_mul(self.sums.len()) <= MOST_KEPT
     }
 
-    fn add_block(&mut self, block: usize, layer: usize) {
-        let place = self.block(block, layer);
-        for (expert, (sum, more)) in (0u16..).zip(self.sums.iter_mut().zip(&self.blocks[place])) {
-            if sum.tokens == 0 && more.tokens > 0 {
-                self.order.push(expert);
+    fn add_block(&mut self, block: usize) {
+        let (experts, place) = (self.experts(), self.block(block));
+        let layers = self.sums.chunks_exact_mut(experts).zip(&mut self.order);
+        for ((sums, order), more) in layers.zip(self.blocks[place].chunks_exact(experts)) {
+            for (expert, (sum, more)) in (0u16..).zip(sums.iter_mut().zip(more)) {
+                if sum.tokens == 0 && more.tokens > 0 {
+                    order.push(expert);
+                }
+                sum.tokens += more.tokens;
+                sum.squares += more.squares;
             }
-            sum.tokens += more.tokens;
-            sum.squares += more.squares;
         }
     }
 
     /// The places of a block's sums, worked out if they were not yet.
-    fn block(&mut self, block: usize, layer: usize) -> Range<usize> {
-        let shape = self.choices.trace.shape();
-        let (layers, experts) = (shape.layers as usize, shape.experts as usize);
-        let index = block * layers + layer;
-        let place = index * experts..(index + 1) * experts;
+    fn block(&mut self, block: usize) -> Range<usize> {
+        let (step, experts, top_k) =
+            (self.sums.len(), self.experts(), self.choices.trace.shape().top_k as usize);
         if self.known.is_empty() {
-            let blocks = self.choices.trace.tokens() / BLOCK * layers;
-            (self.known, self.blocks) = (vec![false; blocks], vec![Sum::default(); blocks * experts]);
+            let blocks = self.choices.trace.tokens() / BLOCK;
+            (self.known, self.blocks) = (vec![false; blocks], vec![Sum::default(); blocks * step]);
         }
-        if !std::mem::replace(&mut self.known[index], true) {
+        let place = block * step..(block + 1) * step;
+        if !std::mem::replace(&mut self.known[block], true) {
             for row in block * BLOCK..(block + 1) * BLOCK {
-                let (chosen, squares) = self.choices.of(row, layer);
-                for (&expert, square) in chosen.iter().zip(squares) {
-                    let sum = &mut self.blocks[place.start + usize::from(expert)];
-                    sum.tokens += 1;
-                    sum.squares += square;
+                let (chosen, squares) = self.choices.of(row);
+                let chosen = chosen.chunks_exact(top_k).zip(squares.chunks_exact(top_k));
+                for ((chosen, squares), sums) in
+                    chosen.zip(self.blocks[place.clone()].chunks_exact_mut(experts))
+                {
+                    for (&expert, square) in chosen.iter().zip(squares) {
+                        let Some(sum) = sums.get_mut(usize::from(expert)) else { break };
+                        sum.tokens += 1;
+                        sum.squares += square;
+                    }
                 }
             }
         }

@@ -1,0 +1,484 @@
+//! Checkpoints of recurrent states: what lets a model with recurrent layers begin a prompt in the middle.
+//!
+//! A checkpoint is the state of all recurrent layers after a prefix, valid only whole. It is made where the kernels that
+//! compute prompts have the state at hand, lives in pools of several memories, each in the pool's format, and is coded once,
+//! from what was computed. A prompt that begins like an earlier one goes on from the checkpoint from which it is ready first, or from
+//! nothing: restoring takes a copy over its links and expands it, and what lies behind the checkpoint is computed again.
+//!
+//! Every checkpoint can be made again from an earlier one, so dropping it is only a matter of time: of the seven states a
+//! checkpoint without copies is in S7. Copies in fast memory are S1 as they were computed and S3 in fewer bits, as they must
+//! be expanded before use; others are S4 and S5 by the class of their tier.
+
+mod benefit;
+mod costs;
+mod depths;
+mod evict;
+mod figures;
+mod lru;
+mod marconi;
+mod place;
+mod reuse;
+mod room;
+mod spec;
+
+pub use figures::{CheckpointUse, PoolUse};
+pub use spec::{CheckpointSpec, Eviction, Place, PoolSpec};
+
+use crate::event::{MoveClass, StateMove};
+use crate::id::MoveId;
+use crate::machine::{Class, Machine};
+use crate::model::Model;
+use crate::state::State;
+use crate::state_format::StateFormat;
+use crate::state_time::StateTime;
+use crate::units::{Bytes, Nanos, Time};
+use costs::Costs;
+use depths::Depths;
+use evict::Evict;
+use reuse::Reuse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Moves of states have numbers from here on, those of blocks from zero.
+const FIRST_MOVE: u64 = 1 << 62;
+
+/// One copy of a checkpoint.
+#[derive(Clone, Copy, Debug)]
+struct Copy {
+    format: StateFormat,
+    bytes: u64,
+    /// Complete: nothing is on its way to it.
+    ready: bool,
+    /// On its way to a lower pool, and gone from here when it is there.
+    leaving: bool,
+}
+
+/// A checkpoint, at the number of its prefix's last block.
+#[derive(Clone, Debug)]
+struct Entry {
+    /// Tokens of the prefix.
+    position: u32,
+    /// The nearest earlier checkpoint of the same prefix, and how many have this one as theirs.
+    parent: Option<u64>,
+    children: u32,
+    /// Which checkpoint of this prefix it is: a later one is another.
+    generation: u64,
+    /// A copy for each pool.
+    copies: Vec<Option<Copy>>,
+    /// Requests that are being restored from it.
+    readers: u32,
+    last_used: Time,
+    state: State,
+}
+
+/// Bytes that a pool holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pool {
+    used: u64,
+    peak: u64,
+}
+
+/// A move of states under way.
+#[derive(Clone, Copy, Debug)]
+struct Moving {
+    node: u64,
+    generation: u64,
+    /// The pool it writes to; none where a request is being restored.
+    into: Option<usize>,
+    /// The pool it leaves, if it does.
+    out_of: Option<usize>,
+}
+
+/// Where a prompt goes on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit {
+    node: u64,
+    pool: usize,
+    /// Tokens that need not be computed.
+    pub tokens: u32,
+}
+
+/// What a request has to do with checkpoints from its admission on.
+#[derive(Clone, Debug, Default)]
+pub struct Passage {
+    /// Positions at which checkpoints are to be made, in order.
+    marks: Vec<u32>,
+    /// Those that are behind it.
+    passed: usize,
+    /// The last checkpoint behind it.
+    parent: Option<u64>,
+    /// The move that it waits for.
+    restoring: Option<MoveId>,
+}
+
+impl Passage {
+    /// Whether its state is still on its way.
+    pub fn is_restoring(&self) -> bool {
+        self.restoring.is_some()
+    }
+}
+
+/// See the module.
+pub struct Checkpoints {
+    spec: CheckpointSpec,
+    costs: Costs,
+    machine: Arc<Machine>,
+    /// Tokens of a block of prompts, and tokens between two places where a checkpoint may be.
+    block: u32,
+    stride: u32,
+    entries: BTreeMap<u64, Entry>,
+    pools: Vec<Pool>,
+    moves: BTreeMap<MoveId, Moving>,
+    outgoing: Vec<StateMove>,
+    next_move: u64,
+    generations: u64,
+    evict: Box<dyn Evict>,
+    reuse: Reuse,
+    depths: Depths,
+    /// Blocks that some request has computed, whether they are kept or not.
+    seen: BTreeSet<u64>,
+    now: Time,
+    figures: CheckpointUse,
+    states: StateTime,
+}
+
+impl std::fmt::Debug for Checkpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoints").field("spec", &self.spec).field("entries", &self.entries.len()).finish()
+    }
+}
+
+impl Checkpoints {
+    /// None yet, of a model whose prompts are numbered in blocks of so many tokens and computed in steps of `chunk`.
+    pub fn new(
+        model: &Model,
+        machine: Arc<Machine>,
+        spec: CheckpointSpec,
+        block: u32,
+        chunk: u32,
+    ) -> Checkpoints {
+        let chunks = model.layers.iter().filter_map(|layer| layer.recurrent).map(|state| state.chunk);
+        let stride = chunks.fold(block.max(1), least_common_multiple);
+        let costs = Costs::new(model, &machine, &spec, chunk);
+        Checkpoints {
+            evict: spec.evict.build(),
+            pools: vec![Pool::default(); spec.pools.len()],
+            figures: CheckpointUse::new(&machine, &spec),
+            depths: Depths::new(stride),
+            spec,
+            costs,
+            machine,
+            block: block.max(1),
+            stride,
+            entries: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            outgoing: Vec::new(),
+            next_move: FIRST_MOVE,
+            generations: 0,
+            reuse: Reuse::default(),
+            seen: BTreeSet::new(),
+            now: Time(0),
+            states: StateTime::new(),
+        }
+    }
+
+    /// Time goes on.
+    pub fn advance(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    /// What has been counted.
+    pub fn figures(&self) -> CheckpointUse {
+        let mut figures = self.figures.clone();
+        for (shown, pool) in figures.pools.iter_mut().zip(&self.pools) {
+            shown.peak = Bytes(pool.peak);
+        }
+        figures
+    }
+
+    /// The time that checkpoints have spent in each state, in bytes as they are served, and the edges taken.
+    pub fn states(&self) -> &StateTime {
+        &self.states
+    }
+
+    /// Whether moves of states are under way.
+    pub fn is_moving(&self) -> bool {
+        !self.moves.is_empty()
+    }
+
+    /// What is to be moved from here on.
+    pub fn take_moves(&mut self) -> Vec<StateMove> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// Where a prompt of `prompt` tokens goes on from, of whose blocks the first `kept` tokens are in the key-value cache: the
+    /// checkpoint from which it is ready first, or none if computing all of it is as quick.
+    pub fn find(&self, blocks: &[u64], kept: u32, prompt: u32) -> Option<Hit> {
+        let most = kept.min(prompt.saturating_sub(1));
+        let mut best: (Nanos, Option<Hit>) = (self.costs.prefill(0, prompt), None);
+        for (node, entry) in self.on_path(blocks, most) {
+            for (pool, copy) in entry.copies.iter().enumerate() {
+                let Some(copy) = copy.filter(|copy| copy.ready && !copy.leaving) else { continue };
+                let time = self.costs.restore(pool, copy.format) + self.costs.prefill(entry.position, prompt);
+                if time < best.0 {
+                    best = (time, Some(Hit { node, pool, tokens: entry.position }));
+                }
+            }
+        }
+        best.1
+    }
+
+    /// A request is admitted which goes on from `hit`.
+    pub fn begin(&mut self, blocks: &[u64], prompt: u32, hit: Option<Hit>) -> Passage {
+        let from = hit.map_or(0, |hit| hit.tokens);
+        let seen = blocks.iter().take_while(|block| self.seen.contains(block)).count() as u32;
+        let seen = seen.saturating_mul(self.block).min(prompt.saturating_sub(1));
+        self.count(seen, prompt, hit);
+        self.relate(blocks, prompt);
+        self.reuse.pass(self.nodes(blocks, seen), &self.entries);
+        self.depths.note(seen);
+        let marks = self.marks(seen, from, prompt, blocks.len() as u32);
+        let parent = hit.map(|hit| hit.node);
+        Passage { marks, passed: 0, parent, restoring: hit.and_then(|hit| self.restore(hit)) }
+    }
+
+    /// Books what a request has found.
+    fn count(&mut self, seen: u32, prompt: u32, hit: Option<Hit>) {
+        let from = hit.map_or(0, |hit| hit.tokens);
+        let figures = &mut self.figures;
+        figures.requests += 1;
+        figures.prompt_tokens += u64::from(prompt);
+        figures.hit_tokens += u64::from(from);
+        figures.seen_tokens += u64::from(seen);
+        figures.recomputed_tokens += u64::from(seen.saturating_sub(from));
+        figures.reusable += u64::from(seen > 0);
+        match hit {
+            Some(hit) => {
+                figures.restores += 1;
+                figures.pools[hit.pool].hits += 1;
+            }
+            None => figures.recomputes += u64::from(seen > 0),
+        }
+    }
+
+    /// Begins to restore a request.
+    fn restore(&mut self, hit: Hit) -> Option<MoveId> {
+        let now = self.now;
+        let entry = self.entries.get_mut(&hit.node)?;
+        let copy = entry.copies[hit.pool]?;
+        entry.last_used = now;
+        entry.readers += 1;
+        let moving = Moving { node: hit.node, generation: entry.generation, into: None, out_of: None };
+        let (from, to) = (self.spec.pools[hit.pool].tier, self.costs.fast);
+        let id = self.send(moving, copy, (from, to), MoveClass::Demand);
+        self.promote(hit, copy);
+        Some(id)
+    }
+
+    /// A copy that has crossed its links for a request may stay in the nearest pool, in the bits that it has.
+    fn promote(&mut self, hit: Hit, copy: Copy) {
+        if hit.pool == 0 || self.entries.get(&hit.node).is_none_or(|entry| entry.copies[0].is_some()) {
+            return;
+        }
+        self.keep(hit.node, 0, copy.format, MoveClass::Prefetch);
+    }
+
+    /// So many tokens of a request are computed: makes the checkpoints that it has passed.
+    pub fn computed(&mut self, passage: &mut Passage, blocks: &[u64], computed: u32, prompt: u32) {
+        let whole = (computed.min(prompt) / self.block) as usize;
+        self.seen.extend(blocks.iter().take(whole));
+        while let Some(&mark) = passage.marks.get(passage.passed).filter(|&&mark| mark <= computed) {
+            passage.passed += 1;
+            let Some(&node) = blocks.get((mark / self.block) as usize - 1) else { continue };
+            let within = passage.passed < passage.marks.len();
+            if self.make(node, mark, passage.parent, within) {
+                passage.parent = Some(node);
+            }
+        }
+    }
+
+    /// Makes a checkpoint, within a prompt or at its end, or notes that it is there; false if no pool takes it.
+    fn make(&mut self, node: u64, position: u32, parent: Option<u64>, within: bool) -> bool {
+        if let Some(entry) = self.entries.get_mut(&node) {
+            entry.last_used = self.now;
+            return true;
+        }
+        self.generations += 1;
+        let entry = Entry {
+            position,
+            parent: parent.filter(|parent| self.entries.contains_key(parent)),
+            children: 0,
+            generation: self.generations,
+            copies: vec![None; self.pools.len()],
+            readers: 0,
+            last_used: self.now,
+            state: State::Recomputable,
+        };
+        if let Some(parent) = entry.parent.and_then(|parent| self.entries.get_mut(&parent)) {
+            parent.children += 1;
+        }
+        self.entries.insert(node, entry);
+        self.states.enter(State::Recomputable, self.costs.served.0, self.now);
+        self.reuse.made(node, within);
+        let formats: Vec<StateFormat> = self.spec.pools.iter().map(|pool| pool.format).collect();
+        for (pool, format) in formats.into_iter().enumerate() {
+            self.keep(node, pool, format, MoveClass::Spill);
+        }
+        let kept = self.entries.get(&node).is_some_and(|entry| entry.copies.iter().any(Option::is_some));
+        match kept {
+            true => self.figures.made += 1,
+            false => {
+                self.figures.not_kept += 1;
+                self.forget(node);
+            }
+        }
+        kept
+    }
+
+    /// Puts a copy into a pool, if there is room for it.
+    fn keep(&mut self, node: u64, pool: usize, format: StateFormat, class: MoveClass) {
+        let bytes = self.costs.footprint(pool, format);
+        if !self.make_room(pool, bytes, node) {
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(&node) else { return };
+        let copy = Copy { format, bytes, ready: false, leaving: false };
+        entry.copies[pool] = Some(copy);
+        let moving = Moving { node, generation: entry.generation, into: Some(pool), out_of: None };
+        self.take(pool, bytes);
+        self.book(node);
+        self.send(moving, copy, (self.costs.fast, self.spec.pools[pool].tier), class);
+    }
+
+    fn send(
+        &mut self,
+        moving: Moving,
+        copy: Copy,
+        (from, to): (crate::TierId, crate::TierId),
+        class: MoveClass,
+    ) -> MoveId {
+        let id = MoveId(self.next_move);
+        self.next_move += 1;
+        let bytes = self.costs.size(copy.format);
+        let coded = copy.format != StateFormat::SERVED && (from == self.costs.fast || to == self.costs.fast);
+        let served = if coded { self.costs.served } else { Bytes::ZERO };
+        self.outgoing.push(StateMove { id, from, to, bytes, served, class });
+        self.moves.insert(id, moving);
+        id
+    }
+
+    /// A move has ended. Returns whether it was one that a request waits for.
+    pub fn moved(&mut self, id: MoveId) -> bool {
+        let Some(Moving { node, generation, into, out_of }) = self.moves.remove(&id) else { return false };
+        let Some(entry) = self.entries.get_mut(&node).filter(|entry| entry.generation == generation) else {
+            return into.is_none();
+        };
+        match into {
+            None => entry.readers -= 1,
+            Some(pool) => {
+                if let Some(copy) = &mut entry.copies[pool] {
+                    copy.ready = true;
+                }
+            }
+        }
+        if let Some(pool) = out_of {
+            self.release(node, pool);
+        }
+        self.book(node);
+        into.is_none()
+    }
+
+    /// The request's state is there.
+    pub fn restored(passage: &mut Passage, id: MoveId) {
+        if passage.restoring == Some(id) {
+            passage.restoring = None;
+        }
+    }
+
+    /// The key-value cache no longer has a block: a checkpoint behind it is of no use.
+    pub fn lost(&mut self, node: u64) {
+        if self.entries.get(&node).is_some_and(|entry| entry.readers == 0) {
+            for pool in 0..self.pools.len() {
+                self.release(node, pool);
+            }
+            self.forget(node);
+        }
+    }
+
+    /// The checkpoints of a prompt up to a position, nearest to the beginning first.
+    fn on_path<'a>(&'a self, blocks: &'a [u64], most: u32) -> impl Iterator<Item = (u64, &'a Entry)> {
+        self.nodes(blocks, most).filter_map(|node| Some((node, self.entries.get(&node)?)))
+    }
+
+    /// The numbers of a prompt's blocks at whose ends a checkpoint may be.
+    fn nodes<'a>(&self, blocks: &'a [u64], most: u32) -> impl Iterator<Item = u64> + use<'a> {
+        let (block, step) = (self.block, (self.stride / self.block) as usize);
+        let whole = (most / block) as usize;
+        blocks.iter().take(whole).skip(step - 1).step_by(step).copied()
+    }
+
+    /// Each checkpoint of a prompt has the one before as its parent.
+    fn relate(&mut self, blocks: &[u64], prompt: u32) {
+        let path: Vec<u64> = self.on_path(blocks, prompt).map(|(node, _)| node).collect();
+        let mut before = None;
+        for node in path {
+            self.set_parent(node, before);
+            before = Some(node);
+        }
+    }
+
+    fn set_parent(&mut self, node: u64, parent: Option<u64>) {
+        let Some(entry) = self.entries.get_mut(&node) else { return };
+        let old = std::mem::replace(&mut entry.parent, parent);
+        if old == parent {
+            return;
+        }
+        if let Some(old) = old.and_then(|old| self.entries.get_mut(&old)) {
+            old.children = old.children.saturating_sub(1);
+        }
+        if let Some(new) = parent.and_then(|new| self.entries.get_mut(&new)) {
+            new.children += 1;
+        }
+    }
+
+    /// Books the state that a checkpoint's copies put it in.
+    fn book(&mut self, node: u64) {
+        let Some(entry) = self.entries.get(&node) else { return };
+        let of = |(copy, pool): (&Option<Copy>, &PoolSpec)| {
+            let copy = copy.filter(|copy| copy.ready)?;
+            Some(match self.machine.tier(pool.tier).class {
+                Class::Fast if copy.format == StateFormat::SERVED => State::Full,
+                Class::Fast => State::Compressed,
+                Class::Staged => State::Staged,
+                Class::Cold => State::Cold,
+            })
+        };
+        let best = entry.copies.iter().zip(&self.spec.pools).filter_map(of).min();
+        let comes = |(copy, pool): (&Option<Copy>, &PoolSpec)| {
+            let fast = self.machine.tier(pool.tier).class == Class::Fast;
+            copy.is_some_and(|copy| !copy.ready && (fast || best.is_none()))
+        };
+        let to = match best {
+            Some(best) if best.is_fast() => best,
+            _ if entry.copies.iter().zip(&self.spec.pools).any(comes) => State::InFlight,
+            best => best.unwrap_or(State::Recomputable),
+        };
+        let served = self.costs.served.0;
+        if let Some(entry) = self.entries.get_mut(&node).filter(|entry| entry.state != to) {
+            let from = std::mem::replace(&mut entry.state, to);
+            debug_assert!(crate::state::leads(from, to, true), "{from:?} to {to:?}");
+            self.states.transit(from, to, served, self.now);
+        }
+    }
+}
+
+fn least_common_multiple(a: u32, b: u32) -> u32 {
+    let (mut x, mut y) = (a, b.max(1));
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    (a / x).saturating_mul(b.max(1))
+}
+
+#[cfg(test)]
+mod tests;

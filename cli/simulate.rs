@@ -229,8 +229,8 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
     if !summary.expert_ranks.is_empty() {
         rows.insert(2, ["expert ranks".into(), expert_ranks(summary)]);
     }
-    if let Some(missed) = case.slo.and_then(|slo| missed(&slo, summary)) {
-        rows.insert(2, ["SLO".into(), missed]);
+    if let Some(met) = case.slo.and_then(|slo| objective(&slo, summary)) {
+        rows.insert(2, ["objective".into(), met]);
     }
     if let Some(cache) = &summary.cache {
         let peak = policy::Bytes(cache.kv_peak_bytes);
@@ -296,17 +296,20 @@ fn expert_ranks(summary: &Summary) -> String {
     format!("{ranks}; each waits for the others {} of the time", over(|rank| rank.waited_s))
 }
 
-/// Whether the run keeps to its objectives, and by how many requests; `None` where it has none.
-fn missed(slo: &Slo, summary: &Summary) -> Option<String> {
-    let bounds = [("TTFT", "ttft", slo.ttft), ("TPOT", "tpot", slo.tpot)];
-    let told =
-        bounds.iter().filter_map(|(name, _, limit)| Some(format!("{name} {} ms", (*limit)?.as_millis_f64())));
-    let told = told.collect::<Vec<_>>().join(", ");
-    let kept = summary.goodput_rps / summary.request_throughput_rps;
+/// Whether the run keeps to its objectives, and how many of its requests do; `None` where it has none.
+fn objective(slo: &Slo, summary: &Summary) -> Option<String> {
+    let bounds = [("TTFT", slo.ttft), ("TPOT", slo.tpot)];
+    let told = bounds.iter().filter_map(|(name, limit)| {
+        limit.map(|limit| format!("{name} of at most {} ms", limit.as_millis_f64()))
+    });
+    let told = told.collect::<Vec<_>>().join(" and ");
+    let good = summary.goodput_rps * summary.simulated_s;
+    let refused = summary.cache.map_or(0, |cache| cache.requests_rejected);
+    let kept = good / (summary.requests_completed + refused) as f64;
     let verdict = if kept * 100.0 >= slo.percentile { "met" } else { "missed" };
-    let share = percent(kept);
-    (!told.is_empty() && summary.requests_completed > 0)
-        .then(|| format!("{verdict}: {share} of requests keep to {told}, where {} % must", slo.percentile))
+    (!told.is_empty() && kept.is_finite()).then(|| {
+        format!("{verdict}: {told} for {} of requests, {} % asked for", percent(kept), slo.percentile)
+    })
 }
 
 /// Milliseconds of a latency key, or a dash without a sample.

@@ -38,7 +38,7 @@ fn run(expert: u32, extra: &str) -> (Case, Outcome) {
 
 #[test]
 fn the_ranks_together_do_what_one_does_alone() {
-    let extra = load(4) + "memory: { hbm: 24 slots }\n";
+    let extra = load(4) + "memory: { hbm: 72 slots }\n";
     let ((_, one), (case, four)) = (run(1, &extra), run(4, &extra));
     let ranks: Vec<_> =
         std::iter::once((&four.orchestrator, &four.world)).chain(four.world.others()).collect();

@@ -287,7 +287,9 @@ impl Report<'_> {
         };
         let seeds = match self.seeds {
             1 => "one seed, so without an interval".to_owned(),
-            seeds => format!("{seeds} seeds each; in brackets the 95 % interval"),
+            seeds => {
+                format!("{seeds} seeds near the objective, with the 95 % interval in brackets, else one")
+            }
         };
         let short = match cut_short {
             true => "\nThe search ended before it was done: give it more --evaluations.",
@@ -312,7 +314,7 @@ impl Report<'_> {
 fn why(binding: &Binding, metric: &str) -> String {
     match binding.less.iter().find(|less| less.resource == binding.resource) {
         Some(less) => {
-            let least = if less.at_least { "at least " } else { "" };
+            let least = if less.stopped.is_some() { "at least " } else { "" };
             format!("; 10 % less of it puts {least}{:.1} % on {metric}", less.latency_change * 100.0)
         }
         None if binding.less.is_empty() => format!("; more of it takes the most off {metric}"),

@@ -159,6 +159,8 @@ pub struct World {
     led: bool,
     /// What waits for the others, since when, and how long all have waited.
     held: Option<Held>,
+    /// What goes on when all have met.
+    released: Option<Held>,
     held_since: Time,
     waited: Nanos,
     /// The layer whose tokens are at other accelerators, and how many are where the most are.
@@ -223,6 +225,7 @@ impl World {
             others: Vec::new(),
             led: false,
             held: None,
+            released: None,
             held_since: Time(0),
             waited: Nanos::ZERO,
             away: None,

@@ -191,19 +191,17 @@ fn cost(tried: &Tried) -> String {
 
 fn gains(title: &'static str, gains: &[Gain]) -> Table {
     let row = |gain: &Gain| {
-        let least = if gain.at_least { "at least " } else { "" };
+        let least = if gain.stopped.is_some() { "at least " } else { "" };
         let signed =
             |share: f64| if share.is_nan() { "-".to_owned() } else { format!("{:+.1} %", share * 100.0) };
         let [latency, throughput] = [gain.latency_change, gain.throughput_change].map(signed);
-        [gain.resource.replace('_', " "), gain.about.to_owned(), format!("{least}{latency}"), throughput]
-            .map(Cell::text)
-            .to_vec()
+        [gain.resource.replace('_', " "), format!("{least}{latency}"), throughput].map(Cell::text).to_vec()
     };
     Table {
         title,
         about: "change of the latency nearest to its limit, and of the tokens a second".to_owned(),
-        header: vec!["resource", "of it", "latency", "throughput"],
-        words: 2,
+        header: vec!["resource", "latency", "throughput"],
+        words: 1,
         rows: gains.iter().map(row).collect(),
         empty: "Not asked for here.",
     }

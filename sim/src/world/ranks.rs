@@ -10,7 +10,7 @@ use super::{Tick, World, WorldError};
 use crate::queue;
 use policy::event::{EventKind, Part, Platform, Slice};
 use policy::parallel::ExpertShare;
-use policy::{LayerId, Nanos, Orchestrator};
+use policy::{LayerId, Nanos, Orchestrator, Time};
 use std::mem::discriminant;
 use std::ops::Range;
 use std::sync::Arc;
@@ -69,17 +69,21 @@ impl World {
             self.provenance.add(&booked, 1);
             last = last + time;
         }
-        self.queue.push(last, queue::Rank::Completion, Tick::Met);
-        for rank in &mut self.others {
-            rank.world.queue.push(last, queue::Rank::Completion, Tick::Met);
-        }
+        self.release(last);
+        self.others.iter_mut().for_each(|rank| rank.world.release(last));
         Ok(())
+    }
+
+    /// What is held goes on at an instant.
+    fn release(&mut self, at: Time) {
+        self.released = self.held.take();
+        self.queue.push(at, queue::Rank::Completion, Tick::Met);
     }
 
     /// All have come as far: what was held goes on.
     pub(super) fn met(&mut self) -> Result<Option<EventKind>, WorldError> {
         self.waited += self.now.since(self.held_since);
-        match self.held.take() {
+        match self.released.take() {
             Some(Held::Begins { mixers, last, batch }) => {
                 self.away = None;
                 self.begin_compute(mixers, last, batch, Vec::new()).map(|()| None)

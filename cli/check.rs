@@ -49,11 +49,9 @@ fn check(name: &str, overrides: &Overrides) -> Result<(), Failure> {
         ("home", homes(&scenario)),
         ("policy", scenario.policy.name.clone()),
     ];
-    if scenario.tensor > 1 {
-        facts.push((
-            "parallel",
-            format!("one of {} accelerators, with its share of all above", scenario.tensor),
-        ));
+    let accelerators = scenario.parallel.accelerators();
+    if accelerators > 1 {
+        facts.push(("parallel", format!("one of {accelerators} accelerators, with its share of all above")));
     }
     facts.extend(scenario.load.map(|from| ("loaded from", tier(from))));
     output::print(&output::words(["ok", name], facts.iter().map(|(key, value)| [*key, value.as_str()])))

@@ -16,6 +16,7 @@ mod replay;
 mod resume;
 mod scenario_args;
 mod schema;
+mod search_args;
 mod simulate;
 mod trace;
 mod trace_files;

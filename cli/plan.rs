@@ -5,14 +5,17 @@ mod report;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
-use crate::resume::open_journal;
 use crate::scenario_args::{Overrides, assignment, load};
+use crate::search_args::SearchArgs;
 use clap::ValueEnum;
-use rayon::ThreadPoolBuilder;
 use report::Report;
 use scenarios::{Diagnostics, Slo};
 use sim::RunFailure;
-use sim::plan::{Axis, Heard, Minimize, PlanError, Question, Runs, Site, SiteError, Space, bounds, plan};
+use sim::output::{Folder, OutputError};
+use sim::plan::{
+    Axis, Heard, Minimize, PlanError, Question, Runs, Site, SiteError, Space, bounds, page, plan,
+};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Find the cheapest configuration that meets the service objective, what binds it, and what more would buy
@@ -46,25 +49,16 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
 
-    /// The most points that are run
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    evaluations: u32,
+    #[command(flatten)]
+    search: SearchArgs,
 
-    /// Run every point
+    /// Run every point, and every run to its end
     #[arg(long, conflicts_with = "evaluations")]
     exhaustive: bool,
 
-    /// The seed of a genetic search
-    #[arg(long, default_value_t = 0, value_name = "SEED")]
-    search_seed: u64,
-
-    /// Runs at the same time, 0 for one a core; the result does not depend on it
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
-    jobs: u16,
-
-    /// Keep finished runs in this file, and take from it those that are finished
-    #[arg(long, value_name = "FILE.jsonl")]
-    resume: Option<PathBuf>,
+    /// Write plan.json, which is what `--format json` prints, and report.html to this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 
     /// How to print
     #[arg(long, value_enum, default_value_t)]
@@ -99,7 +93,7 @@ objective, the one of which 10 % more helps the most.";
 const MOST_EXHAUSTIVE: usize = 10_000;
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let pool = ThreadPoolBuilder::new().num_threads(args.jobs.into()).build().map_err(Failure::failed)?;
+    let pool = args.search.pool()?;
     let slo = args.slo.iter().map(|(key, value)| (format!("slo.{key}"), value.clone()));
     let set: Vec<(String, String)> = args.overrides.set.iter().cloned().chain(slo).collect();
     let space = space(args)?;
@@ -114,10 +108,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         bounds: &bounds,
         minimize: args.minimize.into(),
         exhaustive: args.exhaustive,
-        evaluations: args.evaluations as usize,
-        search_seed: args.search_seed,
+        evaluations: args.search.evaluations as usize,
+        search_seed: args.search.search_seed,
     };
-    let journal = args.resume.as_deref().map(open_journal).transpose()?;
+    let folder = args.out.as_deref().map(Folder::make).transpose().map_err(Failure::refused)?;
+    folder.iter().try_for_each(|folder| folder.takes(&FILES)).map_err(Failure::refused)?;
+    let journal = args.search.journal()?;
     let progress = Progress::new(0, "planning");
     let heard = |heard| match heard {
         Heard::Expected(runs) => progress.expect(runs),
@@ -135,10 +131,33 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     drop(progress);
     let report =
         Report { scenario: &args.scenario, question: &question, slo: &slo, seeds: args.seeds, plan: &plan };
+    if let Some(folder) = &folder {
+        write(folder, &report).map_err(Failure::failed)?;
+    }
     match args.format {
         Format::Json => output::print_json(&report.record()),
         Format::Table => output::print(&report.tables()),
     }
+}
+
+/// The files of `--out`.
+const FILES: [&str; 2] = ["plan.json", "report.html"];
+
+/// Writes both files, or neither.
+fn write(folder: &Folder, report: &Report<'_>) -> Result<(), OutputError> {
+    let page = page(report.scenario, report.question, report.slo.percentile, report.plan).render()?;
+    let drafts = FILES.map(|name| {
+        let mut draft = folder.draft(name)?;
+        let filled = match name {
+            "plan.json" => serde_json::to_writer_pretty(&mut draft, &report.record())
+                .map_err(std::io::Error::from)
+                .and_then(|()| draft.write_all(b"\n")),
+            _ => draft.write_all(page.as_bytes()),
+        };
+        draft.complete(filled)
+    });
+    let drafts = drafts.into_iter().collect::<Result<Vec<_>, _>>()?;
+    drafts.into_iter().try_for_each(|draft| draft.publish().map(drop))
 }
 
 /// The axes.

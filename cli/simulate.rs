@@ -13,8 +13,9 @@ use policy::tally::RequestTimes;
 use policy::{Orchestrator, Time, Watch};
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
-use scenarios::Scenario;
+use scenarios::{Scenario, Slo};
 use sim::output::Output;
+use sim::report::RankUse;
 use sim::resolve::resolve_policy;
 use sim::{Case, Keep, Outcome, Summary, World};
 use std::path::PathBuf;
@@ -225,6 +226,12 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         let meaning = "stand_in: each request follows rows of the routing from a place of its own";
         rows.insert(2, ["routing".into(), meaning.into()]);
     }
+    if !summary.expert_ranks.is_empty() {
+        rows.insert(2, ["expert ranks".into(), expert_ranks(summary)]);
+    }
+    if let Some(met) = case.slo.and_then(|slo| objective(&slo, summary)) {
+        rows.insert(2, ["objective".into(), met]);
+    }
     if let Some(cache) = &summary.cache {
         let peak = policy::Bytes(cache.kv_peak_bytes);
         let (preempted, refused) = (cache.preemptions, cache.requests_rejected);
@@ -275,6 +282,34 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         rows.push(["vetoes".into(), vetoes.join(", ")]);
     }
     output::words([scenario.name.clone(), String::new()], rows)
+}
+
+/// How the accelerators that have experts of their own differ.
+fn expert_ranks(summary: &Summary) -> String {
+    let over = |of: fn(&RankUse) -> f64| {
+        let all = summary.expert_ranks.iter().map(of);
+        let (low, high) = all.fold((f64::INFINITY, 0.0_f64), |(low, high), at| (low.min(at), high.max(at)));
+        let share = |time: f64| percent(time / summary.simulated_s);
+        format!("{} to {}", share(low), share(high))
+    };
+    let ranks = summary.expert_ranks.len();
+    format!("{ranks}; each waits for the others {} of the time", over(|rank| rank.waited_s))
+}
+
+/// Whether the run keeps to its objectives, and how many of its requests do; `None` where it has none.
+fn objective(slo: &Slo, summary: &Summary) -> Option<String> {
+    let bounds = [("TTFT", slo.ttft), ("TPOT", slo.tpot)];
+    let told = bounds.iter().filter_map(|(name, limit)| {
+        limit.map(|limit| format!("{name} of at most {} ms", limit.as_millis_f64()))
+    });
+    let told = told.collect::<Vec<_>>().join(" and ");
+    let good = summary.goodput_rps * summary.simulated_s;
+    let refused = summary.cache.map_or(0, |cache| cache.requests_rejected);
+    let kept = good / (summary.requests_completed + refused) as f64;
+    let verdict = if kept * 100.0 >= slo.percentile { "met" } else { "missed" };
+    (!told.is_empty() && kept.is_finite()).then(|| {
+        format!("{verdict}: {told} for {} of requests, {} % asked for", percent(kept), slo.percentile)
+    })
 }
 
 /// Milliseconds of a latency key, or a dash without a sample.

@@ -5,10 +5,9 @@ mod report;
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
-use crate::resume::open_journal;
 use crate::scenario_args::{Overrides, assignment, seeded_cases};
+use crate::search_args::SearchArgs;
 use policy::registry::Entry;
-use rayon::ThreadPoolBuilder;
 use report::Report;
 use sim::metric::Figure;
 use sim::output::Draft;
@@ -60,25 +59,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH=VALUE", value_parser = assignment)]
     validate_set: Vec<(String, String)>,
 
-    /// Points to try, the policy as given included
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    evaluations: u32,
+    #[command(flatten)]
+    search: SearchArgs,
 
     /// Seeds of each scenario, counted from its own; a point counts by the mean over them
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
-
-    /// The seed of the search itself
-    #[arg(long, default_value_t = 0, value_name = "SEED")]
-    search_seed: u64,
-
-    /// Runs at the same time, 0 for one a core; the result does not depend on it
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
-    jobs: u16,
-
-    /// Keep finished runs of the search in this file, and take from it those that are finished
-    #[arg(long, value_name = "FILE.jsonl")]
-    resume: Option<PathBuf>,
 
     /// Write the policy with the parameters found to this YAML file, for `compare --policies FILE`
     #[arg(short, long, value_name = "FILE.yaml")]
@@ -90,7 +76,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let pool = ThreadPoolBuilder::new().num_threads(args.jobs.into()).build().map_err(Failure::failed)?;
+    let pool = args.search.pool()?;
     let objective = objective(args)?;
     let mut library = Library::default();
     let (scenario, train) = seeded_cases(&mut library, &args.scenario, &args.overrides.set, args.seeds)?;
@@ -104,20 +90,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (entry, start) = policy(args, &scenario)?;
     let space = Space::new(entry, &args.params).map_err(Failure::refused)?;
     let draft = args.out.clone().map(Draft::create).transpose().map_err(Failure::refused)?;
-    let journal = args.resume.as_deref().map(open_journal).transpose()?;
-    let progress = Progress::new(u64::from(args.evaluations), "tuning");
+    let journal = args.search.journal()?;
+    let progress = Progress::new(u64::from(args.search.evaluations), "tuning");
     let search = Search {
         space: &space,
         start: &start,
-        evaluations: args.evaluations as usize,
-        seed: args.search_seed,
+        evaluations: args.search.evaluations as usize,
+        seed: args.search.search_seed,
     };
     let found = pool.install(|| search.on(&train, &objective, journal.as_ref(), || progress.step()))?;
     drop(progress);
     if found.score.violation > 0.0 {
         return Err(Failure::failed(format!(
             "none of {} points keeps to the constraints ({objective}); the nearest misses by {:.3} of a limit",
-            args.evaluations, found.score.violation
+            args.search.evaluations, found.score.violation
         )));
     }
     if found.score.value.is_nan() {
@@ -131,8 +117,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         objective: &objective,
         start: &start,
         found: &found.params,
-        evaluations: args.evaluations,
-        search_seed: args.search_seed,
+        evaluations: args.search.evaluations,
+        search_seed: args.search.search_seed,
         train: [runs(&start, &train)?, runs(&found.params, &train)?],
         validation: [runs(&start, &validation)?, runs(&found.params, &validation)?],
     };

@@ -58,9 +58,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         set.push(("machine".to_owned(), whole.display().to_string()));
     }
     let (scenario, case) = load_case(&args.scenario, &set)?;
-    if scenario.tensor > 1 {
-        let message =
-            format!("`parallel.tensor` is {}: `validate` runs on one accelerator; write 1", scenario.tensor);
+    let accelerators = scenario.parallel.accelerators();
+    if accelerators > 1 {
+        let message = format!(
+            "`parallel` has {accelerators} accelerators: `validate` runs on one; leave `parallel` out"
+        );
         return Err(Failure::refused(message));
     }
     // A device begins with its weights in place.

@@ -57,7 +57,7 @@ proptest! {
         let spare = budget.saturating_sub(block).0;
         let mut at = Nanos::ZERO;
         case.pressure = pressure.iter().map(|&(after, percent)| {
-            at = at + Nanos(after * 1_000);
+            at += Nanos(after * 1_000);
             Pressure { at, take: Bytes(spare * u64::from(percent) / 100) }
         }).collect();
         for entry in policies(true) {

@@ -14,6 +14,7 @@ mod dense;
 mod determinism;
 mod elastic;
 mod experiment;
+mod expert_parallel;
 mod golden;
 mod homes;
 mod invariants;

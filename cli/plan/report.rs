@@ -64,6 +64,7 @@ struct Point {
     set: IndexMap<String, String>,
     machine: String,
     machines: u32,
+    accelerators: u32,
     fast_bytes: u64,
     cost_per_hour: Option<f64>,
     currency: Option<String>,
@@ -124,6 +125,7 @@ impl Report<'_> {
             set: set.map(|(axis, value)| (axis.name.clone(), value.to_owned())).collect(),
             machine: candidate.machine.clone(),
             machines: candidate.replicas,
+            accelerators: candidate.accelerators,
             fast_bytes: candidate.fast.0,
             cost_per_hour: candidate.micros_per_hour().map(|micros| micros as f64 / 1e6),
             currency: price.map(|price| price.currency.clone()),
@@ -285,7 +287,9 @@ impl Report<'_> {
         };
         let seeds = match self.seeds {
             1 => "one seed, so without an interval".to_owned(),
-            seeds => format!("{seeds} seeds each; in brackets the 95 % interval"),
+            seeds => {
+                format!("{seeds} seeds near the objective, with the 95 % interval in brackets, else one")
+            }
         };
         let short = match cut_short {
             true => "\nThe search ended before it was done: give it more --evaluations.",
@@ -310,7 +314,7 @@ impl Report<'_> {
 fn why(binding: &Binding, metric: &str) -> String {
     match binding.less.iter().find(|less| less.resource == binding.resource) {
         Some(less) => {
-            let least = if less.at_least { "at least " } else { "" };
+            let least = if less.stopped.is_some() { "at least " } else { "" };
             format!("; 10 % less of it puts {least}{:.1} % on {metric}", less.latency_change * 100.0)
         }
         None if binding.less.is_empty() => format!("; more of it takes the most off {metric}"),

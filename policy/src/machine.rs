@@ -110,15 +110,17 @@ pub struct Peak {
     pub read: Bandwidth,
 }
 
-/// Accelerators that compute each layer together.
+/// Accelerators that serve the same requests, and how fast they send to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peers {
     /// Time of the smallest message from one to another.
     pub latency: Nanos,
     /// Rate of large messages, each direction.
     pub rate: Bandwidth,
-    /// How many compute together: one where nothing is parallel.
+    /// How many compute each layer together: one where no layer is cut.
     pub ranks: u32,
+    /// How many groups of so many have experts of their own: one where none has.
+    pub groups: u32,
 }
 
 impl Peers {
@@ -127,6 +129,19 @@ impl Peers {
     pub fn all_reduce(&self, bytes: Bytes) -> Nanos {
         let messages = 2 * u64::from(self.ranks.max(1).next_power_of_two().ilog2());
         Nanos(self.latency.0.saturating_mul(messages)) + self.all_reduce_limit(bytes)
+    }
+
+    /// The time in which each group has what the others have for it, of `bytes` that go to the group to which the most go:
+    /// sends and receives side by side, as NCCL groups them; an equal share of the bytes comes from the group itself.
+    pub fn all_to_all(&self, bytes: Bytes) -> Nanos {
+        self.latency + self.all_to_all_limit(bytes)
+    }
+
+    /// What that takes at least: what the group must receive, at the rate of the links.
+    pub fn all_to_all_limit(&self, bytes: Bytes) -> Nanos {
+        let groups = u128::from(self.groups.max(1));
+        let moved = u128::from(bytes.0) * (groups - 1) / groups;
+        self.rate.time_for(Bytes(u64::try_from(moved).unwrap_or(u64::MAX)))
     }
 
     /// What that takes at least: what each must send, at the rate of the links.

@@ -335,7 +335,7 @@ impl Orchestrator {
         let has_blocks = |layer: &u16| self.context.model.layer(LayerId(*layer)).blocks > 0;
         let (upto, part) = match (first..layers).find(has_blocks) {
             Some(next) => (next, Part::Mixer),
-            None if self.serving.emits() => (layers, Part::Head),
+            None if self.serving.emits() || self.is_one_of_groups() => (layers, Part::Head),
             None if first < layers => (layers - 1, Part::Mixer),
             None => return self.end_step(now),
         };
@@ -344,6 +344,11 @@ impl Orchestrator {
         let (layer, batch) = (LayerId(upto.min(layers - 1)), self.serving.batch());
         self.commands.push(Command::Compute { mixers: first..upto, layer, part, batch, reads: Vec::new() });
         Ok(())
+    }
+
+    /// Whether other accelerators have experts too. They end their steps together, so every step ends with a command.
+    fn is_one_of_groups(&self) -> bool {
+        self.context.machine.peers.is_some_and(|peers| peers.groups > 1)
     }
 
     fn end_step(&mut self, now: Time) -> Result<(), ControlError> {

@@ -1,11 +1,18 @@
-//! Tensor parallelism: several accelerators compute each layer together, every one with its share of each matrix, and add up
-//! what they have. They do the same at the same time, so one of them stands for all: its shares of the model, its own
-//! memory and link, and its share of what they have in common.
+//! Several accelerators that serve the same requests.
+//!
+//! Tensor parallelism: they compute each layer together, every one with its share of each matrix, and add up what they have.
+//! They do the same at the same time, so one of them stands for all: its shares of the model, its own memory and link, and
+//! its share of what they have in common.
+//!
+//! Expert parallelism: each has experts of its own, whole, and attends to requests of its own; tokens go to where their
+//! experts are and come back. What each has to fetch and to compute depends on what routers choose, so none stands for
+//! another: each is an [`ExpertShare`].
 
-use crate::id::TierId;
+use crate::id::{BlockId, LayerId, RequestId, TierId};
 use crate::machine::{Class, Codec, Link, Machine, Peers, Processor};
 use crate::model::{Block, BlockKind, Layer, Matrix, Model};
 use crate::units::{Bandwidth, Bytes, FlopRate};
+use std::ops::Range;
 use thiserror::Error;
 
 /// Why accelerators cannot share a layer.
@@ -25,6 +32,20 @@ pub enum ParallelError {
         /// Accelerators.
         ranks: u32,
     },
+    /// Experts that do not divide.
+    #[error("{ranks} accelerators cannot have equal shares of {experts} experts")]
+    Experts {
+        /// Experts of a layer.
+        experts: u32,
+        /// Accelerators.
+        ranks: u32,
+    },
+    /// Experts of one layer that are not alike.
+    #[error("the experts of layer {} are of several sizes", .0.0)]
+    Unlike(LayerId),
+    /// A model without experts.
+    #[error("{0} has no experts")]
+    NoExperts(String),
     /// Heads that do not divide.
     #[error(
         "{ranks} accelerators cannot have equal shares of {heads} key-value heads, nor one each of copies of them"
@@ -37,12 +58,14 @@ pub enum ParallelError {
     },
 }
 
-/// What one of `ranks` accelerators has of a machine with so many: its own memory and the links to it, and an equal share of
-/// the other memories and links, and of the host. Tables of whole operators hold for one accelerator alone, so they are left out.
+/// What one accelerator has of a machine with `groups` times `tensor` of them: its own memory and the links to it, and an equal
+/// share of the other memories and links, and of the host. Tables of whole operators hold for one accelerator alone, so they
+/// are left out where `tensor` of them compute each layer.
 ///
 /// # Errors
 /// See [`ParallelError`].
-pub fn share_of_machine(machine: &Machine, ranks: u32) -> Result<Machine, ParallelError> {
+pub fn share_of_machine(machine: &Machine, tensor: u32, groups: u32) -> Result<Machine, ParallelError> {
+    let ranks = tensor * groups;
     let peers = machine.peers.ok_or_else(|| ParallelError::NoPeers(machine.name.clone()))?;
     if let Some(tier) = machine.tiers.iter().find(|tier| tier.device.is_some()) {
         return Err(ParallelError::PeerMemory(tier.name.clone()));
@@ -69,8 +92,10 @@ pub fn share_of_machine(machine: &Machine, ranks: u32) -> Result<Machine, Parall
     for kernel in &mut share.host_kernels {
         *kernel = kernel.shared(ranks);
     }
-    share.times.clear();
-    share.peers = Some(Peers { ranks, ..peers });
+    if tensor > 1 {
+        share.times.clear();
+    }
+    share.peers = Some(Peers { ranks: tensor, groups, ..peers });
     Ok(share)
 }
 
@@ -111,6 +136,79 @@ pub fn share_of_model(model: &Model, ranks: u32) -> Result<Model, ParallelError>
     Ok(share)
 }
 
+/// What the first of `ranks` accelerators has of a model whose experts are shared out: the first experts of every layer, and
+/// everything else whole.
+///
+/// # Errors
+/// See [`ParallelError`].
+pub fn share_of_experts(model: &Model, ranks: u32) -> Result<Model, ParallelError> {
+    if model.routed_layers().next().is_none() {
+        return Err(ParallelError::NoExperts(model.name.clone()));
+    }
+    let mut share = Model { blocks: Vec::new(), ..model.clone() };
+    for (layer, whole) in share.layers.iter_mut().zip(&model.layers) {
+        let first = whole.first_block.index();
+        let blocks = model.blocks.get(first..first + whole.blocks as usize).unwrap_or_default();
+        if model.is_routed(whole) {
+            let (experts, alike) = (whole.blocks, |block: &Block| block.bytes(block.native));
+            if !experts.is_multiple_of(ranks) {
+                return Err(ParallelError::Experts { experts, ranks });
+            }
+            if blocks.windows(2).any(|pair| alike(&pair[0]) != alike(&pair[1])) {
+                return Err(ParallelError::Unlike(blocks[0].layer));
+            }
+            layer.blocks = experts / ranks;
+        }
+        layer.first_block = BlockId(share.blocks.len() as u32);
+        share.blocks.extend(blocks.iter().take(layer.blocks as usize).cloned());
+    }
+    Ok(share)
+}
+
+/// Which of so many accelerators that have experts of their own: of each layer the `rank`th part of its experts, in their
+/// order, and of the requests every `of`th.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertShare {
+    /// Which one, from 0.
+    pub rank: u32,
+    /// How many there are.
+    pub of: u32,
+}
+
+impl Default for ExpertShare {
+    /// The only one.
+    fn default() -> ExpertShare {
+        ExpertShare { rank: 0, of: 1 }
+    }
+}
+
+impl ExpertShare {
+    /// Whether others have experts too.
+    pub fn is_part(self) -> bool {
+        self.of > 1
+    }
+
+    /// The numbers within the layer of its experts, where each has so many.
+    pub fn experts(self, each: u32) -> Range<u32> {
+        self.rank * each..(self.rank + 1) * each
+    }
+
+    /// Whether a request is among its own.
+    pub fn attends(self, request: RequestId) -> bool {
+        request.0 % self.of == self.rank
+    }
+
+    /// The first one's part of a model, as this one has it: other experts of the same sizes.
+    pub fn of_model(self, first: &Model) -> Model {
+        let mut own = first.clone();
+        for layer in first.layers.iter().filter(|layer| first.is_routed(layer)) {
+            let blocks = layer.first_block.index()..layer.first_block.index() + layer.blocks as usize;
+            own.blocks[blocks].iter_mut().for_each(|block| block.index += self.rank * layer.blocks);
+        }
+        own
+    }
+}
+
 /// Experts of gate, up and down are cut by their width: the first two by rows, the last by columns.
 fn shares_of(block: &Block, ranks: u32) -> Result<Vec<Matrix>, ParallelError> {
     let rows = |matrix: Matrix| Matrix { rows: matrix.rows.div_ceil(ranks.into()), ..matrix };
@@ -127,7 +225,6 @@ fn shares_of(block: &Block, ranks: u32) -> Result<Vec<Matrix>, ParallelError> {
 mod tests {
     use super::*;
     use crate::format::FormatId;
-    use crate::id::{BlockId, LayerId};
 
     fn model(width: u64, kv_heads: u32) -> Model {
         let wide = Matrix { rows: width, columns: 64 };
@@ -164,6 +261,20 @@ mod tests {
             assert_eq!(times(share.layers[0].kv_per_token), whole.layers[0].kv_per_token);
             assert_eq!(share.layers[0].flops_per_pair * u64::from(ranks), 512);
         }
+    }
+
+    #[test]
+    fn experts_are_shared_out_whole_and_each_once() {
+        let whole = model(96, 8);
+        let first = share_of_experts(&whole, 2).unwrap();
+        let shares: Vec<Model> = (0..2).map(|rank| ExpertShare { rank, of: 2 }.of_model(&first)).collect();
+        let experts = shares.iter().flat_map(|share| share.blocks.iter().cloned()).collect::<Vec<_>>();
+        assert_eq!(experts, whole.blocks);
+        assert_eq!((first.layers[0].blocks, first.layers[0].resident), (2, Bytes(8000)));
+        assert_eq!(ExpertShare { rank: 1, of: 2 }.experts(2), 2..4);
+        assert_eq!(share_of_experts(&whole, 3), Err(ParallelError::Experts { experts: 4, ranks: 3 }));
+        let dense = Model { blocks: vec![], layers: vec![], ..whole };
+        assert!(matches!(share_of_experts(&dense, 2), Err(ParallelError::NoExperts(_))));
     }
 
     #[test]

@@ -101,6 +101,14 @@ impl TimeTable {
         Ok(TimeTable { curves })
     }
 
+    /// The table of a processor of so many per cent of the speed.
+    pub fn at_percent(&self, percent: u64) -> TimeTable {
+        let point =
+            |&(tokens, time): &(u32, Nanos)| (tokens, scaled(time, Nanos(100), Nanos(percent)).max(Nanos(1)));
+        let curve = |curve: &Curve| Curve { by: curve.by, points: curve.points.iter().map(point).collect() };
+        TimeTable { curves: self.curves.iter().map(curve).collect() }
+    }
+
     /// The measured curves.
     pub fn curves(&self) -> &[Curve] {
         &self.curves
@@ -214,6 +222,8 @@ mod tests {
         assert_eq!(at(1, 16), (Nanos(50), Basis::Fitted), "half the tokens of the first point");
         assert_eq!(at(1, 12), (Nanos(50), Basis::Fitted), "one of the two curves does not reach there");
         assert_eq!(at(4, 32), (Nanos(280), Basis::Fitted), "twice the blocks of the last curve");
+        let faster = table.at_percent(200);
+        assert_eq!(faster.time(2, 8, roofline), (Nanos(30), Basis::Measured));
         let one = TimeTable::new(vec![curve(0, &[(1, 50), (4, 80)])]).unwrap();
         assert_eq!(one.time(2, 77, roofline), (Nanos(60), Basis::Measured));
     }

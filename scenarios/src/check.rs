@@ -9,7 +9,7 @@ use crate::keys::{Key, Need, Table, Type};
 use crate::load::open;
 use crate::machine::priced_machine;
 use crate::model::import;
-use crate::parallel::{PARALLEL, ranks, share_caps, shares};
+use crate::parallel::{PARALLEL, agrees, ranks, share_caps, shares};
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, caps, check_caps, kv_reserve};
 use crate::pressure::{PRESSURE, pressure};
 use crate::price::Price;
@@ -93,7 +93,7 @@ pub(crate) static SCENARIO: Table = Table {
         Key::optional(
             "parallel",
             Map(&PARALLEL),
-            "{ tensor: 2 }",
+            "{ tensor: 2, expert: 4 }",
             "How many accelerators work together; left out, one",
         ),
         Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
@@ -143,7 +143,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         share_caps(caps, machine, ranks);
     }
     let parallel = keys.get("parallel");
-    let (machine, model) = shares(report, parallel.as_ref(), ranks.unwrap_or(1), (machine, model));
+    let (machine, model) = shares(report, parallel.as_ref(), ranks.unwrap_or_default(), (machine, model));
     let empty = Node { at: root.at, value: Value::Map(vec![]) };
     let or_empty = |name| keys.get(name).unwrap_or_else(|| Field::root(&empty, name));
     let (resident, model) = resident(report, &or_empty("resident"), model);
@@ -157,9 +157,13 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let host_compute = host_compute(report, &keys, machine.as_ref());
     let seed = keys.or_default(report, "seed", whole);
     let longest = |load: &Workload| load.prompt_tokens.map_or(0, Length::long);
-    let load = workload.as_ref().map(|load| (load.requests.batch, longest(load)));
+    // Each attends to requests of its own.
+    let attended = |batch: u32| batch.div_ceil(ranks.unwrap_or_default().expert);
+    let load = workload.as_ref().map(|load| (attended(load.requests.batch), longest(load)));
     let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), load);
     let kv = kv.filter(|kv| can_be_paged(report, &keys, *kv, workload.as_ref()));
+    let agrees = agrees(report, &keys, ranks.unwrap_or_default(), kv);
+    let kv = kv.filter(|_| agrees);
     let checkpoint_field = keys.get("checkpoints");
     let checkpoints =
         checkpoint_field.as_ref().map(|field| checkpoints(report, field, machine.as_ref(), model.as_ref()));
@@ -187,7 +191,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         machine: machine?,
         price: price?,
         model: model?,
-        tensor: ranks?,
+        parallel: ranks?,
         memory: memory?,
         kv: kv?,
         checkpoints: checkpoints.unwrap_or_default(),

@@ -52,8 +52,8 @@ pub use policy_file::load_policy;
 pub use pressure::Pressure;
 pub use price::Price;
 pub use scenario::{
-    Cap, Guard, Kv, Paged, PolicyCheck, PolicyChoice, PolicyComplaint, Resident, Scenario, Schedule,
-    ScriptFile, Slo,
+    Cap, Guard, Kv, Paged, Parallel, PolicyCheck, PolicyChoice, PolicyComplaint, Resident, Scenario,
+    Schedule, ScriptFile, Slo,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

@@ -300,7 +300,7 @@ fn read_peers(report: &mut Report, field: &Field<'_>) -> Option<Peers> {
     let keys = field.keys(report, &PEERS)?;
     let latency = keys.required(report, "latency", time);
     let rate = keys.required(report, "rate", rate);
-    Some(Peers { latency: latency?, rate: rate?, ranks: 1 })
+    Some(Peers { latency: latency?, rate: rate?, ranks: 1, groups: 1 })
 }
 
 fn read_peak(report: &mut Report, field: &Field<'_>) -> Option<Peak> {

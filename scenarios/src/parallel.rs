@@ -1,48 +1,63 @@
-//! The key `parallel`: accelerators that compute each layer together. What is simulated is one of them, with its shares.
+//! The key `parallel`: accelerators that serve the same requests. What is described of machine and model is the share of one.
 
 use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::Whole;
 use crate::keys::{Key, Table};
 use crate::reader::{Field, Keys};
-use crate::scenario::Cap;
+use crate::scenario::{Cap, Kv, Parallel};
 use crate::units::at_most;
 use policy::machine::Class;
-use policy::parallel::{share_of_machine, share_of_model};
+use policy::parallel::{ParallelError, share_of_experts, share_of_machine, share_of_model};
 use policy::{Bytes, Machine, Model};
 use std::collections::BTreeMap;
 
-/// The most accelerators that compute together: more than one NVLink domain has.
+/// The most accelerators that work together: more than one NVLink domain has.
 const MOST_RANKS: u64 = 256;
 
 pub(crate) static PARALLEL: Table = Table {
     name: "parallel",
-    about: "Accelerators that work on the same requests; pipeline and expert parallelism are not there",
+    about: "Accelerators that work on the same requests: `tensor` times `expert` of them; memory of the fast tier is of each",
     open: false,
-    keys: &[Key::default(
-        "tensor",
-        Whole(1, MOST_RANKS),
-        "1",
-        "Accelerators that compute each layer together, each with its share of every matrix; memory of the fast tier is of each",
-    )],
+    keys: &[
+        Key::default(
+            "tensor",
+            Whole(1, MOST_RANKS),
+            "1",
+            "Accelerators that compute each layer together, each with its share of every matrix",
+        ),
+        Key::default(
+            "expert",
+            Whole(1, MOST_RANKS),
+            "1",
+            "Groups of accelerators that have experts of their own, whole, and attend to requests of their own; all are simulated",
+        ),
+    ],
 };
 
-/// Reads `parallel`: how many accelerators compute each layer.
-pub(crate) fn ranks(report: &mut Report, keys: &Keys<'_>) -> Option<u32> {
-    let Some(field) = keys.get("parallel") else { return Some(1) };
-    field.keys(report, &PARALLEL)?.or_default(report, "tensor", at_most(MOST_RANKS))
+/// Reads `parallel`: how many accelerators do what.
+pub(crate) fn ranks(report: &mut Report, keys: &Keys<'_>) -> Option<Parallel> {
+    let Some(field) = keys.get("parallel") else { return Some(Parallel::default()) };
+    let keys = field.keys(report, &PARALLEL)?;
+    let tensor = keys.or_default(report, "tensor", at_most(MOST_RANKS));
+    let expert = keys.or_default(report, "expert", at_most(MOST_RANKS));
+    let parallel = Parallel { tensor: tensor?, expert: expert? };
+    if u64::from(parallel.accelerators()) > MOST_RANKS {
+        let message = format!("{} accelerators together", parallel.accelerators());
+        field.error(report, Wrong::new(message, format!("`tensor` times `expert` is at most {MOST_RANKS}")));
+        return None;
+    }
+    Some(parallel)
 }
 
 /// What one accelerator has of the machine and of the model, where there are several.
 pub(crate) fn shares(
     report: &mut Report,
     field: Option<&Field<'_>>,
-    ranks: u32,
+    parallel: Parallel,
     (machine, model): (Option<Machine>, Option<Model>),
 ) -> (Option<Machine>, Option<Model>) {
-    let Some(field) = field.filter(|_| ranks > 1) else { return (machine, model) };
-    let refused = |report: &mut Report, error: policy::parallel::ParallelError, hint: &str| {
-        field.error(report, Wrong::new(error.to_string(), hint));
-    };
+    let Some(field) = field.filter(|_| parallel.accelerators() > 1) else { return (machine, model) };
+    let Parallel { tensor, expert } = parallel;
     if model.as_ref().is_some_and(|model| model.blocks.iter().any(|block| block.recipe.is_some())) {
         field.error(
             report,
@@ -52,21 +67,61 @@ pub(crate) fn shares(
     }
     let machine = machine.and_then(|machine| {
         let hint = "a machine whose accelerator has `peers`, and whose memories are no other accelerator's";
-        share_of_machine(&machine, ranks).map_err(|error| refused(report, error, hint)).ok()
+        taken(report, field, hint, share_of_machine(&machine, tensor, expert))
     });
-    let model = model.and_then(|model| {
-        let hint = "a number of accelerators that divides the model's heads and the experts' width";
-        share_of_model(&model, ranks).map_err(|error| refused(report, error, hint)).ok()
+    let model = model.and_then(|model| match tensor {
+        1 => Some(model),
+        _ => {
+            let hint = "a number of accelerators that divides the model's heads and the experts' width";
+            taken(report, field, hint, share_of_model(&model, tensor))
+        }
+    });
+    let model = model.and_then(|model| match expert {
+        1 => Some(model),
+        _ => {
+            let hint = "a model with experts, and a number that divides those of a layer";
+            taken(report, field, hint, share_of_experts(&model, expert))
+        }
     });
     (machine, model)
 }
 
+fn taken<T>(
+    report: &mut Report,
+    field: &Field<'_>,
+    hint: &str,
+    share: Result<T, ParallelError>,
+) -> Option<T> {
+    share.map_err(|error| field.error(report, Wrong::new(error.to_string(), hint))).ok()
+}
+
+/// Whether expert parallelism goes with the rest: its accelerators must agree on every batch, which pages of a cache and loads
+/// of their own would keep them from.
+pub(crate) fn agrees(report: &mut Report, keys: &Keys<'_>, parallel: Parallel, kv: Option<Kv>) -> bool {
+    let Some(field) = keys.get("parallel").filter(|_| parallel.expert > 1) else { return true };
+    let wrong = match kv {
+        Some(Kv::Paged(_)) => {
+            ("pages of a cache are given by each accelerator on its own", "a size for `kv`")
+        }
+        _ if keys.get("checkpoints").is_some() => {
+            ("checkpoints are moved by each accelerator on its own", "no `checkpoints`")
+        }
+        _ if keys.get("load").is_some() => {
+            ("accelerators load their weights in times of their own", "no `load`")
+        }
+        _ => return true,
+    };
+    let (message, hint) = (format!("{} with `expert` parallelism", wrong.0), format!("write {}", wrong.1));
+    field.error(report, Wrong::new(message, hint));
+    false
+}
+
 /// Caps on what accelerators have in common, as each of them has it.
-pub(crate) fn share_caps(caps: &mut BTreeMap<String, Cap>, machine: &Machine, ranks: u32) {
+pub(crate) fn share_caps(caps: &mut BTreeMap<String, Cap>, machine: &Machine, parallel: Parallel) {
     let common = machine.tiers.iter().filter(|tier| tier.class != Class::Fast);
     for tier in common {
         if let Some(Cap::Size(size)) = caps.get_mut(&tier.name) {
-            *size = Bytes(size.0 / u64::from(ranks));
+            *size = Bytes(size.0 / u64::from(parallel.accelerators()));
         }
     }
 }

@@ -23,8 +23,8 @@ pub struct Scenario {
     pub price: Option<Price>,
     /// The model.
     pub model: Model,
-    /// Accelerators that compute each layer together. Where there are several, machine, model and caps are what one of them has.
-    pub tensor: u32,
+    /// Accelerators that serve the same requests. Where there are several, machine, model and caps are what the first one has.
+    pub parallel: Parallel,
     /// Caps on tiers, by the tier's name.
     pub memory: BTreeMap<String, Cap>,
     /// Key-value caches.
@@ -130,6 +130,28 @@ pub struct ScriptFile {
     pub path: PathBuf,
     /// What it says.
     pub text: String,
+}
+
+/// Accelerators that serve the same requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parallel {
+    /// How many compute each layer together.
+    pub tensor: u32,
+    /// How many groups of so many have experts of their own.
+    pub expert: u32,
+}
+
+impl Default for Parallel {
+    fn default() -> Parallel {
+        Parallel { tensor: 1, expert: 1 }
+    }
+}
+
+impl Parallel {
+    /// How many there are.
+    pub fn accelerators(self) -> u32 {
+        self.tensor * self.expert
+    }
 }
 
 /// What the policy registry has against a choice.

@@ -126,6 +126,17 @@ impl Operators {
         all
     }
 
+    /// The way of so many tokens to a group of accelerators that has their experts, and back again.
+    pub fn exchange(&self, id: LayerId, tokens: u64) -> (Nanos, Booked) {
+        let mut booked = Booked::default();
+        let Some(peers) = self.machine.peers else { return (Nanos::ZERO, booked) };
+        let bytes = Bytes(self.model.layer(id).activations.0.saturating_mul(tokens));
+        let both = |time: Nanos| Nanos(time.0.saturating_mul(2));
+        let time = both(peers.all_to_all(bytes));
+        booked.add(Kind::AllToAll, Basis::Fitted, time, both(peers.all_to_all_limit(bytes)));
+        (time, booked)
+    }
+
     fn mixer(&self, id: LayerId, slices: &[Slice], booked: &mut Booked) -> Kernel {
         let processor = self.machine.accelerator;
         let layer = self.model.layer(id);

@@ -119,7 +119,7 @@ impl<'a> Output<'a> {
     }
 
     /// Writes the other files and gives all of them their names, which it answers. Files of an earlier run are
-    /// replaced. A run that did not keep its timeline has no `timeline.json`.
+    /// replaced. A run that did not keep its timeline has no `timeline.json`, one of several accelerators no placement.
     ///
     /// # Errors
     /// A file cannot be written; then none of them appears, unless it was the last step, the naming, that failed.
@@ -140,7 +140,8 @@ impl<'a> Output<'a> {
         let (windows, tally) = (series.windows(), outcome.orchestrator.tally());
         let run = Run { scenario, case, tally, slowest: &slowest, windows: &windows, summary };
         let page = page::page(&run).render()?;
-        let placement = Placement::new(case, outcome);
+        // Other engines' files place all experts; where accelerators have some each, they would speak of the first one's.
+        let placement = (!case.share.is_part()).then(|| Placement::new(case, outcome));
         let (decisions, decided) = decisions.into_parts();
         let (requests, left) = requests.into_parts();
         let mut drafts = vec![
@@ -152,13 +153,15 @@ impl<'a> Output<'a> {
                 serde_json::to_writer_pretty(&mut *out, summary)?;
                 io::Write::write_all(out, b"\n")
             })?,
-            draft("placement.json", &|out| {
-                serde_json::to_writer_pretty(&mut *out, &placement)?;
-                io::Write::write_all(out, b"\n")
-            })?,
-            draft("llama-cpp.txt", &|out| llama_cpp::write(out, &placement))?,
-            draft("ktransformers.yaml", &|out| ktransformers::write(out, &placement))?,
         ];
+        if let Some(placement) = &placement {
+            drafts.push(draft("placement.json", &|out| {
+                serde_json::to_writer_pretty(&mut *out, placement)?;
+                io::Write::write_all(out, b"\n")
+            })?);
+            drafts.push(draft("llama-cpp.txt", &|out| llama_cpp::write(out, placement))?);
+            drafts.push(draft("ktransformers.yaml", &|out| ktransformers::write(out, placement))?);
+        }
         if let Some(timeline) = outcome.world.timeline() {
             drafts.push(draft("timeline.json", &|out| timeline.write(out))?);
         }

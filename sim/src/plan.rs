@@ -5,7 +5,8 @@
 //! run whole; larger ones are searched by bisection, since more memory or more machines are hardly ever worse; those with
 //! too many values beside that, by a genetic search over several objectives, and then by bisection below the best. Every point has a
 //! run a seed, and meets an objective with the upper end of the interval over the seeds, so that the answer says how
-//! sure it is. A run that is hopelessly beyond an objective is stopped as soon as that is certain, and speaks for its point.
+//! sure it is. A run that is hopelessly beyond an objective is stopped as soon as that is certain, and speaks for its point; so does
+//! one as far below, until its point is the answer.
 
 mod binding;
 mod cutoff;
@@ -13,6 +14,7 @@ pub mod figures;
 mod front;
 mod genetic;
 mod goal;
+mod page;
 mod replica;
 pub mod resources;
 mod search;
@@ -26,6 +28,7 @@ pub use binding::{Binding, Gain, Less, Step};
 pub use cutoff::{Run, Stopped};
 pub use front::front;
 pub use goal::{Bound, Candidate, HOPELESS, Minimize, Tried, bounds};
+pub use page::page;
 pub use replica::replica;
 pub use site::{Heard, Runs, Site, SiteError};
 pub use space::{Axis, AxisError, COUNT, Point, Space};
@@ -316,7 +319,8 @@ fn evolve<B: Bench>(question: &Question<'_>, trials: &Trials<'_, B>) -> Answer<F
     let grid = Grid::list(question, trials.bench, &within)?;
     let search = Search { space, minimize, candidates: &grid.candidates };
     let (found, cut_short) = search.bisect(trials).map_err(PlanError::Bench)?;
-    Ok((found.or(Some(best.clone())), cut_short))
+    let best = if found.is_some() { found } else { Some(trials.settle(best).map_err(PlanError::Bench)?) };
+    Ok((best.filter(|best| best.meets()), cut_short))
 }
 
 /// Prices can be compared, or there is but one machine.

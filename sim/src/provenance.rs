@@ -22,10 +22,12 @@ pub enum Kind {
     Head,
     /// Sums over the accelerators that compute together.
     AllReduce,
+    /// Tokens on their way to accelerators that have their experts, and back.
+    AllToAll,
 }
 
 /// All kinds, in order, with their names in reports.
-pub const KINDS: [(Kind, &str); 7] = [
+pub const KINDS: [(Kind, &str); 8] = [
     (Kind::Mixer, "mixer"),
     (Kind::Attention, "attention"),
     (Kind::Elementwise, "elementwise"),
@@ -33,6 +35,7 @@ pub const KINDS: [(Kind, &str); 7] = [
     (Kind::Host, "host"),
     (Kind::Head, "head"),
     (Kind::AllReduce, "all_reduce"),
+    (Kind::AllToAll, "all_to_all"),
 ];
 
 /// What a kind of operator took, from one basis.

@@ -2,12 +2,13 @@
 
 use crate::checkpoint_figures::CheckpointFigures;
 use crate::simulate::{Case, Outcome};
+use crate::world::World;
 use indexmap::IndexMap;
 use policy::machine::Class;
 use policy::state::STATES;
 use policy::tally::{CAUSES, CacheUse, Latencies};
 use policy::veto::REASONS;
-use policy::{Nanos, Sketch, TierId};
+use policy::{Nanos, Orchestrator, Sketch, TierId};
 use serde::Serialize;
 
 /// What a run gave. Times are in milliseconds, sizes in bytes; percentiles are linear between ranks, and at most 0.05 %
@@ -44,6 +45,9 @@ pub struct Summary {
     pub drift_max: f64,
     /// What the operator allows.
     pub drift_budget: f64,
+    /// The accelerators that have experts of their own, where there are several; what else is said of one is the first one's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expert_ranks: Vec<RankUse>,
     /// Refusals by reason.
     pub vetoes: Vec<Veto>,
     /// Link directions.
@@ -140,6 +144,19 @@ pub struct Veto {
     pub count: u64,
 }
 
+/// What one of several accelerators that have experts of their own did.
+#[derive(Clone, Debug, Serialize)]
+pub struct RankUse {
+    /// Its share of its demanded (block, layer step) pairs that had a usable fast copy when the step asked.
+    pub hit_rate: f64,
+    /// Time it waited for memory, in seconds.
+    pub stall_s: f64,
+    /// Time it computed.
+    pub compute_s: f64,
+    /// Time it waited for the others, tokens on their way included.
+    pub waited_s: f64,
+}
+
 /// What one direction of a link did.
 #[derive(Clone, Debug, Serialize)]
 pub struct LinkUse {
@@ -224,6 +241,7 @@ impl Summary {
             drift_mean: context.guard.drift_mean(),
             drift_max: context.guard.drift_max(),
             drift_budget: context.guard.budget(),
+            expert_ranks: expert_ranks(case, outcome),
             vetoes: REASONS
                 .iter()
                 .zip(tally.vetoes)
@@ -293,6 +311,20 @@ pub fn percentile(sorted: &[f64], percent: f64) -> Option<f64> {
     let below = rank.floor() as usize;
     let above = (below + 1).min(last);
     Some(sorted[below] + (rank - below as f64) * (sorted[above] - sorted[below]))
+}
+
+fn expert_ranks(case: &Case, outcome: &Outcome) -> Vec<RankUse> {
+    let of = |(orchestrator, world): (&Orchestrator, &World)| {
+        let tally = orchestrator.tally();
+        RankUse {
+            hit_rate: ratio(tally.hits() as f64, tally.demanded as f64),
+            stall_s: tally.stall_total().as_secs_f64(),
+            compute_s: world.compute_time().as_secs_f64(),
+            waited_s: world.waited().as_secs_f64(),
+        }
+    };
+    let first = std::iter::once((&outcome.orchestrator, &outcome.world)).filter(|_| case.share.is_part());
+    first.chain(outcome.world.others()).map(of).collect()
 }
 
 fn links(case: &Case, outcome: &Outcome, seconds: f64) -> Vec<LinkUse> {

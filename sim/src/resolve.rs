@@ -6,6 +6,7 @@ use crate::workload::Arrivals;
 use policy::TierId;
 use policy::checkpoints::Place;
 use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
+use policy::parallel::ExpertShare;
 use policy::policies::script::{Script, ScriptError};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
 use policy::schedule::Pace;
@@ -111,6 +112,7 @@ impl Library {
                 floors: scenario.guard.floors.clone(),
                 sensitivity,
             },
+            share: ExpertShare { rank: 0, of: scenario.parallel.expert },
             load,
             include_repetition: workload.include_repetition,
             order: workload.order.unwrap_or_default(),
@@ -167,7 +169,8 @@ impl Library {
     }
 
     fn open(&mut self, paths: &[PathBuf], scenario: &Scenario) -> Result<Arc<RoutingTrace>, TraceError> {
-        let experts = scenario.model.uniform_blocks();
+        let shares = scenario.parallel.expert;
+        let experts = scenario.model.uniform_blocks().map(|experts| experts.saturating_mul(shares));
         let key = (paths.to_vec(), experts);
         if let Some(opened) = self.opened.get(&key) {
             return Ok(opened.clone());
@@ -285,7 +288,7 @@ fn generation(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Params {
     let layer = scenario.model.routed_layers().next();
     Params {
         layers: scenario.model.routed_layers().count() as u32,
-        experts: layer.map_or(0, |layer| layer.blocks),
+        experts: layer.map_or(0, |layer| layer.blocks.saturating_mul(scenario.parallel.expert)),
         top_k: layer.map_or(0, |layer| layer.selected),
         traces: zipf.traces,
         tokens_per_trace: zipf.tokens / zipf.traces.max(1),

@@ -8,6 +8,7 @@ use policy::guard::GuardSpec;
 use policy::homes::Homes;
 use policy::machine::Class;
 use policy::orchestrator::{ControlError, RunError, Setup};
+use policy::parallel::ExpertShare;
 use policy::policies::script::{Script, ScriptError};
 use policy::record::Decision;
 use policy::registry::{Entry, SimulateError, SimulateInput, registry};
@@ -45,6 +46,8 @@ pub struct Case {
     pub guard: GuardSpec,
     /// How well routers are foreseen: for each number of layers ahead, the share of the blocks expected that are chosen.
     pub lookahead: Vec<f64>,
+    /// Which accelerator it is of those that have experts of their own; model and memory are the first one's.
+    pub share: ExpertShare,
     /// Which blocks tokens need.
     pub load: Load,
     /// Whether traces that repeat themselves are served too.
@@ -179,6 +182,11 @@ pub enum RunFailure {
         /// Why.
         source: SimulateError,
     },
+    /// The policy learns from the routing of all experts, and each accelerator has some.
+    #[error(
+        "policy `{0}` is fitted on all experts of a layer, and `parallel.expert` shares them out; take another policy"
+    )]
+    Fitted(&'static str),
     /// The policy's script cannot be read.
     #[error(transparent)]
     Script(#[from] ScriptError),
@@ -217,6 +225,7 @@ impl Case {
         let shape = routing.shape();
         let experts = self.model.uniform_blocks().unwrap_or(0);
         let layers = self.model.routed_layers().count() as u32;
+        let experts = experts.saturating_mul(self.share.of);
         if shape.layers == layers && shape.experts == experts {
             return Ok(());
         }
@@ -236,7 +245,8 @@ impl Case {
     pub fn world(&self, timeline: bool) -> Result<World, RunFailure> {
         let (machine, model) = (self.machine.clone(), self.model.clone());
         let placement = Placement { home: &self.home, encoded: &self.encoded, load_from: self.load_from };
-        Ok(World::new(machine, model, placement, self.workload()?, timeline)?.pressed(&self.pressure))
+        let world = World::new(machine, model, placement, self.workload()?, timeline)?;
+        Ok(world.shared(self.share).pressed(&self.pressure))
     }
 
     /// The requests, and what their tokens need.
@@ -304,6 +314,21 @@ impl Case {
         self.controller(entry, params, Keep { decisions: record, ..Keep::default() })
     }
 
+    /// The controller and the world at time zero; where other accelerators have experts too, with a controller and a world
+    /// of each.
+    fn start(&self, entry: &Entry, params: &[f64], keep: Keep) -> Result<(Orchestrator, World), RunFailure> {
+        if self.share.is_part() && entry.fitted {
+            return Err(RunFailure::Fitted(entry.name));
+        }
+        let mut world = self.world(keep.timeline)?;
+        for rank in 1..self.share.of {
+            let share = ExpertShare { rank, ..self.share };
+            let other = Case { share, model: Arc::new(share.of_model(&self.model)), ..self.clone() };
+            world.lead(other.orchestrator(entry, params, false)?, other.world(false)?);
+        }
+        Ok((self.controller(entry, params, keep)?, world))
+    }
+
     fn controller(&self, entry: &Entry, params: &[f64], keep: Keep) -> Result<Orchestrator, RunFailure> {
         let future = if entry.clairvoyant { Some(self.future(entry)?) } else { None };
         let fit = self.fit.as_ref().filter(|_| entry.fitted).map(|fit| fit.demands(false));
@@ -353,8 +378,7 @@ impl Case {
         keep: Keep,
         each: impl FnMut(Decision),
     ) -> Result<Outcome, RunFailure> {
-        let mut world = self.world(keep.timeline)?;
-        let mut orchestrator = self.controller(entry, params, keep)?;
+        let (mut orchestrator, mut world) = self.start(entry, params, keep)?;
         run(&mut orchestrator, &mut world, each)?;
         Ok(Outcome { orchestrator, world })
     }
@@ -370,8 +394,7 @@ impl Case {
         keep: Keep,
         watcher: &mut impl Watch<World>,
     ) -> Result<Outcome, RunFailure> {
-        let mut world = self.world(keep.timeline)?;
-        let mut orchestrator = self.controller(entry, params, keep)?;
+        let (mut orchestrator, mut world) = self.start(entry, params, keep)?;
         policy::watch(&mut orchestrator, &mut world, watcher)?;
         Ok(Outcome { orchestrator, world })
     }

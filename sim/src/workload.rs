@@ -2,6 +2,7 @@
 
 use crate::arrivals::{self, ThinkTimes, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
+use policy::parallel::ExpertShare;
 use policy::{BlockId, LayerId, Model, RequestId, Time};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
@@ -82,6 +83,10 @@ pub struct Workload {
     rows: Vec<Range<usize>>,
     /// For each number of layers ahead, the share of the blocks foreseen that are chosen.
     lookahead: Vec<f64>,
+    /// Which experts of each layer there are here.
+    share: ExpertShare,
+    /// For each share of the experts, the tokens that go there at the layer that was routed last.
+    gone: Vec<u64>,
 }
 
 /// Stream of what look-ahead gets wrong.
@@ -124,7 +129,14 @@ impl Workload {
             followed: Vec::new(),
             rows: Vec::new(),
             lookahead: Vec::new(),
+            share: ExpertShare::default(),
+            gone: Vec::new(),
         }
+    }
+
+    /// The same for one of several accelerators that have experts of their own.
+    pub fn shared(self, share: ExpertShare) -> Workload {
+        Workload { share, gone: vec![0; share.of as usize], ..self }
     }
 
     /// The same, with routers asked ahead of time: see [`Workload::foresee`].
@@ -176,7 +188,7 @@ impl Workload {
             let blocks = (data.first_block.0..data.first_block.0 + data.blocks).map(BlockId);
             return blocks.map(|block| Routed { block, tokens, gate_squared: tokens as f32 }).collect();
         };
-        let first_block = data.first_block.0;
+        let (first_block, each) = (data.first_block.0, data.blocks);
         if self.followed != slices {
             self.rows.clear();
             slices.iter().for_each(|slice| self.follow(slice));
@@ -187,7 +199,24 @@ impl Workload {
             }
         }
         let Needs::Routed(source) = &self.needs else { return Vec::new() };
-        source.demand(router, first_block)
+        if !self.share.is_part() {
+            return source.demand(router, first_block);
+        }
+        let mut routed = source.demand(router, 0);
+        self.gone.fill(0);
+        for expert in &routed {
+            self.gone[(expert.block.0 / each.max(1)) as usize] += u64::from(expert.tokens);
+        }
+        let own = self.share.experts(each);
+        routed.retain(|expert| own.contains(&expert.block.0));
+        routed.iter_mut().for_each(|expert| expert.block.0 = expert.block.0 - own.start + first_block);
+        routed
+    }
+
+    /// The tokens that go to the accelerator to which the most go, at the layer that was routed last; each counts once for
+    /// each of its experts there.
+    pub fn most_gone(&self) -> u64 {
+        self.gone.iter().copied().max().unwrap_or(0)
     }
 
     /// What the platform expects of the coming layers while the mixer of `layer` is done, nearest first. Of the blocks that

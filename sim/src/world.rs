@@ -3,11 +3,13 @@
 mod host;
 mod kernels;
 mod moves;
+mod ranks;
 mod states;
 
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
+use self::ranks::{Held, Rank as Other};
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
 use crate::operators::Operators;
@@ -18,10 +20,11 @@ use crate::workload::{Request, Workload};
 use policy::event::{Command, Event, EventKind, Form, Platform, StateMove};
 use policy::homes::Homes;
 use policy::machine::Class;
+use policy::parallel::ExpertShare;
 use policy::sizes::Sizes;
 use policy::under_way::UnderWay;
 use policy::{
-    BlockId, Bytes, FormatId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
+    BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
 use scenarios::Pressure;
 use std::collections::VecDeque;
@@ -45,6 +48,14 @@ pub enum WorldError {
         "the run goes on for more than 292 years of simulated time: a latency is too long, or a rate too low"
     )]
     TooLate,
+    /// Another accelerator of the same run cannot go on.
+    #[error("rank {rank}: {why}")]
+    Rank {
+        /// Which one.
+        rank: u32,
+        /// Why.
+        why: String,
+    },
     /// A part of a layer is to be computed while another is.
     #[error("the accelerator is busy")]
     Busy,
@@ -84,6 +95,8 @@ enum Tick {
     StateMoved(MoveId),
     Computed,
     HostComputed,
+    /// All ranks have come as far as this one.
+    Met,
     Loaded,
     Request(RequestId),
     Pressure(Bytes),
@@ -143,6 +156,19 @@ pub struct World {
     loaded: Time,
     delivered: Vec<Delivered>,
     compute_time: Nanos,
+    /// Which share of the experts it has, and the accelerators that have the others, if this one leads them.
+    share: ExpertShare,
+    others: Vec<Other>,
+    /// Whether another one leads it.
+    led: bool,
+    /// What waits for the others, since when, and how long all have waited.
+    held: Option<Held>,
+    /// What goes on when all have met.
+    released: Option<Held>,
+    held_since: Time,
+    waited: Nanos,
+    /// The layer whose tokens are at other accelerators, and how many are where the most are.
+    away: Option<(LayerId, u64)>,
     ticks: u64,
     timeline: Option<Timeline>,
 }
@@ -203,6 +229,14 @@ impl World {
             loaded: Time(0),
             delivered: Vec::new(),
             compute_time: Nanos::ZERO,
+            share: ExpertShare::default(),
+            others: Vec::new(),
+            led: false,
+            held: None,
+            released: None,
+            held_since: Time(0),
+            waited: Nanos::ZERO,
+            away: None,
             ticks: 0,
             timeline,
         };
@@ -304,6 +338,8 @@ impl World {
             Tick::Arrived { id, bytes, queued } => {
                 self.arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
             }
+            Tick::Computed => self.computed()?,
+            Tick::Met => self.met()?,
             Tick::StateCoded(id) => {
                 self.state_coded(id)?;
                 None
@@ -312,7 +348,6 @@ impl World {
                 self.states.remove(id);
                 Some(EventKind::StateMoved { id })
             }
-            Tick::Computed => self.computed(),
             Tick::HostComputed => self.host_computed(),
             Tick::Loaded => {
                 self.loaded = self.now;
@@ -390,7 +425,7 @@ impl Platform for World {
             // What leaves a link now only queues what follows from it, so it goes first.
             let left = self.fabric.next_due();
             let at = match (left, self.queue.next_time()) {
-                (None, None) => return Ok(None),
+                (None, None) => return self.finish_others().map(|()| None),
                 (Some(due), Some(next)) => due.min(next),
                 (due, next) => due.or(next).unwrap_or(LATEST),
             };
@@ -420,7 +455,7 @@ impl Platform for World {
             }
             Command::Cancel { id } => self.cancel(id)?,
             Command::Compute { mixers, layer, part, batch, reads } => {
-                self.begin_compute(mixers, (layer, part), batch, &reads)?
+                self.begin_compute(mixers, (layer, part), batch, reads)?
             }
             Command::MoveState(state) => self.begin_state(state)?,
             Command::Finish { .. } => self.finish(),

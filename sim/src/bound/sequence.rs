@@ -13,7 +13,8 @@ use policy::registry::{Entry, registry};
 use policy::{LayerId, run};
 use std::sync::Arc;
 
-/// The program of a case; `None` where its demands depend on time, or nothing is known to serve them.
+/// The program of a case; `None` where its demands depend on time, nothing is known to serve them, or other accelerators are
+/// waited for.
 ///
 /// # Errors
 /// See [`RunFailure`].
@@ -21,7 +22,7 @@ pub(super) fn program(case: &Case) -> Result<Option<Program>, RunFailure> {
     let plain = |entry: &&Entry| {
         entry.simulate.is_some() && entry.params.is_empty() && !entry.clairvoyant && !entry.fitted
     };
-    let rule = registry().iter().find(plain).filter(|_| case.arrivals.is_closed());
+    let rule = registry().iter().find(plain).filter(|_| case.arrivals.is_closed() && !case.share.is_part());
     let (Some(rule), Some(terms)) = (rule, Terms::new(case)) else { return Ok(None) };
     let mut scout = Scout {
         world: case.world(false)?,

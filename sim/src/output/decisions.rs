@@ -1,4 +1,4 @@
-//! `decisions.jsonl`: one decision a line, ids written as names.
+//! `decisions.jsonl`: one decision a line, ids written as names, up to so many; a last line counts those left out.
 
 use policy::event::Form;
 use policy::record::{Action, Decision};
@@ -9,9 +9,14 @@ use policy::{LayerId, Machine, Model, Time};
 use serde::Serialize;
 use std::io::{self, Write};
 
+/// The most decisions that are written, some 400 MB of them: a run of any length leaves a file that can be read.
+const MOST: u64 = 1_000_000;
+
 /// Writes decisions to `out` until that fails once.
 pub(super) struct DecisionLog<'a, W> {
     out: W,
+    left: u64,
+    left_out: u64,
     written: io::Result<()>,
     machine: &'a Machine,
     model: &'a Model,
@@ -19,11 +24,14 @@ pub(super) struct DecisionLog<'a, W> {
 
 impl<'a, W: Write> DecisionLog<'a, W> {
     pub(super) fn new(out: W, machine: &'a Machine, model: &'a Model) -> Self {
-        DecisionLog { out, written: Ok(()), machine, model }
+        DecisionLog { out, left: MOST, left_out: 0, written: Ok(()), machine, model }
     }
 
     pub(super) fn write(&mut self, decision: &Decision) {
-        if self.written.is_ok() {
+        if self.left == 0 {
+            self.left_out += 1;
+        } else if self.written.is_ok() {
+            self.left -= 1;
             let line = Line::new(decision, self.machine, self.model);
             self.written = serde_json::to_writer(&mut self.out, &line)
                 .map_err(io::Error::from)
@@ -32,7 +40,10 @@ impl<'a, W: Write> DecisionLog<'a, W> {
     }
 
     /// What was written to, and whether everything could be.
-    pub(super) fn into_parts(self) -> (W, io::Result<()>) {
+    pub(super) fn into_parts(mut self) -> (W, io::Result<()>) {
+        if self.written.is_ok() && self.left_out > 0 {
+            self.written = writeln!(self.out, "{{\"decisions_left_out\":{}}}", self.left_out);
+        }
         (self.out, self.written)
     }
 }
@@ -139,6 +150,12 @@ mod tests {
              \"action\":\"fetch\",\"verdict\":\"defer\",\"until_layer_step\":7,\
              \"observed\":\"ffffffffffffffff\"}\n"
         );
+        let mut capped = DecisionLog::new(Vec::new(), &case.machine, &case.model);
+        capped.left = 1;
+        (0..3).for_each(|_| capped.write(&decision));
+        let (lines, written) = capped.into_parts();
+        assert!(written.is_ok());
+        assert_eq!(lines, [&line[..], b"{\"decisions_left_out\":2}\n"].concat());
         let mut log = DecisionLog::new(Small(line.len() + 10), &case.machine, &case.model);
         log.write(&decision);
         log.write(&decision);

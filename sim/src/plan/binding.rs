@@ -36,8 +36,8 @@ pub struct Gain {
     pub latency_ms: Estimate,
     /// Its change over the same seeds, as a share; negative is better.
     pub latency_change: f64,
-    /// Whether the run was stopped there, so that the change is at least this.
-    pub at_least: bool,
+    /// Why and when the run was stopped, if it was: then the change is at least this.
+    pub stopped: Option<Stopped>,
     /// Tokens put out a second then, by one machine.
     pub output_throughput_tok_s: Estimate,
     /// Its change, as a share; positive is better.
@@ -137,7 +137,12 @@ fn costliest(question: &Question<'_>, steps: &[Step], less: &[Gain]) -> &'static
     if steps.iter().any(|step| step.then == Less::Misfit && memory(step)) {
         return MEMORY.name;
     }
-    let most = less.iter().max_by(|a, b| a.latency_change.total_cmp(&b.latency_change));
+    // Of runs that were stopped, the one that was first costs the most.
+    let after = |gain: &Gain| gain.stopped.map_or(1.0, |stopped| stopped.after);
+    let order = |a: &&Gain, b: &&Gain| {
+        a.latency_change.total_cmp(&b.latency_change).then(after(b).total_cmp(&after(a)))
+    };
+    let most = less.iter().max_by(order);
     most.filter(|gain| gain.latency_change > CHANGE).map_or("none", |gain| gain.resource)
 }
 
@@ -184,10 +189,10 @@ fn gains<B: Bench>(
 impl Gain {
     fn new(resource: &Resource, at: &Tried, runs: &[Run], figure: usize, look: Look<'_>) -> Gain {
         let whole: Vec<Figures> = runs.iter().filter_map(Run::figures).copied().collect();
-        let stopped = runs.iter().any(|run| run.stopped().is_some());
+        let stopped = runs.iter().find_map(Run::stopped);
         let (then, now) = (estimates(&whole), estimates(&at.runs[..runs.len().min(at.runs.len())]));
         let change = |place: usize| then[place].mean / now[place].mean - 1.0;
-        let limit = look.until.first().filter(|_| stopped);
+        let limit = look.until.first().filter(|_| stopped.is_some());
         Gain {
             resource: resource.name,
             about: resource.about,
@@ -195,7 +200,7 @@ impl Gain {
             seeds: runs.len(),
             latency_ms: then[figure],
             latency_change: limit.map_or(change(figure), |limit| limit.limit_ms / now[figure].mean - 1.0),
-            at_least: stopped,
+            stopped,
             output_throughput_tok_s: then[THROUGHPUT],
             throughput_change: change(THROUGHPUT),
         }

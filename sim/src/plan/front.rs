@@ -25,7 +25,9 @@ fn scores(tried: &Tried, bounds: &[Bound]) -> Vec<f64> {
     let candidate = &tried.candidate;
     let worst = |value: f64| if value.is_nan() { f64::INFINITY } else { value };
     let latencies = bounds.iter().map(|bound| worst(tried.estimates[bound.figure].mean));
-    let cost = candidate.micros_per_hour().unwrap_or(candidate.replicas.into());
+    let cost = candidate
+        .micros_per_hour()
+        .unwrap_or(u64::from(candidate.replicas) * u64::from(candidate.accelerators));
     let throughput = tried.estimates[THROUGHPUT].mean * f64::from(candidate.replicas);
     [cost as f64, candidate.bytes() as f64, worst(-throughput)].into_iter().chain(latencies).collect()
 }

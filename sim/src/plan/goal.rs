@@ -58,9 +58,11 @@ pub struct Candidate {
     pub machine: String,
     /// Machines.
     pub replicas: u32,
-    /// Bytes that the fast tier of each may hold.
+    /// Accelerators of each that work together: a machine file is of one, with its price.
+    pub accelerators: u32,
+    /// Bytes that the fast tier of each accelerator may hold.
     pub fast: Bytes,
-    /// What one machine costs, where its file says so.
+    /// What one accelerator's machine costs, where its file says so.
     pub price: Option<Price>,
     /// The path of the fast tier's cap, where that has room for everything there is: more of it changes nothing.
     pub roomy: Option<String>,
@@ -79,6 +81,7 @@ impl Candidate {
             point: point.to_vec(),
             machine: scenario.machine.name.clone(),
             replicas: replicas.get(),
+            accelerators: scenario.parallel.accelerators(),
             fast,
             price: scenario.price.clone(),
         }
@@ -87,17 +90,21 @@ impl Candidate {
     /// Millionths of the currency's unit an hour, over all machines.
     pub fn micros_per_hour(&self) -> Option<u64> {
         let price = self.price.as_ref()?;
-        Some(price.micros_per_hour.saturating_mul(self.replicas.into()))
+        Some(price.micros_per_hour.saturating_mul(self.all_accelerators()))
     }
 
     /// Bytes of fast memory over all machines.
     pub fn bytes(&self) -> u64 {
-        self.fast.0.saturating_mul(self.replicas.into())
+        self.fast.0.saturating_mul(self.all_accelerators())
+    }
+
+    fn all_accelerators(&self) -> u64 {
+        u64::from(self.replicas) * u64::from(self.accelerators)
     }
 
     pub(super) fn rank(&self, minimize: Minimize) -> Rank<'_> {
         // Where no machine has a price, there is one machine, and its number stands for the price.
-        let cost = self.micros_per_hour().unwrap_or(self.replicas.into());
+        let cost = self.micros_per_hour().unwrap_or(self.all_accelerators());
         let (bytes, count) = (self.bytes(), u64::from(self.replicas));
         let order = match minimize {
             Minimize::Cost => [cost, bytes, count],
@@ -115,7 +122,7 @@ pub struct Tried {
     pub candidate: Candidate,
     /// Each figure over the seeds; NaN where its runs were stopped.
     pub estimates: Vec<Estimate>,
-    /// Its runs that went on to their end, by seed.
+    /// Its runs that went on to their end, by seed: of a point that is clearly within the limits, and not the answer, the first.
     pub runs: Vec<Figures>,
     /// Why and when its runs were stopped, if they were.
     pub stopped: Option<Stopped>,
@@ -125,7 +132,7 @@ pub struct Tried {
 }
 
 impl Tried {
-    pub(super) fn new(candidate: Candidate, runs: &[Run], bounds: &[Bound]) -> Tried {
+    pub(super) fn new(candidate: Candidate, runs: Vec<Run>, bounds: &[Bound]) -> Tried {
         let stopped = runs.iter().find_map(Run::stopped);
         let runs: Vec<Figures> = runs.iter().filter_map(Run::figures).copied().collect();
         let estimates = match stopped {
@@ -137,6 +144,12 @@ impl Tried {
             Some(Stopped { after, .. }) => HOPELESS - after,
         };
         Tried { candidate, estimates, runs, stopped, violation }
+    }
+
+    /// Whether it is so far below every limit that other seeds hardly matter.
+    pub(super) fn clearly_meets(&self, bounds: &[Bound]) -> bool {
+        let clear = |bound: &Bound| self.estimates[bound.figure].mean * HOPELESS <= bound.limit_ms;
+        self.meets() && bounds.iter().all(clear)
     }
 
     /// Whether it meets the objectives: with the upper end of its intervals, with no seed hopelessly beyond, and without

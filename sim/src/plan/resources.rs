@@ -80,6 +80,8 @@ fn compute(case: &Case, percent: u64) -> Option<Case> {
             KernelRate::measured(kernel.format(), points.collect()).unwrap_or_else(|_| kernel.clone())
         };
         machine.kernels = machine.kernels.iter().map(faster).collect();
+        let tables = machine.times.iter_mut().flat_map(|times| times.tables.iter_mut().flatten());
+        tables.for_each(|table| *table = table.at_percent(percent));
     }))
 }
 

@@ -25,14 +25,33 @@ impl Search<'_> {
     /// Runs every candidate.
     pub(super) fn exhaust<B: Bench>(&self, trials: &Trials<'_, B>) -> Result<Option<Arc<Tried>>, B::Error> {
         let all = trials.run_all(&self.candidates.iter().collect::<Vec<_>>())?;
-        Ok(all.into_iter().find(|tried| tried.meets()))
+        for tried in all.into_iter().filter(|tried| tried.meets()) {
+            let tried = trials.settle(&tried)?;
+            if tried.meets() {
+                return Ok(Some(tried));
+            }
+        }
+        Ok(None)
     }
 
-    /// Runs as few as are needed, as long as the budget lasts. Says whether it did not last.
+    /// Runs as few as are needed, as long as the budget lasts. Says whether it did not last. An answer that misses after all
+    /// when its other seeds have been run is looked for again: what was run is known by then.
     pub(super) fn bisect<B: Bench>(&self, trials: &Trials<'_, B>) -> Result<Found, B::Error> {
+        loop {
+            let (best, cut_short) = self.halve(trials)?;
+            let Some(best) = best else { return Ok((None, cut_short)) };
+            let best = trials.settle(&best)?;
+            if best.meets() {
+                return Ok((Some(best), cut_short));
+            }
+        }
+    }
+
+    fn halve<B: Bench>(&self, trials: &Trials<'_, B>) -> Result<Found, B::Error> {
         let mut open: Vec<&Candidate> = self.candidates.iter().collect();
         let mut best: Option<Arc<Tried>> = None;
-        while let Some(next) = self.most_telling(&open).filter(|_| trials.left() > 0) {
+        while let Some(next) = self.most_telling(&open).filter(|next| trials.left() > 0 || trials.knows(next))
+        {
             let tried = trials.run(next)?;
             match tried.meets() {
                 true => {
@@ -43,7 +62,7 @@ impl Search<'_> {
                 false => open.retain(|other| !self.space.within(&other.point, &next.point)),
             }
         }
-        let best = best.map(|best| self.settle(trials, best)).transpose()?;
+        let best = best.map(|best| self.descend(trials, best)).transpose()?;
         Ok((best, !open.is_empty()))
     }
 
@@ -59,7 +78,11 @@ impl Search<'_> {
 
     /// Runs the neighbours one step below. Where one meets the objectives after all, more is not always better here: then
     /// it is the best, and has neighbours of its own.
-    fn settle<B: Bench>(&self, trials: &Trials<'_, B>, mut best: Arc<Tried>) -> Result<Arc<Tried>, B::Error> {
+    fn descend<B: Bench>(
+        &self,
+        trials: &Trials<'_, B>,
+        mut best: Arc<Tried>,
+    ) -> Result<Arc<Tried>, B::Error> {
         loop {
             let point = best.candidate.point.clone();
             let below: Vec<_> = self.space.below(&point).map(|(_, less)| less).collect();

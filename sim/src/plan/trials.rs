@@ -68,22 +68,51 @@ impl<'b, B: Bench> Trials<'b, B> {
         if let Some(tried) = self.locked().get(&candidate.point) {
             return Ok(tried.clone());
         }
-        let tried = Arc::new(self.tried(candidate, &self.until)?);
+        let tried = Arc::new(self.tried(candidate)?);
         // Another thread may have run it meanwhile: the two are alike.
         Ok(self.locked().entry(candidate.point.clone()).or_insert(tried).clone())
     }
 
-    /// Runs the first seed, and the others if that is not stopped: one that is hopeless is, whatever they say.
-    fn tried(&self, candidate: &Candidate, until: &[Bound]) -> Result<Tried, B::Error> {
-        let run = |seeds| {
-            let runs = self.bench.run(&candidate.point, &Ask { seeds, until, with: None })?;
-            Ok(runs.unwrap_or_default())
-        };
-        let mut runs = run(0..1)?;
-        if runs.iter().all(|run| run.stopped().is_none()) {
-            runs.extend(run(1..self.bench.seeds())?);
+    /// Runs the first seed, and the others if that is near a limit: one that is hopelessly beyond is stopped, and speaks for
+    /// its point; one that is as far below is taken for its point until that is the answer.
+    fn tried(&self, candidate: &Candidate) -> Result<Tried, B::Error> {
+        let first = self.seeds(candidate, 0..1, &self.until)?;
+        let tried = Tried::new(candidate.clone(), first, self.bounds);
+        let clear = tried.stopped.is_some() || !self.until.is_empty() && tried.clearly_meets(self.bounds);
+        if clear { Ok(tried) } else { self.all_seeds(&tried, &self.until) }
+    }
+
+    /// The same with the seeds that were not run yet.
+    fn all_seeds(&self, tried: &Tried, until: &[Bound]) -> Result<Tried, B::Error> {
+        let more = self.seeds(&tried.candidate, tried.runs.len()..self.bench.seeds(), until)?;
+        let runs = tried.runs.iter().copied().map(Run::Whole).chain(more).collect();
+        Ok(Tried::new(tried.candidate.clone(), runs, self.bounds))
+    }
+
+    fn seeds(
+        &self,
+        candidate: &Candidate,
+        seeds: Range<usize>,
+        until: &[Bound],
+    ) -> Result<Vec<Run>, B::Error> {
+        if seeds.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(Tried::new(candidate.clone(), &runs, self.bounds))
+        Ok(self.bench.run(&candidate.point, &Ask { seeds, until, with: None })?.unwrap_or_default())
+    }
+
+    /// A point with all of its seeds, where not all of them were run.
+    pub(super) fn settle(&self, tried: &Arc<Tried>) -> Result<Arc<Tried>, B::Error> {
+        if tried.stopped.is_some() || tried.runs.len() >= self.bench.seeds() {
+            return Ok(tried.clone());
+        }
+        self.keep(self.all_seeds(tried, &self.until)?)
+    }
+
+    fn keep(&self, tried: Tried) -> Result<Arc<Tried>, B::Error> {
+        let tried = Arc::new(tried);
+        self.locked().insert(tried.candidate.point.clone(), tried.clone());
+        Ok(tried)
     }
 
     /// Runs candidates side by side. Of several errors, the first candidate's.
@@ -96,12 +125,16 @@ impl<'b, B: Bench> Trials<'b, B> {
     pub(super) fn finish(&self) -> Result<(), B::Error> {
         let stopped: Vec<_> = self.all().into_iter().filter(|tried| tried.stopped.is_some()).collect();
         self.bench.expect(stopped.len());
-        let whole: Vec<_> = stopped.par_iter().map(|tried| self.tried(&tried.candidate, &[])).collect();
-        for tried in whole {
-            let tried = Arc::new(tried?);
-            self.locked().insert(tried.candidate.point.clone(), tried);
-        }
-        Ok(())
+        let whole = |tried: &Arc<Tried>| self.seeds(&tried.candidate, 0..self.bench.seeds(), &[]);
+        let runs: Vec<_> = stopped.par_iter().map(whole).collect();
+        stopped.iter().zip(runs).try_for_each(|(tried, runs)| {
+            self.keep(Tried::new(tried.candidate.clone(), runs?, self.bounds)).map(drop)
+        })
+    }
+
+    /// Whether a candidate was run.
+    pub(super) fn knows(&self, candidate: &Candidate) -> bool {
+        self.locked().contains_key(&candidate.point)
     }
 
     /// How many more points may be run.

@@ -4,6 +4,7 @@
 //! kernels it has, and one event stands for all of them. When something begins to flow meanwhile, the kernel that runs then
 //! is taken up where it is.
 
+use super::ranks::Held;
 use super::{ACCELERATOR, Tick, World, WorldError};
 use crate::compute::Kernel;
 use crate::queue::{Handle, Rank};
@@ -99,21 +100,24 @@ impl World {
         mixers: Range<u16>,
         last: (LayerId, Part),
         batch: Arc<[Slice]>,
-        reads: &[Read],
+        reads: Vec<Read>,
     ) -> Result<(), WorldError> {
-        for read in reads {
+        if last.1 != Part::Experts && last.1 != Part::Host && self.away.is_some() {
+            return self.hold(Held::Begins { mixers, last, batch });
+        }
+        for read in &reads {
             self.memory.expect(read.block, read.form)?;
             self.memory.compute_reads(read.block, read.form);
         }
         if last.1 == Part::Host {
-            return self.begin_host(last.0, reads);
+            return self.begin_host(last.0, &reads);
         }
         if self.running.is_some() {
             return Err(WorldError::Busy);
         }
         let last_kernel = match last.1 {
             Part::Mixer => self.mixer(last.0, &batch),
-            _ => self.alone(self.kernel(last, &batch, reads)),
+            _ => self.alone(self.kernel(last, &batch, &reads)),
         };
         let (since, operations, then) = (self.now, Nanos::ZERO, Nanos::ZERO);
         self.run(Running {
@@ -166,9 +170,30 @@ impl World {
     }
 
     fn kernel(&self, part: (LayerId, Part), batch: &[Slice], reads: &[Read]) -> Kernel {
-        let emits = |slice: &&Slice| {
-            slice.cached + slice.tokens >= self.workload.requests()[slice.request.index()].context
+        if self.share.is_part() && matches!(part.1, Part::Mixer | Part::Head) {
+            return self.attended(part, batch);
+        }
+        self.kernel_of_all(part, batch, reads)
+    }
+
+    /// The mixer or the head for the requests that this rank attends to.
+    fn attended(&self, part: (LayerId, Part), batch: &[Slice]) -> Kernel {
+        let own: Vec<Slice> =
+            batch.iter().filter(|slice| self.share.attends(slice.request)).copied().collect();
+        let any = match part.1 {
+            Part::Head => own.iter().any(|slice| self.emits(slice)),
+            _ => !own.is_empty(),
         };
+        if any { self.kernel_of_all(part, &own, &[]) } else { Kernel::default() }
+    }
+
+    /// Whether a step gives a request a token: its prompt is complete.
+    fn emits(&self, slice: &Slice) -> bool {
+        slice.cached + slice.tokens >= self.workload.requests()[slice.request.index()].context
+    }
+
+    fn kernel_of_all(&self, part: (LayerId, Part), batch: &[Slice], reads: &[Read]) -> Kernel {
+        let emits = |slice: &&Slice| self.emits(slice);
         let emitting = if part.1 == Part::Head { batch.iter().filter(emits).count() as u64 } else { 0 };
         self.operators.kernel(part, batch, emitting, reads)
     }
@@ -237,8 +262,8 @@ impl World {
     }
 
     /// A kernel has ended, or all of its command.
-    pub(super) fn computed(&mut self) -> Option<EventKind> {
-        let mut running = self.running.take()?;
+    pub(super) fn computed(&mut self) -> Result<Option<EventKind>, WorldError> {
+        let Some(mut running) = self.running.take() else { return Ok(None) };
         if running.alone.is_some() {
             self.pass(&mut running, self.now);
         }
@@ -246,13 +271,23 @@ impl World {
         if running.place < running.mixers.len() {
             (running.place, running.since) = (running.place + 1, self.now);
             self.run(running);
-            return None;
+            return Ok(None);
         }
-        let Running { last: (layer, part), batch, .. } = running;
+        let Running { last, batch, .. } = running;
+        if self.share.is_part() && matches!(last.1, Part::Mixer | Part::Head) {
+            return self.hold(Held::Ended { last, batch }).map(|()| None);
+        }
+        Ok(self.ended(last, &batch))
+    }
+
+    /// What follows the end of a command.
+    pub(super) fn ended(&mut self, (layer, part): (LayerId, Part), batch: &[Slice]) -> Option<EventKind> {
         Some(match part {
             Part::Mixer => {
-                self.due.extend(self.workload.foresee(&batch, layer));
-                let routed = self.workload.route(&batch, layer);
+                self.due.extend(self.workload.foresee(batch, layer));
+                let routed = self.workload.route(batch, layer);
+                let shared_out = self.share.is_part() && self.model.is_routed(self.model.layer(layer));
+                self.away = shared_out.then(|| (layer, self.workload.most_gone()));
                 self.due.push_back(EventKind::LayerRouted { layer, routed });
                 return self.due.pop_front();
             }

@@ -1,8 +1,10 @@
-//! The page of a run in a real browser: no error, no request, every chart drawn and reached by key, in both themes and on
+//! The pages of a run and of a plan in a real browser: no error, no request, every chart drawn and reached by key, in both themes and on
 //! both widths. `CHROME` names a Chromium; else one on the path is taken, and where there is none this is skipped.
 
 use crate::page::{SCENARIOS, page_of};
 use serde_json::{Value, json};
+use sim::plan::figures::TPOT;
+use sim::plan::{Axis, Bound, Minimize, Question, Runs, Site, Space, plan};
 use std::env;
 use std::fs;
 use std::net::TcpStream;
@@ -177,51 +179,74 @@ Array.from(document.querySelectorAll('figure.chart')).map(chart => {
   return [chart.getAttribute('aria-label'), data.length, touching];
 })";
 
+/// The page of a plan: how much fast memory the quickstart needs for an objective that some of it meets.
+fn page_of_a_plan() -> String {
+    let set = [("workload.limit_tokens".to_owned(), "20".to_owned())];
+    let axis = |name, values| Axis::new(name, values, None).unwrap();
+    let space =
+        Space::new(vec![axis("hbm", "8 GiB,10 GiB,12 GiB"), axis("machine", "rtx-4090,rtx-5090")]).unwrap();
+    let bounds = [Bound { metric: "tpot", figure: TPOT, limit_ms: 15.0 }];
+    let question = Question {
+        space: &space,
+        bounds: &bounds,
+        minimize: Minimize::Cost,
+        exhaustive: false,
+        evaluations: 64,
+        search_seed: 0,
+    };
+    let runs = Runs { scenario: "quickstart", set: &set, seeds: 1, percentile: 99.0, journal: None };
+    let plan = plan(&question, &Site::new(runs, &space, &|_| {})).unwrap_or_else(|_| panic!("no plan"));
+    sim::plan::page("quickstart", &question, 99.0, &plan).render().unwrap()
+}
+
 #[test]
-fn the_page_holds_in_a_browser() {
+fn the_pages_hold_in_a_browser() {
     let Some(program) = chromium() else {
         println!("skipped: no Chromium: set CHROME to one, or put one on the path");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
     let mut browser = Browser::start(&program);
-    for (scenario, overrides) in SCENARIOS {
-        let file = folder.path().join(format!("{scenario}.html"));
-        fs::write(&file, page_of(scenario, overrides, "a run")).unwrap();
-        let mut grounds = Vec::new();
-        for (width, theme) in [(1440, "light"), (390, "dark")] {
-            browser.open(&file, width, theme);
-            let charts = browser.value(CHARTS);
-            let charts = charts.as_array().unwrap();
-            assert!(charts.len() >= 10, "{scenario}: {} charts", charts.len());
-            for chart in charts {
-                let [name, drawn, touching] = [0, 1, 2].map(|index| &chart[index]);
-                assert!(drawn.as_u64().unwrap() > 0, "{scenario}, {width}: {name} has no data");
-                assert_eq!(
-                    touching,
-                    &json!([]),
-                    "{scenario}, {width}: texts of {name} are in each other's way"
-                );
-            }
-            let fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
-            assert_eq!(browser.value(fits), true, "{scenario}: the page is wider than a window of {width}");
-            grounds.push(browser.value("getComputedStyle(document.body).backgroundColor"));
-
-            let focus =
-                "document.activeElement?.matches('figure.chart') ? document.activeElement.ariaLabel : null";
-            let mut reached = Vec::new();
-            for _ in 0..20 * charts.len() {
-                browser.press_tab();
-                let at = browser.value(focus);
-                reached.extend(at.as_str().map(str::to_owned));
-                if reached.len() == charts.len() {
-                    break;
-                }
-            }
-            let names: Vec<&str> = charts.iter().filter_map(|chart| chart[0].as_str()).collect();
-            assert_eq!(reached, names, "{scenario}, {width}: charts in the order in which keys reach them");
-            assert_eq!(browser.complaints(&file), Vec::<&Value>::new(), "{scenario}, {width}, {theme}");
-        }
-        assert_ne!(grounds[0], grounds[1], "{scenario}: one theme only");
+    let runs =
+        SCENARIOS.iter().map(|(scenario, overrides)| (*scenario, page_of(scenario, overrides, "a run"), 10));
+    for (name, page, charts) in runs.chain([("plan", page_of_a_plan(), 2)]) {
+        let file = folder.path().join(format!("{name}.html"));
+        fs::write(&file, page).unwrap();
+        holds(&mut browser, &file, name, charts);
     }
+}
+
+/// A page holds in both themes and on both widths, with so many charts at least.
+fn holds(browser: &mut Browser, file: &Path, name: &str, least: usize) {
+    let mut grounds = Vec::new();
+    for (width, theme) in [(1440, "light"), (390, "dark")] {
+        browser.open(file, width, theme);
+        let charts = browser.value(CHARTS);
+        let charts = charts.as_array().unwrap();
+        assert!(charts.len() >= least, "{name}: {} charts", charts.len());
+        for chart in charts {
+            let [title, drawn, touching] = [0, 1, 2].map(|index| &chart[index]);
+            assert!(drawn.as_u64().unwrap() > 0, "{name}, {width}: {title} has no data");
+            assert_eq!(touching, &json!([]), "{name}, {width}: texts of {title} are in each other's way");
+        }
+        let fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
+        assert_eq!(browser.value(fits), true, "{name}: the page is wider than a window of {width}");
+        grounds.push(browser.value("getComputedStyle(document.body).backgroundColor"));
+
+        let focus =
+            "document.activeElement?.matches('figure.chart') ? document.activeElement.ariaLabel : null";
+        let mut reached = Vec::new();
+        for _ in 0..20 * charts.len() {
+            browser.press_tab();
+            let at = browser.value(focus);
+            reached.extend(at.as_str().map(str::to_owned));
+            if reached.len() == charts.len() {
+                break;
+            }
+        }
+        let titles: Vec<&str> = charts.iter().filter_map(|chart| chart[0].as_str()).collect();
+        assert_eq!(reached, titles, "{name}, {width}: charts in the order in which keys reach them");
+        assert_eq!(browser.complaints(file), Vec::<&Value>::new(), "{name}, {width}, {theme}");
+    }
+    assert_ne!(grounds[0], grounds[1], "{name}: one theme only");
 }

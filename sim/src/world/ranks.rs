@@ -1,0 +1,129 @@
+//! Expert parallelism: several accelerators, each a world with a controller of its own, that wait for each other.
+//!
+//! What each fetches and computes depends on what routers choose, so none stands for the others and all are simulated. They
+//! have the same batch, as they end each step together: every one attends to requests of its own, and computes the tokens of
+//! all that chose its experts. They meet where tokens change places: when mixers have ended, before the next mixers or the
+//! head begin, and at the end of a step. The first one leads. When it comes to such a place, each of the others is brought
+//! there too; all go on when the last one has come.
+
+use super::{Tick, World, WorldError};
+use crate::queue;
+use policy::event::{EventKind, Part, Platform, Slice};
+use policy::parallel::ExpertShare;
+use policy::{LayerId, Nanos, Orchestrator, Time};
+use std::mem::discriminant;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Another accelerator of the run.
+pub(super) struct Rank {
+    orchestrator: Orchestrator,
+    world: World,
+}
+
+/// What a rank does when all have come as far as it.
+pub(super) enum Held {
+    /// A command begins.
+    Begins { mixers: Range<u16>, last: (LayerId, Part), batch: Arc<[Slice]> },
+    /// A command has ended.
+    Ended { last: (LayerId, Part), batch: Arc<[Slice]> },
+}
+
+impl World {
+    /// The same for one of several accelerators that have experts of their own.
+    pub(crate) fn shared(self, share: ExpertShare) -> World {
+        World { workload: self.workload.shared(share), share, ..self }
+    }
+
+    /// Leads another accelerator of the run.
+    pub(crate) fn lead(&mut self, orchestrator: Orchestrator, mut world: World) {
+        world.led = true;
+        self.others.push(Rank { orchestrator, world });
+    }
+
+    /// The accelerators that it leads.
+    pub fn others(&self) -> impl Iterator<Item = (&Orchestrator, &World)> {
+        self.others.iter().map(|rank| (&rank.orchestrator, &rank.world))
+    }
+
+    /// Time it waited for the others, tokens on their way included.
+    pub fn waited(&self) -> Nanos {
+        self.waited
+    }
+
+    /// Waits until all ranks have come as far. The leader brings the others there, and says when all go on.
+    pub(super) fn hold(&mut self, held: Held) -> Result<(), WorldError> {
+        (self.held, self.held_since) = (Some(held), self.now);
+        if self.led {
+            return Ok(());
+        }
+        let mut last = self.now;
+        for rank in &mut self.others {
+            rank.come(self.held.as_ref())?;
+            last = last.max(rank.world.held_since);
+        }
+        // Tokens that are elsewhere come back before what begins then.
+        let back = matches!(self.held, Some(Held::Begins { .. }));
+        if let Some((layer, tokens)) = self.away.filter(|_| back) {
+            let (time, booked) = self.operators.exchange(layer, tokens);
+            self.provenance.add(&booked, 1);
+            last = last + time;
+        }
+        self.release(last);
+        self.others.iter_mut().for_each(|rank| rank.world.release(last));
+        Ok(())
+    }
+
+    /// What is held goes on at an instant.
+    fn release(&mut self, at: Time) {
+        self.released = self.held.take();
+        self.queue.push(at, queue::Rank::Completion, Tick::Met);
+    }
+
+    /// All have come as far: what was held goes on.
+    pub(super) fn met(&mut self) -> Result<Option<EventKind>, WorldError> {
+        self.waited += self.now.since(self.held_since);
+        match self.released.take() {
+            Some(Held::Begins { mixers, last, batch }) => {
+                self.away = None;
+                self.begin_compute(mixers, last, batch, Vec::new()).map(|()| None)
+            }
+            Some(Held::Ended { last, batch }) => Ok(self.ended(last, &batch)),
+            None => Ok(None),
+        }
+    }
+
+    /// The run is over: what the others still have under way ends.
+    pub(super) fn finish_others(&mut self) -> Result<(), WorldError> {
+        self.others.iter_mut().try_for_each(|rank| rank.go_on(|_| true))
+    }
+}
+
+impl Rank {
+    /// Goes on until it waits for the others.
+    fn come(&mut self, there: Option<&Held>) -> Result<(), WorldError> {
+        self.go_on(|world| world.held.is_none())?;
+        match self.world.held.as_ref().map(discriminant) == there.map(discriminant) {
+            true => Ok(()),
+            false => Err(self.failed("it does not come to where the others wait")),
+        }
+    }
+
+    fn failed(&self, why: impl ToString) -> WorldError {
+        WorldError::Rank { rank: self.world.share.rank, why: why.to_string() }
+    }
+
+    /// The loop of a run.
+    fn go_on(&mut self, going: impl Fn(&World) -> bool) -> Result<(), WorldError> {
+        let mut commands = Vec::new();
+        while going(&self.world) {
+            let Some(event) = self.world.next_event()? else { break };
+            if let Err(error) = self.orchestrator.handle(event, &mut commands) {
+                return Err(self.failed(error));
+            }
+            self.orchestrator.take_left();
+            commands.drain(..).try_for_each(|command| self.world.submit(command))?;
+        }
+        Ok(())
+    }
+}

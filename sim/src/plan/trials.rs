@@ -106,13 +106,13 @@ impl<'b, B: Bench> Trials<'b, B> {
         if tried.stopped.is_some() || tried.runs.len() >= self.bench.seeds() {
             return Ok(tried.clone());
         }
-        self.keep(self.all_seeds(tried, &self.until)?)
+        Ok(self.keep(self.all_seeds(tried, &self.until)?))
     }
 
-    fn keep(&self, tried: Tried) -> Result<Arc<Tried>, B::Error> {
+    fn keep(&self, tried: Tried) -> Arc<Tried> {
         let tried = Arc::new(tried);
         self.locked().insert(tried.candidate.point.clone(), tried.clone());
-        Ok(tried)
+        tried
     }
 
     /// Runs candidates side by side. Of several errors, the first candidate's.
@@ -127,9 +127,10 @@ impl<'b, B: Bench> Trials<'b, B> {
         self.bench.expect(stopped.len());
         let whole = |tried: &Arc<Tried>| self.seeds(&tried.candidate, 0..self.bench.seeds(), &[]);
         let runs: Vec<_> = stopped.par_iter().map(whole).collect();
-        stopped.iter().zip(runs).try_for_each(|(tried, runs)| {
-            self.keep(Tried::new(tried.candidate.clone(), runs?, self.bounds)).map(drop)
-        })
+        for (tried, runs) in stopped.iter().zip(runs) {
+            self.keep(Tried::new(tried.candidate.clone(), runs?, self.bounds));
+        }
+        Ok(())
     }
 
     /// Whether a candidate was run.

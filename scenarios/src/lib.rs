@@ -5,6 +5,7 @@ mod catalogue;
 mod check;
 mod checkpoints;
 mod control;
+mod conversations;
 mod diagnostics;
 mod gguf;
 mod include;
@@ -40,6 +41,7 @@ mod workload;
 
 pub use catalogue::{machine, machines, model, models, scenarios};
 pub use check::is_key;
+pub use conversations::{Conversations, PrefixOrder};
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use load::{load, load_text};
 pub use model::ModelFacts;
@@ -48,9 +50,9 @@ pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
 pub use price::Price;
 pub use scenario::{
-    Arrivals, Cap, Conversations, Dense, Fitted, Guard, Kv, Length, Paged, PolicyCheck, PolicyChoice,
-    PolicyComplaint, Prefill, PrefixOrder, Process, Recording, RequestFormat, RequestOrder, Requests,
-    Resident, Routing, Scenario, Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
+    Arrivals, Cap, Dense, Fitted, Guard, Kv, Length, Paged, PolicyCheck, PolicyChoice, PolicyComplaint,
+    Prefill, Process, Recording, RequestFormat, RequestOrder, Requests, Resident, Routing, Scenario,
+    Schedule, ScriptFile, Slo, Workload, ZipfMarkov,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

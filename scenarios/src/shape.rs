@@ -2,7 +2,7 @@
 
 use crate::diagnostics::{Report, Wrong};
 use crate::reader::{Field, Fields, flag, name_of};
-use crate::recurrent::Recurrent;
+use crate::recurrent::{Parts, Recurrence, Recurrent};
 use crate::tree::Value;
 use crate::units::whole;
 use crate::unsupported::{REFUSED, Refused};
@@ -71,33 +71,6 @@ const PLAIN: Family = Family {
     dtype: None,
 };
 
-/// Which recurrent layers a family has, and how its config says so.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Recurrence {
-    None,
-    /// Mamba-1 but for every eighth layer.
-    Jamba,
-    /// Mamba-1 and nothing else.
-    Mamba,
-    /// Mamba-2 and nothing else.
-    Mamba2,
-    /// A letter for each layer: Mamba-2, attention, or a feed-forward.
-    NemotronH,
-    /// Mamba-2 where the list of layers says so.
-    Granite,
-    /// Gated delta nets but for every fourth layer.
-    Qwen3Next,
-    /// Kimi delta attention where a list says so.
-    KimiLinear,
-}
-
-impl Recurrence {
-    /// Whether there is nothing but recurrent layers.
-    fn alone(self) -> bool {
-        matches!(self, Recurrence::Mamba | Recurrence::Mamba2)
-    }
-}
-
 /// From the modelling code of the transformers library, and of the model's own repository where it has one.
 const FAMILIES: &[Family] = &[
     Family { name: "llama", ..PLAIN },
@@ -155,13 +128,6 @@ pub(crate) struct Experts {
     pub(crate) native: FormatId,
 }
 
-/// Whether a layer mixes its tokens, and whether a feed-forward follows: mostly both.
-#[derive(Clone, Copy)]
-pub(crate) struct Parts {
-    pub(crate) mixer: bool,
-    pub(crate) feed_forward: bool,
-}
-
 /// A decoder's shape.
 pub(crate) struct Shape {
     pub(crate) family: Family,
@@ -195,8 +161,8 @@ struct Formats {
 
 /// A config whose keys are being read; `null` counts as absent, as it does in Python.
 pub(crate) struct Config<'t, 'r> {
-    fields: Fields<'t>,
-    report: &'r mut Report,
+    pub(crate) fields: Fields<'t>,
+    pub(crate) report: &'r mut Report,
 }
 
 /// Reads a config, or reports what keeps it from being imported.
@@ -226,8 +192,8 @@ pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
         false => Some(None),
     };
     let windows = config.windows(family, layers);
-    let recurrent = config.recurrent(family, layers, hidden);
-    let parts = config.parts(family, layers);
+    let recurrent = config.recurrent(family.recurrence, layers, hidden);
+    let parts = config.parts(family.recurrence, layers);
     let bias = match config.truth("attention_bias", family.bias == Bias::All)? {
         true => Bias::All,
         false if family.bias == Bias::Qkv => Bias::Qkv,
@@ -469,76 +435,6 @@ impl<'t> Config<'t, '_> {
             self.fields.need(self.report, key, "a list of numbers, as the model's config.json has it")?;
         let numbers: Vec<_> = field.items().iter().map(|item| item.read(self.report, whole)).collect();
         numbers.into_iter().collect()
-    }
-
-    fn recurrent(&mut self, family: Family, layers: u64, hidden: u64) -> Option<Option<Recurrent>> {
-        let recurrent = match family.recurrence {
-            Recurrence::None => return Some(None),
-            Recurrence::Jamba => Recurrent::jamba(self, layers, hidden),
-            Recurrence::Mamba => Recurrent::mamba(self, layers, hidden),
-            Recurrence::Mamba2 => {
-                let keys = ["num_heads", "head_dim", "state_size", "n_groups", "conv_kernel"];
-                Recurrent::scalar(self, vec![true; layers as usize], hidden, keys)
-            }
-            Recurrence::NemotronH => {
-                let keys = ["mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups", "conv_kernel"];
-                let recurrent = self.pattern(layers)?.iter().map(|&letter| letter == b'M').collect();
-                Recurrent::scalar(self, recurrent, hidden, keys)
-            }
-            Recurrence::Granite => {
-                let keys =
-                    ["mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_n_groups", "mamba_d_conv"];
-                let recurrent = self.listed_layers(layers)?;
-                Recurrent::scalar(self, recurrent, hidden, keys)
-            }
-            Recurrence::Qwen3Next => Recurrent::qwen3_next(self, layers, hidden),
-            Recurrence::KimiLinear => Recurrent::kimi_linear(self, layers, hidden),
-        };
-        recurrent.map(Some)
-    }
-
-    /// What each layer has: a mixer and a feed-forward, or as the family says.
-    fn parts(&mut self, family: Family, layers: u64) -> Option<Vec<Parts>> {
-        let of = |mixer, feed_forward| Parts { mixer, feed_forward };
-        if family.recurrence == Recurrence::NemotronH {
-            let pattern = self.pattern(layers)?;
-            return Some(pattern.iter().map(|&letter| of(letter != b'-', letter == b'-')).collect());
-        }
-        Some(vec![of(true, !family.recurrence.alone()); layers as usize])
-    }
-
-    /// Nemotron-H's layers, a letter each: `M` for Mamba-2, `*` for attention, `-` for a feed-forward.
-    fn pattern(&mut self, layers: u64) -> Option<Vec<u8>> {
-        let hint = "M-M*, a letter for each layer, as the model's config.json has it";
-        let field = self.fields.need(self.report, "hybrid_override_pattern", hint)?;
-        let pattern = field.text(self.report)?;
-        if let Some(other) = pattern.chars().find(|letter| !"M*-".contains(*letter)) {
-            let known = "`M` (Mamba-2), `*` (attention) and `-` (feed-forward)";
-            field.error(self.report, Wrong::new(format!("no kind of layer is called `{other}`"), known));
-            return None;
-        }
-        if pattern.len() as u64 != layers {
-            let message = format!("{} letters for {layers} layers", pattern.len());
-            field.error(self.report, Wrong::new(message, "one for each layer"));
-            return None;
-        }
-        Some(pattern.as_bytes().to_vec())
-    }
-
-    /// Which layers Granite's list of layers has as recurrent.
-    fn listed_layers(&mut self, layers: u64) -> Option<Vec<bool>> {
-        let hint = "[mamba, attention], one for each layer, as the model's config.json has it";
-        let list = self.fields.need(self.report, "layer_types", hint)?;
-        let kinds = [("mamba", true), ("attention", false)];
-        let items: Vec<_> =
-            list.items().iter().map(|item| item.read(self.report, name_of("layer type", &kinds))).collect();
-        let recurrent: Vec<bool> = items.into_iter().collect::<Option<_>>()?;
-        if recurrent.len() as u64 != layers {
-            let message = format!("{} layer types for {layers} layers", recurrent.len());
-            list.error(self.report, Wrong::new(message, "one for each layer"));
-            return None;
-        }
-        Some(recurrent)
     }
 
     /// The attention window of each layer.

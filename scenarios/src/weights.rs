@@ -5,8 +5,8 @@
 //! into shards small enough to stream, and only norms and biases stay. Embeddings and the output head always do.
 
 use crate::model::{Assembly, Part, Resident, Weights};
-use crate::recurrent::Recurrent;
-use crate::shape::{Attention, Bias, Experts, Parts, QkNorm, Shape};
+use crate::recurrent::{Parts, Recurrent};
+use crate::shape::{Attention, Bias, Experts, QkNorm, Shape};
 use policy::model::{BlockKind, Latent, Matrix};
 use policy::{Bytes, FormatId};
 

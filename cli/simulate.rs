@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::progress::Progress;
 use crate::scenario_args::{Overrides, assignment, load_case, sweep_values};
-use policy::orchestrator::Nobody;
+use policy::drive::Nobody;
 use policy::record::Decision;
 use policy::tally::RequestTimes;
 use policy::{Orchestrator, Time, Watch};

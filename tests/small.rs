@@ -3,7 +3,7 @@
 
 use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::machine::Class;
-use policy::orchestrator::RunError;
+use policy::drive::RunError;
 use policy::policies::script::Script;
 use policy::record::Decision;
 use policy::registry::{self, Entry};

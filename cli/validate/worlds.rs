@@ -13,7 +13,7 @@ use hw::lockstep::{Lockstep, LockstepReport};
 use hw::refusal::DeviceError;
 use policy::event::{EventKind, Form, Routed, Slice};
 use policy::machine::Class;
-use policy::orchestrator::RunError;
+use policy::drive::RunError;
 use policy::record::{Decision, LogDifference, compare_logs};
 use policy::registry::Entry;
 use policy::tally::Tally;

@@ -53,7 +53,9 @@ struct Entry {
     state: State,
 }
 
-fn entry(&Block { layer, index, native, .. }: &Block, forms: &Forms) -> Entry {
+fn entry(id: u32, &Block { layer, native, .. }: &Block, model: &Model, forms: &Forms) -> Entry {
+    // A block's number in its layer is that of the whole model, of which this may be a part.
+    let index = id - model.layer(layer).first_block.0;
     let native = forms.of_format[native.0 as usize];
     Entry { copies: 0, flight: None, pins: 0, native, layer, index, state: State::Recomputable }
 }
@@ -129,7 +131,7 @@ impl Ledger {
         let mut ledger = Ledger {
             footprints: machine.tiers.iter().map(|tier| sizes.rounded_up(tier.granularity)).collect(),
             sizes,
-            entries: model.blocks.iter().map(|block| entry(block, &forms)).collect(),
+            entries: (0..).zip(&model.blocks).map(|(id, block)| entry(id, block, &model, &forms)).collect(),
             forms,
             layers: model.layers.iter().map(Row::new).collect(),
             flights: UnderWay::default(),

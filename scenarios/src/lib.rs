@@ -5,8 +5,8 @@ mod catalogue;
 mod check;
 mod checkpoints;
 mod control;
+mod conversations;
 mod diagnostics;
-mod family;
 mod gguf;
 mod include;
 mod keys;
@@ -43,6 +43,7 @@ mod workload;
 
 pub use catalogue::{machine, machines, model, models, scenarios};
 pub use check::is_key;
+pub use conversations::{Conversations, PrefixOrder};
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use load::{load, load_text};
 pub use model::ModelFacts;
@@ -58,7 +59,7 @@ pub use scenario::{
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};
 pub use served::{
-    Arrivals, Conversations, Dense, Fitted, Length, Prefill, PrefixOrder, Process, Recording, RequestFormat,
-    RequestOrder, Requests, Routing, Workload, ZipfMarkov,
+    Arrivals, Dense, Fitted, Length, Prefill, Process, Recording, RequestFormat, RequestOrder, Requests, Routing,
+    Workload, ZipfMarkov,
 };
 pub use units::ArrivalRate;

@@ -1,5 +1,7 @@
 //! Recurrent layers in a decoder's config: which layers are, what they are made of, and the state that they keep.
 
+use crate::diagnostics::Wrong;
+use crate::reader::name_of;
 use crate::shape::Config;
 use policy::model::{Matrix, RecurrentState};
 
@@ -16,6 +18,40 @@ const CHANNELS_OF_A_SCALE: u64 = 64;
 const SELECTIVE_CHUNK: u32 = 2048;
 const SCALAR_CHUNK: u32 = 256;
 const DELTA_CHUNK: u32 = 64;
+
+/// Which recurrent layers a family has, and how its config says so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recurrence {
+    None,
+    /// Mamba-1 but for every eighth layer.
+    Jamba,
+    /// Mamba-1 and nothing else.
+    Mamba,
+    /// Mamba-2 and nothing else.
+    Mamba2,
+    /// A letter for each layer: Mamba-2, attention, or a feed-forward.
+    NemotronH,
+    /// Mamba-2 where the list of layers says so.
+    Granite,
+    /// Gated delta nets but for every fourth layer.
+    Qwen3Next,
+    /// Kimi delta attention where a list says so.
+    KimiLinear,
+}
+
+impl Recurrence {
+    /// Whether there is nothing but recurrent layers.
+    pub(crate) fn alone(self) -> bool {
+        matches!(self, Recurrence::Mamba | Recurrence::Mamba2)
+    }
+}
+
+/// Whether a layer mixes its tokens, and whether a feed-forward follows: mostly both.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts {
+    pub(crate) mixer: bool,
+    pub(crate) feed_forward: bool,
+}
 
 /// The recurrent layers of a model, all alike.
 pub(crate) struct Recurrent {
@@ -211,5 +247,83 @@ impl Recurrent {
             Rule::Channel { heads, head } => (heads * head * head, heads * head, DELTA_CHUNK),
         };
         RecurrentState { numbers, columns, convolution: self.channels() * (self.convolution - 1), chunk }
+    }
+}
+
+impl Config<'_, '_> {
+    /// The recurrent layers of a family, if it has any.
+    pub(crate) fn recurrent(
+        &mut self,
+        recurrence: Recurrence,
+        layers: u64,
+        hidden: u64,
+    ) -> Option<Option<Recurrent>> {
+        let recurrent = match recurrence {
+            Recurrence::None => return Some(None),
+            Recurrence::Jamba => Recurrent::jamba(self, layers, hidden),
+            Recurrence::Mamba => Recurrent::mamba(self, layers, hidden),
+            Recurrence::Mamba2 => {
+                let keys = ["num_heads", "head_dim", "state_size", "n_groups", "conv_kernel"];
+                Recurrent::scalar(self, vec![true; layers as usize], hidden, keys)
+            }
+            Recurrence::NemotronH => {
+                let keys = ["mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups", "conv_kernel"];
+                let recurrent = self.pattern(layers)?.iter().map(|&letter| letter == b'M').collect();
+                Recurrent::scalar(self, recurrent, hidden, keys)
+            }
+            Recurrence::Granite => {
+                let keys =
+                    ["mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_n_groups", "mamba_d_conv"];
+                let recurrent = self.listed_layers(layers)?;
+                Recurrent::scalar(self, recurrent, hidden, keys)
+            }
+            Recurrence::Qwen3Next => Recurrent::qwen3_next(self, layers, hidden),
+            Recurrence::KimiLinear => Recurrent::kimi_linear(self, layers, hidden),
+        };
+        recurrent.map(Some)
+    }
+
+    /// What each layer has: a mixer and a feed-forward, or as the family says.
+    pub(crate) fn parts(&mut self, recurrence: Recurrence, layers: u64) -> Option<Vec<Parts>> {
+        let of = |mixer, feed_forward| Parts { mixer, feed_forward };
+        if recurrence == Recurrence::NemotronH {
+            let pattern = self.pattern(layers)?;
+            return Some(pattern.iter().map(|&letter| of(letter != b'-', letter == b'-')).collect());
+        }
+        Some(vec![of(true, !recurrence.alone()); layers as usize])
+    }
+
+    /// Nemotron-H's layers, a letter each: `M` for Mamba-2, `*` for attention, `-` for a feed-forward.
+    fn pattern(&mut self, layers: u64) -> Option<Vec<u8>> {
+        let hint = "M-M*, a letter for each layer, as the model's config.json has it";
+        let field = self.fields.need(self.report, "hybrid_override_pattern", hint)?;
+        let pattern = field.text(self.report)?;
+        if let Some(other) = pattern.chars().find(|letter| !"M*-".contains(*letter)) {
+            let known = "`M` (Mamba-2), `*` (attention) and `-` (feed-forward)";
+            field.error(self.report, Wrong::new(format!("no kind of layer is called `{other}`"), known));
+            return None;
+        }
+        if pattern.len() as u64 != layers {
+            let message = format!("{} letters for {layers} layers", pattern.len());
+            field.error(self.report, Wrong::new(message, "one for each layer"));
+            return None;
+        }
+        Some(pattern.as_bytes().to_vec())
+    }
+
+    /// Which layers Granite's list of layers has as recurrent.
+    fn listed_layers(&mut self, layers: u64) -> Option<Vec<bool>> {
+        let hint = "[mamba, attention], one for each layer, as the model's config.json has it";
+        let list = self.fields.need(self.report, "layer_types", hint)?;
+        let kinds = [("mamba", true), ("attention", false)];
+        let items: Vec<_> =
+            list.items().iter().map(|item| item.read(self.report, name_of("layer type", &kinds))).collect();
+        let recurrent: Vec<bool> = items.into_iter().collect::<Option<_>>()?;
+        if recurrent.len() as u64 != layers {
+            let message = format!("{} layer types for {layers} layers", recurrent.len());
+            list.error(self.report, Wrong::new(message, "one for each layer"));
+            return None;
+        }
+        Some(recurrent)
     }
 }

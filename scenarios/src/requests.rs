@@ -1,26 +1,19 @@
 //! The keys of `workload.requests`, and of how long requests are.
 
+use crate::conversations::{CONVERSATIONS, conversations};
 use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::{AboveZero, Either, Map, Number, Quantity, Text, Whole};
 use crate::keys::{Choice, Key, Table, Type};
 use crate::load::file_from;
 use crate::reader::{Field, Keys};
-use crate::served::{
-    Arrivals, Conversations, Length, PrefixOrder, Process, Recording, RequestFormat, Requests,
-};
+use crate::served::{Arrivals, Length, Process, Recording, RequestFormat, Requests};
 use crate::tree::Value;
-use crate::units::{
-    ARRIVALS, TIME, arrival_rate, arrivals, at_most, between, fraction, time, time_above_zero,
-};
+use crate::units::{ARRIVALS, TIME, arrival_rate, arrivals, at_most, between, time, time_above_zero};
 
 /// Requests of a run: each is kept from the start.
 pub(crate) const MOST_REQUESTS: u64 = 10_000_000;
-/// Sessions, turns of a session, and numbers of blocks of all prompts together.
-const MOST_SESSIONS: u64 = 1_000_000;
-const MOST_TURNS: u64 = 1_000;
-const MOST_NUMBERS: u64 = 1 << 28;
 /// Tokens of a prompt or an output: more than any model's context.
-const MOST_TOKENS: u64 = 1 << 24;
+pub(crate) const MOST_TOKENS: u64 = 1 << 24;
 /// How much faster or slower a trace is played.
 const RATE_SCALE: (f64, f64) = (1e-6, 1e6);
 /// Coefficients of variation of the gaps between requests.
@@ -30,8 +23,8 @@ const SHAPE: (f64, f64) = (0.1, 20.0);
 /// The largest ratio of a lognormal distribution's 99th percentile to its mean: `exp(z^2 / 2)` at its 2.326 standard deviations.
 const LOGNORMAL_RATIO: f64 = 14.96;
 
-const BATCH: Key = Key::default("batch", COUNT, "64", "The most requests under way at once");
-const LIMIT: Key = Key::optional(
+pub(crate) const BATCH: Key = Key::default("batch", COUNT, "64", "The most requests under way at once");
+pub(crate) const LIMIT: Key = Key::optional(
     "limit",
     Whole(1, MOST_REQUESTS),
     "1000",
@@ -152,42 +145,6 @@ static RAMP: Table = Table {
     ],
 };
 
-static CONVERSATIONS: Table = Table {
-    name: "conversations",
-    about: "Sessions that share prefixes; each turn's prompt has all that was said before",
-    open: false,
-    keys: &[
-        Key::required("sessions", Whole(1, MOST_SESSIONS), "100", "Sessions in all"),
-        Key::required("rate", AboveZero(&ARRIVALS), "1 /s", "The mean rate at which sessions begin"),
-        Key::default("turns", Whole(1, MOST_TURNS), "1", "Turns of a session"),
-        Key::default(
-            "think",
-            Quantity(&TIME),
-            "20 s",
-            "The mean of the exponential time from one turn of a session to its next",
-        ),
-        Key::default("prefixes", Whole(1, MOST_SESSIONS), "1", "Prefixes that sessions share"),
-        Key::default("prefix_tokens", Whole(1, MOST_TOKENS), "1024", "Tokens of a shared prefix"),
-        Key::optional(
-            "skew",
-            Number(0.0, 4.0),
-            "1",
-            "Draw a session's prefix from a Zipf popularity with this exponent; left out, they come in turn",
-        ),
-        Key::default(
-            "branch",
-            Type::Fraction,
-            "0 %",
-            "Probability that a turn goes on from an earlier one than the last",
-        ),
-        Key::default("message", LENGTH, "128", "Tokens that a turn adds to the prompt"),
-        Key::default("answer", LENGTH, "128", "Tokens that are put out"),
-        Key::default("block", Whole(1, 1 << 16), "64", "Tokens of a numbered block of prompts"),
-        BATCH,
-        LIMIT,
-    ],
-};
-
 static RECORDING: Table = Table {
     name: "recording",
     about: "Requests as they were recorded: when they came in, and how long they were",
@@ -273,7 +230,7 @@ pub(crate) fn requests(report: &mut Report, field: &Field<'_>) -> Option<Request
         }
         "conversations" => {
             let keys = chosen.keys(report, &CONVERSATIONS)?;
-            let conversations = read_conversations(report, &chosen, &keys);
+            let conversations = conversations(report, &chosen, &keys);
             (keys, conversations.map(Arrivals::Conversations))
         }
         recorded => {
@@ -285,54 +242,6 @@ pub(crate) fn requests(report: &mut Report, field: &Field<'_>) -> Option<Request
     let batch = keys.or_default(report, "batch", crate::units::count);
     let limit = keys.optional(report, "limit", at_most(MOST_REQUESTS));
     Some(Requests { arrivals: arrivals?, batch: batch?, limit: limit? })
-}
-
-fn read_conversations(report: &mut Report, field: &Field<'_>, keys: &Keys<'_>) -> Option<Conversations> {
-    let sessions = keys.required(report, "sessions", at_most(MOST_SESSIONS));
-    let rate = keys.required(report, "rate", arrivals);
-    let turns = keys.or_default(report, "turns", at_most(MOST_TURNS));
-    let think = keys.or_default(report, "think", time);
-    let prefixes = keys.or_default(report, "prefixes", at_most(MOST_SESSIONS));
-    let prefix_tokens = keys.or_default(report, "prefix_tokens", at_most(MOST_TOKENS));
-    let skew = keys.optional(report, "skew", |text| between(text, 0.0, 4.0));
-    let branch = keys.or_default(report, "branch", fraction);
-    let message = length_or_default(report, keys, "message");
-    let answer = length_or_default(report, keys, "answer");
-    let block = keys.or_default(report, "block", at_most(1 << 16));
-    let conversations = Conversations {
-        sessions: sessions?,
-        rate: rate?,
-        turns: turns?,
-        think: think?,
-        prefixes: prefixes?,
-        prefix_tokens: prefix_tokens?,
-        order: skew?.map_or(PrefixOrder::InTurn, |skew| PrefixOrder::Zipf { skew }),
-        branch: branch?,
-        message: message?,
-        answer: answer?,
-        block: block?,
-    };
-    let Conversations { sessions, turns, prefixes, prefix_tokens, message, answer, block, .. } =
-        conversations;
-    // Every prompt is kept with the numbers of its blocks: the longest turn of each session, at most.
-    let turn = u64::from(message.long()) + u64::from(answer.long());
-    let longest = u64::from(prefix_tokens) + u64::from(turns) * turn;
-    let numbers = u64::from(sessions) * u64::from(turns) * longest.div_ceil(block.into());
-    if numbers > MOST_NUMBERS || u64::from(prefixes) * u64::from(prefix_tokens / block) > MOST_NUMBERS {
-        let message = format!("prompts of {numbers} blocks in all");
-        let hint = format!("at most {MOST_NUMBERS}: fewer sessions or turns, shorter ones, or larger blocks");
-        field.key_error(report, Wrong::new(message, hint));
-        return None;
-    }
-    Some(conversations)
-}
-
-/// A length, or the table's default.
-fn length_or_default(report: &mut Report, keys: &Keys<'_>, key: &str) -> Option<Length> {
-    match keys.get(key) {
-        Some(field) => length(report, &field),
-        None => keys.or_default(report, key, at_most(MOST_TOKENS)).map(Length::Fixed),
-    }
 }
 
 fn ramp(report: &mut Report, keys: &Keys<'_>) -> Option<Process> {

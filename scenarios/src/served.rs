@@ -1,5 +1,6 @@
 //! What a scenario serves, resolved and checked: routing, requests, lengths.
 
+use crate::conversations::Conversations;
 use crate::units::ArrivalRate;
 use policy::Nanos;
 use std::path::PathBuf;
@@ -130,45 +131,6 @@ impl Arrivals {
     pub fn have_lengths(&self) -> bool {
         matches!(self, Arrivals::Recorded(_) | Arrivals::Conversations(_))
     }
-}
-
-/// Sessions that begin like others and go on turn by turn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Conversations {
-    /// How many.
-    pub sessions: u32,
-    /// How many begin in a second.
-    pub rate: ArrivalRate,
-    /// Turns of each.
-    pub turns: u32,
-    /// The mean of the exponential time from one turn to the next.
-    pub think: Nanos,
-    /// Prefixes that sessions share.
-    pub prefixes: u32,
-    /// Tokens of each.
-    pub prefix_tokens: u32,
-    /// Which session has which.
-    pub order: PrefixOrder,
-    /// Probability that a turn goes on from an earlier one than the last, 0 to 1.
-    pub branch: f64,
-    /// Tokens that a turn adds to the prompt.
-    pub message: Length,
-    /// Tokens that are put out.
-    pub answer: Length,
-    /// Tokens of a numbered block.
-    pub block: u32,
-}
-
-/// Which session has which shared prefix.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum PrefixOrder {
-    /// One after the other, and again from the first.
-    InTurn,
-    /// Drawn, the first ones most often.
-    Zipf {
-        /// The exponent, 0 to 4: 0 is uniform.
-        skew: f64,
-    },
 }
 
 /// A process that draws arrivals.

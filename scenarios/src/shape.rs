@@ -1,9 +1,8 @@
 //! What a Hugging Face `config.json` says of a model's shape, read key by key.
 
 use crate::diagnostics::{Report, Wrong};
-use crate::family::{Bias, FAMILIES, Family, Recurrence};
 use crate::reader::{Field, Fields, flag, name_of};
-use crate::recurrent::Recurrent;
+use crate::recurrent::{Parts, Recurrence, Recurrent};
 use crate::tree::Value;
 use crate::units::whole;
 use crate::unsupported::{REFUSED, Refused};
@@ -13,6 +12,99 @@ use policy::FormatId;
 const WIDEST: u64 = 1 << 17;
 /// The largest vocabulary.
 const VOCABULARY: u64 = 1 << 24;
+
+/// Which attention projections have biases.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bias {
+    None,
+    Qkv,
+    All,
+}
+
+/// What queries and keys are normalised over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QkNorm {
+    None,
+    Head,
+    Whole,
+}
+
+/// How a family of models differs from a plain decoder: what its code says and its config leaves out.
+#[derive(Clone, Copy)]
+pub(crate) struct Family {
+    /// `model_type`, or the architecture where a config has no `model_type`.
+    name: &'static str,
+    /// The output head shares the embedding where the config does not say.
+    ties: bool,
+    pub(crate) bias: Bias,
+    pub(crate) qk_norm: QkNorm,
+    /// Experts carry biases, the router too, and each head has an attention sink.
+    pub(crate) gpt_oss: bool,
+    /// A sigmoid gate on the shared expert.
+    pub(crate) shared_gate: bool,
+    /// The router has a bias for each expert, which balances their load.
+    pub(crate) router_bias: bool,
+    /// Layer norms have biases.
+    pub(crate) norm_bias: bool,
+    /// Feed-forwards without a gate: up and down.
+    pub(crate) ungated: bool,
+    /// Attention has a gate as wide as its queries, which comes from the same projection.
+    pub(crate) query_gate: bool,
+    /// What its recurrent layers are, where it has any.
+    recurrence: Recurrence,
+    /// The type of what is not quantised, where the config does not say and there is one release only.
+    dtype: Option<&'static str>,
+}
+
+const PLAIN: Family = Family {
+    name: "",
+    ties: false,
+    bias: Bias::None,
+    qk_norm: QkNorm::None,
+    gpt_oss: false,
+    shared_gate: false,
+    router_bias: false,
+    norm_bias: false,
+    ungated: false,
+    query_gate: false,
+    recurrence: Recurrence::None,
+    dtype: None,
+};
+
+/// From the modelling code of the transformers library, and of the model's own repository where it has one.
+const FAMILIES: &[Family] = &[
+    Family { name: "llama", ..PLAIN },
+    Family { name: "mistral", ..PLAIN },
+    Family { name: "mixtral", ..PLAIN },
+    Family { name: "gpt_oss", bias: Bias::All, gpt_oss: true, dtype: Some("bf16"), ..PLAIN },
+    Family { name: "qwen2", bias: Bias::Qkv, ..PLAIN },
+    Family { name: "qwen2_moe", bias: Bias::Qkv, shared_gate: true, ..PLAIN },
+    Family { name: "qwen3", qk_norm: QkNorm::Head, ..PLAIN },
+    Family { name: "qwen3_moe", qk_norm: QkNorm::Head, ..PLAIN },
+    Family { name: "olmoe", qk_norm: QkNorm::Whole, ..PLAIN },
+    Family { name: "phimoe", norm_bias: true, ..PLAIN },
+    Family { name: "grinmoe", norm_bias: true, ..PLAIN },
+    Family { name: "granitemoe", ..PLAIN },
+    Family { name: "deepseek", ..PLAIN },
+    Family { name: "deepseek_v2", ..PLAIN },
+    Family { name: "deepseek_v3", router_bias: true, dtype: Some("bf16"), ..PLAIN },
+    Family { name: "xverse", ..PLAIN },
+    Family { name: "jamba", recurrence: Recurrence::Jamba, ..PLAIN },
+    Family { name: "mamba", ties: true, recurrence: Recurrence::Mamba, ..PLAIN },
+    Family { name: "mamba2", ties: true, recurrence: Recurrence::Mamba2, ..PLAIN },
+    Family { name: "nemotron_h", ungated: true, recurrence: Recurrence::NemotronH, ..PLAIN },
+    Family { name: "granitemoehybrid", recurrence: Recurrence::Granite, ..PLAIN },
+    Family {
+        name: "qwen3_next",
+        qk_norm: QkNorm::Head,
+        shared_gate: true,
+        query_gate: true,
+        recurrence: Recurrence::Qwen3Next,
+        ..PLAIN
+    },
+    Family { name: "kimi_linear", router_bias: true, recurrence: Recurrence::KimiLinear, ..PLAIN },
+    Family { name: "MiniCPMForCausalLM", ties: true, ..PLAIN },
+];
 
 const DTYPES: &[(&str, &str)] = &[("bfloat16", "bf16"), ("float16", "fp16"), ("float32", "fp32")];
 
@@ -34,13 +126,6 @@ pub(crate) struct Experts {
     /// Which layers are mixtures.
     pub(crate) layers: Vec<bool>,
     pub(crate) native: FormatId,
-}
-
-/// Whether a layer mixes its tokens, and whether a feed-forward follows: mostly both.
-#[derive(Clone, Copy)]
-pub(crate) struct Parts {
-    pub(crate) mixer: bool,
-    pub(crate) feed_forward: bool,
 }
 
 /// A decoder's shape.
@@ -76,8 +161,8 @@ struct Formats {
 
 /// A config whose keys are being read; `null` counts as absent, as it does in Python.
 pub(crate) struct Config<'t, 'r> {
-    fields: Fields<'t>,
-    report: &'r mut Report,
+    pub(crate) fields: Fields<'t>,
+    pub(crate) report: &'r mut Report,
 }
 
 /// Reads a config, or reports what keeps it from being imported.
@@ -107,8 +192,8 @@ pub(crate) fn shape(report: &mut Report, field: &Field<'_>) -> Option<Shape> {
         false => Some(None),
     };
     let windows = config.windows(family, layers);
-    let recurrent = config.recurrent(family, layers, hidden);
-    let parts = config.parts(family, layers);
+    let recurrent = config.recurrent(family.recurrence, layers, hidden);
+    let parts = config.parts(family.recurrence, layers);
     let bias = match config.truth("attention_bias", family.bias == Bias::All)? {
         true => Bias::All,
         false if family.bias == Bias::Qkv => Bias::Qkv,
@@ -350,76 +435,6 @@ impl<'t> Config<'t, '_> {
             self.fields.need(self.report, key, "a list of numbers, as the model's config.json has it")?;
         let numbers: Vec<_> = field.items().iter().map(|item| item.read(self.report, whole)).collect();
         numbers.into_iter().collect()
-    }
-
-    fn recurrent(&mut self, family: Family, layers: u64, hidden: u64) -> Option<Option<Recurrent>> {
-        let recurrent = match family.recurrence {
-            Recurrence::None => return Some(None),
-            Recurrence::Jamba => Recurrent::jamba(self, layers, hidden),
-            Recurrence::Mamba => Recurrent::mamba(self, layers, hidden),
-            Recurrence::Mamba2 => {
-                let keys = ["num_heads", "head_dim", "state_size", "n_groups", "conv_kernel"];
-                Recurrent::scalar(self, vec![true; layers as usize], hidden, keys)
-            }
-            Recurrence::NemotronH => {
-                let keys = ["mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups", "conv_kernel"];
-                let recurrent = self.pattern(layers)?.iter().map(|&letter| letter == b'M').collect();
-                Recurrent::scalar(self, recurrent, hidden, keys)
-            }
-            Recurrence::Granite => {
-                let keys =
-                    ["mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_n_groups", "mamba_d_conv"];
-                let recurrent = self.listed_layers(layers)?;
-                Recurrent::scalar(self, recurrent, hidden, keys)
-            }
-            Recurrence::Qwen3Next => Recurrent::qwen3_next(self, layers, hidden),
-            Recurrence::KimiLinear => Recurrent::kimi_linear(self, layers, hidden),
-        };
-        recurrent.map(Some)
-    }
-
-    /// What each layer has: a mixer and a feed-forward, or as the family says.
-    fn parts(&mut self, family: Family, layers: u64) -> Option<Vec<Parts>> {
-        let of = |mixer, feed_forward| Parts { mixer, feed_forward };
-        if family.recurrence == Recurrence::NemotronH {
-            let pattern = self.pattern(layers)?;
-            return Some(pattern.iter().map(|&letter| of(letter != b'-', letter == b'-')).collect());
-        }
-        Some(vec![of(true, !family.recurrence.alone()); layers as usize])
-    }
-
-    /// Nemotron-H's layers, a letter each: `M` for Mamba-2, `*` for attention, `-` for a feed-forward.
-    fn pattern(&mut self, layers: u64) -> Option<Vec<u8>> {
-        let hint = "M-M*, a letter for each layer, as the model's config.json has it";
-        let field = self.fields.need(self.report, "hybrid_override_pattern", hint)?;
-        let pattern = field.text(self.report)?;
-        if let Some(other) = pattern.chars().find(|letter| !"M*-".contains(*letter)) {
-            let known = "`M` (Mamba-2), `*` (attention) and `-` (feed-forward)";
-            field.error(self.report, Wrong::new(format!("no kind of layer is called `{other}`"), known));
-            return None;
-        }
-        if pattern.len() as u64 != layers {
-            let message = format!("{} letters for {layers} layers", pattern.len());
-            field.error(self.report, Wrong::new(message, "one for each layer"));
-            return None;
-        }
-        Some(pattern.as_bytes().to_vec())
-    }
-
-    /// Which layers Granite's list of layers has as recurrent.
-    fn listed_layers(&mut self, layers: u64) -> Option<Vec<bool>> {
-        let hint = "[mamba, attention], one for each layer, as the model's config.json has it";
-        let list = self.fields.need(self.report, "layer_types", hint)?;
-        let kinds = [("mamba", true), ("attention", false)];
-        let items: Vec<_> =
-            list.items().iter().map(|item| item.read(self.report, name_of("layer type", &kinds))).collect();
-        let recurrent: Vec<bool> = items.into_iter().collect::<Option<_>>()?;
-        if recurrent.len() as u64 != layers {
-            let message = format!("{} layer types for {layers} layers", recurrent.len());
-            list.error(self.report, Wrong::new(message, "one for each layer"));
-            return None;
-        }
-        Some(recurrent)
     }
 
     /// The attention window of each layer.

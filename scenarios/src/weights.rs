@@ -4,10 +4,9 @@
 //! the layers without experts stay resident. A dense model has no such choice: all matrices of its layers are blocks, cut
 //! into shards small enough to stream, and only norms and biases stay. Embeddings and the output head always do.
 
-use crate::family::{Bias, QkNorm};
 use crate::model::{Assembly, Part, Resident, Weights};
-use crate::recurrent::Recurrent;
-use crate::shape::{Attention, Experts, Parts, Shape};
+use crate::recurrent::{Parts, Recurrent};
+use crate::shape::{Attention, Bias, Experts, QkNorm, Shape};
 use policy::model::{BlockKind, Latent, Matrix};
 use policy::{Bytes, FormatId};
 

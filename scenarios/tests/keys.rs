@@ -247,3 +247,36 @@ fn caches_in_pages_need_room_for_a_page_and_prompts_to_compute_again() {
     assert!(with(&[("kv.paged.keep", "60 s")]).contains("`keep` without prefixes"));
     assert!(with(&[("kv.paged.most", "79 GiB")]).starts_with("memory.hbm"));
 }
+
+#[test]
+fn checkpoints_need_prefixes_and_states_and_prefixes_of_states_need_checkpoints() {
+    let hybrid = [
+        ("model", "nemotron-h-8b"),
+        ("workload.routing", "{ dense: {} }"),
+        ("resident", "{ dense: true }"),
+        ("memory.hbm", "70 GiB"),
+        ("kv", "{ paged: { most: 8 GiB, prefixes: true } }"),
+        ("workload.prefill", "{ chunk: 256 }"),
+    ];
+    let pools = "checkpoints: { pools: { hbm: { room: 4 slots }, dram: { room: 1 GiB, format: int4 } } }\n";
+    let scenario = loaded(pools, &hybrid);
+    let spec = scenario.checkpoints.as_ref().unwrap();
+    // 24 layers of 128 heads of 64 by 128 numbers, and 10240 channels that see 3 tokens, in two bytes.
+    let state = Bytes(24 * 2 * (128 * 64 * 128 + 3 * 10_240)).round_up(Bytes(512));
+    assert_eq!(spec.pools[0].room, Bytes(4 * state.0));
+    assert_eq!(scenario.checkpoint_room(spec.pools[1].tier), Bytes(1 << 30));
+    let with = |more: &[(&str, &str)]| refused(pools, &[&hybrid[..], more].concat());
+    assert!(refused("", &hybrid).contains("so prefixes are of use only with checkpoints"));
+    assert!(with(&[("kv", "8 GiB")]).contains("checkpoints, but no prefixes are kept"));
+    assert!(with(&[("checkpoints.pools.hbm.format", "int5")]).contains("no format of states"));
+    assert!(with(&[("checkpoints.pools.hbm.room", "1 MiB")]).contains("cannot hold one state"));
+    assert!(with(&[("checkpoints.pools.dram.room", "9 TiB")]).starts_with("checkpoints.pools.dram.room"));
+    assert!(with(&[("checkpoints.pools.dram.reduce_to", "int8")]).contains("cannot be reduced"));
+    assert!(with(&[("checkpoints.pools.tape", "{ room: 1 GiB }")]).contains("no tier `tape`"));
+    assert!(with(&[("checkpoints.evict", "random")]).contains("no eviction policy"));
+    let attention =
+        [("kv", "{ paged: { most: 1 GiB, prefixes: true } }"), ("workload.prefill", "{ chunk: 256 }")];
+    assert!(refused(pools, &attention).contains("no recurrent layers"));
+    let huge = "{ conversations: { sessions: 1000000, rate: 1 /s, turns: 1000, prefix_tokens: 16777216, block: 1 } }";
+    assert!(with(&[("workload.requests", huge)]).contains("blocks in all"));
+}

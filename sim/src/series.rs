@@ -5,7 +5,7 @@
 
 use crate::fabric::LinkCount;
 use crate::world::World;
-use policy::orchestrator::{Orchestrator, Watch};
+use policy::{Orchestrator, Watch};
 use policy::state::STATES;
 use policy::tally::{CAUSES, Recent};
 use policy::veto::REASONS;

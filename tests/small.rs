@@ -1,9 +1,9 @@
 //! Small models on a small machine, as scenarios; and a witness that stands between a controller and its world, and
 //! objects to whatever neither may do.
 
+use policy::drive::RunError;
 use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part, Platform, Read};
 use policy::machine::Class;
-use policy::drive::RunError;
 use policy::policies::script::Script;
 use policy::record::Decision;
 use policy::registry::{self, Entry};

@@ -51,12 +51,12 @@ pub mod veto;
 
 pub use control::{Context, Policy};
 pub use demand::Demands;
+pub use drive::{Watch, run, watch};
 pub use format::{Format, FormatId};
 pub use forms::MAX_FORMS;
 pub use id::{BlockId, LayerId, LinkId, MoveId, RequestId, TierId};
 pub use machine::Machine;
 pub use model::Model;
-pub use drive::{Watch, run, watch};
 pub use orchestrator::Orchestrator;
 pub use path::{LinkSet, Path, Paths};
 pub use rate::Rate;

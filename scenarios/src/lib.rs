@@ -59,7 +59,7 @@ pub use scenario::{
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};
 pub use served::{
-    Arrivals, Dense, Fitted, Length, Prefill, Process, Recording, RequestFormat, RequestOrder, Requests, Routing,
-    Workload, ZipfMarkov,
+    Arrivals, Dense, Fitted, Length, Prefill, Process, Recording, RequestFormat, RequestOrder, Requests,
+    Routing, Workload, ZipfMarkov,
 };
 pub use units::ArrivalRate;

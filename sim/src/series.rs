@@ -5,11 +5,11 @@
 
 use crate::fabric::LinkCount;
 use crate::world::World;
-use policy::{Orchestrator, Watch};
 use policy::state::STATES;
 use policy::tally::{CAUSES, Recent};
 use policy::veto::REASONS;
 use policy::{Bytes, Nanos, Sketch, Time};
+use policy::{Orchestrator, Watch};
 
 /// There are never more windows.
 pub const MOST: usize = 128;

@@ -3,11 +3,11 @@
 use crate::workload::{Arrivals, Needs, Plan, Workload};
 use crate::world::{Placement, World, WorldError};
 use policy::checkpoints::CheckpointSpec;
+use policy::drive::RunError;
 use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::guard::GuardSpec;
 use policy::homes::Homes;
 use policy::machine::Class;
-use policy::drive::RunError;
 use policy::orchestrator::{ControlError, Setup};
 use policy::parallel::ExpertShare;
 use policy::policies::script::{Script, ScriptError};

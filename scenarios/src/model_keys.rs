@@ -14,7 +14,12 @@ pub(crate) static MODEL: Table = Table {
         Key::required("hidden_size", Whole(1, u32::MAX as u64), "4096", "Width of the residual stream"),
         Key::required("num_hidden_layers", Whole(1, u32::MAX as u64), "32", "Layers"),
         Key::required("vocab_size", Whole(1, u32::MAX as u64), "32000", "Entries of the vocabulary"),
-        Key::required("num_attention_heads", Whole(1, u32::MAX as u64), "32", "Query heads"),
+        Key::optional(
+            "num_attention_heads",
+            Whole(1, u32::MAX as u64),
+            "32",
+            "Query heads; a model that does not attend has none",
+        ),
         Key::optional(
             "num_key_value_heads",
             Whole(1, u32::MAX as u64),

@@ -105,7 +105,7 @@ model:
 memory: { hbm: 8 slots, dram: 200 GiB }
 resident: { activations: 1 GiB, fragmentation: 3 %, dense: false }
 kv: 1 GiB
-pressure: [{ at: 10 s, take: 1 MiB }, { at: 20 s, take: 0 B }]
+pressure: { at: 10 s, take: 1 MiB }
 home: dram
 encoded: [int8]
 recode: [int4_g32]
@@ -293,6 +293,8 @@ fn walk(takes: Type, node: &Node, path: &mut Vec<usize>, visit: &mut dyn FnMut(T
     let takes = match takes {
         Type::File(kind) => language(kind),
         Type::Either(_, rows) => *rows,
+        // One value may stand in the place of a list.
+        Type::List(item) => *item,
         takes => takes,
     };
     for (index, entry) in node.entries().iter().enumerate() {

@@ -194,7 +194,8 @@ fn page_of_a_plan() -> String {
         evaluations: 64,
         search_seed: 0,
     };
-    let runs = Runs { scenario: "quickstart", set: &set, seeds: 1, percentile: 99.0, journal: None };
+    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/quickstart.yaml");
+    let runs = Runs { scenario, set: &set, seeds: 1, percentile: 99.0, journal: None };
     let plan = plan(&question, &Site::new(runs, &space, &|_| {})).unwrap_or_else(|_| panic!("no plan"));
     sim::plan::page("quickstart", &question, 99.0, &plan).render().unwrap()
 }

@@ -36,6 +36,7 @@ mod reference;
 mod script;
 mod serving;
 mod small;
+mod staging;
 mod starved;
 mod style;
 mod tensor_parallel;

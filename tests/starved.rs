@@ -42,6 +42,7 @@ fn controller(case: &Case) -> Orchestrator {
         machine: case.machine.clone(),
         budgets: case.budgets.clone(),
         home: case.home.clone(),
+        staging: case.staging.clone(),
         encoded: case.encoded.clone(),
         recode: case.recode.clone(),
         host_compute: case.host_compute,

@@ -450,6 +450,12 @@ impl Device {
         }
     }
 
+    /// Gives a slot back that no copy has yet.
+    fn free(&mut self, tier: TierId, slot: SlotId) {
+        // It was taken just now.
+        let _ = self.arenas[tier.index()].free(slot);
+    }
+
     /// The bytes of a published copy.
     fn readable(&self, command: &'static str, copy: Copy) -> Result<Arc<Region>, DeviceError> {
         self.check_names(copy.0, copy.1)?;

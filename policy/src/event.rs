@@ -149,10 +149,23 @@ pub enum EventKind {
     },
     /// The weights are where the run begins with them: requests may be served from here on.
     Loaded,
-    /// Others (another job, a burst of activations) now take so much of the fast memory that blocks and caches share.
+    /// Others (another job, a burst of activations, a tier's owner) now take so much of a memory that blocks share: of the fast
+    /// one, or of one that holds copies beside the home ones.
     MemoryPressure {
+        /// The memory.
+        tier: TierId,
         /// What they take in all; less than before, if they have given some back.
         reserved: Bytes,
+    },
+    /// A memory has failed, with all that was in it. It holds none but staged copies.
+    TierLost {
+        /// The memory.
+        tier: TierId,
+    },
+    /// The oldest chunk of a move that is under way has not arrived: a memory that it needs has failed.
+    ChunkFailed {
+        /// The move.
+        id: MoveId,
     },
 }
 
@@ -200,6 +213,8 @@ pub struct MoveChunk {
     pub from: Source,
     /// The copy that is made.
     pub to: Form,
+    /// A copy kept in a memory that the bytes pass through, in the format in which they do; published with the other.
+    pub keep: Option<Form>,
     /// Where the format changes, if it does; after a recipe, where it was followed.
     pub encode_at: EncodeAt,
     /// Why.

@@ -2,6 +2,7 @@
 //! that moves them. Pure: no clock, no I/O, no thread, no random state. Events come in, commands go out; the
 //! simulator and the hardware drive the same code.
 
+mod backlog;
 mod bits;
 pub mod checkpoints;
 pub mod control;
@@ -10,6 +11,7 @@ pub mod drive;
 pub mod event;
 pub mod execute;
 pub mod fit;
+pub mod flight;
 pub mod format;
 mod forms;
 pub mod guard;
@@ -38,6 +40,7 @@ pub mod score;
 pub mod serving;
 pub mod sizes;
 pub mod sketch;
+mod staging;
 pub mod state;
 pub mod state_format;
 pub mod state_precision;

@@ -92,7 +92,12 @@ impl Signals {
                 routed.iter().for_each(|expert| self.mix(u64::from(expert.block.0)));
             }
             EventKind::LayerDone { .. } | EventKind::HostDone { .. } | EventKind::Loaded => {}
-            EventKind::MemoryPressure { reserved, .. } => self.mix(reserved.0),
+            EventKind::MemoryPressure { tier, reserved } => {
+                self.mix(u64::from(tier.0));
+                self.mix(reserved.0);
+            }
+            EventKind::TierLost { tier } => self.mix(u64::from(tier.0)),
+            EventKind::ChunkFailed { id } => self.mix(id.0),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::event::{Command, Event, EventKind, MoveClass, Part};
 use crate::format::FormatId;
 use crate::guard::{Guard, GuardSpec};
 use crate::homes::Homes;
-use crate::id::{BlockId, LayerId, MoveId};
+use crate::id::{BlockId, LayerId, MoveId, TierId};
 use crate::layer_step::{LayerStep, Member};
 use crate::ledger::Ledger;
 use crate::machine::{Class, Machine};
@@ -19,6 +19,7 @@ use crate::schedule::{Pace, Schedule};
 use crate::score::Costs;
 use crate::serving::cache::{Cache, CacheSpec};
 use crate::serving::{Arrival, Serving};
+use crate::staging::Staging;
 use crate::tally::{CacheUse, Objective, Recent, RequestTimes, Tally};
 use crate::units::{Bytes, Nanos, Time};
 use std::sync::Arc;
@@ -61,8 +62,10 @@ pub struct Setup {
     pub machine: Arc<Machine>,
     /// Bytes of each tier that managed blocks may take, in the machine's order.
     pub budgets: Vec<Bytes>,
-    /// The tier of the home copies.
+    /// The tiers of the home copies.
     pub home: Homes,
+    /// Tiers that hold copies beside the home ones, in the order in which they are asked.
+    pub staging: Vec<TierId>,
     /// Formats kept in the home tier beside the native one.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way, none of which is kept there.
@@ -96,6 +99,7 @@ pub struct Orchestrator {
     pub(crate) context: Context,
     pub(crate) policy: Box<dyn Policy>,
     pub(crate) schedule: Schedule,
+    pub(crate) staging: Staging,
     pub(crate) tally: Tally,
     pub(crate) commands: Vec<Command>,
     pub(crate) abandoned: Vec<MoveId>,
@@ -126,6 +130,7 @@ impl Orchestrator {
             machine,
             budgets,
             home,
+            staging,
             encoded,
             recode,
             host_compute,
@@ -158,9 +163,11 @@ impl Orchestrator {
             .zip(checkpoints)
             .map(|(block, spec)| Checkpoints::new(&model, machine.clone(), spec, block, chunk));
         let cache = cache.map(|spec| Cache::new(&model, spec));
+        let staging = Staging::new(&staging, &machine, model.blocks.len(), &budgets);
         let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
         let context = Context {
             ledger,
+            home,
             signals: Signals::new(model.layers.len() as u32),
             guard: Guard::new(guard, &model),
             costs: if host_compute { costs.with_host() } else { costs },
@@ -172,6 +179,7 @@ impl Orchestrator {
             context,
             policy,
             schedule: Schedule::new(pace),
+            staging,
             tally: Tally { objective, recent: recent.then(Box::default), ..Tally::default() },
             commands: Vec::new(),
             abandoned: Vec::new(),
@@ -227,6 +235,13 @@ impl Orchestrator {
             }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
             EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
+            EventKind::ChunkFailed { id } => {
+                let block = self.failed(id)?;
+                self.shed_staged()?;
+                self.move_ended(block)?;
+                self.resume_starved()?;
+                self.start_step()?;
+            }
             EventKind::StateMoved { id } => {
                 self.serving.state_moved(id, event.at);
                 self.start_step()?;
@@ -243,7 +258,11 @@ impl Orchestrator {
                 }
             }
             EventKind::HeadDone => self.end_step(event.at)?,
-            EventKind::MemoryPressure { reserved } => {
+            EventKind::TierLost { tier } => self.lose(tier)?,
+            EventKind::MemoryPressure { tier, reserved } if tier != self.context.costs.fast => {
+                self.reclaim(tier, reserved)?;
+            }
+            EventKind::MemoryPressure { reserved, .. } => {
                 self.pressed = reserved;
                 let caches = self.serving.cache_bytes().unwrap_or_default();
                 let fast = self.context.costs.fast;
@@ -266,6 +285,7 @@ impl Orchestrator {
         let flight = self.context.ledger.flight(id);
         let is_demand = flight.is_some_and(|flight| flight.class == MoveClass::Demand);
         let ended = self.landed(id)?;
+        self.shed_staged()?;
         if let Some(block) = ended {
             self.move_ended(block)?;
         }

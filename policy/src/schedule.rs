@@ -3,13 +3,16 @@
 //! Links are class-blind, as copy engines are. What is urgent comes first only because of what is kept outstanding: a
 //! demand is handed over whole and at once; everything else goes one chunk at a time, and only while no demand is
 //! outstanding on its links. So a demand never waits behind more than one chunk. What has a share of a link less than
-//! the whole rests after every chunk, in proportion to the time the chunk took.
+//! the whole rests after every chunk, in proportion to the time the chunk took. A demand from memory that its owner may take back
+//! goes in half chunks, two at a time, so that the owner never waits for more than one chunk and the link never for the next.
 
+use crate::backlog::Backlog;
 use crate::event::{Command, EncodeAt, MoveChunk, MoveClass};
 use crate::id::MoveId;
 use crate::ledger::Ledger;
 use crate::path::LinkSet;
 use crate::refused::Refused;
+use crate::score::Route;
 use crate::units::{Bytes, Nanos, Time};
 use std::collections::VecDeque;
 
@@ -44,6 +47,25 @@ struct Waiting {
     encode_at: EncodeAt,
     /// When it must start to be in time, if that is known.
     latest_start: Option<Time>,
+    /// Whether its source may be taken back by its owner.
+    transient: bool,
+    /// What crosses the links in all; how long that takes, and occupies them, on an idle machine.
+    whole: (Bytes, Nanos, Nanos),
+    /// Where all of it was put behind what is on the links when it was added: whether nothing was.
+    first: Option<bool>,
+}
+
+/// What is said of a move when it is added.
+#[derive(Clone, Copy, Debug)]
+pub struct Added {
+    /// Why it is made.
+    pub class: MoveClass,
+    /// When it must start to be in time, if that is known.
+    pub latest_start: Option<Time>,
+    /// Whether its source may be taken back by its owner.
+    pub transient: bool,
+    /// The present.
+    pub now: Time,
 }
 
 /// A chunk handed over and not yet arrived.
@@ -54,6 +76,8 @@ struct Sent {
     len: Bytes,
     class: MoveClass,
     at: Time,
+    /// What it takes on an idle machine, if nothing was before it.
+    idle: Option<Nanos>,
 }
 
 /// Links that a class of moves has to leave alone for a while.
@@ -71,18 +95,29 @@ pub struct Schedule {
     waiting: Vec<Waiting>,
     sent: VecDeque<Sent>,
     resting: Vec<Rest>,
+    backlog: Backlog,
 }
 
 impl Schedule {
     /// A schedule of no moves.
     pub fn new(pace: Pace) -> Schedule {
         let pace = Pace { chunk: Bytes(pace.chunk.0.max(1)), ..pace };
-        Schedule { pace, waiting: Vec::new(), sent: VecDeque::new(), resting: Vec::new() }
+        let (waiting, sent, resting) = (Vec::new(), VecDeque::new(), Vec::new());
+        Schedule { pace, waiting, sent, resting, backlog: Backlog::default() }
     }
 
     /// Takes a move that the ledger has begun.
-    pub fn add(&mut self, id: MoveId, links: LinkSet, encode_at: EncodeAt, latest_start: Option<Time>) {
-        self.waiting.push(Waiting { id, links, encode_at, latest_start });
+    pub fn add(&mut self, id: MoveId, route: &Route, added: Added) {
+        let &Route { links, encode_at, crossing, time, occupies, .. } = route;
+        let Added { class, latest_start, transient, now } = added;
+        let whole = (crossing, time, occupies);
+        let first = (class == MoveClass::Demand).then(|| self.backlog.send(links, occupies, now));
+        self.waiting.push(Waiting { id, links, encode_at, latest_start, transient, whole, first });
+    }
+
+    /// How long a move that is begun now is expected to take, behind what is on its links already and beside what others have there.
+    pub fn arrival(&self, route: &Route, now: Time) -> Nanos {
+        self.backlog.arrival(route.links, route.time, now)
     }
 
     /// Forgets a move that will not be finished. Returns whether a chunk of it is still on its link, which then has to
@@ -100,7 +135,10 @@ impl Schedule {
     /// Notes that the oldest chunk of a move has arrived; returns its bytes.
     pub fn landed(&mut self, id: MoveId, now: Time) -> Option<Bytes> {
         let place = self.sent.iter().position(|sent| sent.id == id)?;
-        let Sent { links, len, class, at, .. } = self.sent.remove(place)?;
+        let Sent { links, len, class, at, idle, .. } = self.sent.remove(place)?;
+        if let Some(idle) = idle {
+            self.backlog.measured(links, now.since(at), idle);
+        }
         let rest = self.pace.rest(class, now.since(at));
         if rest > Nanos::ZERO {
             self.resting.push(Rest { links, class, until: now + rest });
@@ -123,9 +161,13 @@ impl Schedule {
         for place in 0..self.waiting.len() {
             let waiting = self.waiting[place];
             let class = ledger.flight(waiting.id).map(|flight| flight.class);
-            if class == Some(MoveClass::Demand) || waiting.links.is_empty() {
-                self.send(now, waiting, Bytes(u64::MAX), ledger, commands)?;
-            } else {
+            let at_once = class == Some(MoveClass::Demand) || waiting.links.is_empty();
+            let gone = match at_once {
+                true if waiting.transient => self.send_halves(now, waiting, ledger, commands)?,
+                true => self.send(now, waiting, Bytes(u64::MAX), ledger, commands)?,
+                false => false,
+            };
+            if !gone {
                 self.waiting[left] = waiting;
                 left += 1;
             }
@@ -139,11 +181,31 @@ impl Schedule {
         Ok(())
     }
 
+    /// Hands over half chunks of a demand until two are under way; returns whether that was all.
+    fn send_halves(
+        &mut self,
+        now: Time,
+        waiting: Waiting,
+        ledger: &mut Ledger,
+        commands: &mut Vec<Command>,
+    ) -> Result<bool, Refused> {
+        let half = Bytes(self.pace.chunk.0.div_ceil(2));
+        while self.sent.iter().filter(|sent| sent.id == waiting.id).count() < 2 {
+            if self.send(now, waiting, half, ledger, commands)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The place of the best background move on a link with nothing outstanding.
     fn next_background(&self, ledger: &Ledger) -> Option<usize> {
         let free = |waiting: &Waiting| self.sent.iter().all(|sent| !sent.links.overlaps(waiting.links));
         let key = |waiting: &Waiting| {
             let class = ledger.flight(waiting.id)?.class;
+            if class == MoveClass::Demand {
+                return None;
+            }
             if self.resting.iter().any(|rest| rest.class == class && rest.links.overlaps(waiting.links)) {
                 return None;
             }
@@ -164,12 +226,21 @@ impl Schedule {
     ) -> Result<bool, Refused> {
         let (flight, len) = ledger.send(waiting.id, most)?;
         let last = flight.sent + len == flight.total;
-        self.sent.push_back(Sent { id: waiting.id, links: waiting.links, len, class: flight.class, at: now });
+        let Waiting { id, links, whole: (crossing, time, occupies), first, .. } = waiting;
+        let class = flight.class;
+        let part = |time: Nanos| {
+            let part = u128::from(time.0) * u128::from(len.0) / u128::from(crossing.0.max(1));
+            Nanos(u64::try_from(part).unwrap_or(u64::MAX))
+        };
+        let first = first.unwrap_or_else(|| self.backlog.send(links, part(occupies), now));
+        let idle = (first && (last || class != MoveClass::Demand)).then(|| part(time));
+        self.sent.push_back(Sent { id, links, len, class, at: now, idle });
         commands.push(Command::Move(MoveChunk {
             id: waiting.id,
             block: flight.block,
             from: flight.from,
             to: flight.to,
+            keep: flight.keep,
             encode_at: waiting.encode_at,
             class: flight.class,
             deadline: flight.deadline,

@@ -19,6 +19,7 @@ use crate::resident::{RESIDENT, resident};
 use crate::scenario::{Kv, PolicyCheck, Scenario};
 use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::served::{Length, Workload};
+use crate::staging::{apart, staging};
 use crate::tree::{Node, Value};
 use crate::units::whole;
 use crate::workload::{WORKLOAD, workload};
@@ -57,13 +58,19 @@ pub(crate) static SCENARIO: Table = Table {
             "pressure",
             List(&Map(&PRESSURE)),
             "[{ at: 10 s, take: 4 GiB }, { at: 40 s, take: 0 B }]",
-            "Fast memory that others take during the run, and give back",
+            "What others take of memories and links during the run, and give back",
         ),
         Key::optional(
             "home",
             List(&Text),
             "[dram, nvme]",
             "The tier that holds every block from the start, or several that are filled in order; left out, the first below the fast one with room",
+        ),
+        Key::optional(
+            "staging",
+            List(&Text),
+            "[peer]",
+            "Tiers that hold copies of blocks whose home is elsewhere, as much as is worth it; the quickest first",
         ),
         Key::optional(
             "encoded",
@@ -147,7 +154,12 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let empty = Node { at: root.at, value: Value::Map(vec![]) };
     let or_empty = |name| keys.get(name).unwrap_or_else(|| Field::root(&empty, name));
     let (resident, model) = resident(report, &or_empty("resident"), model);
-    let pressure = keys.get("pressure").map_or(Some(vec![]), |field| pressure(report, &field));
+    let staging_field = keys.get("staging");
+    let staging =
+        staging_field.as_ref().map_or(Some(vec![]), |field| staging(report, field, machine.as_ref()));
+    let staged = staging.as_deref().unwrap_or_default();
+    let pressed = |field: Field<'_>| pressure(report, &field, machine.as_ref(), staged);
+    let pressure = keys.get("pressure").map_or(Some(vec![]), pressed);
     let table = read_sensitivity(report, &keys);
     let workload = keys.need(report, "workload").and_then(|field| workload(report, &field, model.as_ref()));
     let policy = keys.need(report, "policy").and_then(|field| policy(report, &field, check_policy));
@@ -186,6 +198,9 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         }
     };
     let (home, load) = placed?;
+    if !apart(report, staging_field.as_ref(), (staged, &home.tiers), machine.as_ref()?) {
+        return None;
+    }
     let scenario = Scenario {
         name: name?,
         machine: machine?,
@@ -199,6 +214,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         pressure: pressure?,
         load,
         home: home.tiers,
+        staging: staging?,
         encoded: home.encoded,
         recode: home.recode,
         host_compute: host_compute?,

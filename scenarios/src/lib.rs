@@ -33,6 +33,7 @@ mod sensitivity;
 mod served;
 mod shape;
 mod source;
+mod staging;
 mod times;
 mod tree;
 mod units;
@@ -50,7 +51,7 @@ pub use model::ModelFacts;
 pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
-pub use pressure::Pressure;
+pub use pressure::{Pressure, Taken};
 pub use price::Price;
 pub use scenario::{
     Cap, Guard, Kv, Paged, Parallel, PolicyCheck, PolicyChoice, PolicyComplaint, Resident, Scenario,

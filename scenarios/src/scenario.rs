@@ -35,10 +35,12 @@ pub struct Scenario {
     pub resident: Resident,
     /// The tier that everything is loaded from when the run begins; left out, it is in place.
     pub load: Option<TierId>,
-    /// What others take of fast memory, and when, in order of time.
+    /// What others take of memories and links, and when, in order of time.
     pub pressure: Vec<Pressure>,
     /// The tiers that hold every block in its native format from the start.
     pub home: Homes,
+    /// Tiers that hold copies beside the home ones, in the order in which they are asked.
+    pub staging: Vec<TierId>,
     /// Further formats in which its home tier holds every block from the start.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way to the fast tier, with no copy kept below.

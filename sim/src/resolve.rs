@@ -103,6 +103,7 @@ impl Library {
             machine: Arc::new(scenario.machine.clone()),
             pressure: scenario.pressure.clone(),
             home: scenario.home.clone(),
+            staging: scenario.staging.clone(),
             encoded: scenario.encoded.clone(),
             recode: scenario.recode.clone(),
             host_compute: scenario.host_compute,

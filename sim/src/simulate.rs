@@ -33,10 +33,12 @@ pub struct Case {
     pub budgets: Vec<Bytes>,
     /// Bytes of the fast tier that they may not take: resident weights and key-value caches.
     pub reserved: Bytes,
-    /// What others take of fast memory, and when, in order of time.
+    /// What others take of memories and links, and when, in order of time.
     pub pressure: Vec<Pressure>,
     /// The tiers of the home copies.
     pub home: Homes,
+    /// Tiers that hold copies beside the home ones.
+    pub staging: Vec<TierId>,
     /// Formats kept there beside the native one.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way.
@@ -349,6 +351,7 @@ impl Case {
             machine: self.machine.clone(),
             budgets: self.budgets.clone(),
             home: self.home.clone(),
+            staging: self.staging.clone(),
             encoded: self.encoded.clone(),
             recode: self.recode.clone(),
             host_compute: self.host_compute,

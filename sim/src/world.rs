@@ -26,7 +26,7 @@ use policy::under_way::UnderWay;
 use policy::{
     BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
-use scenarios::Pressure;
+use scenarios::{Pressure, Taken};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use thiserror::Error;
@@ -62,6 +62,9 @@ pub enum WorldError {
     /// The machine's host cannot compute blocks.
     #[error("the machine has no processor that computes on the host")]
     NoHost,
+    /// A copy is to be made in a memory that has failed, or of one there.
+    #[error("move {0:?} reads or makes a copy in a memory that has failed")]
+    Lost(MoveId),
     /// A move is cancelled that is not under way.
     #[error("move {0:?} is not under way")]
     NoSuchMove(MoveId),
@@ -99,7 +102,7 @@ enum Tick {
     Met,
     Loaded,
     Request(RequestId),
-    Pressure(Bytes),
+    Pressure,
 }
 
 /// What kernels of the accelerator and of the host flow as.
@@ -151,8 +154,10 @@ pub struct World {
     due: VecDeque<EventKind>,
     /// Loads that have not arrived, and when the last one had.
     loading: u32,
-    /// What others will take of fast memory, the next last; its event is in the queue.
+    /// What others will take, the next last; its event is in the queue.
     pressure: Vec<Pressure>,
+    /// The tiers that have failed.
+    lost: Vec<TierId>,
     loaded: Time,
     delivered: Vec<Delivered>,
     compute_time: Nanos,
@@ -226,6 +231,7 @@ impl World {
             due: VecDeque::new(),
             loading: 0,
             pressure: Vec::new(),
+            lost: Vec::new(),
             loaded: Time(0),
             delivered: Vec::new(),
             compute_time: Nanos::ZERO,
@@ -247,16 +253,36 @@ impl World {
         Ok(world)
     }
 
-    /// The same, with others taking some of fast memory meanwhile.
+    /// The same, with others taking memory and links meanwhile.
     pub fn pressed(mut self, pressure: &[Pressure]) -> World {
-        self.pressure = pressure.iter().rev().copied().collect();
+        self.pressure = pressure.iter().rev().cloned().collect();
         self.expect_pressure();
         self
     }
 
     fn expect_pressure(&mut self) {
-        if let Some(&Pressure { at, take }) = self.pressure.last() {
-            self.queue.push(Time(at.0), Rank::Admission, Tick::Pressure(take));
+        if let Some(&Pressure { at, .. }) = self.pressure.last() {
+            self.queue.push(Time(at.0), Rank::Admission, Tick::Pressure);
+        }
+    }
+
+    /// Others take what they were expected to take now; what of it the controller is told.
+    fn take(&mut self) -> Option<EventKind> {
+        let Pressure { taken, .. } = self.pressure.pop()?;
+        self.expect_pressure();
+        match taken {
+            Taken::Memory(tier, reserved) => {
+                self.lost.retain(|&lost| lost != tier);
+                Some(EventKind::MemoryPressure { tier, reserved })
+            }
+            Taken::Tier(tier) => {
+                self.lose(tier);
+                Some(EventKind::TierLost { tier })
+            }
+            Taken::Link(links, rate) => {
+                self.fabric.take(self.now, links, rate);
+                None
+            }
         }
     }
 
@@ -335,9 +361,7 @@ impl World {
                 self.encoded(id, bytes)?;
                 None
             }
-            Tick::Arrived { id, bytes, queued } => {
-                self.arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
-            }
+            Tick::Arrived { id, bytes, queued } => self.arrived(id, bytes, queued),
             Tick::Computed => self.computed()?,
             Tick::Met => self.met()?,
             Tick::StateCoded(id) => {
@@ -353,11 +377,7 @@ impl World {
                 self.loaded = self.now;
                 Some(EventKind::Loaded)
             }
-            Tick::Pressure(reserved) => {
-                self.pressure.pop();
-                self.expect_pressure();
-                Some(EventKind::MemoryPressure { reserved })
-            }
+            Tick::Pressure => self.take(),
             Tick::Request(request) => {
                 self.expect_request();
                 Some(self.workload.arrival(request))

@@ -40,6 +40,7 @@ fn machine() -> Machine {
         backing: Backing::Pinned,
         node: None,
         device: None,
+        transient: false,
         granularity: Bytes(1),
         read: Bandwidth(rate),
         write: Bandwidth(rate),

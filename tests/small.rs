@@ -368,6 +368,7 @@ impl<P> Witness<P> {
                 self.computing[usize::from(by_host)].push_back(reads.clone());
             }
             Command::MoveState(state) => panic!("no model here has states: {state:?}"),
+            Command::HandOn(batch) => panic!("no stage here is one of several: {batch:?}"),
             Command::Finish { .. } => {}
         }
     }
@@ -404,6 +405,7 @@ impl<P> Witness<P> {
             EventKind::HostDone { .. } => self.computed(1),
             EventKind::HeadDone => drop(self.computing[0].pop_front()),
             EventKind::StateMoved { .. }
+            | EventKind::HandedOn(_)
             | EventKind::RequestArrived { .. }
             | EventKind::Foreseen { .. }
             | EventKind::Loaded

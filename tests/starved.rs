@@ -47,6 +47,8 @@ fn controller(case: &Case) -> Orchestrator {
         recode: case.recode.clone(),
         host_compute: case.host_compute,
         guard: case.guard.clone(),
+        stage: case.stage,
+        micro_batches: case.micro_batches,
         max_batch: case.max_batch,
         cache: case.cache,
         checkpoints: None,

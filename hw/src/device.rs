@@ -239,6 +239,7 @@ impl Device {
                 self.start_compute((*layer, *part), batch.clone(), reads, true)
             }
             Command::MoveState(_) => Err(DeviceError::NoStates),
+            Command::HandOn(_) => Err(DeviceError::NoStages),
             // Requests have no memory of their own here.
             Command::Finish { .. } => Ok(()),
         }

@@ -181,7 +181,7 @@ impl<L: Load> Platform for Live<L> {
                 self.computing[stream_of(part)].push_back(Computing { layer, part, batch });
             }
             Command::Finish { .. } => self.freed += 1,
-            Command::Drop { .. } | Command::MoveState(_) => {}
+            Command::Drop { .. } | Command::MoveState(_) | Command::HandOn(_) => {}
         }
         Ok(())
     }

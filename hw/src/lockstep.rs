@@ -188,7 +188,7 @@ impl<P: Platform> Lockstep<P> {
                     self.step = Some((self.now, self.device.elapsed()));
                 }
             }
-            Command::MoveState(_) | Command::Finish { .. } => {}
+            Command::MoveState(_) | Command::HandOn(_) | Command::Finish { .. } => {}
         }
     }
 
@@ -236,6 +236,7 @@ impl<P: Platform> Lockstep<P> {
             }
             EventKind::Foreseen { .. }
             | EventKind::StateMoved { .. }
+            | EventKind::HandedOn(_)
             | EventKind::MemoryPressure { .. }
             | EventKind::TierLost { .. } => {}
         }

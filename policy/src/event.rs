@@ -2,6 +2,7 @@
 
 use crate::format::FormatId;
 use crate::id::{BlockId, LayerId, MoveId, RequestId, TierId};
+use crate::pipeline::Batch;
 use crate::units::{Bytes, Nanos, Time};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -135,6 +136,8 @@ pub enum EventKind {
     },
     /// The output head is done: every request of the batch whose prompt is complete has one more token.
     HeadDone,
+    /// What the stage before has computed of a batch is here; at the first stage, the tokens that the last one gives.
+    HandedOn(Batch),
     /// One chunk of a move has arrived.
     ChunkDone {
         /// The move.
@@ -288,6 +291,9 @@ pub enum Command {
         /// The copies the kernels read; empty for a part without managed blocks.
         reads: Vec<Read>,
     },
+    /// The layers of this stage are computed for a batch: what they gave goes to the next stage, where it comes as
+    /// [`EventKind::HandedOn`]; the tokens that the last stage gives go to the first.
+    HandOn(Batch),
     /// Copy the recurrent states of a prefix. Answered by [`EventKind::StateMoved`].
     MoveState(StateMove),
     /// A request has all its tokens; its cache may go.

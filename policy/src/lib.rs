@@ -26,6 +26,7 @@ pub mod observe;
 pub mod orchestrator;
 pub mod parallel;
 pub mod path;
+pub mod pipeline;
 pub mod policies;
 pub mod predict;
 pub mod rate;

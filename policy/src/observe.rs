@@ -84,6 +84,10 @@ impl Signals {
             }
             EventKind::StateMoved { id } => self.mix(id.0),
             EventKind::HeadDone => self.step += 1,
+            EventKind::HandedOn(batch) => {
+                self.mix(batch.slices.len() as u64);
+                batch.slices.iter().for_each(|slice| self.mix(u64::from(slice.request.0)));
+            }
             EventKind::RequestArrived { request, output_tokens, .. } => {
                 self.mix((request.0 as u64) << 32 | *output_tokens as u64);
             }

@@ -13,6 +13,7 @@ use crate::ledger::Ledger;
 use crate::machine::{Class, Machine};
 use crate::model::Model;
 use crate::observe::Signals;
+use crate::pipeline::Stage;
 use crate::record::Decision;
 use crate::refused::Refused;
 use crate::schedule::{Pace, Schedule};
@@ -78,6 +79,10 @@ pub struct Setup {
     pub cache: Option<CacheSpec>,
     /// Checkpoints of recurrent states, where the cache keeps prefixes of a model that has them.
     pub checkpoints: Option<CheckpointSpec>,
+    /// Which of the stages of a pipeline it controls, and the micro-batches that the first one forms.
+    pub stage: Stage,
+    /// See `stage`; one where there is no pipeline.
+    pub micro_batches: u32,
     /// Requests that run together, at most.
     pub max_batch: usize,
     /// The most tokens of one step, where prompts are computed.
@@ -110,6 +115,8 @@ pub struct Orchestrator {
     pub(crate) proposals: Vec<Proposal>,
     pub(crate) members: Vec<Member>,
     serving: Serving,
+    /// Which layers of the model there are here.
+    stage: Stage,
     /// What blocks and the cache share of fast memory.
     shared: Bytes,
     /// What others have taken of that.
@@ -137,6 +144,8 @@ impl Orchestrator {
             guard,
             cache,
             checkpoints,
+            stage,
+            micro_batches,
             max_batch,
             prefill_chunk,
             loading,
@@ -188,7 +197,10 @@ impl Orchestrator {
             running: None,
             proposals: Vec::new(),
             members: Vec::new(),
-            serving: Serving::new(max_batch, prefill_chunk, cache).with_checkpoints(checkpoints),
+            serving: Serving::new(max_batch, prefill_chunk, cache)
+                .with_checkpoints(checkpoints)
+                .staged(stage, micro_batches),
+            stage,
             shared: budgets[fast.index()],
             pressed: Bytes::ZERO,
             loading,
@@ -258,6 +270,13 @@ impl Orchestrator {
                 }
             }
             EventKind::HeadDone => self.end_step(event.at)?,
+            EventKind::HandedOn(batch) => {
+                match self.stage.is_first() {
+                    true => self.batch_done(event.at),
+                    false => self.serving.hand(batch),
+                }
+                self.start_step()?;
+            }
             EventKind::TierLost { tier } => self.lose(tier)?,
             EventKind::MemoryPressure { tier, reserved } if tier != self.context.costs.fast => {
                 self.reclaim(tier, reserved)?;
@@ -316,7 +335,10 @@ impl Orchestrator {
             self.context.signals.concurrency = self.serving.batch_len() as u32;
             self.context.signals.step_tokens = self.serving.step_tokens();
             self.run_mixers(0, now)?;
-        } else if self.context.ledger.flights().next().is_none() && !self.serving.moves_states() {
+        } else if !self.serving.is_under_way()
+            && self.context.ledger.flights().next().is_none()
+            && !self.serving.moves_states()
+        {
             return Err(ControlError::CacheStuck);
         }
         Ok(())
@@ -355,7 +377,7 @@ impl Orchestrator {
         let has_blocks = |layer: &u16| self.context.model.layer(LayerId(*layer)).blocks > 0;
         let (upto, part) = match (first..layers).find(has_blocks) {
             Some(next) => (next, Part::Mixer),
-            None if self.serving.emits() || self.is_one_of_groups() => (layers, Part::Head),
+            None if self.runs_head() => (layers, Part::Head),
             None if first < layers => (layers - 1, Part::Mixer),
             None => return self.end_step(now),
         };
@@ -366,9 +388,11 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Whether other accelerators have experts too. They end their steps together, so every step ends with a command.
-    fn is_one_of_groups(&self) -> bool {
-        self.context.machine.peers.is_some_and(|peers| peers.groups > 1)
+    /// Whether the running step ends with the head: where it gives anybody a token. Accelerators that have experts of their own
+    /// end their steps together, so there every step ends with a command.
+    fn runs_head(&self) -> bool {
+        let is_one_of_groups = self.context.machine.peers.is_some_and(|peers| peers.groups > 1);
+        self.stage.is_last() && (self.serving.emits() || is_one_of_groups)
     }
 
     fn end_step(&mut self, now: Time) -> Result<(), ControlError> {
@@ -376,11 +400,22 @@ impl Orchestrator {
         self.tally.stepped(now.since(self.step_began), self.serving.batch_len(), self.serving.waiting());
         let drift = self.context.guard.end_step();
         self.policy.step_done(&self.context, drift);
+        if self.stage.is_part() {
+            // Whoever has no head learns of no tokens by it.
+            self.context.signals.step += u64::from(!self.stage.is_last() && self.serving.emits());
+            self.commands.push(Command::HandOn(self.serving.hand_on()));
+        } else {
+            self.batch_done(now);
+        }
+        self.start_step()
+    }
+
+    /// All layers and the head are computed for the batch that was formed first of those under way.
+    fn batch_done(&mut self, now: Time) {
         for request in self.serving.step_done(now, &mut self.tally) {
             self.policy.request_done(&self.context, request);
             self.commands.push(Command::Finish { request });
         }
-        self.start_step()
     }
 
     pub(crate) fn compute(&mut self, layer: LayerId, part: Part, reads: Vec<crate::event::Read>) {

@@ -2,15 +2,18 @@
 //! between steps.
 
 pub mod cache;
+mod micro_batches;
 
 use crate::checkpoints::{CheckpointUse, Checkpoints, Passage};
 use crate::event::{Slice, StateMove};
 use crate::id::{MoveId, RequestId};
+use crate::pipeline::{Batch, Stage};
 use crate::tally::{CacheUse, RequestTimes, Tally};
 use crate::units::{Bytes, Nanos, Time};
 use cache::{Cache, Lease};
+use micro_batches::MicroBatches;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// A request that comes in.
@@ -36,6 +39,8 @@ struct Active {
     cached: u32,
     /// Tokens that must be there before it decodes: its prompt, and what it had put out when it was pre-empted.
     prompt: u32,
+    /// The micro-batch it is in, once it is admitted.
+    micro_batch: u32,
     /// Tokens the running step computes for it.
     computing: u32,
     /// Tokens still to be put out.
@@ -98,7 +103,13 @@ pub struct Serving {
     queue: BTreeMap<Rank, Active>,
     /// In order of admission.
     running: Vec<Active>,
-    batch: Arc<[Slice]>,
+    /// The parts of them that are computed beside each other.
+    micro_batches: MicroBatches,
+    stage: Stage,
+    /// What the stage before has computed, in the order in which it came.
+    handed: VecDeque<Batch>,
+    /// What the running step computes.
+    batch: Batch,
     used: CacheUse,
 }
 
@@ -112,6 +123,12 @@ impl Serving {
     /// The same, with checkpoints of recurrent states.
     pub fn with_checkpoints(self, checkpoints: Option<Checkpoints>) -> Serving {
         Serving { checkpoints, ..self }
+    }
+
+    /// The same for a stage of a pipeline, of which the first forms so many micro-batches, which have the requests that run
+    /// together between them.
+    pub fn staged(self, stage: Stage, micro_batches: u32) -> Serving {
+        Serving { stage, micro_batches: MicroBatches::new(micro_batches), ..self }
     }
 
     /// A request comes in. False if it can never be served: the cache is too small for it.
@@ -129,6 +146,7 @@ impl Serving {
             priority,
             cached,
             prompt: context,
+            micro_batch: 0,
             computing: 0,
             left: tokens,
             last_token: now,
@@ -141,8 +159,8 @@ impl Serving {
         true
     }
 
-    /// Forms the next step: a token of every request that decodes, then prompts in order of admission, then requests from the
-    /// queue. `grow` says whether the cache may take so many bytes. Returns whether there is anything to compute.
+    /// The next step of a stage: of the first, the next micro-batch that has anything to compute; of the others, what has come.
+    /// Returns whether there is any.
     ///
     /// # Errors
     /// What `grow` reports.
@@ -151,36 +169,83 @@ impl Serving {
         now: Time,
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<bool, E> {
-        self.running.iter_mut().for_each(|active| active.computing = 0);
-        let preempted = self.decode(grow)?;
-        let decoding: u32 = self.running.iter().map(|active| active.computing).sum();
+        if let Some(batch) = self.handed.pop_front() {
+            self.batch = batch;
+            return Ok(true);
+        }
+        let mut place = 0;
+        while let Some(which) = self.micro_batches.free(place) {
+            if self.form(which, now, grow)? {
+                self.micro_batches.begin(which);
+                return Ok(true);
+            }
+            place += 1;
+        }
+        Ok(false)
+    }
+
+    /// What the stage before has computed is here.
+    pub fn hand(&mut self, batch: Batch) {
+        self.handed.push_back(batch);
+    }
+
+    /// The running step of a stage is computed, and goes on to the next one.
+    pub fn hand_on(&mut self) -> Batch {
+        std::mem::take(&mut self.batch)
+    }
+
+    /// Whether later stages compute what this one has formed.
+    pub fn is_under_way(&self) -> bool {
+        self.micro_batches.any_under_way()
+    }
+
+    /// Forms the next step of a micro-batch: a token of every request that decodes, then prompts in order of admission, then
+    /// requests from the queue. `grow` says whether the cache may take so many bytes. Returns whether there is anything to
+    /// compute.
+    fn form<E>(
+        &mut self,
+        which: u32,
+        now: Time,
+        grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let own = |active: &&mut Active| active.micro_batch == which;
+        self.running.iter_mut().filter(own).for_each(|active| active.computing = 0);
+        let preempted = self.decode(which, grow)?;
+        let decoding: u32 = self.members(which).map(|active| active.computing).sum();
         let mut room = self.chunk.unwrap_or(0).saturating_sub(decoding);
         // Where decoding alone fills the step, prompts still get on, a token at a time.
         if decoding > 0 && room == 0 && self.chunk.is_some() {
             room = 1;
         }
-        self.running.iter_mut().for_each(|active| active.prefill(&mut room));
+        self.running.iter_mut().filter(own).for_each(|active| active.prefill(&mut room));
         // What was given up in this step is for those that run.
         if !preempted {
-            self.admit(now, &mut room, grow)?;
+            self.admit(which, now, &mut room, grow)?;
         }
         self.lose_checkpoints();
         let slice = |active: &Active| {
             let Active { times, cached, computing, .. } = active;
             Slice { request: times.request, cached: *cached, tokens: *computing }
         };
-        self.batch = self.running.iter().filter(|active| active.computing > 0).map(slice).collect();
-        Ok(!self.batch.is_empty())
+        let computing = || self.members(which).filter(|active| active.computing > 0);
+        let emitting = computing().filter(|active| active.emits()).count() as u32;
+        self.batch = Batch { slices: computing().map(slice).collect(), emitting };
+        Ok(!self.batch.slices.is_empty())
+    }
+
+    /// The requests of a micro-batch, in order of admission.
+    fn members(&self, which: u32) -> impl Iterator<Item = &Active> {
+        self.running.iter().filter(move |active| active.micro_batch == which)
     }
 
     /// A token for every request whose prompt is complete; where the cache is full, the one admitted last gives way. Returns
     /// whether one did.
-    fn decode<E>(&mut self, grow: &mut impl FnMut(Bytes) -> Result<bool, E>) -> Result<bool, E> {
+    fn decode<E>(&mut self, which: u32, grow: &mut impl FnMut(Bytes) -> Result<bool, E>) -> Result<bool, E> {
         let mut preempted = false;
         let mut place = 0;
         while place < self.running.len() {
             let active = &mut self.running[place];
-            if active.prompt_left() == 0 {
+            if active.micro_batch == which && active.prompt_left() == 0 {
                 let fits = match &mut self.cache {
                     Some(cache) => cache.grow(&mut active.lease, active.cached + 1, grow)?,
                     None => true,
@@ -201,14 +266,17 @@ impl Serving {
 
     /// Fills the batch from the queue, higher priorities first, then first come first served, while the next one can begin:
     /// while the step has tokens left and the cache has room for its whole prompt, which it takes at once. So no two prompts
-    /// hold the cache from each other.
+    /// hold the cache from each other. Nor does a micro-batch take more than its share of the requests that there are.
     fn admit<E>(
         &mut self,
+        which: u32,
         now: Time,
         room: &mut u32,
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<(), E> {
-        while self.running.len() < self.max_batch && (*room > 0 || self.chunk.is_none()) {
+        let share = self.micro_batches.share(self.max_batch.min(self.running.len() + self.queue.len()));
+        let mut free = share.saturating_sub(self.members(which).count());
+        while free > 0 && self.running.len() < self.max_batch && (*room > 0 || self.chunk.is_none()) {
             let Some((rank, mut next)) = self.queue.pop_first() else { break };
             if let Some(cache) = &mut self.cache {
                 let mut kept = 0;
@@ -244,14 +312,18 @@ impl Serving {
                 0 => next.computing = 1,
                 _ => next.prefill(room),
             }
+            next.micro_batch = which;
             self.running.push(next);
+            free -= 1;
         }
         Ok(())
     }
 
-    /// The place of the running request that is pre-empted first: of the lowest priority, the one that came in last.
+    /// The place of the running request that is pre-empted first: of the lowest priority, the one that came in last; none that
+    /// another stage computes.
     fn last(&self) -> usize {
-        let ranked = self.running.iter().enumerate().max_by_key(|(_, active)| active.rank());
+        let here = |(_, active): &(usize, &Active)| !self.micro_batches.is_under_way(active.micro_batch);
+        let ranked = self.running.iter().enumerate().filter(here).max_by_key(|(_, active)| active.rank());
         ranked.map_or(0, |(place, _)| place)
     }
 
@@ -308,12 +380,15 @@ impl Serving {
 
     /// Whether a step is running or could.
     pub fn is_running(&self) -> bool {
-        !self.running.is_empty()
+        match self.stage.is_first() {
+            true => !self.running.is_empty(),
+            false => !self.batch.slices.is_empty(),
+        }
     }
 
-    /// Whether requests wait to be admitted.
+    /// Whether requests wait to be admitted, or what the stage before has computed waits for this one.
     pub fn is_waiting(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || !self.handed.is_empty()
     }
 
     /// Requests that have been admitted and are not finished.
@@ -338,32 +413,33 @@ impl Serving {
 
     /// What the running step computes.
     pub fn batch(&self) -> Arc<[Slice]> {
-        self.batch.clone()
+        self.batch.slices.clone()
     }
 
     /// Requests in the batch.
     pub fn batch_len(&self) -> usize {
-        self.batch.len()
+        self.batch.slices.len()
     }
 
     /// Tokens that the running step computes.
     pub fn step_tokens(&self) -> u32 {
-        self.batch.iter().map(|slice| slice.tokens).sum()
+        self.batch.slices.iter().map(|slice| slice.tokens).sum()
     }
 
     /// Whether the running step gives any request a token.
     pub fn emits(&self) -> bool {
-        self.running.iter().any(Active::emits)
+        self.batch.emitting > 0
     }
 
-    /// The step is computed. Finished requests leave and are returned.
+    /// The step that was formed first of those under way is computed. Finished requests leave and are returned.
     pub fn step_done(&mut self, now: Time, tally: &mut Tally) -> Vec<RequestId> {
         let mut finished = Vec::new();
+        let Some(which) = self.micro_batches.end() else { return finished };
         // Most requests of a batch have had their last token at the same time.
         let (mut gap, mut gaps) = (Nanos::ZERO, 0);
         self.cache.iter_mut().for_each(|cache| cache.advance(now));
         self.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.advance(now));
-        for active in &mut self.running {
+        for active in self.running.iter_mut().filter(|active| active.micro_batch == which) {
             let computes_prompt = active.prompt_left() > 0;
             if computes_prompt {
                 active.book_prompt(tally);

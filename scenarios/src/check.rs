@@ -10,6 +10,7 @@ use crate::load::open;
 use crate::machine::priced_machine;
 use crate::model::import;
 use crate::parallel::{PARALLEL, agrees, ranks, share_caps, shares};
+use crate::pipeline::{later, stages};
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, caps, check_caps, kv_reserve};
 use crate::pressure::{PRESSURE, pressure};
 use crate::price::Price;
@@ -100,7 +101,7 @@ pub(crate) static SCENARIO: Table = Table {
         Key::optional(
             "parallel",
             Map(&PARALLEL),
-            "{ tensor: 2, expert: 4 }",
+            "{ tensor: 2, pipeline: 4 }",
             "How many accelerators work together; left out, one",
         ),
         Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
@@ -172,6 +173,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     // Each attends to requests of its own.
     let attended = |batch: u32| batch.div_ceil(ranks.unwrap_or_default().expert);
     let load = workload.as_ref().map(|load| (attended(load.requests.batch), longest(load)));
+    let (model, later_models) = stages(report, &keys, ranks.unwrap_or_default().pipeline, model);
     let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), load);
     let kv = kv.filter(|kv| can_be_paged(report, &keys, *kv, workload.as_ref()));
     let agrees = agrees(report, &keys, ranks.unwrap_or_default(), kv);
@@ -197,7 +199,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
             None
         }
     };
-    let (home, load) = placed?;
+    let (home, load_from) = placed?;
     if !apart(report, staging_field.as_ref(), (staged, &home.tiers), machine.as_ref()?) {
         return None;
     }
@@ -207,12 +209,13 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         price: price?,
         model: model?,
         parallel: ranks?,
+        later: vec![],
         memory: memory?,
         kv: kv?,
         checkpoints: checkpoints.unwrap_or_default(),
         resident: resident?,
         pressure: pressure?,
-        load,
+        load: load_from,
         home: home.tiers,
         staging: staging?,
         encoded: home.encoded,
@@ -227,11 +230,14 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         seed: seed?,
     };
     check_caps(report, at, &scenario);
-    report.is_clean().then_some(scenario)
+    if !report.is_clean() {
+        return None;
+    }
+    later(report, (&keys, at), load?, scenario, later_models)
 }
 
 /// Reads `home`, `encoded`, `recode` and `load`.
-fn place(
+pub(crate) fn place(
     report: &mut Report,
     keys: &Keys<'_>,
     at: &Field<'_>,

@@ -17,6 +17,7 @@ mod model;
 mod model_keys;
 mod overrides;
 mod parallel;
+mod pipeline;
 mod placement;
 mod policy_file;
 mod pressure;
@@ -55,7 +56,7 @@ pub use pressure::{Pressure, Taken};
 pub use price::Price;
 pub use scenario::{
     Cap, Guard, Kv, Paged, Parallel, PolicyCheck, PolicyChoice, PolicyComplaint, Resident, Scenario,
-    Schedule, ScriptFile, Slo,
+    Schedule, ScriptFile, Slo, StageShare,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

@@ -20,6 +20,7 @@ pub mod report;
 pub mod resolve;
 pub mod series;
 pub mod simulate;
+pub mod stages;
 pub mod statistics;
 pub mod timeline;
 pub mod tune;

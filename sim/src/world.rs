@@ -1,17 +1,21 @@
 //! The simulator as a platform: commands become events at the time physics gives them.
 
+mod error;
 mod host;
 mod kernels;
 mod moves;
 mod ranks;
+mod stages;
 mod states;
 
+pub use self::error::WorldError;
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
 use self::ranks::{Held, Rank as Other};
-use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
-use crate::memory::{Memory, MemoryError};
+use self::stages::Sent;
+use crate::fabric::{Delivered, Fabric, Flow, LinkCount};
+use crate::memory::Memory;
 use crate::operators::Operators;
 use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
@@ -21,6 +25,7 @@ use policy::event::{Command, Event, EventKind, Form, Platform, StateMove};
 use policy::homes::Homes;
 use policy::machine::Class;
 use policy::parallel::ExpertShare;
+use policy::pipeline::{Batch, Stage};
 use policy::sizes::Sizes;
 use policy::under_way::UnderWay;
 use policy::{
@@ -29,56 +34,9 @@ use policy::{
 use scenarios::{Pressure, Taken};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use thiserror::Error;
 
 /// The last instant a run may reach, 292 years from its beginning: beyond twice that, sums of times stop growing.
 const LATEST: Time = Time(u64::MAX / 2);
-
-/// Why the world cannot go on. But for [`WorldError::TooLate`], the controller is wrong and not the input.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum WorldError {
-    /// Memory refuses.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// Two tiers have no links between them.
-    #[error(transparent)]
-    NoPath(#[from] NoPath),
-    /// Times so long that they can no longer be added up.
-    #[error(
-        "the run goes on for more than 292 years of simulated time: a latency is too long, or a rate too low"
-    )]
-    TooLate,
-    /// Another accelerator of the same run cannot go on.
-    #[error("rank {rank}: {why}")]
-    Rank {
-        /// Which one.
-        rank: u32,
-        /// Why.
-        why: String,
-    },
-    /// A part of a layer is to be computed while another is.
-    #[error("the accelerator is busy")]
-    Busy,
-    /// The machine's host cannot compute blocks.
-    #[error("the machine has no processor that computes on the host")]
-    NoHost,
-    /// A copy is to be made in a memory that has failed, or of one there.
-    #[error("move {0:?} reads or makes a copy in a memory that has failed")]
-    Lost(MoveId),
-    /// A move is cancelled that is not under way.
-    #[error("move {0:?} is not under way")]
-    NoSuchMove(MoveId),
-    /// A chunk does not follow on the one before.
-    #[error("move {id:?} goes on at byte {offset} after {sent} bytes")]
-    OutOfOrder {
-        /// The move.
-        id: MoveId,
-        /// Where the chunk begins.
-        offset: Bytes,
-        /// Where it should.
-        sent: Bytes,
-    },
-}
 
 /// What the queue holds.
 #[derive(Clone, Copy, Debug)]
@@ -100,9 +58,21 @@ enum Tick {
     HostComputed,
     /// All ranks have come as far as this one.
     Met,
+    /// What another stage has computed is here.
+    HandedOn,
     Loaded,
     Request(RequestId),
     Pressure,
+}
+
+/// What an instant brings.
+enum Passed {
+    /// Something that the controller hears of.
+    Event(Event),
+    /// Something that it does not.
+    Inside,
+    /// Nothing more: the run is over.
+    Over,
 }
 
 /// What kernels of the accelerator and of the host flow as.
@@ -174,6 +144,12 @@ pub struct World {
     waited: Nanos,
     /// The layer whose tokens are at other accelerators, and how many are where the most are.
     away: Option<(LayerId, u64)>,
+    /// Which layers it has, where there is a pipeline; until when it sends what it has computed, what it has sent since it was
+    /// asked last, and what comes to it, in order.
+    stage: Stage,
+    wire_free: Time,
+    sent: Option<Sent>,
+    coming: VecDeque<Batch>,
     ticks: u64,
     timeline: Option<Timeline>,
 }
@@ -243,14 +219,23 @@ impl World {
             held_since: Time(0),
             waited: Nanos::ZERO,
             away: None,
+            stage: Stage::default(),
+            wire_free: Time(0),
+            sent: None,
+            coming: VecDeque::new(),
             ticks: 0,
             timeline,
         };
         if let Some(from) = load_from {
             world.load(from, home)?;
         }
-        world.expect_request();
         Ok(world)
+    }
+
+    /// The same, with requests coming in.
+    pub fn asked(mut self) -> World {
+        self.expect_request();
+        self
     }
 
     /// The same, with others taking memory and links meanwhile.
@@ -364,6 +349,7 @@ impl World {
             Tick::Arrived { id, bytes, queued } => self.arrived(id, bytes, queued),
             Tick::Computed => self.computed()?,
             Tick::Met => self.met()?,
+            Tick::HandedOn => self.coming.pop_front().map(EventKind::HandedOn),
             Tick::StateCoded(id) => {
                 self.state_coded(id)?;
                 None
@@ -383,6 +369,35 @@ impl World {
                 Some(self.workload.arrival(request))
             }
         })
+    }
+
+    /// One instant: what leaves the links then, or the next of the queue.
+    fn instant(&mut self) -> Result<Passed, WorldError> {
+        if let Some(kind) = self.due.pop_front() {
+            return Ok(Passed::Event(Event { at: self.now, kind }));
+        }
+        if self.is_over() {
+            return Ok(Passed::Over);
+        }
+        // What leaves a link now only queues what follows from it, so it goes first.
+        let left = self.fabric.next_due();
+        let at = match (left, self.queue.next_time()) {
+            (None, None) => return self.finish_others().map(|()| Passed::Over),
+            (Some(due), Some(next)) => due.min(next),
+            (due, next) => due.or(next).unwrap_or(LATEST),
+        };
+        if at > LATEST {
+            return Err(WorldError::TooLate);
+        }
+        self.now = at;
+        self.memory.advance(at);
+        self.ticks += 1;
+        if left == Some(at) {
+            self.collect();
+            return Ok(Passed::Inside);
+        }
+        let Some((_, tick)) = self.queue.pop() else { return Ok(Passed::Inside) };
+        Ok(self.tick(tick)?.map_or(Passed::Inside, |kind| Passed::Event(Event { at, kind })))
     }
 
     /// Takes whatever has left the links and memories by now.
@@ -435,33 +450,14 @@ impl Platform for World {
     type Error = WorldError;
 
     fn next_event(&mut self) -> Result<Option<Event>, WorldError> {
-        if let Some(kind) = self.due.pop_front() {
-            return Ok(Some(Event { at: self.now, kind }));
-        }
         loop {
-            if self.is_over() {
-                return Ok(None);
+            if self.stage.is_part() {
+                self.bring_stages()?;
             }
-            // What leaves a link now only queues what follows from it, so it goes first.
-            let left = self.fabric.next_due();
-            let at = match (left, self.queue.next_time()) {
-                (None, None) => return self.finish_others().map(|()| None),
-                (Some(due), Some(next)) => due.min(next),
-                (due, next) => due.or(next).unwrap_or(LATEST),
-            };
-            if at > LATEST {
-                return Err(WorldError::TooLate);
-            }
-            self.now = at;
-            self.memory.advance(at);
-            self.ticks += 1;
-            if left == Some(at) {
-                self.collect();
-                continue;
-            }
-            let Some((_, tick)) = self.queue.pop() else { continue };
-            if let Some(kind) = self.tick(tick)? {
-                return Ok(Some(Event { at, kind }));
+            match self.instant()? {
+                Passed::Event(event) => return Ok(Some(event)),
+                Passed::Inside => {}
+                Passed::Over => return Ok(None),
             }
         }
     }
@@ -477,6 +473,7 @@ impl Platform for World {
             Command::Compute { mixers, layer, part, batch, reads } => {
                 self.begin_compute(mixers, (layer, part), batch, reads)?
             }
+            Command::HandOn(batch) => self.hand_on(batch),
             Command::MoveState(state) => self.begin_state(state)?,
             Command::Finish { .. } => self.finish(),
         }

@@ -53,7 +53,7 @@ impl Platform for Timeline {
                 };
                 self.schedule(None, Nanos(1000), done);
             }
-            Command::Drop { .. } | Command::MoveState(_) | Command::Finish { .. } => {}
+            Command::Drop { .. } | Command::MoveState(_) | Command::HandOn(_) | Command::Finish { .. } => {}
         }
         Ok(())
     }

@@ -345,8 +345,8 @@ impl<P> Witness<P> {
                 }
                 self.computing[usize::from(by_host)].push_back(reads.clone());
             }
-            Command::MoveState(state) => panic!("no model here has states: {state:?}"),
-            Command::Finish { .. } => {}
+            Command::MoveState(_) | Command::DropState { .. } => panic!("no model here has states: {command:?}"),
+            Command::Finish { .. } | Command::Wake { .. } => {}
         }
     }
 
@@ -380,7 +380,7 @@ impl<P> Witness<P> {
             EventKind::LayerDone { .. } => self.computed(0),
             EventKind::HostDone { .. } => self.computed(1),
             EventKind::HeadDone => drop(self.computing[0].pop_front()),
-            EventKind::StateMoved { .. }
+            EventKind::Woken
             | EventKind::RequestArrived { .. }
             | EventKind::Foreseen { .. }
             | EventKind::Loaded

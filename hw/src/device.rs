@@ -238,9 +238,9 @@ impl Device {
                 }
                 self.start_compute((*layer, *part), batch.clone(), reads, true)
             }
-            Command::MoveState(_) => Err(DeviceError::NoStates),
-            // Requests have no memory of their own here.
-            Command::Finish { .. } => Ok(()),
+            Command::MoveState(_) | Command::DropState { .. } => Err(DeviceError::NoStates),
+            // Requests have no memory of their own here, and whoever keeps the time wakes the controller.
+            Command::Finish { .. } | Command::Wake { .. } => Ok(()),
         }
     }
 

@@ -182,7 +182,10 @@ impl<P: Platform> Lockstep<P> {
                     self.step = Some((self.now, self.device.elapsed()));
                 }
             }
-            Command::MoveState(_) | Command::Finish { .. } => {}
+            Command::MoveState(_)
+            | Command::DropState { .. }
+            | Command::Wake { .. }
+            | Command::Finish { .. } => {}
         }
     }
 
@@ -223,7 +226,7 @@ impl<P: Platform> Lockstep<P> {
                     self.device.idle(event.at.since(before));
                 }
             }
-            EventKind::Foreseen { .. } | EventKind::StateMoved { .. } | EventKind::MemoryPressure { .. } => {}
+            EventKind::Foreseen { .. } | EventKind::Woken | EventKind::MemoryPressure { .. } => {}
         }
         self.lockstep_wait += since(start);
         Ok(())

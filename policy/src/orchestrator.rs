@@ -3,7 +3,7 @@
 
 use crate::checkpoints::{CheckpointSpec, Checkpoints};
 use crate::control::{Context, Policy, Prices, Proposal};
-use crate::event::{Command, Event, EventKind, MoveClass, Part};
+use crate::event::{Command, EncodeAt, Event, EventKind, MoveClass, Part};
 use crate::format::FormatId;
 use crate::guard::{Guard, GuardSpec};
 use crate::homes::Homes;
@@ -15,7 +15,7 @@ use crate::model::Model;
 use crate::observe::Signals;
 use crate::record::Decision;
 use crate::refused::Refused;
-use crate::schedule::{Pace, Schedule};
+use crate::schedule::{Books, Pace, Schedule};
 use crate::score::Costs;
 use crate::serving::cache::{Cache, CacheSpec};
 use crate::serving::{Arrival, Serving};
@@ -156,7 +156,7 @@ impl Orchestrator {
         let chunk = prefill_chunk.unwrap_or(1);
         let checkpoints = block
             .zip(checkpoints)
-            .map(|(block, spec)| Checkpoints::new(&model, machine.clone(), spec, block, chunk));
+            .map(|(block, spec)| Checkpoints::new(&model, machine.clone(), spec, &guard, (block, chunk)));
         let cache = cache.map(|spec| Cache::new(&model, spec));
         let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
         let context = Context {
@@ -226,11 +226,9 @@ impl Orchestrator {
                 self.end_step(event.at)?;
             }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
+            EventKind::ChunkDone { id, .. } if Checkpoints::owns(id) => self.state_chunk_done(id)?,
             EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
-            EventKind::StateMoved { id } => {
-                self.serving.state_moved(id, event.at);
-                self.start_step()?;
-            }
+            EventKind::Woken => {}
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
             EventKind::HostDone { layer } => {
                 if self.host_done()? {
@@ -256,10 +254,31 @@ impl Orchestrator {
         if let Some(failure) = self.policy.failure() {
             return Err(ControlError::Policy(failure));
         }
-        self.commands.extend(self.serving.take_state_moves().into_iter().map(Command::MoveState));
-        self.schedule.dispatch(event.at, &mut self.context.ledger, &mut self.commands)?;
+        self.begin_state_moves();
+        let mut books =
+            Books { blocks: &mut self.context.ledger, states: self.serving.checkpoints_mut() };
+        self.schedule.dispatch(event.at, &mut books, &mut self.commands)?;
         commands.append(&mut self.commands);
         Ok(())
+    }
+
+    /// Takes what was decided of checkpoints: copies go at once, moves when the schedule lets them.
+    fn begin_state_moves(&mut self) {
+        let Some(checkpoints) = self.serving.checkpoints_mut() else { return };
+        checkpoints.take_vetoed().into_iter().for_each(|reason| self.tally.veto(reason));
+        let dropped = checkpoints.take_dropped().into_iter();
+        self.commands.extend(dropped.map(|(checkpoint, tier)| Command::DropState { checkpoint, tier }));
+        for (id, links) in checkpoints.take_begun() {
+            self.schedule.add(id, links, EncodeAt::Source, None);
+        }
+    }
+
+    fn state_chunk_done(&mut self, id: MoveId) -> Result<(), ControlError> {
+        let now = self.context.signals.now;
+        let len = self.schedule.landed(id, now).ok_or(Refused::NoSuchMove(id))?;
+        let restored = self.serving.state_landed(id, len, now)?;
+        // The cache may have waited for a checkpoint that no longer moves.
+        if restored || !self.serving.moves_states() { self.start_step() } else { Ok(()) }
     }
 
     fn chunk_done(&mut self, id: MoveId) -> Result<(), ControlError> {

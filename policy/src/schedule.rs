@@ -3,8 +3,10 @@
 //! Links are class-blind, as copy engines are. What is urgent comes first only because of what is kept outstanding: a
 //! demand is handed over whole and at once; everything else goes one chunk at a time, and only while no demand is
 //! outstanding on its links. So a demand never waits behind more than one chunk. What has a share of a link less than
-//! the whole rests after every chunk, in proportion to the time the chunk took.
+//! the whole rests after every chunk, in proportion to the time the chunk took, and asks to be woken when it may go on.
+//! Moves of blocks and of checkpoints are ordered alike; what is moved is known to their books.
 
+use crate::checkpoints::Checkpoints;
 use crate::event::{Command, EncodeAt, MoveChunk, MoveClass};
 use crate::id::MoveId;
 use crate::ledger::Ledger;
@@ -33,6 +35,77 @@ impl Pace {
             MoveClass::Spill => self.spill_share,
         };
         Nanos((took.0 as f64 * (1.0 / share.clamp(1e-6, 1.0) - 1.0)) as u64)
+    }
+}
+
+/// A chunk that a book hands over.
+#[derive(Clone, Debug)]
+pub struct HandedOver {
+    /// What the platform is told.
+    pub command: Command,
+    /// Its bytes.
+    pub len: Bytes,
+    /// Why it is moved.
+    pub class: MoveClass,
+    /// Whether nothing of the move is left.
+    pub last: bool,
+}
+
+/// Where moves are booked.
+pub trait Book {
+    /// Why a move is made; `None` if it is not under way.
+    fn class(&self, id: MoveId) -> Option<MoveClass>;
+
+    /// Hands over at most `most` bytes of a move.
+    ///
+    /// # Errors
+    /// The move is not under way.
+    fn hand_over(&mut self, id: MoveId, encode_at: EncodeAt, most: Bytes) -> Result<HandedOver, Refused>;
+}
+
+impl Book for Ledger {
+    fn class(&self, id: MoveId) -> Option<MoveClass> {
+        self.flight(id).map(|flight| flight.class)
+    }
+
+    fn hand_over(&mut self, id: MoveId, encode_at: EncodeAt, most: Bytes) -> Result<HandedOver, Refused> {
+        let (flight, len) = self.send(id, most)?;
+        let last = flight.sent + len == flight.total;
+        let command = Command::Move(MoveChunk {
+            id,
+            block: flight.block,
+            from: flight.from,
+            to: flight.to,
+            encode_at,
+            class: flight.class,
+            deadline: flight.deadline,
+            offset: flight.sent,
+            len,
+            last,
+        });
+        Ok(HandedOver { command, len, class: flight.class, last })
+    }
+}
+
+/// The books of a run: of blocks, and of checkpoints where there are any.
+pub(crate) struct Books<'a> {
+    pub(crate) blocks: &'a mut Ledger,
+    pub(crate) states: Option<&'a mut Checkpoints>,
+}
+
+impl Book for Books<'_> {
+    fn class(&self, id: MoveId) -> Option<MoveClass> {
+        match &self.states {
+            Some(states) if Checkpoints::owns(id) => states.class(id),
+            _ => self.blocks.class(id),
+        }
+    }
+
+    fn hand_over(&mut self, id: MoveId, encode_at: EncodeAt, most: Bytes) -> Result<HandedOver, Refused> {
+        match &mut self.states {
+            Some(states) if Checkpoints::owns(id) => states.hand_over(id, encode_at, most),
+            _ => self.blocks.hand_over(id, encode_at, most),
+        }
     }
 }
 
@@ -71,13 +144,15 @@ pub struct Schedule {
     waiting: Vec<Waiting>,
     sent: VecDeque<Sent>,
     resting: Vec<Rest>,
+    /// When the platform will wake it, if that is still to come.
+    wake: Option<Time>,
 }
 
 impl Schedule {
     /// A schedule of no moves.
     pub fn new(pace: Pace) -> Schedule {
         let pace = Pace { chunk: Bytes(pace.chunk.0.max(1)), ..pace };
-        Schedule { pace, waiting: Vec::new(), sent: VecDeque::new(), resting: Vec::new() }
+        Schedule { pace, waiting: Vec::new(), sent: VecDeque::new(), resting: Vec::new(), wake: None }
     }
 
     /// Takes a move that the ledger has begun.
@@ -111,45 +186,66 @@ impl Schedule {
     /// Hands over whatever may go now.
     ///
     /// # Errors
-    /// A move the ledger does not know.
+    /// A move that is not booked.
     pub fn dispatch(
         &mut self,
         now: Time,
-        ledger: &mut Ledger,
+        book: &mut impl Book,
         commands: &mut Vec<Command>,
     ) -> Result<(), Refused> {
         self.resting.retain(|rest| rest.until > now);
         let mut left = 0;
         for place in 0..self.waiting.len() {
             let waiting = self.waiting[place];
-            let class = ledger.flight(waiting.id).map(|flight| flight.class);
-            if class == Some(MoveClass::Demand) || waiting.links.is_empty() {
-                self.send(now, waiting, Bytes(u64::MAX), ledger, commands)?;
+            if book.class(waiting.id) == Some(MoveClass::Demand) || waiting.links.is_empty() {
+                self.send(now, waiting, Bytes(u64::MAX), book, commands)?;
             } else {
                 self.waiting[left] = waiting;
                 left += 1;
             }
         }
         self.waiting.truncate(left);
-        while let Some(place) = self.next_background(ledger) {
-            if self.send(now, self.waiting[place], self.pace.chunk, ledger, commands)? {
+        while let Some(place) = self.next_background(book) {
+            if self.send(now, self.waiting[place], self.pace.chunk, book, commands)? {
                 self.waiting.remove(place);
             }
         }
+        self.ask_to_be_woken(now, book, commands);
         Ok(())
     }
 
-    /// The place of the best background move on a link with nothing outstanding.
-    fn next_background(&self, ledger: &Ledger) -> Option<usize> {
-        let free = |waiting: &Waiting| self.sent.iter().all(|sent| !sent.links.overlaps(waiting.links));
-        let key = |waiting: &Waiting| {
-            let class = ledger.flight(waiting.id)?.class;
-            if self.resting.iter().any(|rest| rest.class == class && rest.links.overlaps(waiting.links)) {
-                return None;
-            }
-            Some((class, waiting.latest_start.unwrap_or(Time(u64::MAX)), waiting.id))
+    /// Has the platform wake it when the first of the moves that only rest may go on.
+    fn ask_to_be_woken(&mut self, now: Time, book: &impl Book, commands: &mut Vec<Command>) {
+        let rested = |waiting: &Waiting| {
+            let class = book.class(waiting.id)?;
+            self.resting_until(class, waiting.links).filter(|_| self.is_free(waiting))
         };
-        let places = self.waiting.iter().enumerate().filter(|(_, waiting)| free(waiting));
+        let Some(at) = self.waiting.iter().filter_map(rested).min() else { return };
+        if self.wake.is_none_or(|wake| wake <= now || at < wake) {
+            self.wake = Some(at);
+            commands.push(Command::Wake { at });
+        }
+    }
+
+    /// Whether nothing is outstanding on a move's links.
+    fn is_free(&self, waiting: &Waiting) -> bool {
+        self.sent.iter().all(|sent| !sent.links.overlaps(waiting.links))
+    }
+
+    /// Until when moves of a class leave these links alone, if they do.
+    fn resting_until(&self, class: MoveClass, links: LinkSet) -> Option<Time> {
+        let theirs = self.resting.iter().filter(|rest| rest.class == class && rest.links.overlaps(links));
+        theirs.map(|rest| rest.until).max()
+    }
+
+    /// The place of the best background move on a link with nothing outstanding.
+    fn next_background(&self, book: &impl Book) -> Option<usize> {
+        let key = |waiting: &Waiting| {
+            let class = book.class(waiting.id)?;
+            let rests = self.resting_until(class, waiting.links).is_some();
+            (!rests).then_some((class, waiting.latest_start.unwrap_or(Time(u64::MAX)), waiting.id))
+        };
+        let places = self.waiting.iter().enumerate().filter(|(_, waiting)| self.is_free(waiting));
         places.filter_map(|(place, waiting)| Some((key(waiting)?, place))).min().map(|(_, place)| place)
     }
 
@@ -159,24 +255,13 @@ impl Schedule {
         now: Time,
         waiting: Waiting,
         most: Bytes,
-        ledger: &mut Ledger,
+        book: &mut impl Book,
         commands: &mut Vec<Command>,
     ) -> Result<bool, Refused> {
-        let (flight, len) = ledger.send(waiting.id, most)?;
-        let last = flight.sent + len == flight.total;
-        self.sent.push_back(Sent { id: waiting.id, links: waiting.links, len, class: flight.class, at: now });
-        commands.push(Command::Move(MoveChunk {
-            id: waiting.id,
-            block: flight.block,
-            from: flight.from,
-            to: flight.to,
-            encode_at: waiting.encode_at,
-            class: flight.class,
-            deadline: flight.deadline,
-            offset: flight.sent,
-            len,
-            last,
-        }));
+        let Waiting { id, links, encode_at, .. } = waiting;
+        let HandedOver { command, len, class, last } = book.hand_over(id, encode_at, most)?;
+        self.sent.push_back(Sent { id, links, len, class, at: now });
+        commands.push(command);
         Ok(last)
     }
 }

@@ -83,6 +83,12 @@ impl StateFormat {
         self.get().columns
     }
 
+    /// The largest error of states whose numbers are in a format: zero where none are.
+    pub fn coarsest_error(numbers: FormatId) -> f64 {
+        let errors = StateFormat::all().filter(|format| format.numbers() == numbers).map(|format| format.get().error);
+        errors.fold(0.0, f64::max)
+    }
+
     /// Exact bytes of so many numbers in so many columns, scales included.
     pub fn bytes(self, numbers: u64, columns: u64) -> Bytes {
         let own = self.numbers().bytes(numbers, columns);

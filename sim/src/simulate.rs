@@ -247,7 +247,8 @@ impl Case {
         let (machine, model) = (self.machine.clone(), self.model.clone());
         let placement = Placement { home: &self.home, encoded: &self.encoded, load_from: self.load_from };
         let world = World::new(machine, model, placement, self.workload()?, timeline)?;
-        Ok(world.shared(self.share).pressed(&self.pressure))
+        let pools = self.checkpoints.iter().flat_map(|spec| &spec.pools);
+        Ok(world.shared(self.share).pressed(&self.pressure).keeping(pools))
     }
 
     /// The requests, and what their tokens need.

@@ -4,12 +4,13 @@ mod host;
 mod kernels;
 mod moves;
 mod ranks;
-mod states;
+pub mod states;
 
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
 use self::ranks::{Held, Rank as Other};
+use self::states::{States, StateError};
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
 use crate::memory::{Memory, MemoryError};
 use crate::operators::Operators;
@@ -17,7 +18,8 @@ use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::{Request, Workload};
-use policy::event::{Command, Event, EventKind, Form, Platform, StateMove};
+use policy::checkpoints::PoolSpec;
+use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::homes::Homes;
 use policy::machine::Class;
 use policy::parallel::ExpertShare;
@@ -40,6 +42,9 @@ pub enum WorldError {
     /// Memory refuses.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// A pool of checkpoints refuses.
+    #[error(transparent)]
+    States(#[from] StateError),
     /// Two tiers have no links between them.
     #[error(transparent)]
     NoPath(#[from] NoPath),
@@ -90,9 +95,8 @@ enum Tick {
         bytes: Bytes,
         queued: Nanos,
     },
-    /// Recurrent states have been coded and go on to their links.
-    StateCoded(MoveId),
-    StateMoved(MoveId),
+    /// The controller asked to be woken.
+    Wake,
     Computed,
     HostComputed,
     /// All ranks have come as far as this one.
@@ -138,8 +142,8 @@ pub struct World {
     coders: [Time; 2],
     /// Moves with bytes handed over.
     moves: UnderWay<Moving>,
-    /// Moves of recurrent states.
-    states: UnderWay<StateMove>,
+    /// Checkpoints of recurrent states, and their moves.
+    states: States,
     workload: Workload,
     /// The first request that is not in the queue yet.
     next_request: usize,
@@ -218,7 +222,7 @@ impl World {
             memory,
             coders: [Time(0); 2],
             moves: UnderWay::default(),
-            states: UnderWay::default(),
+            states: States::default(),
             workload,
             next_request: 0,
             running: None,
@@ -245,6 +249,12 @@ impl World {
         }
         world.expect_request();
         Ok(world)
+    }
+
+    /// The same, with checkpoints of recurrent states in these pools.
+    pub fn keeping<'a>(mut self, pools: impl IntoIterator<Item = &'a PoolSpec>) -> World {
+        self.states = States::new(pools);
+        self
     }
 
     /// The same, with others taking some of fast memory meanwhile.
@@ -336,18 +346,12 @@ impl World {
                 None
             }
             Tick::Arrived { id, bytes, queued } => {
-                self.arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
+                let known = if self.states.moves(id) { self.state_arrived(id, bytes) } else { self.arrived(id, bytes) };
+                known.map(|()| EventKind::ChunkDone { id, queued })
             }
             Tick::Computed => self.computed()?,
             Tick::Met => self.met()?,
-            Tick::StateCoded(id) => {
-                self.state_coded(id)?;
-                None
-            }
-            Tick::StateMoved(id) => {
-                self.states.remove(id);
-                Some(EventKind::StateMoved { id })
-            }
+            Tick::Wake => Some(EventKind::Woken),
             Tick::HostComputed => self.host_computed(),
             Tick::Loaded => {
                 self.loaded = self.now;
@@ -379,7 +383,7 @@ impl World {
                         self.queue.push(self.now + self.latency(from, to), Rank::Transfer, Tick::Loaded);
                     }
                 }
-                Flow::Copy { id, .. } if self.state_left(id) => {}
+                Flow::Copy { id, .. } if self.states.moves(id) => self.state_left(id, &delivered),
                 Flow::Copy { id, from, to } => self.left(id, (from, to), &delivered),
             }
         }
@@ -457,7 +461,9 @@ impl Platform for World {
             Command::Compute { mixers, layer, part, batch, reads } => {
                 self.begin_compute(mixers, (layer, part), batch, reads)?
             }
-            Command::MoveState(state) => self.begin_state(state)?,
+            Command::MoveState(chunk) => self.begin_state(chunk)?,
+            Command::DropState { checkpoint, tier } => self.states.free(checkpoint, tier)?,
+            Command::Wake { at } => drop(self.queue.push(at.max(self.now), Rank::Transfer, Tick::Wake)),
             Command::Finish { .. } => self.finish(),
         }
         Ok(())

@@ -53,7 +53,11 @@ impl Platform for Timeline {
                 };
                 self.schedule(None, Nanos(1000), done);
             }
-            Command::Drop { .. } | Command::MoveState(_) | Command::Finish { .. } => {}
+            Command::Drop { .. }
+            | Command::MoveState(_)
+            | Command::DropState { .. }
+            | Command::Wake { .. }
+            | Command::Finish { .. } => {}
         }
         Ok(())
     }

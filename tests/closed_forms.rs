@@ -6,9 +6,8 @@ use policy::flight::Flight;
 use policy::ledger::Ledger;
 use policy::machine::Codec;
 use policy::schedule::{Added, Schedule};
-use policy::score::Route;
 use policy::{
-    Bandwidth, BlockId, Bytes, FormatId, LinkSet, Machine, MoveId, Nanos, Path, Paths, TierId, Time, registry,
+    Bandwidth, BlockId, Bytes, FormatId, Machine, MoveId, Nanos, Path, Paths, TierId, Time, registry,
 };
 use rand_distr::{Distribution, Exp};
 use rand_pcg::Pcg64Mcg;
@@ -74,7 +73,7 @@ fn a_demand_waits_for_the_one_background_chunk_on_its_link_and_no_more() {
 
     let mut begin = |ledger: &mut Ledger, schedule: &mut Schedule, now: u64, block, class| {
         let id = ledger.begin(Flight::new(BlockId(block), from.into(), to, class, bytes)).unwrap();
-        schedule.add(id, &route(links, bytes), added(class, now));
+        schedule.add(id, Added::over(links, class), Time(now));
         let mut commands = Vec::new();
         schedule.dispatch(Time(now), ledger, &mut commands).unwrap();
         for command in commands {
@@ -110,17 +109,6 @@ fn end_of(world: &mut World, chunk: MoveChunk) -> Time {
             None => panic!("the move was never reported"),
         }
     }
-}
-
-/// A way over these links that takes no time of its own.
-fn route(links: LinkSet, crossing: Bytes) -> Route {
-    let form = Form { tier: TierId(0), format: FormatId(0) };
-    let (encode_at, time) = (EncodeAt::Destination, Nanos::ZERO);
-    Route { from: form.into(), to: form, encode_at, links, crossing, time, occupies: time }
-}
-
-fn added(class: MoveClass, now: u64) -> Added {
-    Added { class, latest_start: None, transient: false, now: Time(now) }
 }
 
 fn whole(case: &Case, id: u64, from: Form, to: Form, crossing: FormatId) -> MoveChunk {
@@ -231,7 +219,7 @@ fn a_share_of_a_link_is_kept() {
     let mut schedule = Schedule::new(case.pace);
     let flight = Flight::new(BlockId(0), from.into(), to, MoveClass::Spill, Bytes(30_000));
     let id = ledger.begin(flight).unwrap();
-    schedule.add(id, &route(upward(&case).set, flight.total), added(flight.class, 0));
+    schedule.add(id, Added::over(upward(&case).set, flight.class), Time(0));
     let mut sends = |schedule: &mut Schedule, now| {
         let mut commands = Vec::new();
         schedule.dispatch(Time(now), &mut ledger, &mut commands).unwrap();

@@ -367,9 +367,11 @@ impl<P> Witness<P> {
                 }
                 self.computing[usize::from(by_host)].push_back(reads.clone());
             }
-            Command::MoveState(state) => panic!("no model here has states: {state:?}"),
+            Command::MoveState(_) | Command::DropState { .. } => {
+                panic!("no model here has states: {command:?}")
+            }
             Command::HandOn(batch) => panic!("no stage here is one of several: {batch:?}"),
-            Command::Finish { .. } => {}
+            Command::Finish { .. } | Command::Wake { .. } => {}
         }
     }
 
@@ -404,7 +406,7 @@ impl<P> Witness<P> {
             EventKind::LayerDone { .. } => self.computed(0),
             EventKind::HostDone { .. } => self.computed(1),
             EventKind::HeadDone => drop(self.computing[0].pop_front()),
-            EventKind::StateMoved { .. }
+            EventKind::Woken
             | EventKind::HandedOn(_)
             | EventKind::RequestArrived { .. }
             | EventKind::Foreseen { .. }

@@ -238,10 +238,10 @@ impl Device {
                 }
                 self.start_compute((*layer, *part), batch.clone(), reads, true)
             }
-            Command::MoveState(_) => Err(DeviceError::NoStates),
+            Command::MoveState(_) | Command::DropState { .. } => Err(DeviceError::NoStates),
             Command::HandOn(_) => Err(DeviceError::NoStages),
-            // Requests have no memory of their own here.
-            Command::Finish { .. } => Ok(()),
+            // Requests have no memory of their own here, and whoever keeps the time wakes the controller.
+            Command::Finish { .. } | Command::Wake { .. } => Ok(()),
         }
     }
 

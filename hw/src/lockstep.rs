@@ -188,7 +188,11 @@ impl<P: Platform> Lockstep<P> {
                     self.step = Some((self.now, self.device.elapsed()));
                 }
             }
-            Command::MoveState(_) | Command::HandOn(_) | Command::Finish { .. } => {}
+            Command::MoveState(_)
+            | Command::DropState { .. }
+            | Command::HandOn(_)
+            | Command::Wake { .. }
+            | Command::Finish { .. } => {}
         }
     }
 
@@ -235,7 +239,7 @@ impl<P: Platform> Lockstep<P> {
                 self.failed.insert(*id);
             }
             EventKind::Foreseen { .. }
-            | EventKind::StateMoved { .. }
+            | EventKind::Woken
             | EventKind::HandedOn(_)
             | EventKind::MemoryPressure { .. }
             | EventKind::TierLost { .. } => {}

@@ -41,8 +41,8 @@ impl Orchestrator {
         let id = self.context.ledger.begin(Flight { keep, deadline, ..flight })?;
         let latest_start = deadline.map(|deadline| Time(deadline.0.saturating_sub(route.time.0)));
         let transient = self.context.machine.tier(route.from.tier(route.to)).transient;
-        let now = self.context.signals.now;
-        self.schedule.add(id, &route, Added { class, latest_start, transient, now });
+        let added = Added { latest_start, transient, ..Added::by(&route, class) };
+        self.schedule.add(id, added, self.context.signals.now);
         if had_none {
             self.policy.admitted(&self.context, block);
         }

@@ -82,7 +82,6 @@ impl Signals {
                 self.mix(id.0);
                 self.queue_delay = smooth(self.queue_delay, *queued);
             }
-            EventKind::StateMoved { id } => self.mix(id.0),
             EventKind::HeadDone => self.step += 1,
             EventKind::HandedOn(batch) => {
                 self.mix(batch.slices.len() as u64);
@@ -95,7 +94,10 @@ impl Signals {
                 self.mix(u64::from(layer.0));
                 routed.iter().for_each(|expert| self.mix(u64::from(expert.block.0)));
             }
-            EventKind::LayerDone { .. } | EventKind::HostDone { .. } | EventKind::Loaded => {}
+            EventKind::LayerDone { .. }
+            | EventKind::HostDone { .. }
+            | EventKind::Loaded
+            | EventKind::Woken => {}
             EventKind::MemoryPressure { tier, reserved } => {
                 self.mix(u64::from(tier.0));
                 self.mix(reserved.0);

@@ -16,7 +16,7 @@ use crate::observe::Signals;
 use crate::pipeline::Stage;
 use crate::record::Decision;
 use crate::refused::Refused;
-use crate::schedule::{Pace, Schedule};
+use crate::schedule::{Added, Books, Pace, Schedule};
 use crate::score::Costs;
 use crate::serving::cache::{Cache, CacheSpec};
 use crate::serving::{Arrival, Serving};
@@ -170,7 +170,7 @@ impl Orchestrator {
         let chunk = prefill_chunk.unwrap_or(1);
         let checkpoints = block
             .zip(checkpoints)
-            .map(|(block, spec)| Checkpoints::new(&model, machine.clone(), spec, block, chunk));
+            .map(|(block, spec)| Checkpoints::new(&model, machine.clone(), spec, &guard, (block, chunk)));
         let cache = cache.map(|spec| Cache::new(&model, spec));
         let staging = Staging::new(&staging, &machine, model.blocks.len(), &budgets);
         let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
@@ -246,6 +246,7 @@ impl Orchestrator {
                 self.end_step(event.at)?;
             }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
+            EventKind::ChunkDone { id, .. } if Checkpoints::owns(id) => self.state_chunk_done(id)?,
             EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
             EventKind::ChunkFailed { id } => {
                 let block = self.failed(id)?;
@@ -254,10 +255,7 @@ impl Orchestrator {
                 self.resume_starved()?;
                 self.start_step()?;
             }
-            EventKind::StateMoved { id } => {
-                self.serving.state_moved(id, event.at);
-                self.start_step()?;
-            }
+            EventKind::Woken => {}
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
             EventKind::HostDone { layer } => {
                 if self.host_done()? {
@@ -294,10 +292,30 @@ impl Orchestrator {
         if let Some(failure) = self.policy.failure() {
             return Err(ControlError::Policy(failure));
         }
-        self.commands.extend(self.serving.take_state_moves().into_iter().map(Command::MoveState));
-        self.schedule.dispatch(event.at, &mut self.context.ledger, &mut self.commands)?;
+        self.begin_state_moves();
+        let mut books = Books { blocks: &mut self.context.ledger, states: self.serving.checkpoints_mut() };
+        self.schedule.dispatch(event.at, &mut books, &mut self.commands)?;
         commands.append(&mut self.commands);
         Ok(())
+    }
+
+    /// Takes what was decided of checkpoints: copies go at once, moves when the schedule lets them.
+    fn begin_state_moves(&mut self) {
+        let Some(checkpoints) = self.serving.checkpoints_mut() else { return };
+        checkpoints.take_vetoed().into_iter().for_each(|reason| self.tally.veto(reason));
+        let dropped = checkpoints.take_dropped().into_iter();
+        self.commands.extend(dropped.map(|(checkpoint, tier)| Command::DropState { checkpoint, tier }));
+        for (id, links) in checkpoints.take_begun() {
+            self.schedule.add(id, Added::over(links, MoveClass::Spill), self.context.signals.now);
+        }
+    }
+
+    fn state_chunk_done(&mut self, id: MoveId) -> Result<(), ControlError> {
+        let now = self.context.signals.now;
+        let len = self.schedule.landed(id, now).ok_or(Refused::NoSuchMove(id))?;
+        let restored = self.serving.state_landed(id, len, now)?;
+        // The cache may have waited for a checkpoint that no longer moves.
+        if restored || !self.serving.moves_states() { self.start_step() } else { Ok(()) }
     }
 
     fn chunk_done(&mut self, id: MoveId) -> Result<(), ControlError> {

@@ -5,9 +5,10 @@ pub mod cache;
 mod micro_batches;
 
 use crate::checkpoints::{CheckpointUse, Checkpoints, Passage};
-use crate::event::{Slice, StateMove};
+use crate::event::Slice;
 use crate::id::{MoveId, RequestId};
 use crate::pipeline::{Batch, Stage};
+use crate::refused::Refused;
 use crate::tally::{CacheUse, RequestTimes, Tally};
 use crate::units::{Bytes, Nanos, Time};
 use cache::{Cache, Lease};
@@ -285,9 +286,9 @@ impl Serving {
                     next.cached = kept;
                 }
                 let blocks = next.lease.blocks();
-                let hit = self.checkpoints.as_ref().and_then(|known| known.find(&blocks, kept, next.prompt));
-                if self.checkpoints.is_some() {
-                    next.cached = hit.map_or(0, |hit| hit.tokens);
+                let found = self.checkpoints.as_ref().map(|known| known.find(&blocks, kept, next.prompt));
+                if let Some(found) = found {
+                    next.cached = found.hit.map_or(0, |hit| hit.tokens);
                     cache.clamp(&mut next.lease, next.cached);
                 }
                 if !cache.grow(&mut next.lease, next.prompt.max(next.cached + 1), grow)? {
@@ -296,9 +297,9 @@ impl Serving {
                     self.queue.insert(rank, next);
                     break;
                 }
-                if let Some(checkpoints) = &mut self.checkpoints {
+                if let Some((checkpoints, found)) = self.checkpoints.as_mut().zip(found) {
                     checkpoints.advance(now);
-                    next.passage = checkpoints.begin(&blocks, next.prompt, hit);
+                    next.passage = checkpoints.begin(&blocks, next.prompt, found);
                 }
             }
             if !std::mem::replace(&mut next.admitted, true) {
@@ -341,18 +342,23 @@ impl Serving {
         self.queue.insert(active.rank(), active);
     }
 
-    /// A move of states has ended: the request that waited for it goes on.
-    pub fn state_moved(&mut self, id: MoveId, now: Time) {
-        let Some(checkpoints) = &mut self.checkpoints else { return };
+    /// A chunk of a move of states has arrived: a request that waited for the last of it goes on. Returns whether one does.
+    ///
+    /// # Errors
+    /// The move is not under way.
+    pub fn state_landed(&mut self, id: MoveId, len: Bytes, now: Time) -> Result<bool, Refused> {
+        let checkpoints = self.checkpoints.as_mut().ok_or(Refused::NoSuchMove(id))?;
         checkpoints.advance(now);
-        if checkpoints.moved(id) {
-            self.running.iter_mut().for_each(|active| Checkpoints::restored(&mut active.passage, id));
+        let restored = checkpoints.landed(id, len)?;
+        if let Some(number) = restored {
+            self.running.iter_mut().for_each(|active| Checkpoints::restored(&mut active.passage, number));
         }
+        Ok(restored.is_some())
     }
 
-    /// What is to be moved of recurrent states.
-    pub fn take_state_moves(&mut self) -> Vec<StateMove> {
-        self.checkpoints.as_mut().map(Checkpoints::take_moves).unwrap_or_default()
+    /// Checkpoints, to take what they ask for.
+    pub(crate) fn checkpoints_mut(&mut self) -> Option<&mut Checkpoints> {
+        self.checkpoints.as_mut()
     }
 
     /// Whether recurrent states are on their way.

@@ -267,7 +267,8 @@ impl Case {
         let world = World::new(machine, model, placement, self.workload()?, timeline)?;
         let world = world.shared(self.share).staged(self.stage, self.routers_before);
         let world = if self.stage.is_first() { world.asked() } else { world };
-        Ok(world.pressed(&self.pressure))
+        let pools = self.checkpoints.iter().flat_map(|spec| &spec.pools);
+        Ok(world.pressed(&self.pressure).keeping(pools))
     }
 
     /// The requests, and what their tokens need.

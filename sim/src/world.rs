@@ -6,7 +6,7 @@ mod kernels;
 mod moves;
 mod ranks;
 mod stages;
-mod states;
+pub mod states;
 
 pub use self::error::WorldError;
 use self::host::HostShare;
@@ -14,6 +14,7 @@ use self::kernels::{Mixers, Running};
 use self::moves::Moving;
 use self::ranks::{Held, Rank as Other};
 use self::stages::Sent;
+use self::states::States;
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount};
 use crate::memory::Memory;
 use crate::operators::Operators;
@@ -21,7 +22,8 @@ use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::{Request, Workload};
-use policy::event::{Command, Event, EventKind, Form, Platform, StateMove};
+use policy::checkpoints::PoolSpec;
+use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::homes::Homes;
 use policy::machine::Class;
 use policy::parallel::ExpertShare;
@@ -51,9 +53,8 @@ enum Tick {
         bytes: Bytes,
         queued: Nanos,
     },
-    /// Recurrent states have been coded and go on to their links.
-    StateCoded(MoveId),
-    StateMoved(MoveId),
+    /// The controller asked to be woken.
+    Wake,
     Computed,
     HostComputed,
     /// All ranks have come as far as this one.
@@ -111,8 +112,8 @@ pub struct World {
     coders: [Time; 2],
     /// Moves with bytes handed over.
     moves: UnderWay<Moving>,
-    /// Moves of recurrent states.
-    states: UnderWay<StateMove>,
+    /// Checkpoints of recurrent states, and their moves.
+    states: States,
     workload: Workload,
     /// The first request that is not in the queue yet.
     next_request: usize,
@@ -199,7 +200,7 @@ impl World {
             memory,
             coders: [Time(0); 2],
             moves: UnderWay::default(),
-            states: UnderWay::default(),
+            states: States::default(),
             workload,
             next_request: 0,
             running: None,
@@ -235,6 +236,12 @@ impl World {
     /// The same, with requests coming in.
     pub fn asked(mut self) -> World {
         self.expect_request();
+        self
+    }
+
+    /// The same, with checkpoints of recurrent states in these pools.
+    pub fn keeping<'a>(mut self, pools: impl IntoIterator<Item = &'a PoolSpec>) -> World {
+        self.states = States::new(pools);
         self
     }
 
@@ -346,18 +353,14 @@ impl World {
                 self.encoded(id, bytes)?;
                 None
             }
+            Tick::Arrived { id, bytes, queued } if self.states.moves(id) => {
+                self.state_arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
+            }
             Tick::Arrived { id, bytes, queued } => self.arrived(id, bytes, queued),
             Tick::Computed => self.computed()?,
             Tick::Met => self.met()?,
             Tick::HandedOn => self.coming.pop_front().map(EventKind::HandedOn),
-            Tick::StateCoded(id) => {
-                self.state_coded(id)?;
-                None
-            }
-            Tick::StateMoved(id) => {
-                self.states.remove(id);
-                Some(EventKind::StateMoved { id })
-            }
+            Tick::Wake => Some(EventKind::Woken),
             Tick::HostComputed => self.host_computed(),
             Tick::Loaded => {
                 self.loaded = self.now;
@@ -414,7 +417,7 @@ impl World {
                         self.queue.push(self.now + self.latency(from, to), Rank::Transfer, Tick::Loaded);
                     }
                 }
-                Flow::Copy { id, .. } if self.state_left(id) => {}
+                Flow::Copy { id, .. } if self.states.moves(id) => self.state_left(id, &delivered),
                 Flow::Copy { id, from, to } => self.left(id, (from, to), &delivered),
             }
         }
@@ -474,7 +477,9 @@ impl Platform for World {
                 self.begin_compute(mixers, (layer, part), batch, reads)?
             }
             Command::HandOn(batch) => self.hand_on(batch),
-            Command::MoveState(state) => self.begin_state(state)?,
+            Command::MoveState(chunk) => self.begin_state(chunk)?,
+            Command::DropState { checkpoint, tier } => self.states.free(checkpoint, tier)?,
+            Command::Wake { at } => drop(self.queue.push(at.max(self.now), Rank::Transfer, Tick::Wake)),
             Command::Finish { .. } => self.finish(),
         }
         Ok(())

@@ -42,8 +42,7 @@ impl Orchestrator {
         let Some(route) = self.staging.way(ledger, block, placing.to, bytes) else { return Ok(()) };
         let to = self.make_place(block, from, placing)?;
         let id = self.context.ledger.begin(Flight::new(block, route.from, to, MoveClass::Spill, bytes))?;
-        let (class, now) = (MoveClass::Spill, self.context.signals.now);
-        self.schedule.add(id, &route, Added { class, latest_start: None, transient: false, now });
+        self.schedule.add(id, Added::by(&route, MoveClass::Spill), self.context.signals.now);
         Ok(())
     }
 

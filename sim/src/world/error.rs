@@ -2,6 +2,7 @@
 
 use crate::fabric::NoPath;
 use crate::memory::MemoryError;
+use crate::world::states::StateError;
 use policy::{Bytes, MoveId};
 use thiserror::Error;
 
@@ -11,6 +12,9 @@ pub enum WorldError {
     /// Memory refuses.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// A pool of checkpoints refuses.
+    #[error(transparent)]
+    States(#[from] StateError),
     /// Two tiers have no links between them.
     #[error(transparent)]
     NoPath(#[from] NoPath),

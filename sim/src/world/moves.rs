@@ -99,9 +99,10 @@ impl World {
 
     /// A chunk has been encoded: it goes on to its links.
     pub(super) fn encoded(&mut self, id: MoveId, bytes: Bytes) -> Result<(), WorldError> {
-        let Some(&Moving { from, to, .. }) = self.moves.get(id) else { return Ok(()) };
+        let of_block = self.moves.get(id).map(|moving| (moving.from.tier(moving.to), moving.to.tier));
+        let Some((from, to)) = of_block.or_else(|| self.state_way(id)) else { return Ok(()) };
         self.share();
-        Ok(self.fabric.submit(self.now, id, from.tier(to), to.tier, bytes)?)
+        Ok(self.fabric.submit(self.now, id, from, to, bytes)?)
     }
 
     /// The last byte of a chunk has left: it arrives a latency later, and with the last chunk the block is decoded.

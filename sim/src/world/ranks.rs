@@ -6,7 +6,7 @@
 //! head begin, and at the end of a step. The first one leads. When it comes to such a place, each of the others is brought
 //! there too; all go on when the last one has come.
 
-use super::{Tick, World, WorldError};
+use super::{Passed, Tick, World, WorldError};
 use crate::queue;
 use policy::event::{Command, Event, EventKind, Part, Platform, Slice};
 use policy::parallel::ExpertShare;
@@ -122,8 +122,11 @@ impl Rank {
     /// The loop of a run.
     fn go_on(&mut self, going: impl Fn(&World) -> bool) -> Result<(), WorldError> {
         while going(&self.world) {
-            let Some(event) = self.world.next_event()? else { break };
-            self.handle(event)?;
+            match self.world.instant()? {
+                Passed::Event(event) => self.handle(event)?,
+                Passed::Inside => {}
+                Passed::Over => break,
+            }
         }
         Ok(())
     }

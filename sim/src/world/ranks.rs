@@ -8,7 +8,7 @@
 
 use super::{Passed, Tick, World, WorldError};
 use crate::queue;
-use policy::event::{Command, Event, EventKind, Part, Platform, Slice};
+use policy::event::{Command, Event, EventKind, Part, Platform, Routed, Slice};
 use policy::parallel::ExpertShare;
 use policy::{LayerId, Nanos, Orchestrator, Time};
 use std::mem::discriminant;
@@ -93,6 +93,19 @@ impl World {
             Some(Held::Ended { last, batch }) => Ok(self.ended(last, &batch)),
             None => Ok(None),
         }
+    }
+
+    /// What a layer's router gives this accelerator to do. The leader asks it once, for all: it is there before the others.
+    pub(super) fn route_share(&mut self, batch: &[Slice], layer: LayerId) -> Vec<Routed> {
+        if let Some(handed) = self.handed.pop_front() {
+            return handed;
+        }
+        let mut shares = self.workload.route_shares(batch, layer).into_iter();
+        let own = shares.next().unwrap_or_default();
+        for (rank, share) in self.others.iter_mut().zip(shares) {
+            rank.world.handed.push_back(share);
+        }
+        own
     }
 
     /// The run is over: what the others still have under way ends.

@@ -23,6 +23,7 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
         node: None,
         device: None,
         transient: false,
+        endurance: None,
         granularity: Bytes(4096),
         read: Bandwidth(rate * GB),
         write: Bandwidth(rate * GB),

@@ -63,7 +63,13 @@ fn an_expander_moves_the_stall_as_two_tiers_in_closed_form_do() {
 #[test]
 fn what_is_on_drives_comes_at_their_rate() {
     let routing = "{ zipf_markov: { tokens: 20, traces: 1, skew: 0, stickiness: 0, coupling: 0 } }";
-    let changes = [("memory.hbm", "8 slots"), ("workload.routing", routing), ("policy", "lru")];
+    let changes = [
+        ("memory.hbm", "8 slots"),
+        ("home", "[dram, nvme]"),
+        ("staging", "[]"),
+        ("workload.routing", routing),
+        ("policy", "lru"),
+    ];
     let case = shipped("deepseek-v3-nvme", &changes);
     let (fetched, stall) = fetched(&case);
     let bytes = case.model.largest_block().0 as f64;

@@ -60,6 +60,7 @@ fn machine(fit: &Fit) -> Machine {
         node: None,
         device: None,
         transient: false,
+        endurance: None,
         granularity: Bytes(1),
         read: Bandwidth(fit.rate.peak().0.saturating_mul(4)),
         write: Bandwidth(fit.rate.peak().0.saturating_mul(4)),

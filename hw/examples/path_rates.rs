@@ -116,6 +116,7 @@ fn machine(name: &str, device: Option<u32>, size: u64) -> Machine {
         node: None,
         device,
         transient: false,
+        endurance: None,
         granularity: Bytes(4096),
         read: rate,
         write: rate,

@@ -19,6 +19,7 @@ fn tier(capacity: u64, granularity: u64, backing: Backing) -> Tier {
         node: None,
         device: None,
         transient: false,
+        endurance: None,
         granularity: Bytes(granularity),
         read: Bandwidth(1),
         write: Bandwidth(1),

@@ -53,6 +53,8 @@ pub struct Tier {
     pub device: Option<u32>,
     /// Whether its owner may take it back at any time, as a peer may its own memory: it holds no home copies.
     pub transient: bool,
+    /// Bytes that may be written to it in a day for as long as it is to last, where that is said.
+    pub endurance: Option<Bytes>,
     /// Allocations are rounded up to a multiple of this.
     pub granularity: Bytes,
     /// Sustained read rate.

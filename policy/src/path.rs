@@ -180,6 +180,7 @@ mod tests {
             node: None,
             device: None,
             transient: false,
+            endurance: None,
             granularity,
             read: rate,
             write: rate,

@@ -81,6 +81,16 @@ impl Rate {
         Rate { peak: self.peak.at_percent(percent), ..self.clone() }
     }
 
+    /// The rate of so many such links of which each carries an equal part of every copy.
+    pub fn striped(&self, stripes: u32) -> Rate {
+        let times = |value: u64| value.saturating_mul(u64::from(stripes.max(1)));
+        Rate {
+            peak: Bandwidth(times(self.peak.0)),
+            half_size: Bytes(times(self.half_size.0)),
+            points: self.points.iter().map(|&(size, work)| (times(size), times(work))).collect(),
+        }
+    }
+
     /// The rate that each of so many users has of it, all of them at once.
     pub fn shared(&self, users: u32) -> Rate {
         Rate { peak: Bandwidth((self.peak.0 / u64::from(users)).max(1)), ..self.clone() }

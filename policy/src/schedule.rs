@@ -268,7 +268,7 @@ impl Schedule {
         Ok(())
     }
 
-    /// Hands over half chunks of a demand until two are under way; returns whether that was all.
+    /// Hands over half chunks of a demand as long as no more than a chunk is under way on its links; returns whether that was all.
     fn send_halves(
         &mut self,
         now: Time,
@@ -277,7 +277,10 @@ impl Schedule {
         commands: &mut Vec<Command>,
     ) -> Result<bool, Refused> {
         let half = Bytes(self.pace.chunk.0.div_ceil(2));
-        while self.sent.iter().filter(|sent| sent.id == waiting.id).count() < 2 {
+        let under_way = |sent: &VecDeque<Sent>| -> Bytes {
+            sent.iter().filter(|sent| sent.links.overlaps(waiting.links)).map(|sent| sent.len).sum()
+        };
+        while under_way(&self.sent) <= half {
             if self.send(now, waiting, half, book, commands)? {
                 return Ok(true);
             }
@@ -338,8 +341,8 @@ impl Schedule {
             Nanos(u64::try_from(part).unwrap_or(u64::MAX))
         };
         let first = first.unwrap_or_else(|| self.backlog.send(links, part(occupies), now));
-        let alone = first && time > Nanos::ZERO && (last || class != MoveClass::Demand);
-        let idle = alone.then(|| part(time));
+        // A part of a copy pays the latency of the whole.
+        let idle = (first && time > Nanos::ZERO && len == crossing).then_some(time);
         self.sent.push_back(Sent { id, links, len, class, at: now, idle });
         commands.push(command);
         Ok(last)

@@ -152,9 +152,9 @@ impl Costs {
         ways.min_by_key(|route| (arrival(route), route.time, route.from))
     }
 
-    /// Idle time to carry a copy to the fast tier as it is, if there is a way.
-    pub(crate) fn carried(&self, block: BlockId, from: Form) -> Option<Nanos> {
-        self.carried.route(self.sizes.shape(block), from, from.format).map(|route| route.time)
+    /// How a copy is carried to the fast tier as it is, if there is a way.
+    pub(crate) fn carried(&self, block: BlockId, from: Form) -> Option<&Route> {
+        self.carried.route(self.sizes.shape(block), from, from.format)
     }
 
     /// Bytes of a block in a format.

@@ -2,7 +2,7 @@
 //! DRAM. They are copies and no more: the home copies are the truth, so whoever lends the memory may take it back at any time.
 //!
 //! What is worth keeping is what is fetched: a block that stays in fast memory needs no copy below. A copy's worth is how
-//! often its block was fetched lately, times what a fetch from here saves over one from the next best place, for each byte. A copy comes
+//! often its block was fetched lately, times what a fetch from here saves over one from home, for each byte. A copy comes
 //! in if there is room, or if what goes is worth less; so the tier holds what is fetched most, as LRFU does (Lee et al., IEEE
 //! Transactions on Computers 50(12), 2001), weighed by cost and size as GDSF does (Cherkasova, HP Labs 1998).
 
@@ -15,7 +15,7 @@ use crate::id::{BlockId, TierId};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::path::Paths;
-use crate::units::{Bytes, Nanos};
+use crate::units::Bytes;
 use std::collections::BTreeSet;
 
 /// Steps after which a fetch counts half.
@@ -188,13 +188,17 @@ impl Staging {
         (self.worth(context, block, form, fetches).to_bits(), block, form.format)
     }
 
-    /// What a copy is worth: time saved over the home copy by each fetch, times fetches, for each byte.
+    /// What a copy is worth: time saved by each fetch over what the home copy alone would take, times fetches, for each byte. Where
+    /// the two ways have a link in common that is the difference of their times, h - t; where they have none they carry copies side
+    /// by side, 1 / h + 1 / t in a second, which saves h² / (h + t) even if this one is the slower.
     fn worth(&self, context: &Context, block: BlockId, form: Form, fetches: f64) -> f64 {
-        let time = |from: Form| context.costs.carried(block, from).unwrap_or(Nanos(u64::MAX));
         let home = Form { tier: context.home.of(block), ..form };
-        let saved = time(home).0.saturating_sub(time(form).0);
+        let way = |from: Form| context.costs.carried(block, from);
+        let (Some(home), Some(here)) = (way(home), way(form)) else { return 0.0 };
+        let [h, t] = [home, here].map(|route| route.time.0 as f64);
+        let saved = if home.links.overlaps(here.links) { (h - t).max(0.0) } else { h * h / (h + t).max(1.0) };
         let bytes = context.ledger.footprint(block, form).0.max(1);
-        fetches * saved as f64 / bytes as f64
+        fetches * saved / bytes as f64
     }
 
     fn scale_down(&mut self, context: &Context) {

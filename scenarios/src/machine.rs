@@ -2,19 +2,19 @@
 
 use crate::diagnostics::{Report, Wrong, one_of};
 use crate::machine_keys::{
-    ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES, PEAK,
-    PEERS, PROCESSOR, TIER,
+    ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES,
+    MOST_STRIPES, PEAK, PEERS, PROCESSOR, TIER,
 };
 use crate::price::{self, Price};
 use crate::reader::{Field, Keys, flag, format, join, name_of, text};
 use crate::times::read_times;
 use crate::tree::{Entry, Value};
-use crate::units::{count, flops, rate, size, size_above_zero, time, whole};
+use crate::units::{at_most, count, flops, rate, size, size_above_zero, time, whole};
 use policy::kernel::{KernelError, KernelRate};
 use policy::machine::{Backing, Class, Codec, Link, Peak, Peers, Processor, Tier};
 use policy::path::MAX_LINKS;
 use policy::times::ModelTimes;
-use policy::{Bandwidth, LinkId, Machine, Nanos, Rate, TierId};
+use policy::{Bandwidth, Bytes, LinkId, Machine, Nanos, Rate, TierId};
 
 /// Tiers and link directions have 8-bit ids, and a set of link directions is one word.
 const MOST: usize = MAX_LINKS / 2;
@@ -90,17 +90,21 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
     let granularity = keys.or_default(report, "granularity", size_above_zero);
     let read = keys.required(report, "read", rate);
     let write = keys.required(report, "write", rate);
+    let stripes = keys.or_default(report, "stripes", at_most(MOST_STRIPES))?;
+    let endurance = keys.optional(report, "endurance", size_above_zero);
+    let times = |value: u64| value.saturating_mul(u64::from(stripes));
     Some(Tier {
         name: name.to_owned(),
-        capacity: capacity?,
+        capacity: Bytes(times(capacity?.0)),
         class: class?,
         backing: backing?,
         node: node?,
         device: device?,
         transient: transient?,
         granularity: granularity?,
-        read: read?,
-        write: write?,
+        read: Bandwidth(times(read?.0)),
+        write: Bandwidth(times(write?.0)),
+        endurance: endurance?.map(|endurance| Bytes(times(endurance.0))),
     })
 }
 
@@ -181,20 +185,21 @@ fn read_link(
     let latency = keys.required(report, "latency", time);
     let submit = keys.required(report, "submit", time);
     let engines = keys.required(report, "engines", count);
+    let stripes = keys.or_default(report, "stripes", at_most(MOST_STRIPES))?;
     let duplex = keys
         .need(report, "duplex")
         .and_then(|duplex| read_duplex(report, &duplex, forward.as_ref(), backward.as_ref()));
     let shared = Shared { latency: latency?, submit: submit?, engines: engines? };
     let ((from, to), duplex) = (ends?, duplex?);
-    let direction = |from, to, rate, duplex, opposite| Link {
+    let direction = |from, to, rate: Rate, duplex: Bandwidth, opposite| Link {
         name: name.to_owned(),
         from,
         to,
         latency: shared.latency,
         submit: shared.submit,
-        rate,
-        duplex,
-        engines: shared.engines,
+        rate: Rate::striped(&rate, stripes),
+        duplex: Bandwidth(duplex.0.saturating_mul(u64::from(stripes))),
+        engines: shared.engines.saturating_mul(stripes),
         opposite: Some(LinkId(opposite)),
     };
     Some([direction(from, to, forward?, duplex.0, next + 1), direction(to, from, backward?, duplex.1, next)])

@@ -118,8 +118,20 @@ pub(crate) static TIER: Table = Table {
         ),
         Key::required("read", AboveZero(&RATE), "2500 GB/s", "Sustained read rate"),
         Key::required("write", AboveZero(&RATE), "2500 GB/s", "Sustained write rate"),
+        Key::default("stripes", Whole(1, MOST_STRIPES), "1", STRIPES),
+        Key::optional(
+            "endurance",
+            AboveZero(&SIZE),
+            "3.84 TB",
+            "Bytes that may be written to it in a day for as long as it is to last; the summary says how much is",
+        ),
     ],
 };
+
+/// What is striped, for a tier.
+const STRIPES: &str = "Devices like this one over which every block is spread: drives in RAID 0, interleaved expanders. What else is said is of one";
+/// More drives than a server has.
+pub(crate) const MOST_STRIPES: u64 = 64;
 
 static LINKS: Rows = Rows {
     about: "A link between two memories, both directions",
@@ -148,6 +160,12 @@ pub(crate) static LINK: Table = Table {
         ),
         Key::required("latency", Quantity(&TIME), "1.4 us", "Time before the first byte arrives"),
         Key::required("submit", Quantity(&TIME), "1.4 us", "Cost of handing one copy to the engine"),
+        Key::default(
+            "stripes",
+            Whole(1, MOST_STRIPES),
+            "1",
+            "Links like this one, each of which carries its part of every copy: one to each stripe of a tier. What else is said is of one",
+        ),
         Key::default(
             "half_size",
             Quantity(&SIZE),

@@ -35,6 +35,9 @@ pub struct Summary {
     pub stall_fraction: f64,
     /// Stall by cause.
     pub stall_ms_by_cause: IndexMap<&'static str, f64>,
+    /// Share of the time of links into the fast tier that no step waited for: what was carried ahead of demand, and behind
+    /// computing. Null where nothing was carried.
+    pub hidden_transfer_share: Option<f64>,
     /// Share of demanded (block, layer step) pairs that had a usable fast copy when the step asked.
     pub hit_rate: f64,
     /// The same, by the state the block was in.
@@ -215,6 +218,11 @@ pub struct TierUse {
     pub read_bytes: u64,
     /// Bytes written by moves.
     pub write_bytes: u64,
+    /// What that comes to in a day.
+    pub write_bytes_per_day: f64,
+    /// The share of what the machine file says it endures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endurance_share: Option<f64>,
 }
 
 /// What one state held.
@@ -260,6 +268,7 @@ impl Summary {
                 .zip(tally.stall)
                 .map(|(c, time)| (c.1, time.as_millis_f64()))
                 .collect(),
+            hidden_transfer_share: hidden(case, outcome),
             hit_rate: ratio(tally.hits() as f64, tally.demanded as f64),
             hit_rate_by_state: by_state
                 .map(|(s, hits)| (s.code(), ratio(hits as f64, tally.demanded as f64)))
@@ -275,7 +284,7 @@ impl Summary {
                 .map(|(r, count)| Veto { reason: r.name(), count })
                 .collect(),
             links: links(case, outcome, seconds),
-            tiers: tiers(case, outcome),
+            tiers: tiers(case, outcome, seconds),
             states: states(context.ledger.states().byte_seconds(end)),
             transitions: transitions(context.ledger.states().transitions()),
             speculations: tally.speculations,
@@ -393,7 +402,16 @@ fn links(case: &Case, outcome: &Outcome, seconds: f64) -> Vec<LinkUse> {
     each.collect()
 }
 
-fn tiers(case: &Case, outcome: &Outcome) -> Vec<TierUse> {
+/// The part of the time of links into the fast tier for which no step waited.
+fn hidden(case: &Case, outcome: &Outcome) -> Option<f64> {
+    let into_fast = outcome.world.links().filter(|(link, _)| case.machine.tier(link.to).class == Class::Fast);
+    let busy: f64 = into_fast.map(|(_, count)| count.busy.as_secs_f64()).sum();
+    let waited = outcome.orchestrator.tally().stall_total().as_secs_f64();
+    (busy > 0.0).then(|| (1.0 - waited / busy).max(0.0))
+}
+
+fn tiers(case: &Case, outcome: &Outcome, seconds: f64) -> Vec<TierUse> {
+    let per_day = |bytes: u64| ratio(bytes as f64 * 86_400.0, seconds);
     let ledger = &outcome.orchestrator.context().ledger;
     let each = case.machine.tiers.iter().enumerate().map(|(index, tier)| {
         let id = TierId(index as u8);
@@ -409,6 +427,10 @@ fn tiers(case: &Case, outcome: &Outcome) -> Vec<TierUse> {
             evictions: usage.evictions,
             read_bytes: traffic.read,
             write_bytes: traffic.written,
+            write_bytes_per_day: per_day(traffic.written),
+            endurance_share: tier
+                .endurance
+                .map(|endurance| ratio(per_day(traffic.written), endurance.0 as f64)),
         }
     });
     each.collect()

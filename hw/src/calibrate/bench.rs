@@ -120,6 +120,7 @@ fn machine() -> Machine {
         node: None,
         device: None,
         transient: false,
+        endurance: None,
         granularity: GRANULARITY,
         read: any(),
         write: any(),

@@ -19,6 +19,7 @@ fn device() -> (Device, Copy, Copy) {
         node: None,
         device: None,
         transient: false,
+        endurance: None,
         granularity: Bytes(64),
         read: rate,
         write: rate,

@@ -79,6 +79,7 @@ fn tier(name: &str, capacity: u64, class: Class, backing: Backing) -> Tier {
         node: None,
         device: None,
         transient: false,
+        endurance: None,
         granularity,
         read: rate,
         write: rate,

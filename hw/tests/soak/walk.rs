@@ -400,6 +400,7 @@ fn machine(size: Size, block: Bytes) -> Machine {
         node: None,
         device: None,
         transient: false,
+        endurance: None,
         granularity: Bytes(granularity),
         read: rate,
         write: rate,

@@ -44,6 +44,7 @@ fn machine() -> Machine {
         node: None,
         device: None,
         transient: false,
+        endurance: None,
         granularity: Bytes(1),
         read: Bandwidth(rate),
         write: Bandwidth(rate),

@@ -37,7 +37,10 @@ impl Orchestrator {
         if self.staging.is_empty() || from.tier == flight.to.tier || self.context.ledger.is_moving(block) {
             return Ok(());
         }
-        let Some(placing) = self.staging.place(&self.context, block, from, None) else { return Ok(()) };
+        // What is being written holds its place in fast memory: one block at a time for each tier.
+        let writes = |tier| self.context.ledger.flights().any(|(_, flight)| flight.to.tier == tier);
+        let placing = self.staging.place(&self.context, block, from, None);
+        let Some(placing) = placing.filter(|placing| !writes(placing.to.tier)) else { return Ok(()) };
         let (ledger, bytes) = (&self.context.ledger, self.context.costs.bytes(block, from.format));
         let Some(route) = self.staging.way(ledger, block, placing.to, bytes) else { return Ok(()) };
         let to = self.make_place(block, from, placing)?;

@@ -42,7 +42,7 @@ machine:
     hbm: { class: fast, backing: device, capacity: 80 GiB, granularity: 512 B, read: 3 TB/s, write: 3 TB/s }
     dram: { class: staged, backing: pinned, node: 0, capacity: 1 TiB, read: 400 GB/s, write: 400 GB/s }
     peer: { class: staged, backing: device, device: 1, transient: true, capacity: 80 GiB, read: 3 TB/s, write: 3 TB/s }
-    nvme: { class: cold, backing: file, capacity: 4 TB, read: 6 GB/s, write: 6 GB/s }
+    nvme: { class: cold, backing: file, capacity: 4 TB, read: 6 GB/s, write: 6 GB/s, stripes: 2, endurance: 4 TB }
   links:
     pcie:
       between: [dram, hbm]
@@ -67,6 +67,7 @@ machine:
       backward: 6 GB/s
       latency: 80 us
       submit: 0 ns
+      stripes: 2
       engines: 32
       duplex: { forward: 3 GB/s, backward: 3 GB/s }
   accelerator:

@@ -20,6 +20,7 @@ fn tier(name: &str, read: u64, write: u64) -> Tier {
         node: None,
         device: None,
         transient: false,
+        endurance: None,
         granularity: Bytes(1),
         read: Bandwidth(read),
         write: Bandwidth(write),

@@ -9,6 +9,7 @@ pub mod control;
 pub mod demand;
 pub mod drive;
 pub mod event;
+pub mod exchange;
 pub mod execute;
 pub mod fit;
 pub mod flight;

@@ -350,8 +350,8 @@ fn expert_ranks(case: &Case, outcome: &Outcome) -> Vec<RankUse> {
             waited_s: world.waited().as_secs_f64(),
         }
     };
-    let first = std::iter::once((&outcome.orchestrator, &outcome.world)).filter(|_| case.share.is_part());
-    first.chain(outcome.world.others()).map(of).collect()
+    let first = std::iter::once((&outcome.orchestrator, &outcome.world));
+    first.chain(outcome.world.others()).take_while(|_| case.share.is_part()).map(of).collect()
 }
 
 fn pipeline_stages(case: &Case, outcome: &Outcome) -> Vec<StageUse> {

@@ -142,7 +142,9 @@ fn an_exchange_alone_goes_at_its_own_rate_and_shares_with_a_copy() {
     // It takes no engine: a second copy waits for the first, not for the exchange.
     let mut fabric = Fabric::new(&row(1));
     fabric.exchange(Time(0), 7, both, Bytes(GB), Bandwidth(8 * GB));
-    [1, 2].map(|id| fabric.submit(Time(0), MoveId(id), DRAM, HBM, Bytes(996_000)).unwrap());
+    for id in [1, 2] {
+        fabric.submit(Time(0), MoveId(id), DRAM, HBM, Bytes(996_000)).unwrap();
+    }
     assert_eq!(drain(&mut fabric)[..2], [(1, Time(201_000)), (2, Time(402_000))]);
 }
 

@@ -311,7 +311,14 @@ fn expert_ranks(summary: &Summary) -> String {
         format!("{} to {}", share(low), share(high))
     };
     let ranks = summary.expert_ranks.len();
-    format!("{ranks}; each waits for the others {} of the time", over(|rank| rank.waited_s))
+    let waits = format!("{ranks}; each waits for the others {} of the time", over(|rank| rank.waited_s));
+    let Some(balance) = &summary.expert_balance else { return waits };
+    let (with, without) = (balance.max_over_mean, balance.max_over_mean_without);
+    let replicas = match balance.replicas {
+        0 => String::new(),
+        number => format!(" with {number} replicas a layer, {without:.2} without"),
+    };
+    format!("{waits}; tokens at the one with the most over the mean: {with:.2}{replicas}")
 }
 
 /// Whether the run keeps to its objectives, and how many of its requests do; `None` where it has none.

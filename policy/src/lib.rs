@@ -36,6 +36,7 @@ pub mod record;
 pub mod refused;
 pub mod registry;
 pub mod replay;
+pub mod replicas;
 pub mod rule;
 pub mod schedule;
 pub mod score;

@@ -244,7 +244,7 @@ impl Case {
         let shape = routing.shape();
         let experts = self.models().find_map(|model| model.uniform_blocks()).unwrap_or(0);
         let layers = self.models().map(|model| model.routed_layers().count() as u32).sum();
-        let experts = experts.saturating_mul(self.share.of);
+        let experts = experts.saturating_mul(self.share.cut());
         if shape.layers == layers && shape.experts == experts {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use crate::arrivals::{self, ThinkTimes, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
 use policy::parallel::ExpertShare;
+use policy::replicas::{Balance, Replicas};
 use policy::{BlockId, LayerId, Model, RequestId, Time};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
@@ -85,8 +86,14 @@ pub struct Workload {
     lookahead: Vec<f64>,
     /// Which experts of each layer there are here.
     share: ExpertShare,
-    /// For each share of the experts, the tokens that go there at the layer that was routed last.
+    /// For each share of the experts, the tokens that go there at the layer that was routed last, and that would without
+    /// replicas.
     gone: Vec<u64>,
+    gone_without: Vec<u64>,
+    replicas: Replicas,
+    balance: Balance,
+    /// What all tokens chose at the layer that was routed last.
+    chosen: Vec<Routed>,
 }
 
 /// Stream of what look-ahead gets wrong.
@@ -131,12 +138,20 @@ impl Workload {
             lookahead: Vec::new(),
             share: ExpertShare::default(),
             gone: Vec::new(),
+            gone_without: Vec::new(),
+            replicas: Replicas::default(),
+            balance: Balance::default(),
+            chosen: Vec::new(),
         }
     }
 
     /// The same for one of several accelerators that have experts of their own.
     pub fn shared(self, share: ExpertShare) -> Workload {
-        Workload { share, gone: vec![0; share.of as usize], ..self }
+        let layers = self.routers.iter().flatten().count();
+        let experts = self.model.routed_layers().next().map_or(0, |layer| layer.blocks);
+        let replicas = Replicas::new(layers, experts * share.cut(), share.of, share.replicas);
+        let gone = vec![0; share.of as usize];
+        Workload { share, gone_without: gone.clone(), gone, replicas, ..self }
     }
 
     /// The same for a stage of a pipeline: so many layers of the stages before have a router.
@@ -186,8 +201,25 @@ impl Workload {
         }
     }
 
-    /// What the tokens of a step need at a layer: what its router chose, or all of its blocks where it has none.
+    /// What the tokens of a step need at a layer: what its router chose, or all of its blocks where it has none. It is needed
+    /// now: where accelerators have experts of their own, it counts towards how evenly tokens go to them.
     pub fn route(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Routed> {
+        let routed = self.needed(slices, layer);
+        if let Some(router) = self.routers[layer.index()].filter(|_| self.share.is_part()) {
+            self.replicas.observe(router, &self.chosen);
+            self.balance.tokens += self.gone.iter().sum::<u64>();
+            self.balance.most += self.most_gone();
+            self.balance.most_without += self.gone_without.iter().copied().max().unwrap_or(0);
+        }
+        routed
+    }
+
+    /// How evenly tokens went to the accelerators that have experts of their own.
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    fn needed(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Routed> {
         let data = self.model.layer(layer);
         let Some(router) = self.routers[layer.index()] else {
             let tokens = slices.iter().map(|slice| slice.tokens).sum();
@@ -209,13 +241,25 @@ impl Workload {
             return source.demand(router, first_block);
         }
         let mut routed = source.demand(router, 0);
+        let each = each * self.share.cut() / self.share.of;
+        let before = if self.share.cut() > 1 { self.share.experts(each).start } else { 0 };
         self.gone.fill(0);
-        for expert in &routed {
-            self.gone[(expert.block.0 / each.max(1)) as usize] += u64::from(expert.tokens);
-        }
-        let own = self.share.experts(each);
-        routed.retain(|expert| own.contains(&expert.block.0));
-        routed.iter_mut().for_each(|expert| expert.block.0 = expert.block.0 - own.start + first_block);
+        self.gone_without.fill(0);
+        self.chosen.clear();
+        self.chosen.extend_from_slice(&routed);
+        routed.retain_mut(|expert| {
+            let (number, tokens) = (expert.block.0, expert.tokens);
+            self.gone_without[(number / each.max(1)) as usize] += u64::from(tokens);
+            let mut own = 0;
+            for (rank, part) in self.replicas.parts(router, number, tokens) {
+                self.gone[rank as usize] += u64::from(part);
+                own += if rank == self.share.rank { part } else { 0 };
+            }
+            expert.gate_squared *= own as f32 / tokens.max(1) as f32;
+            expert.tokens = own;
+            expert.block.0 = (number + first_block).wrapping_sub(before);
+            own > 0
+        });
         routed
     }
 
@@ -257,7 +301,7 @@ impl Workload {
             if self.routers[coming.index()].is_none() {
                 continue;
             }
-            let mut routed = self.route(slices, coming);
+            let mut routed = self.needed(slices, coming);
             let position =
                 slices.first().map_or(0, |slice| u64::from(slice.request.0) << 32 | u64::from(slice.cached));
             let stream = u128::from(self.seed ^ LOOKAHEAD_STREAM) << 64

@@ -32,6 +32,7 @@ use policy::homes::Homes;
 use policy::machine::Class;
 use policy::parallel::ExpertShare;
 use policy::pipeline::Stage;
+use policy::replicas::Balance;
 use policy::sizes::Sizes;
 use policy::under_way::UnderWay;
 use policy::{
@@ -315,6 +316,11 @@ impl World {
     /// The requests of the run, in order of arrival.
     pub fn requests(&self) -> &[Request] {
         self.workload.requests()
+    }
+
+    /// How evenly tokens went to the accelerators that have experts of their own.
+    pub fn balance(&self) -> Balance {
+        self.workload.balance()
     }
 
     /// Where the gate weights come from.

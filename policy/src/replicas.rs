@@ -21,8 +21,9 @@ pub struct Replicas {
     layers: Vec<LayerReplicas>,
 }
 
+/// The replicas of one layer, and what they are chosen from.
 #[derive(Clone, Debug, Default)]
-struct LayerReplicas {
+pub struct LayerReplicas {
     steps: u64,
     /// Tokens that chose each expert; older ones count half at every choice.
     tokens: Vec<u64>,
@@ -53,12 +54,28 @@ impl Replicas {
         )
     }
 
-    /// A layer has been routed: what was chosen counts, and now and then its replicas are chosen anew.
-    pub fn observe(&mut self, layer: usize, routed: &[Routed]) {
+    /// What is known of a layer's replicas, where there may be any.
+    pub fn layer(&self, layer: usize) -> Option<&LayerReplicas> {
+        self.layers.get(layer).filter(|_| self.number > 0)
+    }
+
+    /// Takes over what is known of a layer's replicas.
+    pub fn learn(&mut self, layer: usize, known: &LayerReplicas) {
+        if let Some(layer) = self.layers.get_mut(layer) {
+            layer.clone_from(known);
+        }
+    }
+
+    /// A layer whose experts are the blocks from `first` on has been routed: what was chosen counts, and now and then its
+    /// replicas are chosen anew.
+    pub fn observe(&mut self, layer: usize, first: u32, routed: &[Routed]) {
+        if self.number == 0 {
+            return;
+        }
         let (ranks, each, number) = (self.ranks, self.each, self.number);
         let Some(layer) = self.layers.get_mut(layer) else { return };
         for expert in routed {
-            layer.tokens[expert.block.index()] += u64::from(expert.tokens);
+            layer.tokens[(expert.block.0 - first) as usize] += u64::from(expert.tokens);
         }
         layer.steps += 1;
         if layer.steps.is_multiple_of(EVERY) {
@@ -153,12 +170,12 @@ mod tests {
         let parts = |replicas: &Replicas, tokens| replicas.parts(0, 1, tokens).collect::<Vec<_>>();
         assert_eq!(parts(&replicas, 5), [(0, 5)]);
         for _ in 0..EVERY {
-            replicas.observe(0, &[routed(1, 9), routed(2, 2)]);
+            replicas.observe(0, 10, &[routed(11, 9), routed(12, 2)]);
         }
         assert_eq!(parts(&replicas, 6), [(0, 3), (1, 3)]);
         // A single token goes to one after the other.
         assert_eq!(parts(&replicas, 1), [(0, 1), (1, 0)]);
-        replicas.observe(0, &[routed(1, 1)]);
+        replicas.observe(0, 10, &[routed(11, 1)]);
         assert_eq!(parts(&replicas, 1), [(0, 0), (1, 1)]);
         assert_eq!(parts(&replicas, 7), [(0, 3), (1, 4)]);
     }

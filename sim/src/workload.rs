@@ -3,7 +3,7 @@
 use crate::arrivals::{self, ThinkTimes, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
 use policy::parallel::ExpertShare;
-use policy::replicas::{Balance, Replicas};
+use policy::replicas::{Balance, LayerReplicas, Replicas};
 use policy::{BlockId, LayerId, Model, RequestId, Time};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
@@ -92,8 +92,6 @@ pub struct Workload {
     gone_without: Vec<u64>,
     replicas: Replicas,
     balance: Balance,
-    /// What all tokens chose at the layer that was routed last.
-    chosen: Vec<Routed>,
 }
 
 /// Stream of what look-ahead gets wrong.
@@ -141,7 +139,6 @@ impl Workload {
             gone_without: Vec::new(),
             replicas: Replicas::default(),
             balance: Balance::default(),
-            chosen: Vec::new(),
         }
     }
 
@@ -201,25 +198,8 @@ impl Workload {
         }
     }
 
-    /// What the tokens of a step need at a layer: what its router chose, or all of its blocks where it has none. It is needed
-    /// now: where accelerators have experts of their own, it counts towards how evenly tokens go to them.
+    /// What the tokens of a step need at a layer: what its router chose, or all of its blocks where it has none.
     pub fn route(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Routed> {
-        let routed = self.needed(slices, layer);
-        if let Some(router) = self.routers[layer.index()].filter(|_| self.share.is_part()) {
-            self.replicas.observe(router, &self.chosen);
-            self.balance.tokens += self.gone.iter().sum::<u64>();
-            self.balance.most += self.most_gone();
-            self.balance.most_without += self.gone_without.iter().copied().max().unwrap_or(0);
-        }
-        routed
-    }
-
-    /// How evenly tokens went to the accelerators that have experts of their own.
-    pub fn balance(&self) -> Balance {
-        self.balance
-    }
-
-    fn needed(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Routed> {
         let data = self.model.layer(layer);
         let Some(router) = self.routers[layer.index()] else {
             let tokens = slices.iter().map(|slice| slice.tokens).sum();
@@ -241,45 +221,65 @@ impl Workload {
             return source.demand(router, first_block);
         }
         let mut routed = source.demand(router, 0);
-        let each = each * self.share.cut() / self.share.of;
-        let before = if self.share.cut() > 1 { self.share.experts(each).start } else { 0 };
-        self.gone.fill(0);
-        self.gone_without.fill(0);
-        self.chosen.clear();
-        self.chosen.extend_from_slice(&routed);
+        let own = self.share.experts(each * self.share.cut() / self.share.of);
+        let before = if self.share.cut() > 1 { own.start } else { 0 };
+        let (replicas, rank) = (&self.replicas, self.share.rank);
         routed.retain_mut(|expert| {
-            let (number, tokens) = (expert.block.0, expert.tokens);
-            self.gone_without[(number / each.max(1)) as usize] += u64::from(tokens);
-            let mut own = 0;
-            for (rank, part) in self.replicas.parts(router, number, tokens) {
-                self.gone[rank as usize] += u64::from(part);
-                own += if rank == self.share.rank { part } else { 0 };
-            }
-            expert.gate_squared *= own as f32 / tokens.max(1) as f32;
-            expert.tokens = own;
+            let number = expert.block.0;
+            let parts = replicas.parts(router, number, expert.tokens);
+            let part = parts.filter(|part| part.0 == rank).map(|part| part.1).sum();
+            *expert = part_of(expert, part);
             expert.block.0 = (number + first_block).wrapping_sub(before);
-            own > 0
+            part > 0
         });
         routed
     }
 
-    /// What [`Workload::route`] gives at a layer with a router to each of the accelerators that have shares of the experts, in their order.
+    /// What [`Workload::route`] gives at a layer with a router to each of the accelerators that have shares of the experts, in
+    /// their order. It is needed now: it counts for replicas, and for how evenly tokens go.
     pub fn route_shares(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Vec<Routed>> {
         let own = std::mem::take(&mut self.share);
-        let mut routed = self.route(slices, layer);
+        let routed = self.route(slices, layer);
         self.share = own;
         let data = self.model.layer(layer);
-        let (first_block, each) = (data.first_block.0, data.blocks.max(1));
+        let (first_block, each) = (data.first_block.0, (data.blocks * own.cut() / own.of).max(1));
+        let router = self.routers[layer.index()].unwrap_or_default();
         let mut shares = vec![Vec::with_capacity(each as usize); self.gone.len()];
         self.gone.fill(0);
-        for mut expert in routed.drain(..) {
-            let place = expert.block.0 - first_block;
-            let rank = (place / each) as usize;
-            self.gone[rank] += u64::from(expert.tokens);
-            expert.block.0 = place % each + first_block;
-            shares[rank].push(expert);
+        self.gone_without.fill(0);
+        for expert in &routed {
+            let number = expert.block.0 - first_block;
+            self.gone_without[(number / each) as usize] += u64::from(expert.tokens);
+            for (rank, part) in self.replicas.parts(router, number, expert.tokens).filter(|part| part.1 > 0) {
+                self.gone[rank as usize] += u64::from(part);
+                let mut share = part_of(expert, part);
+                share.block.0 = first_block + if own.cut() > 1 { number % each } else { number };
+                shares[rank as usize].push(share);
+            }
         }
+        self.replicas.observe(router, first_block, &routed);
+        let most = |gone: &[u64]| gone.iter().copied().max().unwrap_or(0);
+        self.balance.tokens += self.gone.iter().sum::<u64>();
+        self.balance.most += most(&self.gone);
+        self.balance.most_without += most(&self.gone_without);
         shares
+    }
+
+    /// How evenly tokens went to the accelerators that have experts of their own.
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// What is known of a layer's replicas, for accelerators that foresee what they will have to do.
+    pub fn replicas_of(&self, layer: LayerId) -> Option<&LayerReplicas> {
+        self.replicas.layer(self.routers[layer.index()]?).filter(|_| !self.lookahead.is_empty())
+    }
+
+    /// What the first of the accelerators knows of a layer's replicas is known here too.
+    pub fn learn(&mut self, layer: LayerId, replicas: &LayerReplicas) {
+        if let Some(router) = self.routers[layer.index()] {
+            self.replicas.learn(router, replicas);
+        }
     }
 
     /// The tokens that go to the accelerator to which the most go, at the layer that was routed last; each counts once for
@@ -301,7 +301,7 @@ impl Workload {
             if self.routers[coming.index()].is_none() {
                 continue;
             }
-            let mut routed = self.needed(slices, coming);
+            let mut routed = self.route(slices, coming);
             let position =
                 slices.first().map_or(0, |slice| u64::from(slice.request.0) << 32 | u64::from(slice.cached));
             let stream = u128::from(self.seed ^ LOOKAHEAD_STREAM) << 64
@@ -379,6 +379,12 @@ impl Workload {
             left -= run;
         }
     }
+}
+
+/// So many of an expert's tokens, with as large a part of their squared weights.
+fn part_of(expert: &Routed, part: u32) -> Routed {
+    let gate_squared = expert.gate_squared * (part as f32 / expert.tokens.max(1) as f32);
+    Routed { tokens: part, gate_squared, ..*expert }
 }
 
 /// The requests, in order of arrival, within the plan's limits.

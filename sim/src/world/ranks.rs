@@ -119,8 +119,12 @@ impl World {
         }
         let mut shares = self.workload.route_shares(batch, layer).into_iter();
         let own = shares.next().unwrap_or_default();
+        let replicas = self.workload.replicas_of(layer);
         for (rank, share) in self.others.iter_mut().zip(shares) {
             rank.world.handed.push_back(share);
+            if let Some(replicas) = replicas {
+                rank.world.workload.learn(layer, replicas);
+            }
         }
         own
     }

@@ -216,7 +216,7 @@ mod tests {
             assert_eq!(stage.blocks, [block(0, 0), block(0, 1), block(1, 0), block(1, 1)]);
             assert_eq!(stage.layers, [layer(0), layer(1)]);
         }
-        assert_eq!(stages_of_model(&model, 1).unwrap(), [model.clone()]);
+        assert_eq!(stages_of_model(&model, 1).unwrap(), std::slice::from_ref(&model));
         let tied = Model { resident: Bytes(30), ..model.clone() };
         let resident =
             stages_of_model(&tied, 2).unwrap().iter().map(|stage| stage.resident.0).collect::<Vec<_>>();

@@ -232,12 +232,8 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
     if !summary.pipeline_stages.is_empty() {
         let others = "what is said of one accelerator, slots to vetoes, is the first one's";
         let stages = summary.pipeline_stages.len();
-        rows.insert(
-            1,
-            ["pipeline".into(), format!("{stages} stages, {} micro-batches; {others}", case.micro_batches)],
-        );
-        let of = |(index, stage): (usize, &StageUse)| stage_row(index, stage, summary.simulated_s);
-        rows.extend(summary.pipeline_stages.iter().enumerate().map(of));
+        let stages = format!("{stages} stages, {} micro-batches; {others}", case.micro_batches);
+        rows.insert(1, ["pipeline".into(), stages]);
     }
     if let Some(met) = case.slo.and_then(|slo| objective(&slo, summary)) {
         rows.insert(2, ["objective".into(), met]);
@@ -277,6 +273,8 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         summary.gates
     );
     rows.push(["drift".into(), drift]);
+    let stage = |(index, stage): (usize, &StageUse)| stage_row(index, stage, summary.simulated_s);
+    rows.extend(summary.pipeline_stages.iter().enumerate().map(stage));
     let busy = summary.links.iter().filter(|link| link.bytes > 0);
     rows.extend(busy.map(|link| {
         let carried = format!("{} at {} of the time", policy::Bytes(link.bytes), percent(link.utilization));
@@ -313,7 +311,14 @@ fn expert_ranks(summary: &Summary) -> String {
         format!("{} to {}", share(low), share(high))
     };
     let ranks = summary.expert_ranks.len();
-    format!("{ranks}; each waits for the others {} of the time", over(|rank| rank.waited_s))
+    let waits = format!("{ranks}; each waits for the others {} of the time", over(|rank| rank.waited_s));
+    let Some(balance) = &summary.expert_balance else { return waits };
+    let (with, without) = (balance.max_over_mean, balance.max_over_mean_without);
+    let replicas = match balance.replicas {
+        0 => String::new(),
+        number => format!(" with {number} replicas a layer, {without:.2} without"),
+    };
+    format!("{waits}; tokens at the one with the most over the mean: {with:.2}{replicas}")
 }
 
 /// Whether the run keeps to its objectives, and how many of its requests do; `None` where it has none.

@@ -2,12 +2,13 @@
 
 use crate::small::{Small, fast};
 use policy::event::{Command, EncodeAt, Event, EventKind, Form, MoveChunk, MoveClass, Platform};
+use policy::exchange::Exchange;
 use policy::flight::Flight;
 use policy::ledger::Ledger;
 use policy::machine::Codec;
 use policy::schedule::{Added, Schedule};
 use policy::{
-    Bandwidth, BlockId, Bytes, FormatId, Machine, MoveId, Nanos, Path, Paths, TierId, Time, registry,
+    Bandwidth, BlockId, Bytes, FormatId, LinkSet, Machine, MoveId, Nanos, Path, Paths, TierId, Time, registry,
 };
 use rand_distr::{Distribution, Exp};
 use rand_pcg::Pcg64Mcg;
@@ -229,6 +230,54 @@ fn a_share_of_a_link_is_kept() {
     assert_eq!(schedule.landed(id, Time(700)), Some(Bytes(10_000)));
     assert_eq!(sends(&mut schedule, 6_999), 0);
     assert_eq!(sends(&mut schedule, 7_000), 1);
+}
+
+/// A background chunk goes where it is through before the exchange is due, and else when the exchange has been or when it has
+/// waited long enough. Demands go at once.
+#[test]
+fn background_chunks_keep_off_a_link_where_an_exchange_is_due() {
+    let case = Small { chunk: 10_000, ..Small::default() }.case();
+    let (home, fast) = (case.home.first(), fast(&case.machine));
+    let native = case.model.blocks[0].native;
+    let mut ledger =
+        Ledger::new(case.model.clone(), &case.machine, &[native], &case.budgets, &case.home, &[]).unwrap();
+    let (from, to) = (Form { tier: home, format: native }, Form { tier: fast, format: native });
+    let mut schedule = Schedule::new(case.pace);
+    let (links, chunk) = (upward(&case).set, 5_000);
+    let begin = |ledger: &mut Ledger, schedule: &mut Schedule, block, class| {
+        let whole = Bytes(30_000);
+        let id = ledger.begin(Flight::new(BlockId(block), from.into(), to, class, whole)).unwrap();
+        let whole = (whole, Nanos(3 * chunk), Nanos(3 * chunk));
+        schedule.add(id, Added { whole, ..Added::over(links, class) }, Time(0));
+        id
+    };
+    // What is sent, and when it asks to be woken.
+    let sends = |schedule: &mut Schedule, ledger: &mut Ledger, now, links, begins| {
+        schedule.mind(Some(Exchange { links, begins: Time(begins), patience: Nanos(4 * chunk) }));
+        let mut commands = Vec::new();
+        schedule.dispatch(Time(now), ledger, &mut commands).unwrap();
+        let woken = commands.iter().find_map(|command| match command {
+            Command::Wake { at } => Some(at.0),
+            _ => None,
+        });
+        (commands.iter().filter(|command| matches!(command, Command::Move(_))).count(), woken)
+    };
+    let speculation = begin(&mut ledger, &mut schedule, 0, MoveClass::Speculation);
+    // There is time for one chunk, not for two.
+    let due = 2 * chunk - 1;
+    assert_eq!(sends(&mut schedule, &mut ledger, 0, links, due), (1, None));
+    schedule.landed(speculation, Time(chunk));
+    assert_eq!(sends(&mut schedule, &mut ledger, chunk, links, due), (0, Some(5 * chunk)));
+    // A demand does not wait, and its link is then taken.
+    let demand = begin(&mut ledger, &mut schedule, 1, MoveClass::Demand);
+    assert_eq!(sends(&mut schedule, &mut ledger, chunk + 1, links, due).0, 1);
+    schedule.landed(demand, Time(4 * chunk));
+    // It has waited for four chunks' time at last, since the end of the first.
+    assert_eq!(sends(&mut schedule, &mut ledger, 5 * chunk - 1, links, 5 * chunk).0, 0);
+    assert_eq!(sends(&mut schedule, &mut ledger, 5 * chunk, links, 5 * chunk).0, 1);
+    schedule.landed(speculation, Time(6 * chunk));
+    // An exchange on another link, or none, keeps nobody.
+    assert_eq!(sends(&mut schedule, &mut ledger, 6 * chunk, LinkSet::NONE, 6 * chunk).0, 1);
 }
 
 /// What `depth` readers reach who each ask for the next piece of `bytes` when the last has come: pieces a second. They

@@ -148,3 +148,67 @@ policy: lru
         tally.step_time
     );
 }
+
+/// Requests of one router whose favourites are the same everywhere, in steps of many tokens.
+fn skewed(replicas: u32) -> String {
+    format!(
+        "parallel: {{ expert: 4, replicas: {replicas} }}
+workload:
+  routing: {{ zipf_markov: {{ traces: 4, tokens: 1600, skew: 1.2, stickiness: 0, coupling: 0 }} }}
+  requests: {{ closed: {{ batch: 16, limit: 48 }} }}
+  prompt_tokens: 1024
+  output_tokens: 150
+  prefill: {{ chunk: 512 }}
+policy: lru
+"
+    )
+}
+
+#[test]
+fn replicas_of_hot_experts_even_out_the_tokens_as_greedy_choice_says() {
+    let (case, none) = run(0, &skewed(0));
+    let (_, two) = run(0, &skewed(2));
+    // What routers chose over all, layer by layer: an expert's tokens at its own accelerator, and with two copies more.
+    let mut tokens = vec![vec![0_u64; 8]; 32];
+    let demands = case.routing().unwrap().demands(false);
+    for step in 0..demands.len() {
+        demands.step(step).iter().for_each(|&id| tokens[id as usize / 8][id as usize % 8] += 1);
+    }
+    let load = |tokens: &[u64], at: &[Vec<u32>], rank: u32| -> f64 {
+        let here = |expert: usize| expert as u32 / 2 == rank || at[expert].contains(&rank);
+        let part = |expert: usize| tokens[expert] as f64 / (1 + at[expert].len()) as f64;
+        (0..8).filter(|&expert| here(expert)).map(part).sum()
+    };
+    let expected = |replicas: u32| {
+        let layer = |tokens: &Vec<u64>| {
+            let at = policy::replicas::chosen(tokens, 2, 4, replicas);
+            let most = (0..4).map(|rank| load(tokens, &at, rank)).fold(0.0, f64::max);
+            most * 4.0 / tokens.iter().sum::<u64>() as f64
+        };
+        tokens.iter().map(layer).sum::<f64>() / 32.0
+    };
+    let [without, _] = none.world.balance().max_over_mean(4);
+    let [with, beside] = two.world.balance().max_over_mean(4);
+    // Steps differ from the whole by chance, which only raises what the fullest has.
+    assert!((without / expected(0) - 1.0).abs() < 0.1, "{without} for {}", expected(0));
+    assert!((with / expected(2) - 1.0).abs() < 0.15, "{with} for {}", expected(2));
+    assert!(with < 0.8 * without && (beside / without - 1.0).abs() < 0.02, "{with} {beside} {without}");
+    // Nothing is lost or done twice: all serve the same, in less time.
+    let tally = |outcome: &Outcome| outcome.orchestrator.tally().output_tokens;
+    assert_eq!(tally(&two), tally(&none));
+    assert_eq!(two.world.balance().tokens, none.world.balance().tokens);
+}
+
+#[test]
+fn replicas_take_fast_memory_and_the_link_as_blocks_do() {
+    let at = |replicas: u32| {
+        let (case, outcome) = run(0, &(skewed(replicas) + "memory: { hbm: 48 slots }\n"));
+        assert_eq!(case.model.layers[0].blocks, if replicas > 0 { 8 } else { 2 });
+        let ranks = std::iter::once(&outcome.world).chain(outcome.world.others().map(|other| other.1));
+        ranks.map(|world| world.links().map(|(_, count)| count.bytes).sum::<u64>()).collect::<Vec<_>>()
+    };
+    let (none, two) = (at(0), at(2));
+    assert!(two.iter().sum::<u64>() > none.iter().sum::<u64>(), "{two:?} {none:?}");
+    let text = format!("parallel: {{ replicas: 2 }}\n{}", load(4));
+    assert!(scenario(0, &text).map(|_| ()).unwrap_err().contains("write `expert: 4` or more too"));
+}

@@ -13,6 +13,7 @@ mod conventions;
 mod dense;
 mod determinism;
 mod elastic;
+mod exchange;
 mod experiment;
 mod expert_parallel;
 mod golden;

@@ -94,6 +94,6 @@ fn what_cannot_be_cut_is_refused() {
     refused(&[("machine", "rtx-4090")], "does not say how fast its accelerators send to each other");
     refused(&[("machine", "h100-sxm-pair")], "`peer` is the memory of another accelerator");
     refused(&[("machine", "h100-sxm"), ("parallel.tensor", "3")], "equal shares of 8 key-value heads");
-    refused(&[("machine", "h100-sxm"), ("parallel.pipeline", "2")], "unknown key `pipeline`");
+    refused(&[("machine", "h100-sxm"), ("parallel.data", "2")], "unknown key `data`");
     refused(&[("machine", "h100-sxm"), ("parallel.tensor", "0")], "parallel.tensor");
 }

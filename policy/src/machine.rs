@@ -3,6 +3,7 @@
 use crate::format::FormatId;
 use crate::id::{LinkId, TierId};
 use crate::kernel::KernelRate;
+use crate::path::LinkSet;
 use crate::rate::Rate;
 use crate::times::{ANY_MODEL, ModelTimes};
 use crate::units::{Bandwidth, Bytes, FlopRate, Nanos};
@@ -121,6 +122,8 @@ pub struct Peers {
     pub latency: Nanos,
     /// Rate of large messages, each direction.
     pub rate: Bandwidth,
+    /// The link directions that messages take beside the blocks that move on them; none where they have links of their own.
+    pub over: LinkSet,
     /// How many compute each layer together: one where no layer is cut.
     pub ranks: u32,
     /// How many groups of so many have experts of their own: one where none has.
@@ -131,8 +134,13 @@ impl Peers {
     /// The time in which all have the sum of what each has, `bytes` of it: by halving and doubling, two messages for each
     /// doubling of the ranks, which move all but one rank's share twice (Thakur, Rabenseifner and Gropp, 2005).
     pub fn all_reduce(&self, bytes: Bytes) -> Nanos {
+        self.all_reduce_latency() + self.all_reduce_limit(bytes)
+    }
+
+    /// The part of that which does not depend on the bytes.
+    pub fn all_reduce_latency(&self) -> Nanos {
         let messages = 2 * u64::from(self.ranks.max(1).next_power_of_two().ilog2());
-        Nanos(self.latency.0.saturating_mul(messages)) + self.all_reduce_limit(bytes)
+        Nanos(self.latency.0.saturating_mul(messages))
     }
 
     /// The time in which each group has what the others have for it, of `bytes` that go to the group to which the most go:
@@ -143,16 +151,31 @@ impl Peers {
 
     /// What that takes at least: what the group must receive, at the rate of the links.
     pub fn all_to_all_limit(&self, bytes: Bytes) -> Nanos {
+        self.rate.time_for(self.gathered(bytes))
+    }
+
+    /// The bytes that a group must receive of `bytes` that go to it.
+    pub fn gathered(&self, bytes: Bytes) -> Bytes {
         let groups = u128::from(self.groups.max(1));
         let moved = u128::from(bytes.0) * (groups - 1) / groups;
-        self.rate.time_for(Bytes(u64::try_from(moved).unwrap_or(u64::MAX)))
+        Bytes(u64::try_from(moved).unwrap_or(u64::MAX))
     }
 
     /// What that takes at least: what each must send, at the rate of the links.
     pub fn all_reduce_limit(&self, bytes: Bytes) -> Nanos {
+        self.rate.time_for(self.reduced(bytes))
+    }
+
+    /// The bytes that each must send, and receive, for a sum of `bytes`.
+    pub fn reduced(&self, bytes: Bytes) -> Bytes {
         let ranks = u128::from(self.ranks.max(1));
         let moved = u128::from(bytes.0) * 2 * (ranks - 1) / ranks;
-        self.rate.time_for(Bytes(u64::try_from(moved).unwrap_or(u64::MAX)))
+        Bytes(u64::try_from(moved).unwrap_or(u64::MAX))
+    }
+
+    /// Whether messages share links with blocks.
+    pub fn shares_links(&self) -> bool {
+        !self.over.is_empty()
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Signals {
     pub step_tokens: u32,
     /// Mean time the links are free of demand between one layer's experts and the next layer's routing.
     pub idle_window: Nanos,
+    /// Mean time from a layer's experts being handed to the accelerator to their end.
+    pub compute_window: Nanos,
     /// Mean time between one layer's routing and the next.
     pub layer_period: Nanos,
     /// Mean time a chunk waited before its link took it up.
@@ -48,6 +50,7 @@ impl Signals {
             concurrency: 0,
             step_tokens: 0,
             idle_window: Nanos::ZERO,
+            compute_window: Nanos::ZERO,
             layer_period: Nanos::ZERO,
             queue_delay: Nanos::ZERO,
             digest: 0xcbf2_9ce4_8422_2325,
@@ -94,10 +97,12 @@ impl Signals {
                 self.mix(u64::from(layer.0));
                 routed.iter().for_each(|expert| self.mix(u64::from(expert.block.0)));
             }
-            EventKind::LayerDone { .. }
-            | EventKind::HostDone { .. }
-            | EventKind::Loaded
-            | EventKind::Woken => {}
+            EventKind::LayerDone { .. } => {
+                if let Some(since) = self.computing_since {
+                    self.compute_window = smooth(self.compute_window, event.at.since(since));
+                }
+            }
+            EventKind::HostDone { .. } | EventKind::Loaded | EventKind::Woken => {}
             EventKind::MemoryPressure { tier, reserved } => {
                 self.mix(u64::from(tier.0));
                 self.mix(reserved.0);
@@ -111,6 +116,11 @@ impl Signals {
     pub fn layers_until(&self, layer: LayerId) -> u32 {
         let ahead = (u32::from(layer.0) + self.layers - u32::from(self.layer.0)) % self.layers.max(1);
         if ahead == 0 { self.layers.max(1) } else { ahead }
+    }
+
+    /// Since when the links have carried no demand, while they carry none.
+    pub fn computing_since(&self) -> Option<Time> {
+        self.computing_since
     }
 
     /// Notes that the experts of a layer have been handed to the accelerator: from here the links carry no demand.

@@ -293,7 +293,9 @@ impl Orchestrator {
             return Err(ControlError::Policy(failure));
         }
         self.begin_state_moves();
+        let exchange = self.exchange_due();
         let mut books = Books { blocks: &mut self.context.ledger, states: self.serving.checkpoints_mut() };
+        self.schedule.mind(exchange);
         self.schedule.dispatch(event.at, &mut books, &mut self.commands)?;
         commands.append(&mut self.commands);
         Ok(())
@@ -360,6 +362,11 @@ impl Orchestrator {
             return Err(ControlError::CacheStuck);
         }
         Ok(())
+    }
+
+    /// Whether a step is running.
+    pub(crate) fn is_stepping(&self) -> bool {
+        self.stepping
     }
 
     /// Whether others have taken some of fast memory.

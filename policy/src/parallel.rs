@@ -69,7 +69,8 @@ pub enum ParallelError {
 }
 
 /// What one accelerator has of a machine with `stages` times `groups` times `tensor` of them: its own memory and the links to it,
-/// and an equal share of the other memories and links, and of the host. Tables of whole operators hold for one accelerator
+/// and an equal share of the other memories and links, and of the host; of the other memories all room, where what is in them is
+/// `common` to all. Tables of whole operators hold for one accelerator
 /// alone, so they are left out where `tensor` of them compute each layer.
 ///
 /// # Errors
@@ -79,6 +80,7 @@ pub fn share_of_machine(
     tensor: u32,
     groups: u32,
     stages: u32,
+    common: bool,
 ) -> Result<Machine, ParallelError> {
     let ranks = tensor * groups * stages;
     let peers = machine.peers.ok_or_else(|| ParallelError::NoPeers(machine.name.clone()))?;
@@ -88,7 +90,7 @@ pub fn share_of_machine(
     let mut share = machine.clone();
     let part = |rate: Bandwidth| Bandwidth((rate.0 / u64::from(ranks)).max(1));
     for tier in share.tiers.iter_mut().filter(|tier| tier.class != Class::Fast) {
-        tier.capacity = Bytes(tier.capacity.0 / u64::from(ranks));
+        tier.capacity = if common { tier.capacity } else { Bytes(tier.capacity.0 / u64::from(ranks)) };
         (tier.read, tier.write) = (part(tier.read), part(tier.write));
     }
     let own = |tier: TierId| machine.tier(tier).class == Class::Fast;
@@ -188,12 +190,14 @@ pub struct ExpertShare {
     pub rank: u32,
     /// How many there are.
     pub of: u32,
+    /// Experts of a layer that further accelerators may have too; where there are any, the model is of all experts.
+    pub replicas: u32,
 }
 
 impl Default for ExpertShare {
     /// The only one.
     fn default() -> ExpertShare {
-        ExpertShare { rank: 0, of: 1 }
+        ExpertShare { rank: 0, of: 1, replicas: 0 }
     }
 }
 
@@ -201,6 +205,11 @@ impl ExpertShare {
     /// Whether others have experts too.
     pub fn is_part(self) -> bool {
         self.of > 1
+    }
+
+    /// Into how many parts the experts of a layer are cut in its model.
+    pub fn cut(self) -> u32 {
+        if self.replicas > 0 { 1 } else { self.of }
     }
 
     /// The numbers within the layer of its experts, where each has so many.
@@ -213,9 +222,12 @@ impl ExpertShare {
         request.0 % self.of == self.rank
     }
 
-    /// The first one's part of a model, as this one has it: other experts of the same sizes.
+    /// The first one's part of a model, as this one has it: other experts of the same sizes, unless all have all.
     pub fn of_model(self, first: &Model) -> Model {
         let mut own = first.clone();
+        if self.cut() == 1 {
+            return own;
+        }
         for layer in first.layers.iter().filter(|layer| first.is_routed(layer)) {
             let blocks = layer.first_block.index()..layer.first_block.index() + layer.blocks as usize;
             own.blocks[blocks].iter_mut().for_each(|block| block.index += self.rank * layer.blocks);
@@ -282,11 +294,12 @@ mod tests {
     fn experts_are_shared_out_whole_and_each_once() {
         let whole = model(96, 8);
         let first = share_of_experts(&whole, 2).unwrap();
-        let shares: Vec<Model> = (0..2).map(|rank| ExpertShare { rank, of: 2 }.of_model(&first)).collect();
+        let shares: Vec<Model> =
+            (0..2).map(|rank| ExpertShare { rank, of: 2, replicas: 0 }.of_model(&first)).collect();
         let experts = shares.iter().flat_map(|share| share.blocks.iter().cloned()).collect::<Vec<_>>();
         assert_eq!(experts, whole.blocks);
         assert_eq!((first.layers[0].blocks, first.layers[0].resident), (2, Bytes(8000)));
-        assert_eq!(ExpertShare { rank: 1, of: 2 }.experts(2), 2..4);
+        assert_eq!(ExpertShare { rank: 1, of: 2, replicas: 0 }.experts(2), 2..4);
         assert_eq!(share_of_experts(&whole, 3), Err(ParallelError::Experts { experts: 4, ranks: 3 }));
         let dense = Model { blocks: vec![], layers: vec![], ..whole };
         assert!(matches!(share_of_experts(&dense, 2), Err(ParallelError::NoExperts(_))));

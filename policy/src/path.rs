@@ -29,6 +29,11 @@ impl LinkSet {
         self.0 & other.0 != 0
     }
 
+    /// The directions, in the machine's order.
+    pub fn iter(self) -> impl Iterator<Item = LinkId> {
+        (0..MAX_LINKS as u8).filter(move |&link| self.0 >> link & 1 == 1).map(LinkId)
+    }
+
     /// The directions of both.
     pub fn union(self, other: LinkSet) -> LinkSet {
         LinkSet(self.0 | other.0)

@@ -3,13 +3,16 @@
 //! Links are class-blind, as copy engines are. What is urgent comes first only because of what is kept outstanding: a
 //! demand is handed over whole and at once; everything else goes one chunk at a time, and only while no demand is
 //! outstanding on its links. So a demand never waits behind more than one chunk. What has a share of a link less than
-//! the whole rests after every chunk, in proportion to the time the chunk took, and asks to be woken when it may go on.
+//! the whole rests after every chunk, in proportion to the time the chunk took, and asks to be woken when it may go on. Where
+//! accelerators exchange over the same links, a background chunk does not begin that would still be there when the next
+//! exchange is due.
 //! Moves of blocks and of checkpoints are ordered alike; what is moved is known to their books. A demand from memory that its owner may
 //! take back goes in half chunks, two at a time, so that the owner never waits for more than one chunk and the link never for the next.
 
 use crate::backlog::Backlog;
 use crate::checkpoints::Checkpoints;
 use crate::event::{Command, EncodeAt, MoveChunk, MoveClass};
+use crate::exchange::Exchange;
 use crate::id::MoveId;
 use crate::ledger::Ledger;
 use crate::path::LinkSet;
@@ -185,6 +188,9 @@ pub struct Schedule {
     /// When the platform will wake it, if that is still to come.
     wake: Option<Time>,
     backlog: Backlog,
+    /// The exchange that is due, and since when background moves have been kept off its links, if none has gone since.
+    exchange: Option<Exchange>,
+    held_since: Option<Time>,
 }
 
 impl Schedule {
@@ -192,7 +198,13 @@ impl Schedule {
     pub fn new(pace: Pace) -> Schedule {
         let pace = Pace { chunk: Bytes(pace.chunk.0.max(1)), ..pace };
         let (waiting, sent, resting) = (Vec::new(), VecDeque::new(), Vec::new());
-        Schedule { pace, waiting, sent, resting, wake: None, backlog: Backlog::default() }
+        let (backlog, exchange) = (Backlog::default(), None);
+        Schedule { pace, waiting, sent, resting, wake: None, backlog, exchange, held_since: None }
+    }
+
+    /// From here on an exchange is due, or none.
+    pub fn mind(&mut self, exchange: Option<Exchange>) {
+        self.exchange = exchange;
     }
 
     /// Takes a move that its book has begun.
@@ -259,10 +271,15 @@ impl Schedule {
             }
         }
         self.waiting.truncate(left);
-        while let Some(place) = self.next_background(book) {
+        while let Some(place) = self.next_background(now, book) {
+            self.held_since = None;
             if self.send(now, self.waiting[place], self.pace.chunk, book, commands)? {
                 self.waiting.remove(place);
             }
+        }
+        let held = |waiting: &Waiting| self.held_until(now, waiting).is_some();
+        if self.held_since.is_none() && self.waiting.iter().any(held) {
+            self.held_since = Some(now);
         }
         self.ask_to_be_woken(now, book, commands);
         Ok(())
@@ -288,11 +305,12 @@ impl Schedule {
         Ok(false)
     }
 
-    /// Has the platform wake it when the first of the moves that only rest may go on.
+    /// Has the platform wake it when the first of the moves that only rest, or are held back, may go on.
     fn ask_to_be_woken(&mut self, now: Time, book: &impl Book, commands: &mut Vec<Command>) {
         let rested = |waiting: &Waiting| {
             let class = book.class(waiting.id)?;
-            self.resting_until(class, waiting.links).filter(|_| self.is_free(waiting))
+            let rests = self.resting_until(class, waiting.links);
+            rests.max(self.held_until(now, waiting)).filter(|_| self.is_free(waiting))
         };
         let Some(at) = self.waiting.iter().filter_map(rested).min() else { return };
         if self.wake.is_none_or(|wake| wake <= now || at < wake) {
@@ -312,11 +330,23 @@ impl Schedule {
         theirs.map(|rest| rest.until).max()
     }
 
+    /// Until when a move is held back at most because its next chunk would be on a link when an exchange is due there; `None`
+    /// if it is not.
+    fn held_until(&self, now: Time, waiting: &Waiting) -> Option<Time> {
+        let Exchange { links, begins, patience } = self.exchange?;
+        let (crossing, time, _) = waiting.as_added.whole;
+        let chunk = u128::from(self.pace.chunk.min(crossing).0) * u128::from(time.0);
+        let takes = Nanos(u64::try_from(chunk / u128::from(crossing.0.max(1))).unwrap_or(u64::MAX));
+        let until = self.held_since.unwrap_or(now) + patience;
+        let in_the_way = waiting.links.overlaps(links) && now + takes > begins;
+        (in_the_way && until > now).then_some(until)
+    }
+
     /// The place of the best background move on a link with nothing outstanding.
-    fn next_background(&self, book: &impl Book) -> Option<usize> {
+    fn next_background(&self, now: Time, book: &impl Book) -> Option<usize> {
         let key = |waiting: &Waiting| {
             let class = book.class(waiting.id).filter(|&class| class != MoveClass::Demand)?;
-            let rests = self.resting_until(class, waiting.links).is_some();
+            let rests = self.resting_until(class, waiting.links).or(self.held_until(now, waiting)).is_some();
             let latest_start = waiting.as_added.latest_start.unwrap_or(Time(u64::MAX));
             (!rests).then_some((class, latest_start, waiting.id))
         };

@@ -17,6 +17,7 @@ mod model;
 mod model_keys;
 mod overrides;
 mod parallel;
+mod peers;
 mod pipeline;
 mod placement;
 mod policy_file;

@@ -3,8 +3,9 @@
 use crate::diagnostics::{Report, Wrong, one_of};
 use crate::machine_keys::{
     ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES,
-    MOST_STRIPES, PEAK, PEERS, PROCESSOR, TIER,
+    MOST_STRIPES, PEAK, PROCESSOR, TIER,
 };
+use crate::peers::peers;
 use crate::price::{self, Price};
 use crate::reader::{Field, Keys, flag, format, join, name_of, text};
 use crate::times::read_times;
@@ -36,7 +37,8 @@ fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
     let links_field = keys.need(report, "links");
     let links = links_field.as_ref().and_then(|links| read_links(report, links, tiers.as_deref()));
     let accelerator_field = keys.need(report, "accelerator");
-    let accelerator = accelerator_field.as_ref().and_then(|field| read_accelerator(report, field));
+    let ground = tiers.as_deref().zip(links.as_deref());
+    let accelerator = accelerator_field.as_ref().and_then(|field| read_accelerator(report, field, ground));
     let host_field = keys.get("host");
     let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
     let merge = keys.get("merge").map_or(Some(None), |field| field.read(report, flops).map(Some));
@@ -293,21 +295,18 @@ struct Accelerator {
     times: Vec<ModelTimes>,
 }
 
-fn read_accelerator(report: &mut Report, field: &Field<'_>) -> Option<Accelerator> {
+fn read_accelerator(
+    report: &mut Report,
+    field: &Field<'_>,
+    ground: Option<(&[Tier], &[Link])>,
+) -> Option<Accelerator> {
     let keys = field.keys(report, &ACCELERATOR)?;
     let processor = processor_of(report, &keys);
     let peak = keys.get("peak").map_or(Some(None), |field| read_peak(report, &field).map(Some));
-    let peers = keys.get("peers").map_or(Some(None), |field| read_peers(report, &field).map(Some));
+    let peers = keys.get("peers").map_or(Some(None), |field| peers(report, &field, ground).map(Some));
     let times = keys.get("times").map_or(Some(vec![]), |field| read_times(report, &field));
     let (processor, kernels) = processor?;
     Some(Accelerator { processor, kernels, peak: peak?, peers: peers?, times: times? })
-}
-
-fn read_peers(report: &mut Report, field: &Field<'_>) -> Option<Peers> {
-    let keys = field.keys(report, &PEERS)?;
-    let latency = keys.required(report, "latency", time);
-    let rate = keys.required(report, "rate", rate);
-    Some(Peers { latency: latency?, rate: rate?, ranks: 1, groups: 1 })
 }
 
 fn read_peak(report: &mut Report, field: &Field<'_>) -> Option<Peak> {

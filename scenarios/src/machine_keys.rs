@@ -2,6 +2,7 @@
 
 use crate::keys::Type::{AboveZero, Either, Flag, List, Map, Name, Quantity, Text, Whole};
 use crate::keys::{Choice, Key, RowKey, Rows, Table, Type};
+use crate::peers::PEERS;
 use crate::price::PRICE;
 use crate::reader::{format_names, names};
 use crate::units::{FLOPS, RATE, SIZE, TIME};
@@ -266,16 +267,6 @@ pub(crate) static PEAK: Table = Table {
     keys: &[
         Key::required("flops", AboveZero(&FLOPS), "989 TFLOP/s", "Matrix rate, dense"),
         Key::required("read", AboveZero(&RATE), "3350 GB/s", "Memory bandwidth"),
-    ],
-};
-
-pub(crate) static PEERS: Table = Table {
-    name: "peers",
-    about: "The links among accelerators that compute together",
-    open: false,
-    keys: &[
-        Key::required("latency", Quantity(&TIME), "5 us", "Time of the smallest message"),
-        Key::required("rate", AboveZero(&RATE), "360 GB/s", "Rate of large messages, each direction"),
     ],
 };
 

@@ -5,7 +5,7 @@ use crate::keys::Type::Whole;
 use crate::keys::{Key, Table};
 use crate::reader::{Field, Keys};
 use crate::scenario::{Cap, Kv, Parallel};
-use crate::units::at_most;
+use crate::units::{at_most, whole};
 use policy::machine::Class;
 use policy::parallel::{ParallelError, share_of_experts, share_of_machine, share_of_model};
 use policy::{Bytes, Machine, Model};
@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 /// The most accelerators that work together: more than one NVLink domain has.
 const MOST_RANKS: u64 = 256;
+/// The most replicas a layer.
+const MOST_REPLICAS: u64 = 1 << 16;
 
 pub(crate) static PARALLEL: Table = Table {
     name: "parallel",
@@ -30,6 +32,12 @@ pub(crate) static PARALLEL: Table = Table {
             Whole(1, MOST_RANKS),
             "1",
             "Groups of accelerators that have experts of their own, whole, and attend to requests of their own; all are simulated",
+        ),
+        Key::default(
+            "replicas",
+            Whole(0, MOST_REPLICAS),
+            "0",
+            "Copies of a layer's hottest experts that further groups may fetch, chosen from what routers chose; `expert` groups share their tokens",
         ),
         Key::default(
             "pipeline",
@@ -52,14 +60,24 @@ pub(crate) fn ranks(report: &mut Report, keys: &Keys<'_>) -> Option<Parallel> {
     let keys = field.keys(report, &PARALLEL)?;
     let tensor = keys.or_default(report, "tensor", at_most(MOST_RANKS));
     let expert = keys.or_default(report, "expert", at_most(MOST_RANKS));
+    let replicas = keys.or_default(report, "replicas", |text| match whole(text)? {
+        number @ 0..=MOST_REPLICAS => Ok(number as u32),
+        _ => Err(Wrong::new(format!("{text} replicas a layer"), format!("at most {MOST_REPLICAS}"))),
+    });
     let pipeline = keys.or_default(report, "pipeline", at_most(MOST_RANKS));
     let micro_batches = keys.optional(report, "micro_batches", at_most(MOST_RANKS))?.or(pipeline);
     let (pipeline, micro_batches) = (pipeline?, micro_batches?);
-    let parallel = Parallel { tensor: tensor?, expert: expert?, pipeline, micro_batches };
+    let parallel =
+        Parallel { tensor: tensor?, expert: expert?, replicas: replicas?, pipeline, micro_batches };
     if u64::from(parallel.accelerators()) > MOST_RANKS {
         let message = format!("{} accelerators together", parallel.accelerators());
         let hint = format!("`tensor` times `expert` times `pipeline` is at most {MOST_RANKS}");
         field.error(report, Wrong::new(message, hint));
+        return None;
+    }
+    if parallel.replicas > 0 && parallel.expert == 1 {
+        let message = "`replicas` of experts at one accelerator";
+        field.error(report, Wrong::new(message, "write `expert: 4` or more too, or leave `replicas` out"));
         return None;
     }
     if parallel.expert > 1 && pipeline > 1 {
@@ -78,7 +96,7 @@ pub(crate) fn shares(
     (machine, model): (Option<Machine>, Option<Model>),
 ) -> (Option<Machine>, Option<Model>) {
     let Some(field) = field.filter(|_| parallel.accelerators() > 1) else { return (machine, model) };
-    let Parallel { tensor, expert, pipeline, .. } = parallel;
+    let Parallel { tensor, expert, pipeline, replicas, .. } = parallel;
     if model.as_ref().is_some_and(|model| model.blocks.iter().any(|block| block.recipe.is_some())) {
         field.error(
             report,
@@ -88,7 +106,7 @@ pub(crate) fn shares(
     }
     let machine = machine.and_then(|machine| {
         let hint = "a machine whose accelerator has `peers`, and whose memories are no other accelerator's";
-        taken(report, field, hint, share_of_machine(&machine, tensor, expert, pipeline))
+        taken(report, field, hint, share_of_machine(&machine, tensor, expert, pipeline, replicas > 0))
     });
     let model = model.and_then(|model| match tensor {
         1 => Some(model),
@@ -101,7 +119,9 @@ pub(crate) fn shares(
         1 => Some(model),
         _ => {
             let hint = "a model with experts, and a number that divides those of a layer";
-            taken(report, field, hint, share_of_experts(&model, expert))
+            let share = taken(report, field, hint, share_of_experts(&model, expert));
+            // Where any expert may be anywhere, all have all of them, and each computes its own.
+            if replicas > 0 { share.map(|_| model) } else { share }
         }
     });
     (machine, model)
@@ -142,6 +162,9 @@ pub(crate) fn agrees(report: &mut Report, keys: &Keys<'_>, parallel: Parallel, k
 
 /// Caps on what accelerators have in common, as each of them has it.
 pub(crate) fn share_caps(caps: &mut BTreeMap<String, Cap>, machine: &Machine, parallel: Parallel) {
+    if parallel.replicas > 0 {
+        return;
+    }
     let common = machine.tiers.iter().filter(|tier| tier.class != Class::Fast);
     for tier in common {
         if let Some(Cap::Size(size)) = caps.get_mut(&tier.name) {

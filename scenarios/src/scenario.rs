@@ -143,6 +143,8 @@ pub struct Parallel {
     pub tensor: u32,
     /// How many groups of so many have experts of their own.
     pub expert: u32,
+    /// Experts of a layer that further groups may have too.
+    pub replicas: u32,
     /// How many times as many have layers of their own, one stage of a pipeline after the other.
     pub pipeline: u32,
     /// The batches that such a pipeline computes side by side.
@@ -151,7 +153,7 @@ pub struct Parallel {
 
 impl Default for Parallel {
     fn default() -> Parallel {
-        Parallel { tensor: 1, expert: 1, pipeline: 1, micro_batches: 1 }
+        Parallel { tensor: 1, expert: 1, replicas: 0, pipeline: 1, micro_batches: 1 }
     }
 }
 

@@ -16,6 +16,9 @@ pub struct Kernel {
     pub operations: Nanos,
     /// Time that the accelerators then take to add up what they have, where several compute together.
     pub summing: Nanos,
+    /// Bytes that each sends and receives for that over links which copies take too; their time alone is in `summing`, at its
+    /// end.
+    pub exchanged: Bytes,
     /// Where its time comes from.
     pub booked: Booked,
 }

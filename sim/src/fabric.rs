@@ -20,8 +20,8 @@ mod train;
 pub use engines::LinkCount;
 
 use engines::Engines;
-use policy::{Bandwidth, Bytes, LinkId, Machine, MoveId, Nanos, Path, Paths, TierId, Time};
-use sharing::Sharing;
+use policy::{Bandwidth, Bytes, LinkId, LinkSet, Machine, MoveId, Nanos, Path, Paths, TierId, Time};
+use sharing::{Sharing, Stream};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use thiserror::Error;
@@ -55,6 +55,13 @@ pub enum Flow {
         tag: u64,
         /// The memory.
         tier: TierId,
+    },
+    /// What accelerators send each other over links that copies take too.
+    Exchange {
+        /// The caller's name for it.
+        tag: u64,
+        /// The link directions, each of which carries all of it.
+        links: LinkSet,
     },
 }
 
@@ -166,9 +173,24 @@ impl Fabric {
     pub fn read(&mut self, now: Time, tag: u64, tier: TierId, bytes: Bytes, most: Bandwidth) {
         self.advance(now);
         self.dissolve();
-        let class = self.sharing.reader(tier, most);
+        let class = self.sharing.streaming(Stream::Memory(tier), most);
         let job = self.enter(Flow::Read { tag, tier }, class, bytes);
         self.sharing.join(self.now, class, bytes, job);
+    }
+
+    /// Begins to send `bytes` over each of the links, at `most` at that rate.
+    pub fn exchange(&mut self, now: Time, tag: u64, links: LinkSet, bytes: Bytes, most: Bandwidth) {
+        self.advance(now);
+        self.dissolve();
+        let class = self.sharing.streaming(Stream::Links(links), most);
+        let job = self.enter(Flow::Exchange { tag, links }, class, bytes);
+        self.engines.enter(self.now, links, &mut self.sharing);
+        self.sharing.join(self.now, class, bytes, job);
+    }
+
+    /// Counts what was sent over links in so much time, while nothing flowed that it could have shared them with.
+    pub fn exchanged(&mut self, links: LinkSet, bytes: Bytes, time: Nanos) {
+        self.engines.passed(links, bytes, time);
     }
 
     /// Whether nothing flows, or waits to.
@@ -236,11 +258,13 @@ impl Fabric {
         delivered.push(Delivered { flow, bytes, queued, taken_up });
     }
 
-    /// Gives back the engines of a flow that has ended.
+    /// Gives back what a flow that has ended had of its links.
     fn release(&mut self, place: u32) {
-        let class = self.jobs[place as usize].class;
+        let Job { class, flow, bytes, .. } = self.jobs[place as usize];
         if let Some(path) = self.paths.get(usize::from(class)) {
             self.engines.release(self.now, path, &mut self.sharing);
+        } else if let Flow::Exchange { links, .. } = flow {
+            self.engines.leave(self.now, links, bytes, &mut self.sharing);
         }
     }
 

@@ -101,8 +101,8 @@ impl Operators {
             Part::Host => self.one_by_one(Kind::Host, reads, &mut booked),
             Part::Head => self.head(emitting, &mut booked),
         };
-        let summing = self.summing(layer, part, slices, &mut booked);
-        Kernel { summing, booked, ..kernel }
+        let (summing, exchanged) = self.summing(layer, part, slices, &mut booked);
+        Kernel { summing, exchanged, booked, ..kernel }
     }
 
     fn limit(&self, demand: Demand) -> Nanos {
@@ -111,30 +111,41 @@ impl Operators {
 
     /// What the accelerators add up, where several compute together: what their mixers gave, and before that what their
     /// blocks gave in the layer before, or their parts of the embedding. Blocks may take waves, and one sum does for all.
-    fn summing(&self, id: LayerId, part: Part, slices: &[Slice], booked: &mut Booked) -> Nanos {
-        let Some(peers) = self.machine.peers.filter(|peers| peers.ranks > 1) else { return Nanos::ZERO };
+    /// Returns the time, and what crosses links that blocks move on.
+    fn summing(&self, id: LayerId, part: Part, slices: &[Slice], booked: &mut Booked) -> (Nanos, Bytes) {
+        let nothing = (Nanos::ZERO, Bytes::ZERO);
+        let Some(peers) = self.machine.peers.filter(|peers| peers.ranks > 1) else { return nothing };
         let sums = match part {
             Part::Mixer => 2,
             Part::Head => 1,
-            Part::Experts | Part::Host => return Nanos::ZERO,
+            Part::Experts | Part::Host => return nothing,
         };
         let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
         let bytes = Bytes(self.model.layer(id).activations.0.saturating_mul(tokens));
         let times = |time: Nanos| Nanos(time.0.saturating_mul(sums));
-        let all = times(peers.all_reduce(bytes));
+        let crossing = Bytes(peers.reduced(bytes).0.saturating_mul(sums));
+        let (all, exchanged) = match peers.shares_links() {
+            true => (times(peers.all_reduce_latency()) + peers.rate.time_for(crossing), crossing),
+            false => (times(peers.all_reduce(bytes)), Bytes::ZERO),
+        };
         booked.add(Kind::AllReduce, Basis::Fitted, all, times(peers.all_reduce_limit(bytes)));
-        all
+        (all, exchanged)
     }
 
-    /// The way of so many tokens to a group of accelerators that has their experts, and back again.
-    pub fn exchange(&self, id: LayerId, tokens: u64) -> (Nanos, Booked) {
+    /// The way of so many tokens to a group of accelerators that has their experts, and back again: its time, of which what
+    /// crosses links that blocks move on is the last part, and those bytes.
+    pub fn exchange(&self, id: LayerId, tokens: u64) -> (Nanos, Bytes, Booked) {
         let mut booked = Booked::default();
-        let Some(peers) = self.machine.peers else { return (Nanos::ZERO, booked) };
+        let Some(peers) = self.machine.peers else { return (Nanos::ZERO, Bytes::ZERO, booked) };
         let bytes = Bytes(self.model.layer(id).activations.0.saturating_mul(tokens));
         let both = |time: Nanos| Nanos(time.0.saturating_mul(2));
-        let time = both(peers.all_to_all(bytes));
+        let crossing = Bytes(peers.gathered(bytes).0.saturating_mul(2));
+        let (time, exchanged) = match peers.shares_links() {
+            true => (both(peers.latency) + peers.rate.time_for(crossing), crossing),
+            false => (both(peers.all_to_all(bytes)), Bytes::ZERO),
+        };
         booked.add(Kind::AllToAll, Basis::Fitted, time, both(peers.all_to_all_limit(bytes)));
-        (time, booked)
+        (time, exchanged, booked)
     }
 
     /// A message of so many bytes to another accelerator: its latency, how long its bytes take, and both as they are booked.

@@ -5,6 +5,7 @@ use crate::simulate::{Case, Outcome};
 use crate::world::World;
 use indexmap::IndexMap;
 use policy::machine::Class;
+use policy::parallel::ExpertShare;
 use policy::state::STATES;
 use policy::tally::{CAUSES, CacheUse, Latencies};
 use policy::veto::REASONS;
@@ -51,6 +52,9 @@ pub struct Summary {
     /// The accelerators that have experts of their own, where there are several; what else is said of one is the first one's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub expert_ranks: Vec<RankUse>,
+    /// How evenly tokens went to them, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expert_balance: Option<ExpertBalance>,
     /// The stages of a pipeline, in order, where there are several; what else is said of one is the first one's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pipeline_stages: Vec<StageUse>,
@@ -186,6 +190,18 @@ pub struct StageUse {
     pub fast_peak_bytes: u64,
 }
 
+/// How evenly the tokens of all layer steps went to the accelerators that have experts of their own: those at the one with the most,
+/// over the mean.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ExpertBalance {
+    /// Replicas a layer.
+    pub replicas: u32,
+    /// With them.
+    pub max_over_mean: f64,
+    /// If there were none, in the same steps.
+    pub max_over_mean_without: f64,
+}
+
 /// What one direction of a link did.
 #[derive(Clone, Debug, Serialize)]
 pub struct LinkUse {
@@ -277,6 +293,7 @@ impl Summary {
             drift_max: context.guard.drift_max(),
             drift_budget: context.guard.budget(),
             expert_ranks: expert_ranks(case, outcome),
+            expert_balance: case.share.is_part().then(|| expert_balance(case, outcome)),
             pipeline_stages: pipeline_stages(case, outcome),
             vetoes: REASONS
                 .iter()
@@ -359,8 +376,14 @@ fn expert_ranks(case: &Case, outcome: &Outcome) -> Vec<RankUse> {
             waited_s: world.waited().as_secs_f64(),
         }
     };
-    let first = std::iter::once((&outcome.orchestrator, &outcome.world)).filter(|_| case.share.is_part());
-    first.chain(outcome.world.others()).map(of).collect()
+    let first = std::iter::once((&outcome.orchestrator, &outcome.world));
+    first.chain(outcome.world.others()).take_while(|_| case.share.is_part()).map(of).collect()
+}
+
+fn expert_balance(case: &Case, outcome: &Outcome) -> ExpertBalance {
+    let ExpertShare { of, replicas, .. } = case.share;
+    let [max_over_mean, max_over_mean_without] = outcome.world.balance().max_over_mean(of);
+    ExpertBalance { replicas, max_over_mean, max_over_mean_without }
 }
 
 fn pipeline_stages(case: &Case, outcome: &Outcome) -> Vec<StageUse> {

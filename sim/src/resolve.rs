@@ -14,8 +14,8 @@ use policy::schedule::Pace;
 use policy::serving::cache::CacheSpec;
 use policy::{Bytes, TierId};
 use scenarios::{
-    Dense, Diagnostics, Kv, Length, Paged, PolicyChoice, PolicyComplaint, Recording, Requests, Routing,
-    Scenario, ScriptFile, ZipfMarkov,
+    Dense, Diagnostics, Kv, Length, Paged, Parallel, PolicyChoice, PolicyComplaint, Recording, Requests,
+    Routing, Scenario, ScriptFile, ZipfMarkov,
 };
 use std::collections::btree_map::{self, BTreeMap};
 use std::path::PathBuf;
@@ -91,6 +91,8 @@ impl Library {
         let sensitivity = Sensitivity::new(
             errors.map(|(&format, row)| (format, ErrorBound { mean: row.error, upper: row.upper })),
         );
+        let Parallel { expert: of, replicas, .. } = scenario.parallel;
+        let share = ExpertShare { rank: 0, of, replicas };
         let case = Case {
             budgets: budgets(scenario),
             reserved: scenario.resident_floor(),
@@ -108,7 +110,7 @@ impl Library {
                 floors: scenario.guard.floors.clone(),
                 sensitivity,
             },
-            share: ExpertShare { rank: 0, of: scenario.parallel.expert },
+            share,
             stage: Stage { index: 0, of: scenario.parallel.pipeline },
             routers_before: 0,
             later: (1..=scenario.later.len()).map(|index| later(&scenario.at_stage(index))).collect(),
@@ -169,7 +171,7 @@ impl Library {
     }
 
     fn open(&mut self, paths: &[PathBuf], scenario: &Scenario) -> Result<Arc<RoutingTrace>, TraceError> {
-        let shares = scenario.parallel.expert;
+        let shares = cut(scenario);
         let experts = scenario.models().find_map(|model| model.uniform_blocks());
         let experts = experts.map(|experts| experts.saturating_mul(shares));
         let key = (paths.to_vec(), experts);
@@ -274,6 +276,12 @@ fn lengths_of(recorded: &[usize], tokens: usize) -> Vec<usize> {
     lengths.collect()
 }
 
+/// Into how many parts the experts of a layer are cut in the scenario's model.
+fn cut(scenario: &Scenario) -> u32 {
+    let Parallel { expert: of, replicas, .. } = scenario.parallel;
+    ExpertShare { rank: 0, of, replicas }.cut()
+}
+
 /// Bytes of each tier that managed blocks may take.
 fn budgets(scenario: &Scenario) -> Vec<Bytes> {
     let (fast, floor) = (scenario.fast(), scenario.resident_floor());
@@ -310,7 +318,7 @@ fn generation(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Params {
     let layer = routed().next();
     Params {
         layers: routed().count() as u32,
-        experts: layer.map_or(0, |layer| layer.blocks.saturating_mul(scenario.parallel.expert)),
+        experts: layer.map_or(0, |layer| layer.blocks.saturating_mul(cut(scenario))),
         top_k: layer.map_or(0, |layer| layer.selected),
         traces: zipf.traces,
         tokens_per_trace: zipf.tokens / zipf.traces.max(1),

@@ -244,7 +244,7 @@ impl Case {
         let shape = routing.shape();
         let experts = self.models().find_map(|model| model.uniform_blocks()).unwrap_or(0);
         let layers = self.models().map(|model| model.routed_layers().count() as u32).sum();
-        let experts = experts.saturating_mul(self.share.of);
+        let experts = experts.saturating_mul(self.share.cut());
         if shape.layers == layers && shape.experts == experts {
             return Ok(());
         }
@@ -351,8 +351,7 @@ impl Case {
             let other = Case { share, model: Arc::new(share.of_model(&self.model)), ..self.clone() };
             world.lead(other.orchestrator(entry, params, false)?, other.world(false)?);
         }
-        for index in 1..self.stage.of {
-            let later = self.at_stage(Stage { index, ..self.stage });
+        for later in self.each_stage().skip(1) {
             world.lead(later.orchestrator(entry, params, false)?, later.world(false)?);
         }
         Ok((self.controller(entry, params, keep)?, world))

@@ -29,6 +29,11 @@ impl Case {
         Case { stage, model, budgets, reserved, home, routers_before, later: vec![], ..self.clone() }
     }
 
+    /// The case as each stage has it, in order: itself where there is no pipeline.
+    pub(crate) fn each_stage(&self) -> impl Iterator<Item = Case> {
+        (0..self.stage.of).map(|index| self.at_stage(Stage { index, ..self.stage }))
+    }
+
     /// The models of all stages, in order: of the only one where there is no pipeline.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
         std::iter::once(&self.model).chain(self.later.iter().map(|stage| &stage.model))

@@ -3,6 +3,7 @@
 use crate::arrivals::{self, ThinkTimes, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
 use policy::parallel::ExpertShare;
+use policy::replicas::{Balance, LayerReplicas, Replicas};
 use policy::{BlockId, LayerId, Model, RequestId, Time};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
@@ -85,8 +86,12 @@ pub struct Workload {
     lookahead: Vec<f64>,
     /// Which experts of each layer there are here.
     share: ExpertShare,
-    /// For each share of the experts, the tokens that go there at the layer that was routed last.
+    /// For each share of the experts, the tokens that go there at the layer that was routed last, and that would without
+    /// replicas.
     gone: Vec<u64>,
+    gone_without: Vec<u64>,
+    replicas: Replicas,
+    balance: Balance,
 }
 
 /// Stream of what look-ahead gets wrong.
@@ -131,12 +136,19 @@ impl Workload {
             lookahead: Vec::new(),
             share: ExpertShare::default(),
             gone: Vec::new(),
+            gone_without: Vec::new(),
+            replicas: Replicas::default(),
+            balance: Balance::default(),
         }
     }
 
     /// The same for one of several accelerators that have experts of their own.
     pub fn shared(self, share: ExpertShare) -> Workload {
-        Workload { share, gone: vec![0; share.of as usize], ..self }
+        let layers = self.routers.iter().flatten().count();
+        let experts = self.model.routed_layers().next().map_or(0, |layer| layer.blocks);
+        let replicas = Replicas::new(layers, experts * share.cut(), share.of, share.replicas);
+        let gone = vec![0; share.of as usize];
+        Workload { share, gone_without: gone.clone(), gone, replicas, ..self }
     }
 
     /// The same for a stage of a pipeline: so many layers of the stages before have a router.
@@ -209,33 +221,65 @@ impl Workload {
             return source.demand(router, first_block);
         }
         let mut routed = source.demand(router, 0);
-        self.gone.fill(0);
-        for expert in &routed {
-            self.gone[(expert.block.0 / each.max(1)) as usize] += u64::from(expert.tokens);
-        }
-        let own = self.share.experts(each);
-        routed.retain(|expert| own.contains(&expert.block.0));
-        routed.iter_mut().for_each(|expert| expert.block.0 = expert.block.0 - own.start + first_block);
+        let own = self.share.experts(each * self.share.cut() / self.share.of);
+        let before = if self.share.cut() > 1 { own.start } else { 0 };
+        let (replicas, rank) = (&self.replicas, self.share.rank);
+        routed.retain_mut(|expert| {
+            let number = expert.block.0;
+            let parts = replicas.parts(router, number, expert.tokens);
+            let part = parts.filter(|part| part.0 == rank).map(|part| part.1).sum();
+            *expert = part_of(expert, part);
+            expert.block.0 = (number + first_block).wrapping_sub(before);
+            part > 0
+        });
         routed
     }
 
-    /// What [`Workload::route`] gives at a layer with a router to each of the accelerators that have shares of the experts, in their order.
+    /// What [`Workload::route`] gives at a layer with a router to each of the accelerators that have shares of the experts, in
+    /// their order. It is needed now: it counts for replicas, and for how evenly tokens go.
     pub fn route_shares(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Vec<Routed>> {
         let own = std::mem::take(&mut self.share);
-        let mut routed = self.route(slices, layer);
+        let routed = self.route(slices, layer);
         self.share = own;
         let data = self.model.layer(layer);
-        let (first_block, each) = (data.first_block.0, data.blocks.max(1));
+        let (first_block, each) = (data.first_block.0, (data.blocks * own.cut() / own.of).max(1));
+        let router = self.routers[layer.index()].unwrap_or_default();
         let mut shares = vec![Vec::with_capacity(each as usize); self.gone.len()];
         self.gone.fill(0);
-        for mut expert in routed.drain(..) {
-            let place = expert.block.0 - first_block;
-            let rank = (place / each) as usize;
-            self.gone[rank] += u64::from(expert.tokens);
-            expert.block.0 = place % each + first_block;
-            shares[rank].push(expert);
+        self.gone_without.fill(0);
+        for expert in &routed {
+            let number = expert.block.0 - first_block;
+            self.gone_without[(number / each) as usize] += u64::from(expert.tokens);
+            for (rank, part) in self.replicas.parts(router, number, expert.tokens).filter(|part| part.1 > 0) {
+                self.gone[rank as usize] += u64::from(part);
+                let mut share = part_of(expert, part);
+                share.block.0 = first_block + if own.cut() > 1 { number % each } else { number };
+                shares[rank as usize].push(share);
+            }
         }
+        self.replicas.observe(router, first_block, &routed);
+        let most = |gone: &[u64]| gone.iter().copied().max().unwrap_or(0);
+        self.balance.tokens += self.gone.iter().sum::<u64>();
+        self.balance.most += most(&self.gone);
+        self.balance.most_without += most(&self.gone_without);
         shares
+    }
+
+    /// How evenly tokens went to the accelerators that have experts of their own.
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// What is known of a layer's replicas, for accelerators that foresee what they will have to do.
+    pub fn replicas_of(&self, layer: LayerId) -> Option<&LayerReplicas> {
+        self.replicas.layer(self.routers[layer.index()]?).filter(|_| !self.lookahead.is_empty())
+    }
+
+    /// What the first of the accelerators knows of a layer's replicas is known here too.
+    pub fn learn(&mut self, layer: LayerId, replicas: &LayerReplicas) {
+        if let Some(router) = self.routers[layer.index()] {
+            self.replicas.learn(router, replicas);
+        }
     }
 
     /// The tokens that go to the accelerator to which the most go, at the layer that was routed last; each counts once for
@@ -335,6 +379,12 @@ impl Workload {
             left -= run;
         }
     }
+}
+
+/// So many of an expert's tokens, with as large a part of their squared weights.
+fn part_of(expert: &Routed, part: u32) -> Routed {
+    let gate_squared = expert.gate_squared * (part as f32 / expert.tokens.max(1) as f32);
+    Routed { tokens: part, gate_squared, ..*expert }
 }
 
 /// The requests, in order of arrival, within the plan's limits.

@@ -1,20 +1,24 @@
 //! The simulator as a platform: commands become events at the time physics gives them.
 
 mod error;
+mod exchanges;
 mod host;
 mod kernels;
 mod moves;
 mod ranks;
 mod stages;
 pub mod states;
+mod tick;
 
 pub use self::error::WorldError;
+use self::exchanges::Coming;
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
 use self::ranks::{Held, Rank as Other};
 use self::stages::Sent;
 use self::states::States;
+use self::tick::{Passed, Tick};
 use crate::fabric::{Delivered, Fabric, Flow, LinkCount};
 use crate::memory::Memory;
 use crate::operators::Operators;
@@ -27,7 +31,8 @@ use policy::event::{Command, Event, EventKind, Form, Platform, Routed};
 use policy::homes::Homes;
 use policy::machine::Class;
 use policy::parallel::ExpertShare;
-use policy::pipeline::{Batch, Stage};
+use policy::pipeline::Stage;
+use policy::replicas::Balance;
 use policy::sizes::Sizes;
 use policy::under_way::UnderWay;
 use policy::{
@@ -39,42 +44,6 @@ use std::sync::Arc;
 
 /// The last instant a run may reach, 292 years from its beginning: beyond twice that, sums of times stop growing.
 const LATEST: Time = Time(u64::MAX / 2);
-
-/// What the queue holds.
-#[derive(Clone, Copy, Debug)]
-enum Tick {
-    /// A chunk has been encoded and goes on to its links.
-    Encoded {
-        id: MoveId,
-        bytes: Bytes,
-    },
-    Arrived {
-        id: MoveId,
-        bytes: Bytes,
-        queued: Nanos,
-    },
-    /// The controller asked to be woken.
-    Wake,
-    Computed,
-    HostComputed,
-    /// All ranks have come as far as this one.
-    Met,
-    /// What another stage has computed is here.
-    HandedOn,
-    Loaded,
-    Request(RequestId),
-    Pressure,
-}
-
-/// What an instant brings.
-enum Passed {
-    /// Something that the controller hears of.
-    Event(Event),
-    /// Something that it does not.
-    Inside,
-    /// Nothing more: the run is over.
-    Over,
-}
 
 /// What kernels of the accelerator and of the host flow as.
 const ACCELERATOR: u64 = 0;
@@ -152,7 +121,13 @@ pub struct World {
     stage: Stage,
     wire_free: Time,
     sent: Option<Sent>,
-    coming: VecDeque<Batch>,
+    coming: VecDeque<Coming>,
+    /// How many of these have been announced: the first crosses the links.
+    announced: u32,
+    /// What begins once tokens are back.
+    returning: Option<Held>,
+    /// Bytes of tokens that cross links that blocks move on before what is held begins.
+    leaving: Bytes,
     ticks: u64,
     timeline: Option<Timeline>,
 }
@@ -227,6 +202,9 @@ impl World {
             wire_free: Time(0),
             sent: None,
             coming: VecDeque::new(),
+            announced: 0,
+            returning: None,
+            leaving: Bytes::ZERO,
             ticks: 0,
             timeline,
         };
@@ -340,6 +318,11 @@ impl World {
         self.workload.requests()
     }
 
+    /// How evenly tokens went to the accelerators that have experts of their own.
+    pub fn balance(&self) -> Balance {
+        self.workload.balance()
+    }
+
     /// Where the gate weights come from.
     pub fn gates(&self) -> &'static str {
         self.workload.gates()
@@ -362,7 +345,19 @@ impl World {
             Tick::Arrived { id, bytes, queued } => self.arrived(id, bytes, queued),
             Tick::Computed => self.computed()?,
             Tick::Met => self.met()?,
-            Tick::HandedOn => self.coming.pop_front().map(EventKind::HandedOn),
+            Tick::HandedOn => {
+                self.announced();
+                None
+            }
+            Tick::Landed => self.landed().map(EventKind::HandedOn),
+            Tick::Sums => {
+                self.sum_up();
+                None
+            }
+            Tick::TokensBack => {
+                self.tokens_back()?;
+                None
+            }
             Tick::Wake => Some(EventKind::Woken),
             Tick::HostComputed => self.host_computed(),
             Tick::Loaded => {
@@ -414,6 +409,7 @@ impl World {
             match delivered.flow {
                 Flow::Read { tag: HOST, .. } => self.host_read(),
                 Flow::Read { .. } => self.kernel_read(),
+                Flow::Exchange { tag, .. } => self.exchanged(tag),
                 Flow::Copy { id: WEIGHTS, from, to } => {
                     self.loading -= 1;
                     if self.loading == 0 {

@@ -76,7 +76,7 @@ machine:
     launch: 3 us
     kernels: { int8: { 1: 2 TB/s, 16: 1 TB/s } }
     peak: { flops: 989 TFLOP/s, read: 3350 GB/s }
-    peers: { latency: 5 us, rate: 360 GB/s }
+    peers: { latency: 5 us, rate: 360 GB/s, over: [nvlink] }
     times:
       any:
         mixer: { csv: { path: tests/times.csv, sum: [q_proj, o_proj] } }
@@ -136,7 +136,7 @@ seed: 7
 name: the other choices
 machine: h100-sxm
 pressure: { at: 10 s, take: { link: { name: pcie, rate: 10 GB/s } } }
-parallel: { tensor: 2, expert: 1, pipeline: 2, micro_batches: 4 }
+parallel: { tensor: 2, expert: 1, replicas: 0, pipeline: 2, micro_batches: 4 }
 model: { model_type: llama, hidden_size: 4096, intermediate_size: 14336, num_hidden_layers: 2, num_attention_heads: 32,
   vocab_size: 32000, torch_dtype: bfloat16 }
 workload:

@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 /// What a link direction has carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCount {
-    /// Bytes delivered.
+    /// Bytes delivered, those of exchanges with other accelerators included.
     pub bytes: u64,
     /// Copies delivered.
     pub copies: u64,
-    /// Time with at least one engine busy.
+    /// Time with at least one copy or exchange on it.
     pub busy: Nanos,
     /// Time that copies waited for engines, all together.
     pub queued: Nanos,
@@ -24,7 +24,8 @@ pub struct LinkCount {
 struct Slots {
     engines: u32,
     taken: u32,
-    /// Since when at least one is taken, if any is.
+    /// Copies and exchanges on it, and since when there has been one, if there is.
+    users: u32,
     busy_since: Time,
     opposite: Option<LinkId>,
     count: LinkCount,
@@ -45,6 +46,7 @@ impl Engines {
         let slots = |link: &policy::machine::Link| Slots {
             engines: link.engines.max(1),
             taken: 0,
+            users: 0,
             busy_since: Time(0),
             opposite: link.opposite,
             count: LinkCount::default(),
@@ -121,21 +123,37 @@ impl Engines {
     /// Gives back the engines of a copy that is delivered.
     pub(super) fn release(&mut self, now: Time, path: &Path, sharing: &mut Sharing) {
         for &link in &path.links {
-            let slots = &mut self.links[link.index()];
-            slots.taken -= 1;
-            if slots.taken == 0 {
-                slots.count.busy += now.since(slots.busy_since);
-                if let Some(opposite) = slots.opposite {
-                    sharing.set_opposed(opposite, false);
-                }
-            }
+            self.links[link.index()].taken -= 1;
+            self.vacate(now, link, sharing);
+        }
+    }
+
+    /// An exchange begins to cross links: it takes no engines.
+    pub(super) fn enter(&mut self, now: Time, links: LinkSet, sharing: &mut Sharing) {
+        links.iter().for_each(|link| self.occupy(now, link, sharing));
+    }
+
+    /// An exchange has crossed links.
+    pub(super) fn leave(&mut self, now: Time, links: LinkSet, bytes: Bytes, sharing: &mut Sharing) {
+        for link in links.iter() {
+            self.links[link.index()].count.bytes += bytes.0;
+            self.vacate(now, link, sharing);
+        }
+    }
+
+    /// So much has crossed links in so much time, while nothing else did.
+    pub(super) fn passed(&mut self, links: LinkSet, bytes: Bytes, time: Nanos) {
+        for link in links.iter() {
+            let count = &mut self.links[link.index()].count;
+            count.bytes += bytes.0;
+            count.busy += time;
         }
     }
 
     /// What a direction has carried by `now`.
     pub(super) fn count(&self, now: Time, link: LinkId) -> LinkCount {
-        let Slots { taken, busy_since, mut count, .. } = self.links[link.index()];
-        if taken > 0 {
+        let Slots { users, busy_since, mut count, .. } = self.links[link.index()];
+        if users > 0 {
             count.busy += now.since(busy_since);
         }
         count
@@ -152,13 +170,29 @@ impl Engines {
     }
 
     fn take(&mut self, now: Time, link: LinkId, sharing: &mut Sharing) {
+        self.occupy(now, link, sharing);
+        self.links[link.index()].taken += 1;
+    }
+
+    fn occupy(&mut self, now: Time, link: LinkId, sharing: &mut Sharing) {
         let slots = &mut self.links[link.index()];
-        if slots.taken == 0 {
+        if slots.users == 0 {
             slots.busy_since = now;
             if let Some(opposite) = slots.opposite {
                 sharing.set_opposed(opposite, true);
             }
         }
-        slots.taken += 1;
+        slots.users += 1;
+    }
+
+    fn vacate(&mut self, now: Time, link: LinkId, sharing: &mut Sharing) {
+        let slots = &mut self.links[link.index()];
+        slots.users -= 1;
+        if slots.users == 0 {
+            slots.count.busy += now.since(slots.busy_since);
+            if let Some(opposite) = slots.opposite {
+                sharing.set_opposed(opposite, false);
+            }
+        }
     }
 }

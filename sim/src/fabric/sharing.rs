@@ -3,7 +3,7 @@
 use super::class::{Class, Use, fixed, fixed_work, time_for};
 use super::fill::Resources;
 use policy::machine::{Link, Tier};
-use policy::{Bandwidth, Bytes, LinkId, Machine, Nanos, Path, TierId, Time};
+use policy::{Bandwidth, Bytes, LinkId, LinkSet, Machine, Nanos, Path, TierId, Time};
 
 /// How a memory is shared: reads at rate r and writes at rate w fit while r / read + w / write <= 1. Capacity is the read
 /// rate, so that a write takes `writing` of it.
@@ -60,10 +60,19 @@ struct Width {
     taken: u64,
 }
 
-/// A class of kernels that read a memory.
-#[derive(Clone, Copy, Debug)]
-struct Reader {
-    tier: TierId,
+/// What flows beside copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// Kernels that read a memory.
+    Memory(TierId),
+    /// Exchanges with other accelerators: as much on each of these link directions.
+    Links(LinkSet),
+}
+
+/// A class of what flows beside copies, each flow at most this fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Streams {
+    stream: Stream,
     most: Bandwidth,
 }
 
@@ -75,9 +84,9 @@ pub(super) struct Sharing {
     memories: Vec<(Bandwidth, u16)>,
     /// Link directions, then memories.
     resources: Resources,
-    /// One a path, then those of `readers`.
+    /// One a path, then those of `streams`.
     classes: Vec<Class>,
-    readers: Vec<Reader>,
+    streams: Vec<Streams>,
     paths: usize,
     /// The classes with flows.
     active: Vec<u16>,
@@ -109,7 +118,7 @@ impl Sharing {
             widths,
             memories: machine.tiers.iter().zip(&buses).map(|(tier, bus)| (tier.read, bus.resource)).collect(),
             classes,
-            readers: Vec::new(),
+            streams: Vec::new(),
             paths: paths.len(),
             active: Vec::new(),
             next_end: Time(u64::MAX),
@@ -117,23 +126,32 @@ impl Sharing {
         }
     }
 
-    /// The class of kernels that read a memory, each at most this fast. A class without flows is used anew.
-    pub(super) fn reader(&mut self, tier: TierId, most: Bandwidth) -> u16 {
-        let same = |reader: &Reader| reader.tier == tier && reader.most == most;
-        let known = self.readers.iter().position(same);
+    /// The class of what flows so, each at most this fast. A class without flows is used anew.
+    pub(super) fn streaming(&mut self, stream: Stream, most: Bandwidth) -> u16 {
+        let streams = Streams { stream, most };
+        let known = self.streams.iter().position(|other| *other == streams);
         let idle = || self.classes[self.paths..].iter().position(|class| class.len() == 0);
         if let Some(place) = known {
             return (self.paths + place) as u16;
         }
-        let (read, resource) = self.memories[tier.index()];
-        let class = Class::new(most, read, vec![Use { resource, weight: READING }], 1);
-        let reader = Reader { tier, most };
-        let place = idle().unwrap_or(self.readers.len());
-        if place == self.readers.len() {
-            self.readers.push(reader);
+        let class = match stream {
+            Stream::Memory(tier) => {
+                let (read, resource) = self.memories[tier.index()];
+                Class::new(most, read, vec![Use { resource, weight: READING }], 1)
+            }
+            Stream::Links(links) => {
+                let uses: Vec<Use> =
+                    links.iter().map(|link| Use { resource: u16::from(link.0), weight: 1.0 }).collect();
+                let crossed = uses.len();
+                Class::new(most, most, uses, crossed)
+            }
+        };
+        let place = idle().unwrap_or(self.streams.len());
+        if place == self.streams.len() {
+            self.streams.push(streams);
             self.classes.push(class);
         } else {
-            self.readers[place] = reader;
+            self.streams[place] = streams;
             self.classes[self.paths + place] = class;
         }
         let index = (self.paths + place) as u16;

@@ -86,7 +86,7 @@ fn drain(fabric: &mut Fabric) -> Vec<(u64, Time)> {
 fn name(copy: &Delivered) -> u64 {
     match copy.flow {
         Flow::Copy { id, .. } => id.0,
-        Flow::Read { tag, .. } => tag,
+        Flow::Read { tag, .. } | Flow::Exchange { tag, .. } => tag,
     }
 }
 
@@ -122,6 +122,31 @@ fn one_engine_is_first_in_first_out() {
     let expected = LinkCount { bytes: 1_992_000, copies: 2, busy: Nanos(102_000), queued: Nanos(51_000) };
     assert_eq!(fabric.count(Time(500_000), LinkId(0)), expected);
     assert_eq!(fabric.count(Time(500_000), LinkId(1)), LinkCount::default());
+}
+
+#[test]
+fn an_exchange_alone_goes_at_its_own_rate_and_shares_with_a_copy() {
+    let both: LinkSet = [LinkId(0), LinkId(1)].into_iter().collect();
+    let bytes = Bytes(1_808_000);
+    let mut fabric = Fabric::new(&row(1));
+    fabric.exchange(Time(0), 7, both, bytes, Bandwidth(8 * GB));
+    assert_eq!(drain(&mut fabric), [(7, Time(226_000))]);
+    // The copy sets out after its submit cost of 1 us. Both directions are busy, so each carries half: 5 GB/s for each of the
+    // two, until the copy's 1 MB are through, its half size included. What is then left goes at 8 GB/s again.
+    let mut fabric = Fabric::new(&row(1));
+    fabric.exchange(Time(0), 7, both, bytes, Bandwidth(8 * GB));
+    fabric.submit(Time(0), MoveId(1), DRAM, HBM, Bytes(996_000)).unwrap();
+    assert_eq!(drain(&mut fabric), [(1, Time(201_000)), (7, Time(301_000))]);
+    let (towards, back) = (fabric.count(Time(301_000), LinkId(0)), fabric.count(Time(301_000), LinkId(1)));
+    assert_eq!((towards.bytes, towards.busy), (996_000 + bytes.0, Nanos(301_000)));
+    assert_eq!((back.bytes, back.copies, back.busy), (bytes.0, 0, Nanos(301_000)));
+    // It takes no engine: a second copy waits for the first, not for the exchange.
+    let mut fabric = Fabric::new(&row(1));
+    fabric.exchange(Time(0), 7, both, Bytes(GB), Bandwidth(8 * GB));
+    for id in [1, 2] {
+        fabric.submit(Time(0), MoveId(id), DRAM, HBM, Bytes(996_000)).unwrap();
+    }
+    assert_eq!(drain(&mut fabric)[..2], [(1, Time(201_000)), (2, Time(402_000))]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::charts;
 use super::slowest::Slowest;
 use crate::page::{Bar, Cell, Colour, Figure, Page, Section, Table, count, percent, seconds, significant};
-use crate::report::{LinkUse, Summary, TierUse, Transition, ratio};
+use crate::report::{LinkUse, StageUse, Summary, TierUse, Transition, ratio};
 use crate::series::Window;
 use crate::simulate::Case;
 use policy::state::{STATES, State, edge_between};
@@ -40,6 +40,9 @@ pub(super) fn page(run: &Run<'_>) -> Page {
     sections.extend(charts::distributions(run).into_iter().map(Section::Chart));
     sections.push(Section::Table(slowest(run)));
     sections.push(Section::Heading("In numbers"));
+    if !summary.pipeline_stages.is_empty() {
+        sections.push(Section::Table(stages(summary)));
+    }
     sections
         .extend([links(summary), tiers(summary), vetoes(summary), transitions(summary)].map(Section::Table));
     Page {
@@ -78,6 +81,11 @@ fn facts(case: &Case, summary: &Summary) -> Vec<(&'static str, String)> {
         ("gates", summary.gates.to_owned()),
         ("hotset", summary.hotset_version.to_owned()),
     ];
+    if case.stage.is_part() {
+        let (stages, batches) = (case.stage.of, case.micro_batches);
+        let shown = "what is shown of one accelerator is the first stage's";
+        facts.push(("pipeline", format!("{stages} stages, {batches} micro-batches; {shown}")));
+    }
     if let Some(slo) = case.slo {
         let limits: Vec<_> =
             [limit("TTFT", slo.ttft), limit("TPOT", slo.tpot)].into_iter().flatten().collect();
@@ -196,6 +204,40 @@ fn tiers(summary: &Summary) -> Table {
         words: 1,
         rows: summary.tiers.iter().map(row).collect(),
         empty: "The machine has no tiers.",
+    }
+}
+
+fn stages(summary: &Summary) -> Table {
+    let share = |time: f64| Cell::text(percent(ratio(time, summary.simulated_s)));
+    let row = |stage: &StageUse| {
+        let [first, last] = stage.layers;
+        vec![
+            Cell::text(format!("{first} to {last}")),
+            Cell::text(Bytes(stage.weight_bytes)),
+            Cell::text(Bytes(stage.fast_peak_bytes)),
+            Cell::text(percent(stage.hit_rate)),
+            share(stage.compute_s),
+            share(stage.stall_s),
+            share(stage.idle_s),
+            Cell::text(percent(stage.drift_max)),
+        ]
+    };
+    Table {
+        title: "Pipeline",
+        about: "stages in order; shares are of the run, idle is without a batch".into(),
+        header: vec![
+            "layers",
+            "weights",
+            "fast, peak",
+            "hit rate",
+            "computes",
+            "stalls",
+            "idle",
+            "drift, largest",
+        ],
+        words: 1,
+        rows: summary.pipeline_stages.iter().map(row).collect(),
+        empty: "One.",
     }
 }
 

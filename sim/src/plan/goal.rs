@@ -75,9 +75,11 @@ impl Candidate {
     /// What a point of a scenario takes.
     pub fn new(point: &[usize], replicas: NonZero<u32>, scenario: &Scenario) -> Candidate {
         let fast = scenario.capacity(scenario.fast());
+        let stages = 0..=scenario.later.len();
+        let most = stages.map(|stage| scenario.at_stage(stage).fast_at_most()).max().unwrap_or_default();
         let cap = || format!("memory.{}", scenario.machine.tier(scenario.fast()).name);
         Candidate {
-            roomy: (fast >= scenario.fast_at_most()).then(cap),
+            roomy: (fast >= most).then(cap),
             point: point.to_vec(),
             machine: scenario.machine.name.clone(),
             replicas: replicas.get(),

@@ -41,7 +41,8 @@ fn fast(case: &Case) -> Option<TierId> {
 fn memory(case: &Case, percent: u64) -> Option<Case> {
     let tier = fast(case)?;
     let fast = tier.index();
-    if percent > 100 && case.cache.is_none() && case.capacity() >= case.model.blocks.len() {
+    let roomy = |case: Case| case.capacity() >= case.model.blocks.len();
+    if percent > 100 && case.cache.is_none() && case.each_stage().all(roomy) {
         return None;
     }
     let changed = case.with_budgets(|budgets, reserved| {

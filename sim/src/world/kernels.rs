@@ -4,6 +4,7 @@
 //! kernels it has, and one event stands for all of them. When something begins to flow meanwhile, the kernel that runs then
 //! is taken up where it is.
 
+use super::exchanges::flowed;
 use super::ranks::Held;
 use super::{ACCELERATOR, Tick, World, WorldError};
 use crate::compute::Kernel;
@@ -73,6 +74,8 @@ pub(super) struct Running {
     since: Time,
     operations: Nanos,
     then: Nanos,
+    /// What then crosses links that blocks move on, at its end.
+    exchanged: Bytes,
     /// The end of the command, where nothing else flows.
     alone: Option<Handle>,
 }
@@ -120,6 +123,7 @@ impl World {
             _ => self.alone(self.kernel(last, &batch, &reads)),
         };
         let (since, operations, then) = (self.now, Nanos::ZERO, Nanos::ZERO);
+        let exchanged = Bytes::ZERO;
         self.run(Running {
             mixers,
             last,
@@ -129,6 +133,7 @@ impl World {
             since,
             operations,
             then,
+            exchanged,
             alone: None,
         });
         Ok(())
@@ -210,7 +215,7 @@ impl World {
             running.alone = Some(self.queue.push(end, Rank::Completion, Tick::Computed));
         } else {
             let Alone { kernel, .. } = self.kernel_of(&running, running.place);
-            (running.operations, running.then) = (kernel.operations, self.follows(kernel));
+            self.begin_beside(&mut running, kernel);
             self.fabric.read(self.now, ACCELERATOR, self.fast, kernel.bytes, self.machine.accelerator.read);
         }
         self.running = Some(running);
@@ -219,6 +224,24 @@ impl World {
     /// What follows the bytes and operations of a kernel: its launch, and sums over accelerators.
     fn follows(&self, kernel: Kernel) -> Nanos {
         self.machine.accelerator.launch + kernel.summing
+    }
+
+    /// Notes what a kernel that runs beside others does after its bytes are read.
+    fn begin_beside(&self, running: &mut Running, kernel: Kernel) {
+        running.operations = kernel.operations;
+        running.exchanged = kernel.exchanged;
+        running.then = self.follows(kernel).saturating_sub(self.exchange_alone(kernel.exchanged));
+    }
+
+    /// What comes when that is over.
+    fn then(running: &Running) -> Tick {
+        if running.exchanged > Bytes::ZERO { Tick::Sums } else { Tick::Computed }
+    }
+
+    /// The kernel that runs beside others adds up what the accelerators have.
+    pub(super) fn sum_up(&mut self) {
+        let bytes = self.running.as_ref().map_or(Bytes::ZERO, |running| running.exchanged);
+        self.exchange_sums(bytes);
     }
 
     /// Passes the kernels that have ended by `now` of a command that runs alone, but for the last.
@@ -231,6 +254,9 @@ impl World {
                 break;
             }
             self.book(running, kernels, each);
+            let Alone { kernel, .. } = self.kernel_of(running, running.place);
+            let (bytes, time) = (kernel.exchanged, self.exchange_alone(kernel.exchanged));
+            self.exchanged_alone(Bytes(bytes.0 * kernels), Nanos(time.0 * kernels));
             running.place += kernels as usize;
             running.since = running.since + Nanos(each.0 * kernels);
         }
@@ -242,14 +268,19 @@ impl World {
         running.alone.take().map(|end| self.queue.cancel(end));
         self.pass(&mut running, self.now);
         let Alone { kernel, read, whole } = self.kernel_of(&running, running.place);
-        (running.operations, running.then) = (kernel.operations, self.follows(kernel));
+        self.begin_beside(&mut running, kernel);
+        let sums = running.since + whole.saturating_sub(self.exchange_alone(kernel.exchanged));
         if running.since + read > self.now {
             let rate = self.machine.accelerator.read.min(self.machine.tier(self.fast).read);
-            let read = u128::from(rate.0) * u128::from(self.now.since(running.since).0) / 1_000_000_000;
-            let left = kernel.bytes.saturating_sub(Bytes(u64::try_from(read).unwrap_or(u64::MAX)));
+            let left = kernel.bytes.saturating_sub(flowed(rate, running.since, self.now));
             self.fabric.read(self.now, ACCELERATOR, self.fast, left, self.machine.accelerator.read);
+        } else if sums > self.now || running.exchanged == Bytes::ZERO {
+            self.queue.push(sums, Rank::Completion, World::then(&running));
         } else {
-            self.queue.push(running.since + whole, Rank::Completion, Tick::Computed);
+            let rate = self.machine.peers.map_or(policy::Bandwidth(0), |peers| peers.rate);
+            let behind = flowed(rate, sums, self.now).min(running.exchanged);
+            self.exchanged_alone(behind, self.now.since(sums));
+            self.exchange_sums(running.exchanged.saturating_sub(behind));
         }
         self.running = Some(running);
     }
@@ -258,7 +289,7 @@ impl World {
     pub(super) fn kernel_read(&mut self) {
         let Some(running) = &self.running else { return };
         let end = self.now.max(running.since + running.operations) + running.then;
-        self.queue.push(end, Rank::Completion, Tick::Computed);
+        self.queue.push(end, Rank::Completion, World::then(running));
     }
 
     /// A kernel has ended, or all of its command.
@@ -266,6 +297,8 @@ impl World {
         let Some(mut running) = self.running.take() else { return Ok(None) };
         if running.alone.is_some() {
             self.pass(&mut running, self.now);
+            let Alone { kernel, .. } = self.kernel_of(&running, running.place);
+            self.exchanged_alone(kernel.exchanged, self.exchange_alone(kernel.exchanged));
         }
         self.book(&running, 1, self.now.since(running.since));
         if running.place < running.mixers.len() {

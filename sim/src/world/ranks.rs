@@ -10,7 +10,7 @@ use super::{Passed, Tick, World, WorldError};
 use crate::queue;
 use policy::event::{Command, Event, EventKind, Part, Platform, Routed, Slice};
 use policy::parallel::ExpertShare;
-use policy::{LayerId, Nanos, Orchestrator, Time};
+use policy::{Bytes, LayerId, Nanos, Orchestrator, Time};
 use std::mem::discriminant;
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub(super) struct Rank {
 pub(super) enum Held {
     /// A command begins.
     Begins { mixers: Range<u16>, last: (LayerId, Part), batch: Arc<[Slice]> },
+    /// A command begins, and the tokens that were elsewhere are back.
+    Returned { mixers: Range<u16>, last: (LayerId, Part), batch: Arc<[Slice]> },
     /// A command has ended.
     Ended { last: (LayerId, Part), batch: Arc<[Slice]> },
 }
@@ -67,13 +69,22 @@ impl World {
         // Tokens that are elsewhere come back before what begins then.
         let back = matches!(self.held, Some(Held::Begins { .. }));
         if let Some((layer, tokens)) = self.away.filter(|_| back) {
-            let (time, booked) = self.operators.exchange(layer, tokens);
+            let (time, crossing, booked) = self.operators.exchange(layer, tokens);
             self.provenance.add(&booked, 1);
-            last = last + time;
+            last = last + time.saturating_sub(self.exchange_alone(crossing));
+            if crossing > Bytes::ZERO {
+                self.leave(crossing);
+                self.others.iter_mut().for_each(|rank| rank.world.leave(crossing));
+            }
         }
         self.release(last);
         self.others.iter_mut().for_each(|rank| rank.world.release(last));
         Ok(())
+    }
+
+    /// So much is to cross the links before what is held begins.
+    fn leave(&mut self, crossing: Bytes) {
+        self.leaving = crossing;
     }
 
     /// What is held goes on at an instant.
@@ -86,7 +97,13 @@ impl World {
     pub(super) fn met(&mut self) -> Result<Option<EventKind>, WorldError> {
         self.waited += self.now.since(self.held_since);
         match self.released.take() {
-            Some(Held::Begins { mixers, last, batch }) => {
+            Some(Held::Begins { mixers, last, batch }) if self.leaving > Bytes::ZERO => {
+                let bytes = std::mem::take(&mut self.leaving);
+                (self.returning, self.held_since) = (Some(Held::Returned { mixers, last, batch }), self.now);
+                self.exchange_tokens(bytes);
+                Ok(None)
+            }
+            Some(Held::Begins { mixers, last, batch } | Held::Returned { mixers, last, batch }) => {
                 self.away = None;
                 self.begin_compute(mixers, last, batch, Vec::new()).map(|()| None)
             }
@@ -102,8 +119,12 @@ impl World {
         }
         let mut shares = self.workload.route_shares(batch, layer).into_iter();
         let own = shares.next().unwrap_or_default();
+        let replicas = self.workload.replicas_of(layer);
         for (rank, share) in self.others.iter_mut().zip(shares) {
             rank.world.handed.push_back(share);
+            if let Some(replicas) = replicas {
+                rank.world.workload.learn(layer, replicas);
+            }
         }
         own
     }

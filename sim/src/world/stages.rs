@@ -5,11 +5,12 @@
 //! through one time together, and where several have something to do at one instant the earlier stage is first. What is on its
 //! way from a stage leaves one after the other, so that no batch passes another.
 
+use super::exchanges::Coming;
 use super::ranks::Rank as Other;
 use super::{Passed, Tick, World, WorldError};
 use crate::queue::Rank;
 use policy::pipeline::{Batch, Stage};
-use policy::{Bytes, LayerId, Time};
+use policy::{Bytes, LayerId, Nanos, Time};
 
 /// Bytes of a token as it is put out: its number.
 const TOKEN: u64 = 4;
@@ -18,7 +19,7 @@ const TOKEN: u64 = 4;
 #[derive(Debug)]
 pub(super) struct Sent {
     at: Time,
-    batch: Batch,
+    coming: Coming,
 }
 
 impl World {
@@ -40,8 +41,10 @@ impl World {
         };
         let (latency, time, booked) = self.operators.send(bytes);
         self.provenance.add(&booked, 1);
-        self.wire_free = self.now.max(self.wire_free) + time;
-        let sent = Sent { at: self.wire_free + latency, batch };
+        let crosses = self.exchange_alone(bytes) > Nanos::ZERO;
+        let (own, crossing) = if crosses { (Nanos::ZERO, bytes) } else { (time, Bytes::ZERO) };
+        self.wire_free = self.now.max(self.wire_free) + own;
+        let sent = Sent { at: self.wire_free + latency, coming: Coming { batch, crossing } };
         match self.others.first_mut() {
             Some(next) => next.world.receive(sent),
             None => self.sent = Some(sent),
@@ -50,7 +53,7 @@ impl World {
 
     fn receive(&mut self, sent: Sent) {
         self.queue.push(sent.at, Rank::Transfer, Tick::HandedOn);
-        self.coming.push_back(sent.batch);
+        self.coming.push_back(sent.coming);
     }
 
     /// Whatever happens in the worlds of later stages before the next thing does here.

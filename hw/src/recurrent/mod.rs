@@ -64,6 +64,6 @@ pub enum RecurrentError {
     Compute(#[from] ComputeError),
 }
 
-fn check(what: &'static str, expected: usize, got: usize) -> Result<(), RecurrentError> {
+pub(crate) fn check(what: &'static str, expected: usize, got: usize) -> Result<(), RecurrentError> {
     if expected == got { Ok(()) } else { Err(RecurrentError::WrongLength { what, expected, got }) }
 }

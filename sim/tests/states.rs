@@ -2,7 +2,7 @@
 
 use policy::event::{Command, Event, EventKind, MoveChunk, MoveClass, Platform, StateChunk};
 use policy::state_format::StateFormat;
-use policy::{Bytes, LinkId, MoveId, Paths, TierId};
+use policy::{Bytes, MoveId, Paths, TierId};
 use proptest::prelude::*;
 use sim::resolve::{check_policy, resolve_policy};
 use sim::{Case, Keep, Summary, World, WorldError};
@@ -123,27 +123,29 @@ struct Sent {
 
 impl Witness {
     fn see(&mut self, sent: Sent) {
-        let Some(path) = self.paths.between(sent.way.0, sent.way.1) else { return };
-        let on = |link: LinkId| {
-            let crosses = move |other: &&Sent| {
-                self.paths.between(other.way.0, other.way.1).is_some_and(|path| path.links.contains(&link))
-            };
-            self.outstanding.iter().filter(crosses).copied().collect::<Vec<_>>()
+        let links = |of: &Sent| {
+            self.paths.between(of.way.0, of.way.1).map(|path| path.links.clone()).unwrap_or_default()
         };
-        for ahead in path.links.iter().map(|link| on(*link)) {
+        let mut behind = false;
+        for link in links(&sent) {
+            let ahead: Vec<&Sent> =
+                self.outstanding.iter().filter(|other| links(other).contains(&link)).collect();
             if sent.class == MoveClass::Demand {
                 let background: Vec<_> =
                     ahead.iter().filter(|other| other.class != MoveClass::Demand).collect();
                 assert!(background.len() <= 1, "{sent:?} behind {background:?}");
                 assert!(background.iter().all(|other| other.len <= self.chunk));
-                self.behind += u64::from(!sent.of_state && background.iter().any(|other| other.of_state));
+                behind |= !sent.of_state && background.iter().any(|other| other.of_state);
             } else {
                 assert!(ahead.is_empty(), "{sent:?} beside {ahead:?}");
                 assert!(sent.len <= self.chunk);
             }
         }
+        self.behind += u64::from(behind);
         self.chunks += u64::from(sent.of_state);
-        self.outstanding.push(sent);
+        if sent.way.0 != sent.way.1 {
+            self.outstanding.push(sent);
+        }
     }
 }
 

@@ -67,6 +67,7 @@ pub(super) fn run(
     let progress = Progress::spinner("simulating");
     let simulated = case.run(entry, &params, keep, |decision| decisions.push(decision))?;
     drop(progress);
+    warn_of_work(case, &simulated);
     let progress = Progress::spinner("setting the device up");
     learn(case, &contents)?;
     let kept = simulated.orchestrator.serving().checkpoint_use();
@@ -102,6 +103,24 @@ pub(super) fn run(
         live,
         checkpoints,
     })
+}
+
+/// Operations from which on a run takes minutes on a processor of few cores.
+const MUCH: f64 = 1e13;
+
+/// Every token goes through all resident weights, and a host multiplies them at a thousandth of an accelerator's pace.
+fn warn_of_work(case: &Case, simulated: &Outcome) {
+    let tally = simulated.orchestrator.tally();
+    let tokens = tally.prompt_tokens + tally.recomputed_tokens + tally.output_tokens;
+    // Two operations for each weight of two bytes.
+    let operations = case.model.resident_bytes().0 as f64 * tokens as f64;
+    if operations > MUCH {
+        eprintln!(
+            "note: {tokens} tokens through {} of weights are {:.0} thousand billion operations, which this device really does: set fewer or shorter requests if it takes too long",
+            case.model.resident_bytes(),
+            operations / 1e12
+        );
+    }
 }
 
 /// What the blocks contain.

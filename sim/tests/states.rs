@@ -184,22 +184,25 @@ proptest! {
 
     #[test]
     fn a_demand_waits_behind_one_chunk_with_checkpoints_on_the_links(
-        chunk in 18u32..22,
+        chunk in 18u32..21,
         seed in 0u64..1000,
         share in prop::sample::select(vec!["10 %", "100 %"]),
     ) {
-        // Experts come over the link that states leave by and come back over.
+        // Experts live on the drive, and come over the links on which cold states come up to the host's memory.
         let set = [
             ("machine", "h100-pcie".to_owned()),
             ("model", "qwen3-next-80b-a3b".to_owned()),
             ("memory", "{ hbm: 60 GiB }".to_owned()),
             ("kv", "{ paged: { page: 16, most: 8 GiB, prefixes: true } }".to_owned()),
-            ("checkpoints.pools", "{ hbm: { room: 8 slots, format: fp16 }, dram: { room: 64 slots, format: int4 } }".to_owned()),
-            ("workload.requests.conversations.sessions", "24".to_owned()),
-            ("workload.requests.conversations.prefixes", "6".to_owned()),
+            ("checkpoints.pools", "{ dram: { room: 2 slots, format: int4 }, nvme: { room: 64 slots, format: int4 } }".to_owned()),
+            ("checkpoints.evict", "lru".to_owned()),
+            ("home", "nvme".to_owned()),
+            ("workload.requests.conversations.sessions", "40".to_owned()),
+            ("workload.requests.conversations.rate", "1 /s".to_owned()),
+            ("workload.requests.conversations.prefixes", "4".to_owned()),
             ("workload.requests.conversations.prefix_tokens", "512".to_owned()),
             ("workload.routing", "{ zipf_markov: { skew: 0.8, tokens: 64, traces: 2 } }".to_owned()),
-            ("resident", "{ dense: true }".to_owned()),
+            ("resident.dense", "false".to_owned()),
             ("policy", "predictive".to_owned()),
             ("schedule", format!("{{ chunk: {} KiB, spill_share: {share} }}", 1 << (chunk - 10))),
             ("seed", seed.to_string()),
@@ -220,8 +223,8 @@ proptest! {
         };
         policy::run(&mut controller, &mut witness, |_| {}).unwrap();
         prop_assert!(witness.outstanding.is_empty());
-        prop_assert_eq!(controller.tally().completed, 24);
-        prop_assert!(witness.chunks > 1000 && witness.behind > 0, "{} chunks, {} behind", witness.chunks, witness.behind);
+        prop_assert_eq!(controller.tally().completed, 40);
+        prop_assert!(witness.chunks > 100 && witness.behind > 0, "{} chunks, {} behind", witness.chunks, witness.behind);
     }
 }
 
@@ -259,7 +262,9 @@ fn what_the_budget_does_not_allow_is_computed_again_and_said() {
     // Near by are eight bits, behind the link four: at 2 % what is only there is not restored.
     let (all, some, none) = (budget("8 %"), budget("2 %"), budget("0"));
     let restores = |summary: &Summary| summary.checkpoints.as_ref().unwrap().restores;
-    assert_eq!(vetoes(&all), 0);
-    assert!(restores(&all) > 300 && vetoes(&some) > 300, "{} and {}", restores(&all), vetoes(&some));
-    assert_eq!((restores(&none), vetoes(&none)), (0, restores(&all)));
+    assert_eq!((vetoes(&all), restores(&none)), (0, 0));
+    assert!(restores(&some) > 50 && vetoes(&some) > 50, "{} and {}", restores(&some), vetoes(&some));
+    // What would have been restored and was not is a veto each.
+    assert_eq!(restores(&some) + vetoes(&some), restores(&all));
+    assert_eq!(vetoes(&none), restores(&all));
 }

@@ -210,24 +210,25 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
     let blocks = case.model.blocks.len();
     let mut rows: Vec<[String; 2]> = vec![
         ["policy".into(), summary.policy.clone()],
-        ["slots for blocks".into(), format!("{} of {blocks}", case.capacity().min(blocks))],
         ["output tokens".into(), format!("{} in {:.3} s", summary.output_tokens, summary.simulated_s)],
         ["throughput".into(), format!("{:.2} tok/s", summary.output_throughput_tok_s)],
         ["TTFT p50, p99".into(), pair(summary, "ttft")],
         ["TPOT p50, p99".into(), pair(summary, "tpot")],
         ["ITL p50, p99".into(), pair(summary, "itl")],
-        ["hit rate".into(), percent(summary.hit_rate)],
-        [
-            "stall".into(),
-            format!("{:.3} s, {} of step time", summary.stall_s(), percent(summary.stall_fraction)),
-        ],
     ];
+    if blocks > 0 {
+        let stall = format!("{:.3} s, {} of step time", summary.stall_s(), percent(summary.stall_fraction));
+        let slots = format!("{} of {blocks}", case.capacity().min(blocks));
+        rows.insert(1, ["slots for blocks".into(), slots]);
+        rows.extend([["hit rate".into(), percent(summary.hit_rate)], ["stall".into(), stall]]);
+    }
+    let beside = if blocks > 0 { 2 } else { 1 };
     if summary.routing == "stand_in" {
         let meaning = "stand_in: each request follows rows of the routing from a place of its own";
-        rows.insert(2, ["routing".into(), meaning.into()]);
+        rows.insert(beside, ["routing".into(), meaning.into()]);
     }
     if !summary.expert_ranks.is_empty() {
-        rows.insert(2, ["expert ranks".into(), expert_ranks(summary)]);
+        rows.insert(beside, ["expert ranks".into(), expert_ranks(summary)]);
     }
     if !summary.pipeline_stages.is_empty() {
         let others = "what is said of one accelerator, slots to vetoes, is the first one's";
@@ -236,7 +237,7 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         rows.insert(1, ["pipeline".into(), stages]);
     }
     if let Some(met) = case.slo.and_then(|slo| objective(&slo, summary)) {
-        rows.insert(2, ["objective".into(), met]);
+        rows.insert(beside, ["objective".into(), met]);
     }
     if let Some(cache) = &summary.cache {
         let peak = policy::Bytes(cache.kv_peak_bytes);
@@ -244,7 +245,7 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         let most = case.cache.map_or(policy::Bytes::ZERO, |cache| cache.most);
         let row =
             format!("{peak} of {most} at their peak, {preempted} requests pre-empted, {refused} refused");
-        rows.insert(2, ["caches in pages".into(), row]);
+        rows.insert(beside, ["caches in pages".into(), row]);
     }
     if summary.prompt_tokens > 0 {
         let known = summary.cache.map_or(0, |cache| cache.prefix_hit_tokens);
@@ -255,13 +256,13 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         ];
         let parts = parts.into_iter().filter(|part| part.0 > 0);
         let parts: Vec<String> = parts.map(|(tokens, what)| format!("{tokens} {what}")).collect();
-        rows.insert(2, ["prompt tokens".into(), parts.join(", ")]);
+        rows.insert(beside, ["prompt tokens".into(), parts.join(", ")]);
     }
     if let Some(figures) = &summary.checkpoints {
         rows.extend(checkpoints::rows(figures));
     }
     if summary.load_s > 0.0 {
-        rows.insert(2, ["weights".into(), format!("loaded in {:.3} s", summary.load_s)]);
+        rows.insert(beside, ["weights".into(), format!("loaded in {:.3} s", summary.load_s)]);
     }
     let causes = summary.stall_ms_by_cause.iter().filter(|(_, ms)| **ms > 0.0);
     rows.extend(causes.map(|(cause, ms)| [format!("  {cause}"), format!("{:.3} s", ms / 1e3)]));
@@ -283,7 +284,9 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
     let held: f64 = summary.states.iter().map(|state| state.byte_seconds).sum();
     let states = summary.states.iter().filter(|state| state.byte_seconds > 0.0);
     let shares = states.map(|state| format!("{} {}", state.state, percent(state.byte_seconds / held)));
-    rows.push(["bytes by state".into(), shares.collect::<Vec<_>>().join(", ")]);
+    if held > 0.0 {
+        rows.push(["bytes by state".into(), shares.collect::<Vec<_>>().join(", ")]);
+    }
     let vetoes = summary.vetoes.iter().filter(|veto| veto.count > 0);
     let vetoes: Vec<String> = vetoes.map(|veto| format!("{} {}", veto.reason, veto.count)).collect();
     if !vetoes.is_empty() {

@@ -65,6 +65,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         );
         return Err(Failure::refused(message));
     }
+    if args.live && case.checkpoints.is_some() {
+        let message = "`--live` runs no checkpoints: what prompts have in common is known to the simulator only; leave it out";
+        return Err(Failure::refused(message));
+    }
     // A device begins with its weights in place.
     let case = Case { load_from: None, ..case };
     if scenario.load.is_some() {

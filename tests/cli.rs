@@ -229,6 +229,31 @@ fn states_benchmark_has_its_tables_and_targets() {
     assert!(share <= 0.65, "{kept}");
 }
 
+/// What is asked of checkpoints in fewer bits and of the tiered cache, with real bytes.
+#[test]
+fn states_in_fewer_bits_keep_to_their_targets() {
+    let sections = ["bench", "states", "--quick", "--sections", "hp_aso,tiered_cache", "--format", "json"];
+    let found: Value = serde_json::from_str(&stdout(&sections)).unwrap();
+    let rows = found["hp_aso"]["precisions"].as_array().unwrap();
+    let gated = |budget: &str, error: f64, times: f64| {
+        let row = rows.iter().find(|row| row["name"] == format!("gated at {budget}")).unwrap();
+        assert!(row["weighted_error"].as_f64().unwrap() <= error, "{row}");
+        assert!(row["times_fp16"].as_f64().unwrap() >= times, "{row}");
+    };
+    gated("8 %", 0.08, 3.15);
+    gated("2 %", 0.02, 2.4);
+    let cache = &found["tiered_cache"];
+    assert!(
+        cache["times_fewer"].as_f64().unwrap() >= 32.0 && cache["hot_error"].as_f64().unwrap() < 0.035,
+        "{cache}"
+    );
+    assert_eq!((&cache["hot_states"], &cache["cold_states"]), (&Value::from(64), &Value::from(960)));
+    assert_eq!(
+        (&cache["exact_reads"], &cache["exact_reads_that_differ"]),
+        (&Value::from(1024), &Value::from(0))
+    );
+}
+
 #[test]
 fn states_benchmark_refuses_what_it_does_not_know() {
     let refused = |arguments: &[&str]| {

@@ -71,6 +71,36 @@ fn the_host_does_what_the_simulator_says() {
 }
 
 #[test]
+fn the_host_keeps_the_checkpoints_that_the_simulator_says() {
+    let (code, out, errors) = run(&["validate", "states/on-host", "--format", "json"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    let equal = Value::Bool(true);
+    assert_eq!((&report["bytes_equal"], &report["checkpoints"]["equal"]), (&equal, &equal));
+    let count = |key: &str| report["checkpoints"][key].as_u64().unwrap_or_else(|| panic!("{key}: {out}"));
+    let (made, restores, moves, copies) = (count("made"), count("restores"), count("moves"), count("copies"));
+    assert!(
+        made > 10 && restores > 20 && copies > 10 && moves > made + restores,
+        "{}",
+        report["checkpoints"]
+    );
+    // Each move is checked when it has arrived, and what is left at the end once more.
+    assert_eq!(report["copies_verified"], moves + copies);
+    for pool in report["checkpoints"]["pools"].as_array().unwrap() {
+        let [simulated, real] =
+            ["simulated", "real"].map(|of| pool[format!("peak_bytes_{of}")].as_u64().unwrap());
+        assert!(0 < real && real <= simulated, "{pool}");
+    }
+    let coded = &report["components"]["recoding in hbm"];
+    assert!(
+        coded["count"].as_u64().unwrap() > 0 && coded["measured_total_ms"].as_f64().unwrap() > 0.0,
+        "{coded}"
+    );
+    let error = refused(&["validate", "states/on-host", "--live"]);
+    assert!(error.contains("--live") && error.contains("checkpoints"), "{error}");
+}
+
+#[test]
 fn both_timelines_are_in_one_file() {
     let folder = tempfile::tempdir().unwrap();
     validate(&["--out", folder.path().to_str().unwrap()]);

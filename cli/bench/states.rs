@@ -3,6 +3,7 @@
 mod co_design;
 mod gated_quantisation;
 mod hp_aso;
+mod moved;
 mod tiered_cache;
 
 use crate::failure::Failure;
@@ -57,6 +58,8 @@ struct Section {
 /// What a section measures on.
 struct Bench {
     device: Box<dyn Mixers>,
+    /// What `--device` says.
+    device_name: String,
     lengths: Vec<usize>,
     /// Whether seconds are to do.
     quick: bool,
@@ -90,7 +93,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         ref given => given,
     };
     let lengths = lengths.iter().map(|length| *length as usize).collect();
-    let bench = Bench { device, lengths, quick: args.quick, progress: Progress::spinner("measuring") };
+    let device_name = args.device.clone();
+    let bench =
+        Bench { device, device_name, lengths, quick: args.quick, progress: Progress::spinner("measuring") };
     let wanted = |section: &&Section| {
         args.sections.is_empty() || args.sections.iter().any(|name| name == section.name)
     };

@@ -18,7 +18,15 @@ pub(super) fn rows(figures: &CheckpointFigures) -> Vec<[String; 2]> {
     let mut rows = vec![
         ["checkpoints".to_owned(), tokens],
         [String::new(), requests],
-        [String::new(), format!("{} made, {} not kept", figures.made, figures.not_kept)],
+        [
+            String::new(),
+            format!(
+                "{} made, {} not kept; {} at most on the way between requests and pools",
+                figures.made,
+                figures.not_kept,
+                Bytes(figures.staged_peak_bytes)
+            ),
+        ],
     ];
     rows.extend(figures.pools.iter().map(|pool| {
         let (peak, room) = (Bytes(pool.peak_bytes), Bytes(pool.room_bytes));

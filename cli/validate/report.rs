@@ -7,6 +7,7 @@ use crate::simulate::percent;
 use hw::branch;
 use hw::times::{Component, Errors};
 use indexmap::IndexMap;
+use policy::checkpoints::{PoolSpec, PoolUse};
 use policy::event::Part;
 use policy::machine::Class;
 use policy::record::{Decision, LogDifference};
@@ -46,6 +47,9 @@ pub(super) struct Report {
     peak_bytes: Bytes,
     budget_bytes: Bytes,
     copies_verified: u64,
+    /// Where there are checkpoints of recurrent states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoints: Option<Checkpoints>,
     first_difference: Option<Difference>,
     live: Option<Live>,
 }
@@ -56,6 +60,26 @@ struct LinkBytes {
     direction: String,
     simulated: Bytes,
     real: Bytes,
+}
+
+/// Checkpoints of recurrent states in both worlds.
+#[derive(Serialize)]
+struct Checkpoints {
+    /// Moves of them, and whether they were the same in the same order.
+    moves: u64,
+    equal: bool,
+    made: u64,
+    restores: u64,
+    /// Copies on the device at the end, each found right.
+    copies: u64,
+    pools: Vec<Pool>,
+}
+
+#[derive(Serialize)]
+struct Pool {
+    tier: String,
+    peak_bytes_simulated: Bytes,
+    peak_bytes_real: Bytes,
 }
 
 /// Predicted against measured times of one kind.
@@ -152,6 +176,7 @@ impl Report {
             peak_bytes: lockstep.totals.peak.get(fast.index()).copied().unwrap_or_default(),
             budget_bytes: case.budgets[fast.index()],
             copies_verified: lockstep.totals.verified_copies,
+            checkpoints: checkpoints(case, worlds),
             first_difference: worlds.difference.as_ref().map(difference),
             live: live(worlds),
         })
@@ -159,7 +184,8 @@ impl Report {
 
     /// Whether the worlds did the same.
     pub(super) fn agrees(&self) -> bool {
-        self.decisions_equal && self.bytes_equal
+        let checkpoints = self.checkpoints.as_ref().is_none_or(|checkpoints| checkpoints.equal);
+        self.decisions_equal && self.bytes_equal && checkpoints
     }
 
     pub(super) fn table(&self, scenario: &str) -> String {
@@ -171,6 +197,17 @@ impl Report {
         if let Some(Difference { at, simulated, real }) = &self.first_difference {
             rows.push([format!("  at decision {at}, simulated"), format!("{simulated:?}")]);
             rows.push([format!("  at decision {at}, real"), format!("{real:?}")]);
+        }
+        if let Some(checkpoints) = &self.checkpoints {
+            let Checkpoints { moves, made, restores, copies, .. } = checkpoints;
+            let moved =
+                format!("{made} made, {restores} restored, {moves} moves: {}", equal(checkpoints.equal));
+            rows.push(["checkpoints".into(), moved]);
+            rows.push([String::new(), format!("{copies} copies at the end, each found right")]);
+            rows.extend(checkpoints.pools.iter().map(|pool| {
+                let Pool { tier, peak_bytes_simulated, peak_bytes_real } = pool;
+                [format!("  {tier}"), format!("{peak_bytes_simulated} at the peak, {peak_bytes_real} real")]
+            }));
         }
         rows.push(["bytes over every link".into(), equal(self.bytes_equal).into()]);
         let busy = self.links.iter().filter(|link| link.simulated.max(link.real) > Bytes::ZERO);
@@ -234,6 +271,24 @@ impl Report {
         let components = self.components.iter().map(|(name, times)| row(name, times));
         output::numbers(header.map(String::from), step.chain(components).collect::<Vec<_>>())
     }
+}
+
+fn checkpoints(case: &Case, worlds: &Worlds) -> Option<Checkpoints> {
+    let ([simulated, real], spec) = worlds.checkpoints.as_ref().zip(case.checkpoints.as_ref())?;
+    let peaks = &worlds.lockstep.checkpoint_peaks;
+    let pool = |(pool, used): (&PoolSpec, &PoolUse)| Pool {
+        tier: used.tier.clone(),
+        peak_bytes_simulated: used.peak,
+        peak_bytes_real: peaks.get(&pool.tier).copied().unwrap_or_default(),
+    };
+    Some(Checkpoints {
+        moves: real.moves,
+        equal: simulated == real,
+        made: real.made,
+        restores: real.restores,
+        copies: worlds.lockstep.live_checkpoints,
+        pools: spec.pools.iter().zip(&real.pools).map(pool).collect(),
+    })
 }
 
 fn name(case: &Case, component: Component) -> String {

@@ -46,6 +46,8 @@ fn measured(case: &Case, spans: &[Span]) -> Timeline {
         let from = Time(from.0);
         match what {
             Deed::Compute(layer, part) => timeline.compute(layer, part, from, took),
+            // The simulated one has blocks only.
+            Deed::State(_) => {}
             Deed::Chunk(chunk) if chunk.from.tier(chunk.to) == chunk.to.tier => {
                 timeline.coding(chunk.block, chunk.from, chunk.to, from, took);
             }

@@ -6,16 +6,18 @@ use crate::progress::Progress;
 use crate::simulate::policy_of;
 use hw::arena::ArenaError;
 use hw::content::Contents;
-use hw::device::{Device, Setup};
+use hw::device::{Device, Setup, StateRoom};
 use hw::engine::Engine;
 use hw::live::{Arrival, Live, Load};
 use hw::lockstep::{Lockstep, LockstepReport};
 use hw::refusal::DeviceError;
+use policy::checkpoints::CheckpointUse;
 use policy::drive::RunError;
 use policy::event::{EventKind, Form, Routed, Slice};
 use policy::machine::Class;
 use policy::record::{Decision, LogDifference, compare_logs};
 use policy::registry::Entry;
+use policy::state_format::StateFormat;
 use policy::tally::Tally;
 use policy::{BlockId, Bytes, FormatId, LayerId, Orchestrator};
 use rayon::prelude::*;
@@ -38,6 +40,8 @@ pub(super) struct Worlds {
     pub(super) controller: Orchestrator,
     pub(super) contents: Arc<Contents>,
     pub(super) live: Option<LiveRun>,
+    /// What checkpoints were used for in both worlds, where there are any.
+    pub(super) checkpoints: Option<[CheckpointUse; 2]>,
 }
 
 /// A run in which real times fed the controller.
@@ -63,9 +67,11 @@ pub(super) fn run(
     let progress = Progress::spinner("simulating");
     let simulated = case.run(entry, &params, keep, |decision| decisions.push(decision))?;
     drop(progress);
+    warn_of_work(case, &simulated);
     let progress = Progress::spinner("setting the device up");
     learn(case, &contents)?;
-    let device = device(case, engine, &contents)?;
+    let kept = simulated.orchestrator.serving().checkpoint_use();
+    let device = with_checkpoints(case, engine, device(case, engine, &contents)?, kept.as_ref())?;
     drop(progress);
     device.notes().for_each(|note| eprintln!("note: {note}"));
     let progress = Progress::spinner("running in lockstep");
@@ -83,7 +89,38 @@ pub(super) fn run(
         args.live.then(|| run_live(case, engine, &contents, (entry, &params), &controller)).transpose()?;
     let device = engine.name();
     let (decisions, policy) = (decisions.len(), entry.name.to_owned());
-    Ok(Worlds { device, policy, simulated, decisions, difference, lockstep, controller, contents, live })
+    let checkpoints =
+        kept.zip(controller.serving().checkpoint_use()).map(|(simulated, real)| [simulated, real]);
+    Ok(Worlds {
+        device,
+        policy,
+        simulated,
+        decisions,
+        difference,
+        lockstep,
+        controller,
+        contents,
+        live,
+        checkpoints,
+    })
+}
+
+/// Operations from which on a run takes minutes on a processor of few cores.
+const MUCH: f64 = 1e13;
+
+/// Every token goes through all resident weights, and a host multiplies them at a thousandth of an accelerator's pace.
+fn warn_of_work(case: &Case, simulated: &Outcome) {
+    let tally = simulated.orchestrator.tally();
+    let tokens = tally.prompt_tokens + tally.recomputed_tokens + tally.output_tokens;
+    // Two operations for each weight of two bytes.
+    let operations = case.model.resident_bytes().0 as f64 * tokens as f64;
+    if operations > MUCH {
+        eprintln!(
+            "note: {tokens} tokens through {} of weights are {:.0} thousand billion operations, which this device really does: set fewer or shorter requests if it takes too long",
+            case.model.resident_bytes(),
+            operations / 1e12
+        );
+    }
 }
 
 /// What the blocks contain.
@@ -122,14 +159,35 @@ fn setup<'a>(case: &'a Case, contents: &Arc<Contents>, copies: &'a Copies) -> Se
         contents: contents.clone(),
         budgets: &copies.budgets,
         copies: &copies.home,
-        cache: case.reserved.saturating_sub(case.model.resident_bytes()),
+        cache: case.reserved.saturating_sub(case.model.resident_bytes() + pool_in_fast_memory(case)),
         tokens: case.step_tokens(),
         check_reads: false,
     }
 }
 
+/// What checkpoints may take of the fast tier: memory of their own, beside the cache.
+fn pool_in_fast_memory(case: &Case) -> Bytes {
+    let fast = case.machine.tiers_of(Class::Fast).next().unwrap_or_default();
+    let pools = case.checkpoints.iter().flat_map(|spec| &spec.pools);
+    pools.filter(|pool| pool.tier == fast).map(|pool| pool.room).sum()
+}
+
 fn device(case: &Case, engine: &dyn Engine, contents: &Arc<Contents>) -> Result<Device, Failure> {
     Device::new(engine, setup(case, contents, &Copies::of(case))).map_err(unfit)
+}
+
+/// Sets memory aside for checkpoints: as much as they took in simulation, since in lockstep they take no more.
+fn with_checkpoints(
+    case: &Case,
+    engine: &dyn Engine,
+    device: Device,
+    kept: Option<&CheckpointUse>,
+) -> Result<Device, Failure> {
+    let Some((kept, spec)) = kept.zip(case.checkpoints.as_ref()) else { return Ok(device) };
+    let served = case.model.state_bytes(StateFormat::SERVED);
+    let pools = spec.pools.iter().zip(&kept.pools).map(|(pool, kept)| (pool.tier, kept.peak)).collect();
+    let room = StateRoom { pools, staged: kept.staged.0.div_ceil(served.0.max(1)) };
+    device.keeping(engine, &case.machine, &room).map_err(unfit)
 }
 
 fn unfit(error: DeviceError) -> Failure {

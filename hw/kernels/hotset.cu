@@ -11,3 +11,4 @@
 #include "recurrent_prompt.cu"
 #include "recurrent_token.cu"
 #include "recurrent_codes.cu"
+#include "recurrent_delta.cu"

@@ -1,6 +1,10 @@
 //! What is in a block: the weights of a published model, or numbers that look like trained weights and follow from a
 //! seed. Either way the bytes of any copy can be made again at any time and compared.
 
+mod states;
+
+use self::states::StateLibrary;
+pub use self::states::{StateBytes, StateError};
 pub use crate::checksum::Checksum;
 use crate::codec::{self, CodecError};
 use crate::merge::merge;
@@ -36,12 +40,19 @@ pub struct Contents {
     /// Where the blocks' weights are, if they are not made up.
     weights: Option<Weights>,
     expected: Mutex<BTreeMap<(BlockId, FormatId), Checksum>>,
+    states: StateLibrary,
 }
 
 impl Contents {
     /// The contents of every block of `model` under `seed`.
     pub fn new(model: &Model, seed: u64) -> Contents {
-        Contents { seed, model: model.clone(), weights: None, expected: Mutex::default() }
+        Contents {
+            seed,
+            model: model.clone(),
+            weights: None,
+            expected: Mutex::default(),
+            states: StateLibrary::default(),
+        }
     }
 
     /// The contents of every block of `model` in its safetensors files at `path`, see [`Weights::open`]. `seed` decides
@@ -162,6 +173,8 @@ impl Contents {
     }
 }
 
+/// The first of the generator's streams for recurrent states.
+const STATES: u128 = 1 << 36;
 /// The generator's stream for the activation vector; blocks have numbers of 32 bits.
 const ACTIVATION: u128 = 1 << 32;
 /// The first of the generator's streams for what is not managed.

@@ -7,12 +7,15 @@ mod clock;
 mod moves;
 mod recipes;
 mod resident;
+mod states;
 
 use self::clock::Clock;
 pub use self::clock::{Deed, Span};
-use self::moves::Flight;
+use self::moves::{Flight, Piece, What};
 use self::recipes::Recipes;
 use self::resident::Resident;
+pub use self::states::StateRoom;
+use self::states::States;
 use crate::arena::{Arena, SlotId};
 use crate::content::Contents;
 use crate::engine::{ComputeReport, Done, Engine, Job, JobError, LaneKind, Reading, Work};
@@ -157,6 +160,9 @@ pub struct Device {
     under_way: u64,
     resident: Resident,
     recipes: Recipes,
+    /// The tier that compute reads.
+    fast: TierId,
+    states: States,
     check_reads: bool,
     clock: Clock,
     totals: Totals,
@@ -197,6 +203,8 @@ impl Device {
             under_way: 0,
             resident: Resident::new(engine, machine, &contents, cache)?,
             recipes: Recipes::new(engine, machine, &contents)?,
+            fast: machine.tiers_of(Class::Fast).next().unwrap_or_default(),
+            states: States::default(),
             check_reads,
             clock: Clock::default(),
             totals: Totals { peak: vec![Bytes::ZERO; machine.tiers.len()], ..Totals::default() },
@@ -229,7 +237,7 @@ impl Device {
     /// Checks a command and starts it. Waits only where it needs memory that a job is still using.
     pub fn submit(&mut self, command: &Command) -> Result<(), DeviceError> {
         match command {
-            Command::Move(chunk) => self.carry(chunk),
+            Command::Move(chunk) => self.carry(&Piece::of_block(chunk)),
             Command::Drop { block, form } => self.drop_copy((*block, *form)),
             Command::Cancel { id } => self.give_up(*id),
             Command::Compute { mixers, layer, part, batch, reads } => {
@@ -238,7 +246,8 @@ impl Device {
                 }
                 self.start_compute((*layer, *part), batch.clone(), reads, true)
             }
-            Command::MoveState(_) | Command::DropState { .. } => Err(DeviceError::NoStates),
+            Command::MoveState(chunk) => self.carry(&Piece::of_state(chunk, self.fast)),
+            Command::DropState { checkpoint, tier } => self.drop_state(*checkpoint, *tier),
             Command::HandOn(_) => Err(DeviceError::NoStages),
             // Requests have no memory of their own here, and whoever keeps the time wakes the controller.
             Command::Finish { .. } | Command::Wake { .. } => Ok(()),
@@ -302,6 +311,7 @@ impl Device {
             verify::check(&self.contents, *block, *form, &region).map_err(|error| self.count(error))?;
             self.totals.verified_copies += 1;
         }
+        self.audit_states()?;
         Ok(published.into_iter().collect())
     }
 
@@ -366,12 +376,14 @@ impl Device {
         if self.computing.iter().flatten().any(|reads| reads.contains(&copy)) {
             return Err(in_use("a compute command".into()));
         }
-        let reads = |flight: &&Flight| {
-            let from = flight.first.from.copy();
-            flight.haul.is_some() && from.map(|form| (flight.first.block, form)) == Some(copy)
+        let reads = |flight: &&Flight| match flight.what {
+            What::Block(of) if flight.haul.is_some() => {
+                of.from.copy().map(|form| (of.block, form)) == Some(copy)
+            }
+            _ => false,
         };
         if let Some(flight) = self.moves.values().find(reads) {
-            return Err(in_use(format!("move {}", flight.first.id.0)));
+            return Err(in_use(format!("move {}", flight.id.0)));
         }
         let block = self.contents.block(copy.0);
         let whole = |other: Copy| other.0 == copy.0 && other.1.format.keeps(block.native);
@@ -438,7 +450,7 @@ impl Device {
     }
 
     fn count(&mut self, error: JobError) -> DeviceError {
-        if matches!(error, JobError::Mismatch { .. }) {
+        if matches!(error, JobError::Mismatch { .. } | JobError::StateMismatch { .. }) {
             self.totals.mismatches += 1;
         }
         error.into()

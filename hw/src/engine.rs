@@ -2,9 +2,10 @@
 //! device another; what they have in common, which is everything that is promised, is in `device`.
 
 use crate::arena::{Arena, ArenaError};
+use crate::cargo::Cargo;
 use crate::codec::CodecError;
 use crate::compute::ComputeError;
-use crate::content::{Checksum, ContentError, Contents};
+use crate::content::{Checksum, ContentError, Contents, StateError};
 use crate::cuda::error::CudaError;
 use crate::merge::{Merge, MergeError};
 use crate::refusal::DeviceError;
@@ -12,7 +13,7 @@ use crate::region::Region;
 use policy::event::{Form, Part, Slice};
 use policy::machine::Tier;
 use policy::units::{Bytes, Nanos};
-use policy::{BlockId, FormatId, LayerId, MoveId, TierId};
+use policy::{BlockId, LayerId, MoveId, TierId};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use thiserror::Error;
@@ -74,11 +75,7 @@ pub struct Haul {
     /// The move.
     pub id: MoveId,
     /// What is moved.
-    pub block: BlockId,
-    /// The format of what it is made of.
-    pub before: FormatId,
-    /// The copy that is made.
-    pub to: Form,
+    pub cargo: Cargo,
     /// Where the format changes.
     pub change: Change,
     /// The bytes it is made of: of another copy, or of the base that its recipe starts from. Where a copy is kept in passing, of
@@ -217,6 +214,26 @@ pub enum JobError {
         form: Form,
         /// Why.
         source: ContentError,
+    },
+    /// The states of a checkpoint cannot be had, or coded.
+    #[error("checkpoint {checkpoint}: {source}")]
+    State {
+        /// The checkpoint.
+        checkpoint: u64,
+        /// Why.
+        source: StateError,
+    },
+    /// The bytes of a checkpoint's copy are not those of its states.
+    #[error("checkpoint {checkpoint} as {format}: bytes hash to {got:?}, not {expected:?}")]
+    StateMismatch {
+        /// The checkpoint.
+        checkpoint: u64,
+        /// What its states are coded in.
+        format: &'static str,
+        /// The checksum of those states in this format.
+        expected: Checksum,
+        /// The checksum of the bytes found.
+        got: Checksum,
     },
     /// A product.
     #[error(transparent)]

@@ -4,14 +4,13 @@ mod arithmetic;
 
 use self::arithmetic::Arithmetic;
 use crate::arena::{Arena, ArenaError};
-use crate::codec;
+use crate::cargo::Cargo;
 use crate::content::{Checksum, Contents};
 use crate::device::{Device, Setup};
 use crate::engine::{Change, ChunkReport, Done, Engine, Haul, Job, JobError, LaneKind, Worker};
 use crate::lane::{now, since};
 use crate::merge::{Merge, MergeError};
 use crate::refusal::DeviceError;
-use crate::verify::check;
 use policy::BlockId;
 use policy::event::Form;
 use policy::machine::Tier;
@@ -126,7 +125,7 @@ impl HostWorker {
         let took = since(start);
         let checked: Option<Result<Checksum, JobError>> = last.then(|| {
             let _still = self.stillness.write().unwrap_or_else(PoisonError::into_inner);
-            check(&self.contents, haul.block, haul.to, &haul.target)
+            haul.cargo.check(&self.contents, &haul.target)
         });
         Ok(ChunkReport { bytes: len, took, published: checked.transpose()? })
     }
@@ -184,7 +183,9 @@ impl Haul {
         len: u64,
         put: impl FnMut(u64, &[u8]) -> Result<(), MergeError>,
     ) -> Result<(), JobError> {
-        merge.make(offset, len, put).map_err(|source| JobError::Merge { block: self.block.0, source })
+        // Only blocks have recipes.
+        let Cargo::Block { block, .. } = self.cargo else { return Ok(()) };
+        merge.make(offset, len, put).map_err(|source| JobError::Merge { block: block.0, source })
     }
 
     /// All bytes of what the copy is made of.
@@ -211,7 +212,7 @@ impl Haul {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         if first {
             staging.resize(self.target.len() as usize, 0);
-            self.read_whole(|bytes| self.recode(contents, bytes, &mut staging))??;
+            self.read_whole(|bytes| self.cargo.recode(contents, bytes, &mut staging))??;
         }
         Ok(staging)
     }
@@ -225,13 +226,7 @@ impl Haul {
 
     /// Codes what has crossed.
     pub(crate) fn code_behind(&self, contents: &Contents, crossed: &[u8]) -> Result<(), JobError> {
-        self.target.fill(|bytes| self.recode(contents, crossed, bytes))?
-    }
-
-    pub(crate) fn recode(&self, contents: &Contents, bytes: &[u8], out: &mut [u8]) -> Result<(), JobError> {
-        let block = contents.block(self.block);
-        codec::transcode(self.before, bytes, self.to.format, &block.matrices, out)
-            .map_err(|source| JobError::Codec { block: self.block.0, form: self.to, source })
+        self.target.fill(|bytes| self.cargo.recode(contents, crossed, bytes))?
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod arena;
 pub mod branch;
 pub mod calibrate;
+pub mod cargo;
 pub mod checksum;
 pub mod codec;
 pub mod compute;

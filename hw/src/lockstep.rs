@@ -7,9 +7,11 @@ use crate::drift::Drift;
 use crate::lane::{now, since};
 use crate::refusal::DeviceError;
 use crate::times::{Component, Pair, Times};
-use policy::event::{Command, Event, EventKind, Form, MoveChunk, Part, Platform};
-use policy::units::Nanos;
-use policy::{BlockId, MoveId, TierId, Time};
+use policy::event::{
+    Command, Event, EventKind, Form, MoveChunk, Part, Platform, StateChunk, StateEnd, StateForm,
+};
+use policy::units::{Bytes, Nanos};
+use policy::{BlockId, CheckpointId, MoveId, TierId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::error::Error as StdError;
 use thiserror::Error;
@@ -39,6 +41,14 @@ pub enum LockstepError<E: StdError + 'static> {
         /// Copies that should not.
         extra: Vec<(BlockId, Form)>,
     },
+    /// The checkpoints on the device are not those that the commands imply.
+    #[error("checkpoints differ from the commands: missing {missing:?}, too many {extra:?}")]
+    Checkpoints {
+        /// Copies that should be there.
+        missing: Vec<(CheckpointId, StateForm)>,
+        /// Copies that should not.
+        extra: Vec<(CheckpointId, StateForm)>,
+    },
 }
 
 /// What a run in lockstep did on the device.
@@ -50,6 +60,10 @@ pub struct LockstepReport {
     pub lockstep_wait: Nanos,
     /// Copies at the end; each is on the device, and its bytes are right.
     pub live_copies: u64,
+    /// Copies of checkpoints at the end, likewise.
+    pub live_checkpoints: u64,
+    /// The most bytes that checkpoints took of each tier that keeps them.
+    pub checkpoint_peaks: BTreeMap<TierId, Bytes>,
     /// Predicted against measured.
     pub times: Times,
     /// What was read in which format.
@@ -62,13 +76,21 @@ pub struct LockstepReport {
 
 /// What the commands say of a move.
 struct Promise {
-    copy: (BlockId, Form),
-    /// What is kept in passing.
-    kept: Option<(BlockId, Form)>,
-    from: TierId,
+    made: Made,
+    way: (TierId, TierId),
     /// Chunks submitted and not reported: when, by the timeline.
     outstanding: VecDeque<Time>,
     complete: bool,
+}
+
+/// What a move makes.
+#[derive(Clone, Copy)]
+enum Made {
+    /// A copy of a block, and the one that is kept in passing.
+    Block(BlockId, Form, Option<Form>),
+    Checkpoint(CheckpointId, StateForm),
+    /// The states of a request, which are nobody's copy.
+    Request,
 }
 
 /// A compute command that has not been answered.
@@ -85,6 +107,8 @@ pub struct Lockstep<P> {
     device: Device,
     /// The copies there must be, from commands and events alone.
     copies: BTreeSet<(BlockId, Form)>,
+    /// The checkpoints there must be, likewise.
+    checkpoints: BTreeSet<(CheckpointId, StateForm)>,
     moves: BTreeMap<MoveId, Promise>,
     /// Moves of which a chunk failed and that nobody has given up yet.
     failed: BTreeSet<MoveId>,
@@ -110,6 +134,7 @@ impl<P: Platform> Lockstep<P> {
             timeline,
             device,
             copies,
+            checkpoints: BTreeSet::new(),
             moves,
             failed: BTreeSet::new(),
             computes,
@@ -145,10 +170,18 @@ impl<P: Platform> Lockstep<P> {
             let extra = found.difference(&self.copies).copied().collect();
             return Err(LockstepError::Diverged { missing, extra });
         }
+        let kept = self.device.checkpoints();
+        if kept != self.checkpoints {
+            let missing = self.checkpoints.difference(&kept).copied().collect();
+            let extra = kept.difference(&self.checkpoints).copied().collect();
+            return Err(LockstepError::Checkpoints { missing, extra });
+        }
         Ok(LockstepReport {
             totals: self.device.totals().clone(),
             lockstep_wait: self.lockstep_wait,
             live_copies: found.len() as u64,
+            live_checkpoints: kept.len() as u64,
+            checkpoint_peaks: self.device.checkpoint_peaks().clone(),
             times: self.times,
             drift: self.drift,
             transfer: self.device.transfer_time(),
@@ -159,17 +192,11 @@ impl<P: Platform> Lockstep<P> {
     fn promise(&mut self, command: &Command) {
         match command {
             Command::Move(MoveChunk { id, block, from, to, keep, last, .. }) => {
-                let promise = Promise {
-                    copy: (*block, *to),
-                    kept: keep.map(|form| (*block, form)),
-                    from: from.tier(*to),
-                    outstanding: VecDeque::new(),
-                    complete: false,
-                };
-                let promise = self.moves.entry(*id).or_insert(promise);
-                promise.outstanding.push_back(self.now);
-                promise.complete = *last;
+                let made = Made::Block(*block, *to, *keep);
+                self.expect(*id, made, (from.tier(*to), to.tier), *last);
             }
+            Command::MoveState(chunk) => self.expect_state(chunk),
+            Command::DropState { checkpoint, tier } => self.forget_checkpoint(*checkpoint, *tier),
             Command::Drop { block, form } => {
                 self.copies.remove(&(*block, *form));
             }
@@ -188,12 +215,36 @@ impl<P: Platform> Lockstep<P> {
                     self.step = Some((self.now, self.device.elapsed()));
                 }
             }
-            Command::MoveState(_)
-            | Command::DropState { .. }
-            | Command::HandOn(_)
-            | Command::Wake { .. }
-            | Command::Finish { .. } => {}
+            Command::HandOn(_) | Command::Wake { .. } | Command::Finish { .. } => {}
         }
+    }
+
+    /// A chunk of a move has been submitted.
+    fn expect(&mut self, id: MoveId, made: Made, way: (TierId, TierId), last: bool) {
+        let promise = Promise { made, way, outstanding: VecDeque::new(), complete: false };
+        let promise = self.moves.entry(id).or_insert(promise);
+        promise.outstanding.push_back(self.now);
+        promise.complete = last;
+    }
+
+    fn expect_state(&mut self, chunk: &StateChunk) {
+        let fast = self.device.fast();
+        let way = (chunk.from.form(fast).tier, chunk.to.form(fast).tier);
+        let made = match chunk.to {
+            StateEnd::Request => Made::Request,
+            StateEnd::Kept(form) => Made::Checkpoint(chunk.checkpoint, form),
+        };
+        // A change of format puts the new copy in the old one's place.
+        if let (StateEnd::Kept(from), StateEnd::Kept(to)) = (chunk.from, chunk.to)
+            && from.tier == to.tier
+        {
+            self.forget_checkpoint(chunk.checkpoint, from.tier);
+        }
+        self.expect(chunk.id, made, way, chunk.last);
+    }
+
+    fn forget_checkpoint(&mut self, checkpoint: CheckpointId, tier: TierId) {
+        self.checkpoints.retain(|(id, form)| (*id, form.tier) != (checkpoint, tier));
     }
 
     /// A chunk has arrived in both worlds.
@@ -202,12 +253,18 @@ impl<P: Platform> Lockstep<P> {
         let Some(promise) = self.moves.get_mut(&id) else { return Ok(()) };
         if let Some(since) = promise.outstanding.pop_front() {
             let predicted = Nanos(self.now.since(since).0.saturating_sub(queued.0));
-            let component = Component::Copy(promise.from, promise.copy.1.tier);
+            let component = Component::Copy(promise.way.0, promise.way.1);
             self.times.jobs.entry(component).or_default().push(Pair { predicted, measured: took });
         }
         if promise.complete && promise.outstanding.is_empty() {
-            self.copies.insert(promise.copy);
-            self.copies.extend(promise.kept);
+            match promise.made {
+                Made::Block(block, form, kept) => {
+                    self.copies.insert((block, form));
+                    self.copies.extend(kept.map(|form| (block, form)));
+                }
+                Made::Checkpoint(checkpoint, form) => drop(self.checkpoints.insert((checkpoint, form))),
+                Made::Request => {}
+            }
             self.moves.remove(&id);
         }
         Ok(())

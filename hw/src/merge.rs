@@ -31,8 +31,9 @@ pub struct Merge {
     pub factors: Arc<Region>,
     /// The recipe.
     pub recipe: Recipe,
-    native: FormatId,
-    matrices: Arc<[Matrix]>,
+    /// Of the block that is made.
+    pub(crate) native: FormatId,
+    pub(crate) matrices: Arc<[Matrix]>,
     /// The factors as numbers, once a processor has asked for them.
     numbers: OnceLock<Vec<f32>>,
 }

@@ -1,7 +1,7 @@
 //! Why a device refuses a command, or fails at one.
 
 use crate::arena::ArenaError;
-use crate::content::ContentError;
+use crate::content::{ContentError, StateError};
 use crate::engine::JobError;
 use policy::event::Form;
 use policy::units::Bytes;
@@ -50,14 +50,42 @@ pub enum DeviceError {
         /// The number.
         number: u64,
     },
-    /// Recurrent states are to be moved.
-    #[error(
-        "checkpoints of recurrent states have no memory on a device: leave `checkpoints` out, or simulate"
-    )]
+    /// States are to be moved on a device that has set nothing aside for them.
+    #[error("no memory has been set aside for checkpoints of recurrent states")]
     NoStates,
     /// What a stage of a pipeline has computed is to go to the next one.
     #[error("a device is one accelerator, and no stage of a pipeline: leave `parallel` out, or simulate")]
     NoStages,
+    /// A checkpoint is to be kept in a tier that has no pool.
+    #[error("tier {} has no pool for checkpoints", tier.0)]
+    NoPool {
+        /// The tier.
+        tier: TierId,
+    },
+    /// States of the model cannot be made up.
+    #[error("checkpoints of this model: {source}")]
+    States {
+        /// Why.
+        source: StateError,
+    },
+    /// A command names a copy of a checkpoint that is not there, not complete, or in another format.
+    #[error("checkpoint {checkpoint} has no complete copy in tier {} as it is asked for", tier.0)]
+    NoCheckpoint {
+        /// The checkpoint.
+        checkpoint: u64,
+        /// The tier.
+        tier: TierId,
+    },
+    /// A copy of a checkpoint is to be dropped that is still read.
+    #[error("drop: checkpoint {checkpoint} in tier {} is still read by move {id}", tier.0)]
+    CheckpointInUse {
+        /// The checkpoint.
+        checkpoint: u64,
+        /// The tier.
+        tier: TierId,
+        /// The move.
+        id: u64,
+    },
     /// No link leads from one tier to another.
     #[error("no link leads from tier {} to tier {}", from.0, to.0)]
     NoLink {

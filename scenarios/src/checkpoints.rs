@@ -33,7 +33,7 @@ pub(crate) static CHECKPOINTS: Table = Table {
             "every",
             Whole(1, MOST_TOKENS),
             "2048",
-            "Tokens from one to the next, where `place` is `every`; whole blocks of the prompts' numbers",
+            "Tokens from one to the next, where `place` is `every`: whole blocks of the prompts' numbers; fewer where the kernels have no state at that place, but at least one of their chunks",
         ),
         Key::default(
             "count",

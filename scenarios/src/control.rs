@@ -32,14 +32,14 @@ pub(crate) static GUARD: Table = Table {
             "drift_budget",
             Fraction,
             "0",
-            "The largest change of a step's output, as a fraction of it; 0 keeps full precision",
+            "The largest change of a step's output, as a fraction of it; 0 keeps full precision. Prompts go on from checkpoints of states whose error is no larger",
         ),
         Key::default("window", COUNT, "256", "Steps over which the budget binds"),
         Key::optional(
             "floors",
             Type::Rows(&FLOORS),
             "{ attention: bf16, expert: int4_g32 }",
-            "The least precise format that a kind of block may take",
+            "The least precise format that a kind of block may take, or that `state` may be restored from",
         ),
     ],
 };

@@ -96,6 +96,8 @@ fn every_shipped_scenario_loads() {
             "qwen3-30b-a3b-joint",
             "states/hp-aso",
             "states/mooncake-nemotron-h-8b",
+            "states/on-host",
+            "states/on-storage",
             "states/prefix-reuse",
             "states/published-pool",
             "states/tiered-cache",

@@ -26,6 +26,8 @@ pub struct CheckpointFigures {
     pub made: u64,
     /// Checkpoints that no pool had room for, or none better used.
     pub not_kept: u64,
+    /// The most bytes of states that were on their way between requests and pools at once: beside the requests' own, and in no pool.
+    pub staged_peak_bytes: u64,
     /// The pools, nearest first.
     pub pools: Vec<PoolFigures>,
     /// Bytes, as states are served, times seconds that checkpoints spent in each state.
@@ -77,6 +79,7 @@ impl CheckpointFigures {
             recomputes: used.recomputes,
             made: used.made,
             not_kept: used.not_kept,
+            staged_peak_bytes: used.staged.0,
             pools: used.pools.into_iter().map(pool).collect(),
             states: states(checkpoints.states().byte_seconds(outcome.world.now())),
             transitions: transitions(checkpoints.states().transitions()),

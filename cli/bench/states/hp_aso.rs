@@ -1,6 +1,7 @@
 //! Hybrid-precision asynchronous offloading of states: bits for each head by measured error, coded checkpoints that leave while computing
 //! goes on, and what going on from one saves.
 
+use super::moved::{Moved, moved};
 use super::{Bench, Findings, Section, median, median_of, seconds};
 use crate::failure::Failure;
 use crate::output;
@@ -43,6 +44,8 @@ struct Report {
     precisions: Vec<Row>,
     offload: Offload,
     resume: Resume,
+    /// On the device's own memories.
+    moved: Moved,
     /// In the simulator, on the machine that the scenario names.
     reuse: Vec<Reuse>,
 }
@@ -98,11 +101,15 @@ fn run(bench: &Bench) -> Result<Findings, Failure> {
     let offload = offload(&gated, if bench.quick { QUICK_PAIRS } else { PAIRS }).map_err(Failure::failed)?;
     bench.progress.say("hp_aso: resuming");
     let resume = resume(&states, &gated).map_err(Failure::failed)?;
+    bench.progress.say("hp_aso: moving");
+    let scenario = scenarios::load("states/hp-aso", &[], &check_policy).map_err(Failure::refused)?;
+    let int4 = StateFormat::named("int4").unwrap_or(StateFormat::SERVED);
+    let moved = moved(&bench.device_name, &scenario, int4, if bench.quick { 3 } else { 9 })?;
     bench.progress.say("hp_aso: reuse");
     let sessions = if bench.quick { QUICK_SESSIONS } else { SESSIONS };
     let reuse = [("states/prefix-reuse", 640), ("states/prefix-reuse", 1280), ("states/published-pool", 640)];
     let reuse = reuse.into_iter().map(|(scenario, prefixes)| reused(scenario, prefixes, sessions));
-    let report = Report { precisions, offload, resume, reuse: reuse.collect::<Result<_, Failure>>()? };
+    let report = Report { precisions, offload, resume, moved, reuse: reuse.collect::<Result<_, Failure>>()? };
     Findings::new(text(&report), &report)
 }
 
@@ -303,6 +310,7 @@ fn text(report: &Report) -> String {
             ),
         ],
     ];
+    rows.push(["on the device".to_owned(), report.moved.text()]);
     rows.extend(report.reuse.iter().map(|reuse| {
         let Reuse { scenario, prefixes, reuse_rate } = reuse;
         [

@@ -4,12 +4,10 @@ use super::error::CudaError;
 use super::gpu::{Gpu, Stream};
 use super::launch::{Launch, Place, Status, checksum, packed_room, recode, scratch_bytes};
 use super::memory::Slab;
+use crate::cargo::Cargo;
 use crate::content::{Checksum, Contents};
 use crate::engine::JobError;
 use crate::region::{Addresses, Region};
-use crate::verify;
-use policy::BlockId;
-use policy::event::Form;
 use policy::format::FormatId;
 use policy::model::Matrix;
 use std::sync::Arc;
@@ -80,35 +78,37 @@ impl Coder {
         Ok(status.refused == u64::MAX && (!packs(to.format) || status.without_code <= room))
     }
 
+    /// Writes bytes of the host's to an address that is the caller's to write to, and waits for it.
+    #[allow(unsafe_code)]
+    pub(super) fn put(&self, to: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        // SAFETY: the callers pass memory of a move's that is as long and that nobody else uses; the bytes are there until `finish`.
+        let started = unsafe { self.stream.upload(to, bytes.as_ptr(), bytes.len() as u64) };
+        self.stream.finish()?;
+        started
+    }
+
     fn report(&self) -> Result<Status, CudaError> {
         let mut status = Status::FRESH;
         self.status.load(0, bytemuck::bytes_of_mut(&mut status))?;
         Ok(status)
     }
 
-    /// Compares a copy with its block: by a kernel where it lies in one piece of the device's memory, else by the host.
+    /// Compares a copy with what it must be: by a kernel where it lies in one piece of the device's memory, else by the host.
     #[allow(unsafe_code)]
     pub(super) fn verify(
         &self,
         contents: &Contents,
-        (block, form): (BlockId, Form),
+        cargo: &Cargo,
         region: &Region,
     ) -> Result<Checksum, JobError> {
         let Some(address) = whole(region, self.stream.gpu())? else {
-            return verify::check(contents, block, form, region);
+            return cargo.check(contents, region);
         };
         let launch = checksum(address, region.len(), self.status.start()).map_err(CudaError::from)?;
         // SAFETY: the region is whole at this address and is held; the status is ours.
         unsafe { self.stream.launch(&launch) }?;
         self.stream.finish()?;
-        let got = Checksum(self.report()?.checksum[0]);
-        let failed = |source| JobError::Content { block: block.0, form, source };
-        let expected = contents.checksum(block, form.format).map_err(failed)?;
-        if got == expected {
-            Ok(got)
-        } else {
-            Err(JobError::Mismatch { block: block.0, form, expected, got })
-        }
+        cargo.compare(contents, Checksum(self.report()?.checksum[0]))
     }
 
     /// A copy's address for kernels: its own, or that of a piece put together in `kept`.

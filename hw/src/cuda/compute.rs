@@ -8,6 +8,7 @@ use super::launch::{Launch, Place};
 use super::memory::Slab;
 use super::products::{Bench, Task, matmul, parts_room, silu_mul, split_bf16, suits_library};
 use crate::branch;
+use crate::cargo::Cargo;
 use crate::content::Contents;
 use crate::engine::{ComputeReport, Dense, Done, Job, JobError, Work, Worker};
 use policy::BlockId;
@@ -99,7 +100,9 @@ impl ComputeWorker {
     #[allow(unsafe_code)]
     fn products(&mut self, work: &Work, kept: &mut Vec<Slab>) -> Result<ComputeReport, JobError> {
         for reading in work.reads.iter().filter(|_| work.check) {
-            self.coder.verify(&self.contents, (reading.block, reading.form), &reading.region)?;
+            let (block, form) = (reading.block, reading.form);
+            let cargo = Cargo::Block { block, before: form.format, to: form };
+            self.coder.verify(&self.contents, &cargo, &reading.region)?;
         }
         let begun = self.coder.stream().mark()?;
         let operands = self.operands(work, kept)?;

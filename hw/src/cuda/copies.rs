@@ -12,6 +12,7 @@ use super::gpu::{Gpu, Mark};
 use super::launch::Place;
 use super::memory::Slab;
 use super::places::{End, holder, pairs, pieces};
+use crate::cargo::Cargo;
 use crate::content::Contents;
 use crate::engine::{Change, ChunkReport, Done, Haul, Job, JobError, Worker};
 use crate::lane::{now, since};
@@ -152,7 +153,7 @@ impl CopyWorker {
         if chunk.last {
             let gpu = holder(&haul.target)?.unwrap_or_else(|| self.gpu.clone());
             let checker = &side(&mut self.sides, &gpu)?.checker;
-            published = Some(checker.verify(&self.contents, (haul.block, haul.to), &haul.target)?);
+            published = Some(checker.verify(&self.contents, &haul.cargo, &haul.target)?);
         }
         Ok(ChunkReport { bytes: Bytes(chunk.len), took, published })
     }
@@ -385,20 +386,24 @@ fn side<'a>(sides: &'a mut BTreeMap<u32, Side>, gpu: &Arc<Gpu>) -> Result<&'a mu
     })
 }
 
-/// Changes the format of a move's copy from one address of the coder's device to another.
+/// Changes the format of a move's copy from one address of the coder's device to another. Blocks by its kernels; states by the host's
+/// codec, through the host's memory.
 fn recode(
     coder: &mut Coder,
     contents: &Contents,
     haul: &Haul,
     (from, to): (u64, u64),
 ) -> Result<(), JobError> {
-    let matrices = &contents.block(haul.block).matrices;
-    let from = Place { format: haul.before, address: from };
-    let to = Place { format: haul.to.format, address: to };
-    if coder.recode(from, to, matrices)? {
-        return Ok(());
+    if let Cargo::Block { block, before, to: form } = haul.cargo {
+        let matrices = &contents.block(block).matrices;
+        let from = Place { format: before, address: from };
+        if coder.recode(from, Place { format: form.format, address: to }, matrices)? {
+            return Ok(());
+        }
     }
-    // The host's codec refuses what the kernels do, and says why.
+    // Of blocks, the host's codec refuses what the kernels do, and says why.
     let mut coded = vec![0; haul.target.len() as usize];
-    haul.read_whole(|bytes| haul.recode(contents, bytes, &mut coded))?
+    haul.read_whole(|bytes| haul.cargo.recode(contents, bytes, &mut coded))??;
+    coder.put(to, &coded)?;
+    Ok(())
 }

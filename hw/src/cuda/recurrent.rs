@@ -163,6 +163,22 @@ pub fn step(
     Launch::new(format!("ssm_step_{format}"), sequences * shape.heads() as u64, arguments)
 }
 
+/// One token of each sequence of a gated delta net, named as [`delta`](crate::recurrent::delta) has it: `gates` are f32, `states` in
+/// `format`, `fp32` or `fp16`; `y` is f32.
+pub fn delta_step(
+    shape: Shape,
+    format: &'static str,
+    sequences: u64,
+    gates: u64,
+    at: Places,
+    states: u64,
+    y: u64,
+) -> Result<Launch, LaunchError> {
+    let Places { x, dt, b, c } = at;
+    let arguments = [&[states, x, dt, b, c, gates, y][..], &dims(shape)].concat();
+    Launch::new(format!("delta_step_{format}"), sequences * shape.heads() as u64, arguments)
+}
+
 /// Rings of inputs, `[sequences][room]` tokens of which `kept` are there.
 #[derive(Clone, Copy, Debug)]
 pub struct Rings {

@@ -5,7 +5,7 @@
 
 use crate::engine::LaneKind;
 use policy::LayerId;
-use policy::event::{MoveChunk, Part};
+use policy::event::{MoveChunk, Part, StateChunk};
 use policy::units::Nanos;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,6 +25,8 @@ pub struct Span {
 pub enum Deed {
     /// A chunk of a move.
     Chunk(MoveChunk),
+    /// A chunk of a move of states.
+    State(StateChunk),
     /// A part of a layer.
     Compute(LayerId, Part),
 }

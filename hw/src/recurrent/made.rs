@@ -2,7 +2,7 @@
 //! (rates uniform in 1 to 16, steps log-uniform in 0.001 to 0.1 a head), activations and shared vectors as they leave SiLU.
 
 use super::inputs::Owned;
-use super::number::{Number, narrowed};
+use super::number::{Number, expanded, narrowed};
 use super::shape::Shape;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
@@ -34,6 +34,23 @@ pub fn layer<T: Number>(shape: Shape, tokens: usize, seed: u64) -> Made<T> {
         |count: usize| -> Vec<T> { narrowed(&(0..count).map(|_| silu(normal())).collect::<Vec<f32>>()) };
     let (x, b) = (numbers(tokens * shape.width()), numbers(tokens * shape.shared()));
     Made { a, inputs: Owned { x, dt, b, c: numbers(tokens * shape.shared()) } }
+}
+
+/// Makes up the inputs of a gated delta net at so many tokens, and the logarithms of its gates: keys and queries of unit length, as its
+/// norms leave them, `beta` as a sigmoid leaves it.
+pub fn delta<T: Number>(shape: Shape, tokens: usize, seed: u64) -> (Owned<T>, Vec<f32>) {
+    let Made { a, inputs: Owned { x, dt, b, c } } = layer::<T>(shape, tokens, seed);
+    let unit = |numbers: Vec<T>| -> Vec<T> {
+        let mut all = expanded(&numbers);
+        for vector in all.chunks_exact_mut(shape.state_dim()) {
+            let length = vector.iter().map(|number| number * number).sum::<f32>().sqrt().max(1e-6);
+            vector.iter_mut().for_each(|number| *number /= length);
+        }
+        narrowed(&all)
+    };
+    let gates = dt.iter().enumerate().map(|(at, dt)| dt * a[at % shape.heads()]).collect();
+    let beta = dt.iter().map(|dt| 1.0 / (1.0 + dt)).collect();
+    (Owned { x, dt: beta, b: unit(b), c: unit(c) }, gates)
 }
 
 fn softplus(x: f32) -> f32 {

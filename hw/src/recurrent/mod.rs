@@ -6,7 +6,8 @@
 //!
 //! `S = exp(dt a) S + dt x b'` and `y = S c`.
 //!
-//! A Mamba-1 layer has a row of state a channel, and a rate for each of its numbers. Convolutions, gates, norms and projections are
+//! A Mamba-1 layer has a row of state a channel, and a rate for each of its numbers; of gated delta nets (`delta`) there is the update of
+//! one token. Convolutions, gates, norms and projections are
 //! no part of the recurrence and are not computed here.
 
 pub mod attention;
@@ -14,6 +15,7 @@ mod backlog;
 pub mod checkpoint;
 mod chunk;
 pub mod coded;
+pub mod delta;
 mod f16c;
 pub mod folded;
 pub mod gated;
@@ -64,6 +66,6 @@ pub enum RecurrentError {
     Compute(#[from] ComputeError),
 }
 
-fn check(what: &'static str, expected: usize, got: usize) -> Result<(), RecurrentError> {
+pub(crate) fn check(what: &'static str, expected: usize, got: usize) -> Result<(), RecurrentError> {
     if expected == got { Ok(()) } else { Err(RecurrentError::WrongLength { what, expected, got }) }
 }

@@ -23,6 +23,26 @@ pub fn ssd<T: Number>(shape: Shape, a: &[f32], inputs: Inputs<'_, T>, state: &mu
     y
 }
 
+/// Runs a gated delta net over the tokens of `inputs`, named as [`delta`](super::delta) has them, likewise; `gates` has the logarithm of
+/// each head's gate at each token.
+pub fn delta<T: Number>(shape: Shape, inputs: Inputs<'_, T>, gates: &[f32], state: &mut [f64]) -> Vec<f64> {
+    let (values, keys, queries) = (expanded(inputs.x), expanded(inputs.b), expanded(inputs.c));
+    let mut y = vec![0.0; values.len()];
+    for (at, (beta, gate)) in inputs.dt.iter().zip(gates).enumerate() {
+        let (token, head) = (at / shape.heads(), at % shape.heads());
+        let shared = (token * shape.groups() + shape.group(head)) * shape.state_dim();
+        let (key, query) = (&keys[shared..][..shape.state_dim()], &queries[shared..][..shape.state_dim()]);
+        let decay = libm::exp(f64::from(*gate));
+        let rows = state[head * shape.tile()..][..shape.tile()].chunks_exact_mut(shape.state_dim());
+        let first = at * shape.head_dim();
+        for (row, (value, y)) in rows.zip(values[first..].iter().zip(&mut y[first..])) {
+            let known: f64 = row.iter().zip(key).map(|(number, key)| decay * number * f64::from(*key)).sum();
+            *y = advance(row, &mut |_| decay, f64::from(*beta) * (f64::from(*value) - known), key, query);
+        }
+    }
+    y
+}
+
 /// The inputs of a Mamba-1 layer: `[tokens][channels]` steps and activations, `[tokens][state_dim]` shared vectors.
 #[derive(Clone, Copy, Debug)]
 pub struct Channels<'a> {

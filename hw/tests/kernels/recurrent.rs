@@ -4,8 +4,8 @@ use crate::cpu::{Buffer, Kernels, kernels};
 use half::f16;
 use hw::cuda::launch::Launch;
 use hw::cuda::recurrent::{
-    Checkpoints, Places, Prompt, Rings, Workspace, dequantise, injection_norms, quantise, read_coded, replay,
-    selective_scan, step, tile_stride,
+    Checkpoints, Places, Prompt, Rings, Workspace, delta_step, dequantise, injection_norms, quantise,
+    read_coded, replay, selective_scan, step, tile_stride,
 };
 use hw::recurrent::gated;
 use hw::recurrent::inputs::Owned;
@@ -149,6 +149,34 @@ proptest! {
         let y: Vec<f32> = (0..y.len()).map(|at| y[at % channels * tokens + at / channels]).collect();
         prop_assert!(error(&y, &exact_y) <= FP32, "{:e}", error(&y, &exact_y));
         prop_assert!(error(&state.read_numbers(), &exact) <= FP32);
+    }
+
+    #[test]
+    fn a_token_of_a_delta_net_gives_what_the_recurrence_does(
+        dims in (1usize..3, 1usize..4, 1usize..20, 1usize..80), sequences in 1usize..4, seed: u64, backward: bool,
+    ) {
+        let Some(kernels) = kernels() else { return Ok(()) };
+        let shape = Shape::new(dims.0 * dims.1, dims.2, dims.3, dims.0).unwrap();
+        let (inputs, gates) = made::delta::<f16>(shape, sequences, seed);
+        let state = begin(sequences * shape.state());
+        let half: Vec<f16> = narrowed(&state);
+        for (format, bytes, bound) in [("fp32", bytemuck::cast_slice(&state), FP32), ("fp16", bytemuck::cast_slice(&half), FP16)] {
+            let mut given = Given::new(&gates, &inputs);
+            let (places, gates_at) = given.places();
+            let (mut states, mut y) = (Buffer::of(bytes), Buffer::unset(4 * inputs.x.len() as u64));
+            let launch =
+                delta_step(shape, format, sequences as u64, gates_at, places, states.address(), y.address()).unwrap();
+            kernels.run(&[launch], backward);
+            let mut exact = if format == "fp32" { as_f64(&state) } else { as_f64(&expanded(&half)) };
+            let got = if format == "fp32" { states.read_numbers() } else { half_numbers(&states) };
+            let exact_y: Vec<f64> = (0..sequences).flat_map(|sequence| {
+                let token = inputs.lend().of(shape, sequence..sequence + 1);
+                let gates = &gates[sequence * shape.heads()..][..shape.heads()];
+                reference::delta(shape, token, gates, &mut exact[sequence * shape.state()..][..shape.state()])
+            }).collect();
+            prop_assert!(error(&got, &exact) <= bound, "{format}: {:e}", error(&got, &exact));
+            prop_assert!(error(&y.read_numbers(), &exact_y) <= FP32, "{format}: {:e}", error(&y.read_numbers(), &exact_y));
+        }
     }
 
     #[test]

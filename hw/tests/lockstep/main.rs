@@ -1,6 +1,7 @@
 //! A device under a timeline: every command on real memory, contents checked at every step.
 
 mod both;
+mod checkpoints;
 mod double;
 mod engine;
 mod failures;

@@ -1,6 +1,7 @@
 //! A timeline for tests: every link takes its chunks one after the other at a nanosecond a byte, every compute command
 //! takes a microsecond.
 
+use crate::world::HBM;
 use policy::event::{Command, Event, EventKind, Part, Platform};
 use policy::units::Nanos;
 use policy::{MoveId, TierId, Time};
@@ -53,8 +54,12 @@ impl Platform for Timeline {
                 };
                 self.schedule(None, Nanos(1000), done);
             }
+            Command::MoveState(chunk) => {
+                let done = EventKind::ChunkDone { id: chunk.id, queued: Nanos::ZERO };
+                let [from, to] = [chunk.from, chunk.to].map(|end| end.form(HBM).tier);
+                self.schedule(Some((from, to)), Nanos(chunk.len.0), done);
+            }
             Command::Drop { .. }
-            | Command::MoveState(_)
             | Command::DropState { .. }
             | Command::HandOn(_)
             | Command::Wake { .. }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod coded;
+mod delta;
 mod gated;
 mod scan;
 mod sequence;

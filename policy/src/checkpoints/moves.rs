@@ -74,7 +74,18 @@ impl Checkpoints {
         let copy = entry.copies[hit.pool]?;
         entry.last_used = now;
         entry.lost = false;
-        let promotes = hit.pool > 0 && entry.copies[0].is_none();
+        // Room that is made for it near by may be made further down in turn, but not by giving up what it is read from.
+        entry.readers += 1;
+        let number = self.begin_restore(hit, copy);
+        if let Some(entry) = self.entries.get_mut(&hit.node) {
+            entry.readers -= 1;
+        }
+        Some(number)
+    }
+
+    fn begin_restore(&mut self, hit: Hit, copy: Copy) -> u64 {
+        let promotes =
+            hit.pool > 0 && self.entries.get(&hit.node).is_some_and(|entry| entry.copies[0].is_none());
         self.numbers.restores += 1;
         let number = self.numbers.restores;
         let from = self.kept(hit.pool, copy.format);
@@ -85,7 +96,7 @@ impl Checkpoints {
             let restore = Some(Restore { number, keeps: false });
             let purpose = Purpose { into: Some(0), out_of: None, restore };
             self.send(hit.node, (from, self.kept(0, format)), purpose, MoveClass::Demand);
-            return Some(number);
+            return number;
         }
         if promotes && !is_fast && self.place(hit.node, 0, format) {
             let ends = (from, self.kept(0, format));
@@ -94,7 +105,7 @@ impl Checkpoints {
         let restore = Some(Restore { number, keeps: promotes && is_fast && format != copy.format });
         let purpose = Purpose { restore, ..Purpose::default() };
         self.send(hit.node, (from, StateEnd::Request), purpose, MoveClass::Demand);
-        Some(number)
+        number
     }
 
     /// Keeps a request's states in a pool, if there is room for them.

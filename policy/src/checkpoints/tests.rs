@@ -110,6 +110,21 @@ fn guarded(model: &Model, spec: CheckpointSpec, drift_budget: f64) -> Checkpoint
     Checkpoints::new(model, Arc::new(machine()), spec, &guard, (BLOCK, 2048))
 }
 
+/// What a move reads is there until it has ended, unless it is being coded where it is.
+fn is_there(known: &Checkpoints, chunk: &StateChunk) {
+    let entry = known.entries.values().find(|entry| entry.id == chunk.checkpoint).unwrap();
+    let (StateEnd::Kept(form), false) = (chunk.from, tier_of(chunk.from) == tier_of(chunk.to)) else {
+        return;
+    };
+    let pool = known.spec.pools.iter().position(|pool| pool.tier == form.tier).unwrap();
+    let copy = entry.copies[pool].filter(|copy| copy.ready);
+    assert_eq!(copy.map(|copy| copy.format), Some(form.format), "{chunk:?}");
+}
+
+fn tier_of(end: StateEnd) -> Option<TierId> {
+    if let StateEnd::Kept(form) = end { Some(form.tier) } else { None }
+}
+
 /// Lets every move end at once, in chunks; what was asked for is kept in order.
 fn settle(known: &mut Checkpoints) -> Vec<StateChunk> {
     let mut asked = Vec::new();
@@ -122,8 +137,9 @@ fn settle(known: &mut Checkpoints) -> Vec<StateChunk> {
         for (id, _) in begun {
             loop {
                 let chunk = known.hand_over(id, EncodeAt::Source, Bytes(100_000)).unwrap();
-                known.landed(id, chunk.len).unwrap();
                 let Command::MoveState(state) = chunk.command else { panic!("{chunk:?}") };
+                is_there(known, &state);
+                known.landed(id, chunk.len).unwrap();
                 asked.push(state);
                 if chunk.last {
                     break;

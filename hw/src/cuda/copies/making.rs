@@ -30,10 +30,10 @@ impl CopyWorker {
             Some(target) => target,
             None => self.staged(haul, &gpu, recipe.base.len())?,
         };
-        let size = haul.before.bytes(1, 0).0;
+        let size = recipe.native.bytes(1, 0).0;
         let elements = chunk.offset / size..(chunk.offset + chunk.len) / size;
         let (first, made) = (elements.start * size, (elements.end - elements.start) * size);
-        self.merge(haul, recipe, (base, factors, out), elements)?;
+        self.merge(recipe, (base, factors, out), elements)?;
         match (haul.change, direct) {
             (Change::Nowhere, None) => {
                 self.place(&gpu, (out + first, made), &pieces(&haul.target, first, made)?)?
@@ -48,15 +48,13 @@ impl CopyWorker {
     #[allow(unsafe_code)]
     fn merge(
         &mut self,
-        haul: &Haul,
         recipe: &Merge,
         (base, factors, out): (u64, u64, u64),
         elements: Range<u64>,
     ) -> Result<(), JobError> {
-        let base = Place { format: haul.before, address: base };
+        let base = Place { format: recipe.native, address: base };
         let of = Ingredients { base, factors, recipe: recipe.recipe };
-        let matrices = &self.contents.block(haul.block).matrices;
-        let launches = merge(of, out, matrices, elements).map_err(CudaError::from)?;
+        let launches = merge(of, out, &recipe.matrices, elements).map_err(CudaError::from)?;
         let gpu = self.gpu.clone();
         // SAFETY: base and factors are whole and held by the recipe; `out` is the move's target, or memory of its own that is as
         // large, and nobody else uses it before the move is published.

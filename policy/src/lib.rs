@@ -38,6 +38,7 @@ pub mod score;
 pub mod serving;
 pub mod sizes;
 pub mod sketch;
+pub mod stage;
 pub mod state;
 pub mod state_format;
 pub mod state_precision;

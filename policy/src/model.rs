@@ -3,6 +3,7 @@
 use crate::format::FormatId;
 use crate::id::{BlockId, LayerId};
 use crate::recipe::Recipe;
+use crate::stage::{Stage, Work};
 use crate::state_format::StateFormat;
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -115,6 +116,11 @@ pub struct Layer {
     pub blocks: u32,
     /// How many of them one token selects; equal to `blocks` in a dense layer.
     pub selected: u32,
+    /// Tokens of a sequence that go through each block, where it is not all of them: a joint transformer has weights of its own
+    /// for text and image, a modulation sees one vector, an embedding is looked up. Empty: all, through every block.
+    pub rows: Arc<[u32]>,
+    /// Whether each token of a step looks at all others of its sequence, not only at those before it; nothing is cached then.
+    pub bidirectional: bool,
 }
 
 /// The state of a recurrent layer: what a request keeps of all its tokens.
@@ -183,12 +189,14 @@ impl Layer {
 }
 
 /// A model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
     /// Its name in the catalogue.
     pub name: String,
     /// The layers, in the order they run.
     pub layers: Vec<Layer>,
+    /// The stages that a request goes through, in order: together they have all layers. Empty: one, of tokens.
+    pub stages: Vec<Stage>,
     /// The blocks; a [`BlockId`] is an index here.
     pub blocks: Vec<Block>,
     /// Weights outside the layers that stay resident (embeddings, output head).
@@ -210,6 +218,16 @@ impl Model {
     #[inline]
     pub fn layer(&self, id: LayerId) -> &Layer {
         &self.layers[id.index()]
+    }
+
+    /// The stage of a layer, by number.
+    pub fn stage_of(&self, layer: LayerId) -> usize {
+        self.stages.iter().position(|stage| stage.layers.contains(&layer.0)).unwrap_or(0)
+    }
+
+    /// Whether requests end with a token a step; else each puts out one thing, such as an image, at its last step.
+    pub fn puts_out_tokens(&self) -> bool {
+        self.stages.last().is_none_or(|stage| stage.work == Work::Tokens)
     }
 
     /// Bytes of the recurrent states of all layers in a format: what a checkpoint takes.

@@ -161,13 +161,14 @@ impl Orchestrator {
         let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
         let context = Context {
             ledger,
-            signals: Signals::new(model.layers.len() as u32),
+            signals: Signals::new(model.layers.len() as u32, &model.stages),
             guard: Guard::new(guard, &model),
             costs: if host_compute { costs.with_host() } else { costs },
             model,
             machine,
             pace,
         };
+        let serving = Serving::new(max_batch, prefill_chunk, cache).with_stages(context.model.stages.clone());
         Ok(Orchestrator {
             context,
             policy,
@@ -180,7 +181,7 @@ impl Orchestrator {
             running: None,
             proposals: Vec::new(),
             members: Vec::new(),
-            serving: Serving::new(max_batch, prefill_chunk, cache).with_checkpoints(checkpoints),
+            serving: serving.with_checkpoints(checkpoints),
             shared: budgets[fast.index()],
             pressed: Bytes::ZERO,
             loading,
@@ -200,7 +201,7 @@ impl Orchestrator {
         match event.kind {
             EventKind::RequestArrived { request, context_tokens, output_tokens, priority, prefix } => {
                 let (context, tokens) = (context_tokens, output_tokens);
-                let arrival = Arrival { request, context, tokens, priority, prefix };
+                let arrival = Arrival { request, context, tokens, priority, prefix, tenant: 0 };
                 self.tally.arrived += 1;
                 if !self.serving.arrive(arrival, event.at) {
                     let (arrived, refused) = (event.at, true);
@@ -295,11 +296,20 @@ impl Orchestrator {
             self.step_began = now;
             self.context.signals.concurrency = self.serving.batch_len() as u32;
             self.context.signals.step_tokens = self.serving.step_tokens();
-            self.run_mixers(0, now)?;
+            let first = self.begin_stage();
+            self.run_mixers(first, now)?;
         } else if self.context.ledger.flights().next().is_none() && !self.serving.moves_states() {
             return Err(ControlError::CacheStuck);
         }
         Ok(())
+    }
+
+    /// Tells everyone which stage the step belongs to, and returns its first layer.
+    fn begin_stage(&mut self) -> u16 {
+        let Some(stage) = self.serving.stage() else { return 0 };
+        self.context.signals.begin_step(self.serving.running_stage(), self.serving.next_steps());
+        self.context.guard.begin_step(stage.len(), self.serving.tolerance());
+        stage.layers.start
     }
 
     /// Whether others have taken some of fast memory.
@@ -331,7 +341,8 @@ impl Orchestrator {
 
     /// Runs the mixers from a layer on, up to the next that has blocks to decide on, or to the end of the step.
     fn run_mixers(&mut self, first: u16, now: Time) -> Result<(), ControlError> {
-        let layers = self.context.model.layers.len() as u16;
+        let layers =
+            self.serving.stage().map_or(self.context.model.layers.len() as u16, |stage| stage.layers.end);
         let has_blocks = |layer: &u16| self.context.model.layer(LayerId(*layer)).blocks > 0;
         let (upto, part) = match (first..layers).find(has_blocks) {
             Some(next) => (next, Part::Mixer),
@@ -354,6 +365,7 @@ impl Orchestrator {
     fn end_step(&mut self, now: Time) -> Result<(), ControlError> {
         self.stepping = false;
         self.tally.stepped(now.since(self.step_began), self.serving.batch_len(), self.serving.waiting());
+        self.context.signals.step += u64::from(!self.serving.computes_tokens());
         let drift = self.context.guard.end_step();
         self.policy.step_done(&self.context, drift);
         for request in self.serving.step_done(now, &mut self.tally) {

@@ -2,13 +2,16 @@
 //! between steps.
 
 pub mod cache;
+mod stages;
 
 use crate::checkpoints::{CheckpointUse, Checkpoints, Passage};
 use crate::event::{Slice, StateMove};
 use crate::id::{MoveId, RequestId};
+use crate::stage::{Stage, Work};
 use crate::tally::{CacheUse, RequestTimes, Tally};
 use crate::units::{Bytes, Nanos, Time};
 use cache::{Cache, Lease};
+use stages::Outputs;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +29,8 @@ pub struct Arrival {
     pub priority: u8,
     /// Numbers of its prompt's blocks, where they are known.
     pub prefix: Arc<[u64]>,
+    /// The model that it is for, where several share the machine.
+    pub tenant: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +43,9 @@ struct Active {
     prompt: u32,
     /// Tokens the running step computes for it.
     computing: u32,
+    /// The stage that it is in, and the steps that it has left there where they are known.
+    stage: usize,
+    steps_left: u32,
     /// Tokens still to be put out.
     left: u32,
     last_token: Time,
@@ -62,6 +70,14 @@ impl Active {
             self.computing = self.prompt_left().min(*room);
             *room -= self.computing;
         }
+    }
+
+    /// Puts out what it was for, which is one thing, and leaves.
+    fn put_out(&mut self, now: Time, tally: &mut Tally) {
+        self.times.first_token = now;
+        tally.first_token(&self.times);
+        tally.output_tokens += 1;
+        (self.times.tokens, self.left) = (1, 0);
     }
 
     /// Whether the running step gives it a token: its prompt is complete with it.
@@ -98,6 +114,10 @@ pub struct Serving {
     queue: BTreeMap<Rank, Active>,
     /// In order of admission.
     running: Vec<Active>,
+    /// The stages of the model, where it has several, and that of the running step.
+    stages: Vec<Stage>,
+    stage: usize,
+    outputs: Outputs,
     batch: Arc<[Slice]>,
     used: CacheUse,
 }
@@ -116,7 +136,7 @@ impl Serving {
 
     /// A request comes in. False if it can never be served: the cache is too small for it.
     pub fn arrive(&mut self, arrival: Arrival, now: Time) -> bool {
-        let Arrival { request, context, tokens, priority, prefix } = arrival;
+        let Arrival { request, context, tokens, priority, prefix, tenant } = arrival;
         self.cache.iter_mut().for_each(|cache| cache.advance(now));
         if self.cache.as_ref().is_some_and(|cache| !cache.can_hold(context.saturating_add(tokens))) {
             self.used.rejected += 1;
@@ -124,12 +144,14 @@ impl Serving {
         }
         let times = RequestTimes { request, arrived: now, context, priority, ..RequestTimes::default() };
         let cached = if self.chunk.is_some() { 0 } else { context };
-        let active = Active {
+        let mut active = Active {
             times,
             priority,
             cached,
             prompt: context,
             computing: 0,
+            stage: 0,
+            steps_left: 0,
             left: tokens,
             last_token: now,
             admitted: false,
@@ -137,12 +159,13 @@ impl Serving {
             lease: Lease::new(prefix),
             passage: Passage::default(),
         };
+        active.enter(self.entry(tenant), &self.stages);
         self.queue.insert(active.rank(), active);
         true
     }
 
-    /// Forms the next step: a token of every request that decodes, then prompts in order of admission, then requests from the
-    /// queue. `grow` says whether the cache may take so many bytes. Returns whether there is anything to compute.
+    /// Forms the next step, of the stage whose turn it is. Returns whether there is anything to compute. `grow` says whether
+    /// the cache may take so many bytes.
     ///
     /// # Errors
     /// What `grow` reports.
@@ -151,7 +174,35 @@ impl Serving {
         now: Time,
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<bool, E> {
-        self.running.iter_mut().for_each(|active| active.computing = 0);
+        // A stage may have nobody that can go on, such as a request that waits for room in the cache.
+        for _ in 0..self.stages.len().max(1) {
+            self.stage = self.turn();
+            self.running.iter_mut().for_each(|active| active.computing = 0);
+            match self.work() {
+                Work::Tokens => self.form_tokens(now, grow)?,
+                Work::Steps { tokens, .. } => {
+                    let here = self.running.iter_mut().filter(|active| active.stage == self.stage);
+                    here.for_each(|active| active.computing = tokens);
+                    self.admit(now, &mut 1, grow)?;
+                }
+            }
+            self.lose_checkpoints();
+            let (work, computing) = (self.work(), |active: &&Active| active.computing > 0);
+            self.batch =
+                self.running.iter().filter(computing).flat_map(|active| active.slices(work)).collect();
+            if !self.batch.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A token of every request that decodes, then prompts in order of admission, then requests from the queue.
+    fn form_tokens<E>(
+        &mut self,
+        now: Time,
+        grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
+    ) -> Result<(), E> {
         let preempted = self.decode(grow)?;
         let decoding: u32 = self.running.iter().map(|active| active.computing).sum();
         let mut room = self.chunk.unwrap_or(0).saturating_sub(decoding);
@@ -159,18 +210,10 @@ impl Serving {
         if decoding > 0 && room == 0 && self.chunk.is_some() {
             room = 1;
         }
-        self.running.iter_mut().for_each(|active| active.prefill(&mut room));
+        let here = self.running.iter_mut().filter(|active| active.stage == self.stage);
+        here.for_each(|active| active.prefill(&mut room));
         // What was given up in this step is for those that run.
-        if !preempted {
-            self.admit(now, &mut room, grow)?;
-        }
-        self.lose_checkpoints();
-        let slice = |active: &Active| {
-            let Active { times, cached, computing, .. } = active;
-            Slice { request: times.request, cached: *cached, tokens: *computing }
-        };
-        self.batch = self.running.iter().filter(|active| active.computing > 0).map(slice).collect();
-        Ok(!self.batch.is_empty())
+        if preempted { Ok(()) } else { self.admit(now, &mut room, grow) }
     }
 
     /// A token for every request whose prompt is complete; where the cache is full, the one admitted last gives way. Returns
@@ -180,7 +223,7 @@ impl Serving {
         let mut place = 0;
         while place < self.running.len() {
             let active = &mut self.running[place];
-            if active.prompt_left() == 0 {
+            if active.stage == self.stage && active.prompt_left() == 0 {
                 let fits = match &mut self.cache {
                     Some(cache) => cache.grow(&mut active.lease, active.cached + 1, grow)?,
                     None => true,
@@ -209,6 +252,10 @@ impl Serving {
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<(), E> {
         while self.running.len() < self.max_batch && (*room > 0 || self.chunk.is_none()) {
+            let here = self.queue.first_key_value().is_some_and(|(_, next)| next.stage == self.stage);
+            if !here {
+                break;
+            }
             let Some((rank, mut next)) = self.queue.pop_first() else { break };
             if let Some(cache) = &mut self.cache {
                 let mut kept = 0;
@@ -240,9 +287,10 @@ impl Serving {
             next.known += found;
             next.times.prefix_tokens += found;
             self.used.prefix_tokens += u64::from(found);
-            match next.prompt_left() {
-                0 => next.computing = 1,
-                _ => next.prefill(room),
+            match (self.work(), next.prompt_left()) {
+                (Work::Steps { tokens, .. }, _) => next.computing = tokens,
+                (Work::Tokens, 0) => next.computing = 1,
+                (Work::Tokens, _) => next.prefill(room),
             }
             self.running.push(next);
         }
@@ -343,7 +391,10 @@ impl Serving {
 
     /// Requests in the batch.
     pub fn batch_len(&self) -> usize {
-        self.batch.len()
+        match self.work() {
+            Work::Tokens => self.batch.len(),
+            Work::Steps { sequences, .. } => self.batch.len() / sequences.max(1) as usize,
+        }
     }
 
     /// Tokens that the running step computes.
@@ -353,16 +404,26 @@ impl Serving {
 
     /// Whether the running step gives any request a token.
     pub fn emits(&self) -> bool {
-        self.running.iter().any(Active::emits)
+        self.computes_tokens() && self.running.iter().any(Active::emits)
     }
 
     /// The step is computed. Finished requests leave and are returned.
     pub fn step_done(&mut self, now: Time, tally: &mut Tally) -> Vec<RequestId> {
-        let mut finished = Vec::new();
-        // Most requests of a batch have had their last token at the same time.
-        let (mut gap, mut gaps) = (Nanos::ZERO, 0);
         self.cache.iter_mut().for_each(|cache| cache.advance(now));
         self.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.advance(now));
+        match self.work() {
+            Work::Tokens => self.tokens_done(now, tally),
+            Work::Steps { .. } => self.stage_done(now, tally),
+        }
+        let finished = self.take_finished(now, tally);
+        self.lose_checkpoints();
+        finished
+    }
+
+    /// The prompts and tokens of the running step are computed.
+    fn tokens_done(&mut self, now: Time, tally: &mut Tally) {
+        // Most requests of a batch have had their last token at the same time.
+        let (mut gap, mut gaps) = (Nanos::ZERO, 0);
         for active in &mut self.running {
             let computes_prompt = active.prompt_left() > 0;
             if computes_prompt {
@@ -394,20 +455,25 @@ impl Serving {
             tally.output_tokens += 1;
             active.last_token = now;
             active.left = active.left.saturating_sub(1);
-            if active.left == 0 {
-                times.finished = now;
-                finished.push(times.request);
-                tally.served(times.clone());
-                if let Some(cache) = &mut self.cache {
-                    cache.end(&mut active.lease);
-                }
-            }
         }
         tally.gaps(gap, gaps);
+    }
+
+    /// Requests that have put out all they were for leave.
+    fn take_finished(&mut self, now: Time, tally: &mut Tally) -> Vec<RequestId> {
+        let mut finished = Vec::new();
+        for active in self.running.iter_mut().filter(|active| active.left == 0) {
+            active.times.finished = now;
+            self.outputs.record(active.times.tokens);
+            finished.push(active.times.request);
+            tally.served(active.times.clone());
+            if let Some(cache) = &mut self.cache {
+                cache.end(&mut active.lease);
+            }
+        }
         if !finished.is_empty() {
             self.running.retain(|active| active.left > 0);
         }
-        self.lose_checkpoints();
         finished
     }
 }

@@ -143,7 +143,7 @@ impl Operators {
         let seen = slices.iter().map(|slice| slice.seen(layer.window)).sum::<u64>();
         let looking = |slice: &Slice| {
             let cached = slice.cached.min(layer.window.unwrap_or(u32::MAX));
-            layer.attention_flops(looked_at(slice, layer.window), cached.into())
+            layer.attention_flops(looked_at(slice, layer), cached.into())
         };
         let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
         let states = Bytes(layer.state.0.saturating_mul(2 * slices.len() as u64));

@@ -240,7 +240,7 @@ impl Summary {
                 .collect(),
             drift_mean: context.guard.drift_mean(),
             drift_max: context.guard.drift_max(),
-            drift_budget: context.guard.budget(),
+            drift_budget: context.guard.stated_budget(),
             expert_ranks: expert_ranks(case, outcome),
             vetoes: REASONS
                 .iter()

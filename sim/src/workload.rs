@@ -184,9 +184,14 @@ impl Workload {
     pub fn route(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Routed> {
         let data = self.model.layer(layer);
         let Some(router) = self.routers[layer.index()] else {
-            let tokens = slices.iter().map(|slice| slice.tokens).sum();
-            let blocks = (data.first_block.0..data.first_block.0 + data.blocks).map(BlockId);
-            return blocks.map(|block| Routed { block, tokens, gate_squared: tokens as f32 }).collect();
+            let all = slices.iter().map(|slice| slice.tokens).sum();
+            let rows = |place: u32| data.rows.get(place as usize).map(|rows| rows * slices.len() as u32);
+            let routed = |place| {
+                let block = BlockId(data.first_block.0 + place);
+                // An error in what few rows go through reaches every token all the same.
+                Routed { block, tokens: rows(place).unwrap_or(all), gate_squared: all as f32 }
+            };
+            return (0..data.blocks).map(routed).collect();
         };
         let (first_block, each) = (data.first_block.0, data.blocks);
         if self.followed != slices {

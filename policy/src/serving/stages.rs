@@ -1,0 +1,186 @@
+//! Requests on their way through a model's stages. A step belongs to one stage: stages that have work take turns, so that a
+//! request in a short stage waits for one step of any other at most, and so do the requests of several models.
+
+use super::{Active, Serving};
+use crate::event::Slice;
+use crate::stage::{Stage, Work};
+use crate::tally::Tally;
+use crate::units::Time;
+
+/// Steps that are looked ahead at most to find when a stage comes next.
+const FARTHEST: u32 = 4096;
+
+impl Active {
+    /// Comes to a stage.
+    pub(super) fn enter(&mut self, number: usize, stages: &[Stage]) {
+        self.stage = number;
+        self.steps_left = stages.get(number).and_then(|stage| stage.work.steps()).unwrap_or(0);
+    }
+
+    /// What the running step computes of it in a stage.
+    pub(super) fn slices(&self, work: Work) -> impl Iterator<Item = Slice> {
+        let (cached, sequences) = match work {
+            Work::Tokens => (self.cached, 1),
+            Work::Steps { sequences, .. } => (0, sequences),
+        };
+        let slice = Slice { request: self.times.request, cached, tokens: self.computing };
+        std::iter::repeat_n(slice, sequences as usize)
+    }
+}
+
+/// The stage after this one for the same request, if there is one.
+fn after(stages: &[Stage], stage: usize) -> Option<usize> {
+    let next = stages.get(stage + 1)?;
+    (next.tenant == stages[stage].tenant).then_some(stage + 1)
+}
+
+impl Serving {
+    /// The same, for requests that go through these stages; none is one stage of tokens.
+    pub fn with_stages(self, stages: Vec<Stage>) -> Serving {
+        Serving { stages, ..self }
+    }
+
+    /// The stage where a model's requests begin.
+    pub(super) fn entry(&self, tenant: u16) -> usize {
+        self.stages.iter().position(|stage| stage.tenant == tenant).unwrap_or(0)
+    }
+
+    /// What the running step is part of, where the model has stages.
+    pub fn stage(&self) -> Option<&Stage> {
+        self.stages.get(self.stage)
+    }
+
+    /// Its number.
+    pub fn running_stage(&self) -> usize {
+        self.stage
+    }
+
+    pub(super) fn work(&self) -> Work {
+        self.stage().map_or(Work::Tokens, |stage| stage.work)
+    }
+
+    /// Whether the running step computes prompts and tokens, as a decoder does.
+    pub fn computes_tokens(&self) -> bool {
+        self.work() == Work::Tokens
+    }
+
+    /// The share of the drift budget that the running step may use: that of the request that tolerates least.
+    pub fn tolerance(&self) -> f64 {
+        let Some(stage) = self.stage() else { return 1.0 };
+        let running = self.running.iter().filter(|active| active.computing > 0);
+        running.map(|active| stage.tolerance(active.steps_left)).fold(1.0, f64::min)
+    }
+
+    /// The stage whose turn it is: the next one after the last step's that has work.
+    pub(super) fn turn(&self) -> usize {
+        let stages = self.stages.len().max(1);
+        let coming = self.queue.first_key_value().filter(|_| self.running.len() < self.max_batch);
+        let has_work = |&stage: &usize| {
+            coming.is_some_and(|(_, next)| next.stage == stage)
+                || self.running.iter().any(|active| active.stage == stage)
+        };
+        (1..=stages).map(|ahead| (self.stage + ahead) % stages).find(has_work).unwrap_or(self.stage)
+    }
+
+    /// The running step of a stage without tokens is computed: its requests go on, and those at their end put out what they
+    /// were for.
+    pub(super) fn stage_done(&mut self, now: Time, tally: &mut Tally) {
+        for active in self.running.iter_mut().filter(|active| active.computing > 0) {
+            active.computing = 0;
+            active.steps_left = active.steps_left.saturating_sub(1);
+            if active.steps_left > 0 {
+                continue;
+            }
+            match after(&self.stages, active.stage) {
+                Some(next) => active.enter(next, &self.stages),
+                None => active.put_out(now, tally),
+            }
+        }
+    }
+
+    /// For each stage, the layer steps from the first layer of the running step to the stage's next step after it: as the
+    /// requests that there are now will go on, and as one that comes next would begin. How many tokens a request will put
+    /// out is not known; it is taken to be as many as those before it, on average.
+    pub fn next_steps(&self) -> Vec<u32> {
+        let mut next = vec![None; self.stages.len()];
+        let mut at = self.stages[self.stage].len();
+        let mut left: Vec<(usize, u32)> =
+            self.running.iter().map(|active| (active.stage, self.expected_steps(active))).collect();
+        let mut turn = self.stage;
+        let here = |active: &Active| active.computing > 0;
+        let ran: Vec<bool> = self.running.iter().map(here).collect();
+        self.advance(&mut left, &ran, 1);
+        for _ in 0..FARTHEST {
+            if left.is_empty() {
+                let unseen = next.iter().position(Option::is_none);
+                let Some(unseen) = unseen else { break };
+                let entry = self.entry(self.stages[unseen].tenant);
+                left.push((entry, self.steps_of(entry)));
+            }
+            let stages = self.stages.len();
+            let has_work = |&stage: &usize| left.iter().any(|&(other, _)| other == stage);
+            turn = (1..=stages).map(|ahead| (turn + ahead) % stages).find(has_work).unwrap_or(turn);
+            next[turn].get_or_insert(at);
+            // Where nobody else takes turns, nothing changes until somebody leaves.
+            let alone = left.iter().all(|&(stage, _)| stage == turn);
+            let shortest = left.iter().filter(|(stage, _)| *stage == turn).map(|(_, steps)| *steps).min();
+            let steps = if alone { shortest.unwrap_or(1).max(1) } else { 1 };
+            at = at.saturating_add(self.stages[turn].len().saturating_mul(steps));
+            let ran: Vec<bool> = left.iter().map(|&(stage, _)| stage == turn).collect();
+            self.advance(&mut left, &ran, steps);
+            if next.iter().all(Option::is_some) {
+                break;
+            }
+        }
+        next.into_iter().map(|next| next.unwrap_or(at)).collect()
+    }
+
+    /// Takes so many steps off what is left of some requests; those that are through with a stage go on to the next.
+    fn advance(&self, left: &mut Vec<(usize, u32)>, ran: &[bool], steps: u32) {
+        let mut ran = ran.iter();
+        left.retain_mut(|(stage, more)| {
+            if !ran.next().copied().unwrap_or(false) {
+                return true;
+            }
+            *more = more.saturating_sub(steps);
+            if *more > 0 {
+                return true;
+            }
+            let Some(next) = after(&self.stages, *stage) else { return false };
+            (*stage, *more) = (next, self.steps_of(next));
+            true
+        });
+    }
+
+    /// Steps that a request is expected to take in a stage, from its first on.
+    fn steps_of(&self, stage: usize) -> u32 {
+        self.stages[stage].work.steps().unwrap_or_else(|| self.outputs.mean().max(1))
+    }
+
+    /// Steps that a request is expected to take still in its stage, the running one included.
+    fn expected_steps(&self, active: &Active) -> u32 {
+        match self.stages[active.stage].work {
+            Work::Steps { .. } => active.steps_left,
+            Work::Tokens => self.outputs.mean().saturating_sub(active.times.tokens).max(2),
+        }
+    }
+}
+
+/// How many tokens requests have put out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outputs {
+    requests: u64,
+    tokens: u64,
+}
+
+impl Outputs {
+    pub(super) fn record(&mut self, tokens: u32) {
+        self.requests += 1;
+        self.tokens += u64::from(tokens);
+    }
+
+    /// The mean so far; nothing before the first.
+    fn mean(self) -> u32 {
+        self.tokens.checked_div(self.requests).map_or(0, |mean| u32::try_from(mean).unwrap_or(u32::MAX))
+    }
+}

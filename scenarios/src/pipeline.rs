@@ -111,7 +111,12 @@ static LAYERS: Table = Table {
             "{ heads: 24, head_dim: 128 }",
             "Every token of a sequence looks at every other; left out, none does",
         ),
-        Key::default("vectors", Whole(0, MOST_VECTORS), "0", "Numbers of norms and biases, which stay resident"),
+        Key::default(
+            "vectors",
+            Whole(0, MOST_VECTORS),
+            "0",
+            "Numbers of norms and biases, which stay resident",
+        ),
         Key::required(
             "blocks",
             List(&Map(&BLOCK)),
@@ -203,10 +208,14 @@ pub(crate) fn pipeline(
         layer.count.saturating_mul(layer.shards().map(|(_, shards)| shards.count() as u64).sum())
     };
     let layers = || stages.iter().flat_map(|stage| &stage.layers);
-    let (count, blocks) = (layers().map(|layer| layer.count).sum::<u64>(), layers().map(of_layer).sum::<u64>());
+    let (count, blocks) =
+        (layers().map(|layer| layer.count).sum::<u64>(), layers().map(of_layer).sum::<u64>());
     if count > MOST_LAYERS || blocks > MOST_BLOCKS {
         let message = format!("{count} layers of {blocks} blocks");
-        field.error(report, Wrong::new(message, format!("at most {MOST_LAYERS} layers, {MOST_BLOCKS} blocks")));
+        field.error(
+            report,
+            Wrong::new(message, format!("at most {MOST_LAYERS} layers, {MOST_BLOCKS} blocks")),
+        );
         return None;
     }
     Some(Pipeline { stages, dtype })
@@ -264,7 +273,10 @@ fn read_tokens(report: &mut Report, field: &Field<'_>, image: Image) -> Option<u
     let pixels = keys.required(report, "pixels", up_to(1, LONGEST_SIDE));
     let text = keys.or_default(report, "text", up_to(0, MOST_TOKENS));
     let Some((width, height)) = image else {
-        let wrong = Wrong::new("the model does not say how large its images are", "add `image: { width: 1024, height: 1024 }`");
+        let wrong = Wrong::new(
+            "the model does not say how large its images are",
+            "add `image: { width: 1024, height: 1024 }`",
+        );
         field.error(report, wrong);
         return None;
     };
@@ -277,7 +289,12 @@ fn read_tokens(report: &mut Report, field: &Field<'_>, image: Image) -> Option<u
     Some(tokens as u32)
 }
 
-fn read_layer(report: &mut Report, field: &Field<'_>, image: Image, tokens: Option<u32>) -> Option<LayerShape> {
+fn read_layer(
+    report: &mut Report,
+    field: &Field<'_>,
+    image: Image,
+    tokens: Option<u32>,
+) -> Option<LayerShape> {
     let keys = field.keys(report, &LAYERS)?;
     let count = keys.or_default(report, "count", up_to(1, MOST_LAYERS));
     let vectors = keys.or_default(report, "vectors", up_to(0, MOST_VECTORS));
@@ -342,7 +359,11 @@ impl LayerShape {
         }
         let (heads, width) = self.attention.unwrap_or((1, 0));
         Part {
-            resident: Resident { bytes: dtype.bytes(self.vectors, 0), parameters: self.vectors, multiplied: 0 },
+            resident: Resident {
+                bytes: dtype.bytes(self.vectors, 0),
+                parameters: self.vectors,
+                multiplied: 0,
+            },
             flops_per_pair: 4 * heads * width,
             latent: None,
             kv_heads: heads as u32,

@@ -27,6 +27,7 @@ mod measured_links;
 mod measured_times;
 mod moe_baselines;
 mod monotone;
+mod pipelines;
 mod plan;
 mod predictor;
 mod promises;

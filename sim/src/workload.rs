@@ -2,6 +2,7 @@
 
 use crate::arrivals::{self, ThinkTimes, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
+use policy::model::Block;
 use policy::parallel::ExpertShare;
 use policy::{BlockId, LayerId, Model, RequestId, Time};
 use rand::RngExt;
@@ -68,6 +69,8 @@ pub struct Workload {
     model: Arc<Model>,
     /// For each layer of the model, its place among those with a router.
     routers: Vec<Option<usize>>,
+    /// For each block, its share of its layer's weights.
+    weight: Vec<f32>,
     requests: Vec<Request>,
     /// What else is recorded of them.
     recorded: Option<Arc<RequestTrace>>,
@@ -110,12 +113,14 @@ impl Workload {
             *sum += tokens(index);
             Some(before)
         });
+        let weight = weights(&model);
         let mut routed = 0..;
         let routers =
             model.layers.iter().map(|layer| if model.is_routed(layer) { routed.next() } else { None });
         Workload {
             rows_before: rows_before.collect(),
             routers: routers.collect(),
+            weight,
             requests: requests(&needs, plan, seed),
             recorded: match &plan.arrivals {
                 Arrivals::Recorded(trace) => Some(trace.clone()),
@@ -189,7 +194,8 @@ impl Workload {
             let routed = |place| {
                 let block = BlockId(data.first_block.0 + place);
                 // An error in what few rows go through reaches every token all the same.
-                Routed { block, tokens: rows(place).unwrap_or(all), gate_squared: all as f32 }
+                let gate_squared = all as f32 * self.weight[block.index()];
+                Routed { block, tokens: rows(place).unwrap_or(all), gate_squared }
             };
             return (0..data.blocks).map(routed).collect();
         };
@@ -315,6 +321,16 @@ impl Workload {
             left -= run;
         }
     }
+}
+
+/// For each block, its share of its layer's weights: what its error weighs in that of a layer which reads all of them.
+fn weights(model: &Model) -> Vec<f32> {
+    let mut of_layer = vec![0; model.layers.len()];
+    for block in &model.blocks {
+        of_layer[block.layer.index()] += block.elements();
+    }
+    let share = |block: &Block| block.elements() as f32 / of_layer[block.layer.index()].max(1) as f32;
+    model.blocks.iter().map(share).collect()
 }
 
 /// The requests, in order of arrival, within the plan's limits.

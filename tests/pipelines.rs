@@ -121,7 +121,7 @@ fn what_stays_takes_the_sum_of_its_kernels() {
         assert_eq!(outcome.world.compute_time(), Nanos(3 * compute.0), "{policy}");
         assert_eq!(outcome.world.now().0, 3 * compute.0 + tally.stall_total().0, "{policy}");
         let last = tally.latencies.e2e.range().unwrap().0.0;
-        assert!(last.abs_diff(compute.0) <= compute.0 / 1000, "{policy}: {last} for {compute}");
+        assert!(last.abs_diff(compute.0) <= compute.0 / 1000, "{policy}: {last} for {compute:?}");
         let layers: usize = steps(&case).iter().map(|stage| stage.len() as usize).sum();
         assert_eq!((tally.layer_steps, tally.completed, tally.output_tokens), (3 * layers as u64, 3, 3));
         // An image is the one thing that a request puts out.
@@ -147,7 +147,11 @@ fn sequential_offload_takes_copies_and_compute_in_turns() {
             let blocks = &case.model.blocks[layer.first_block.index()..][..layer.blocks as usize];
             blocks.iter().map(|block| block.bytes(block.native).round_up(Bytes(512))).sum::<Bytes>()
         });
-        assert_eq!(outcome.world.memory().peak(fast(&case.machine)), most.max().unwrap(), "{hbm}");
+        assert_eq!(
+            outcome.orchestrator.context().ledger.usage(fast(&case.machine)).peak,
+            most.max().unwrap(),
+            "{hbm}"
+        );
     }
 }
 

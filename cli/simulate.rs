@@ -259,6 +259,17 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
     if let Some(met) = case.slo.and_then(|slo| objective(&slo, summary)) {
         rows.insert(2, ["objective".into(), met]);
     }
+    let tenants = summary.tenants.iter().map(|tenant| {
+        let time = |key: &str| tenant.latencies.get(key).copied().flatten();
+        let ms = |key| time(key).map_or("-".to_owned(), |ms| format!("{ms:.3}"));
+        let (served, rate) = (tenant.requests_completed, tenant.output_throughput_tok_s);
+        let [ttft, tpot, e2e] = ["p50_ttft_ms", "p50_tpot_ms", "p50_e2e_ms"].map(ms);
+        let text = format!(
+            "{served} requests, {rate:.4} a second; p50 TTFT {ttft} ms, TPOT {tpot} ms, E2E {e2e} ms"
+        );
+        [format!("  {}", tenant.name), text]
+    });
+    rows.splice(1..1, tenants);
     if let Some(cache) = &summary.cache {
         let peak = policy::Bytes(cache.kv_peak_bytes);
         let (preempted, refused) = (cache.preemptions, cache.requests_rejected);

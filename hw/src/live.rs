@@ -102,6 +102,7 @@ impl<L: Load> Live<L> {
             output_tokens: tokens,
             priority: 0,
             prefix: Default::default(),
+            tenant: 0,
         })
     }
 

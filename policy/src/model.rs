@@ -225,9 +225,61 @@ impl Model {
         self.stages.iter().position(|stage| stage.layers.contains(&layer.0)).unwrap_or(0)
     }
 
-    /// Whether requests end with a token a step; else each puts out one thing, such as an image, at its last step.
+    /// Whether there are requests that end with a token a step; others put out one thing, such as an image, at their last step.
     pub fn puts_out_tokens(&self) -> bool {
-        self.stages.last().is_none_or(|stage| stage.work == Work::Tokens)
+        self.stages.is_empty() || self.stages.iter().any(|stage| stage.work == Work::Tokens)
+    }
+
+    /// How many models it is made of, each with requests of its own.
+    pub fn tenants(&self) -> usize {
+        self.stages.last().map_or(1, |stage| usize::from(stage.tenant) + 1)
+    }
+
+    /// The output head behind a layer: bytes read, and operations a token.
+    pub fn head(&self, layer: LayerId) -> (Bytes, u64) {
+        let own = self.stages.get(self.stage_of(layer)).and_then(|stage| stage.head);
+        own.unwrap_or((self.head_read, self.head_flops_per_token))
+    }
+
+    /// This model and another, which has requests of its own, on one machine. Their stages take turns.
+    pub fn beside(mut self, name: &str, other: &Model) -> Model {
+        let tenant = self.tenants() as u16;
+        if self.stages.is_empty() {
+            self.stages = vec![self.only_stage(&self.name)];
+        }
+        let (first, block) = (self.layers.len() as u16, self.blocks.len() as u32);
+        let own = match other.stages.as_slice() {
+            [] => vec![other.only_stage(name)],
+            stages => stages.to_vec(),
+        };
+        self.stages.extend(own.into_iter().map(|stage| Stage {
+            layers: stage.layers.start + first..stage.layers.end + first,
+            tenant,
+            head: (stage.work == Work::Tokens).then_some((other.head_read, other.head_flops_per_token)),
+            ..stage
+        }));
+        self.layers.extend(
+            other
+                .layers
+                .iter()
+                .cloned()
+                .map(|layer| Layer { first_block: BlockId(layer.first_block.0 + block), ..layer }),
+        );
+        self.blocks.extend(
+            other
+                .blocks
+                .iter()
+                .cloned()
+                .map(|block| Block { layer: LayerId(block.layer.0 + first), ..block }),
+        );
+        self.resident += other.resident;
+        self
+    }
+
+    /// All layers as one stage of tokens.
+    fn only_stage(&self, name: &str) -> Stage {
+        let layers = 0..self.layers.len() as u16;
+        Stage { name: name.to_owned(), layers, work: Work::Tokens, tenant: 0, head: None, tolerance: vec![] }
     }
 
     /// Bytes of the recurrent states of all layers in a format: what a checkpoint takes.

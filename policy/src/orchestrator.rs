@@ -19,7 +19,7 @@ use crate::schedule::{Pace, Schedule};
 use crate::score::Costs;
 use crate::serving::cache::{Cache, CacheSpec};
 use crate::serving::{Arrival, Serving};
-use crate::tally::{CacheUse, Objective, Recent, RequestTimes, Tally};
+use crate::tally::{CacheUse, Objective, Recent, RequestTimes, Tally, TenantUse};
 use crate::units::{Bytes, Nanos, Time};
 use std::sync::Arc;
 use thiserror::Error;
@@ -169,11 +169,13 @@ impl Orchestrator {
             pace,
         };
         let serving = Serving::new(max_batch, prefill_chunk, cache).with_stages(context.model.stages.clone());
+        let several = context.model.tenants();
+        let tenants = if several > 1 { vec![TenantUse::default(); several] } else { vec![] };
         Ok(Orchestrator {
             context,
             policy,
             schedule: Schedule::new(pace),
-            tally: Tally { objective, recent: recent.then(Box::default), ..Tally::default() },
+            tally: Tally { objective, recent: recent.then(Box::default), tenants, ..Tally::default() },
             commands: Vec::new(),
             abandoned: Vec::new(),
             log: record.then(Vec::new),
@@ -199,9 +201,16 @@ impl Orchestrator {
         self.context.ledger.advance(event.at);
         self.tally.events += 1;
         match event.kind {
-            EventKind::RequestArrived { request, context_tokens, output_tokens, priority, prefix } => {
+            EventKind::RequestArrived {
+                request,
+                context_tokens,
+                output_tokens,
+                priority,
+                prefix,
+                tenant,
+            } => {
                 let (context, tokens) = (context_tokens, output_tokens);
-                let arrival = Arrival { request, context, tokens, priority, prefix, tenant: 0 };
+                let arrival = Arrival { request, context, tokens, priority, prefix, tenant };
                 self.tally.arrived += 1;
                 if !self.serving.arrive(arrival, event.at) {
                     let (arrived, refused) = (event.at, true);
@@ -211,6 +220,7 @@ impl Orchestrator {
                         context,
                         priority,
                         refused,
+                        tenant,
                         ..RequestTimes::default()
                     };
                     self.tally.left.push(times);

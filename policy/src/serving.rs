@@ -142,7 +142,8 @@ impl Serving {
             self.used.rejected += 1;
             return false;
         }
-        let times = RequestTimes { request, arrived: now, context, priority, ..RequestTimes::default() };
+        let times =
+            RequestTimes { request, arrived: now, context, priority, tenant, ..RequestTimes::default() };
         let cached = if self.chunk.is_some() { 0 } else { context };
         let mut active = Active {
             times,
@@ -251,12 +252,9 @@ impl Serving {
         room: &mut u32,
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<(), E> {
-        while self.running.len() < self.max_batch && (*room > 0 || self.chunk.is_none()) {
-            let here = self.queue.first_key_value().is_some_and(|(_, next)| next.stage == self.stage);
-            if !here {
-                break;
-            }
-            let Some((rank, mut next)) = self.queue.pop_first() else { break };
+        while self.has_room(self.tenant_of(self.stage)) && (*room > 0 || self.chunk.is_none()) {
+            let first = self.queue.iter().find(|(_, next)| next.stage == self.stage).map(|(rank, _)| *rank);
+            let Some((rank, mut next)) = first.and_then(|rank| self.queue.remove_entry(&rank)) else { break };
             if let Some(cache) = &mut self.cache {
                 let mut kept = 0;
                 if self.chunk.is_some() {

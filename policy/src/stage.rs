@@ -3,6 +3,7 @@
 //! denoising steps, an image decoder that runs once. So it is known for certain when each of its layers comes next.
 
 use crate::id::LayerId;
+use crate::units::Bytes;
 use std::ops::Range;
 
 /// See the module.
@@ -16,6 +17,9 @@ pub struct Stage {
     pub work: Work,
     /// Whose requests go through it, where several models share the machine: those of the model with this number.
     pub tenant: u16,
+    /// The output head of its tokens, where several models share the machine: bytes read, and operations a token. Else it is the
+    /// model's.
+    pub head: Option<(Bytes, u64)>,
     /// The share of the drift budget that a step may use, 0 to 1, at evenly spaced points from a request's first step to its
     /// last, linear between them. Empty: all of it.
     pub tolerance: Vec<f64>,
@@ -154,7 +158,7 @@ mod tests {
             let layers = first..first + layers;
             first = layers.end;
             let work = Work::Steps { steps, sequences: 1, tokens: 1 };
-            Stage { name: String::new(), layers, work, tenant: 0, tolerance: vec![] }
+            Stage { name: String::new(), layers, work, tenant: 0, head: None, tolerance: vec![] }
         };
         lengths.iter().zip(steps).map(stage).collect()
     }

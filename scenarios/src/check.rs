@@ -19,6 +19,7 @@ use crate::resident::{RESIDENT, resident};
 use crate::scenario::{Kv, PolicyCheck, Scenario};
 use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::served::{Length, Workload};
+use crate::tenants::{TENANT, tenants};
 use crate::tree::{Node, Value};
 use crate::units::whole;
 use crate::workload::{WORKLOAD, workload};
@@ -97,6 +98,12 @@ pub(crate) static SCENARIO: Table = Table {
             "How many accelerators work together; left out, one",
         ),
         Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
+        Key::optional(
+            "tenants",
+            List(&Map(&TENANT)),
+            "[{ name: images, model: flux.1-dev, workload: { routing: { dense: {} } } }]",
+            "Further models on the machine, with requests of their own; one controller decides for all",
+        ),
         Key::required("policy", Type::Policy, "predictive", "What decides which block lives where"),
         Key::optional("guard", Map(&GUARD), "{ drift_budget: 1 % }", "The bound on the change of output"),
         Key::default(
@@ -150,6 +157,16 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let pressure = keys.get("pressure").map_or(Some(vec![]), |field| pressure(report, &field));
     let table = read_sensitivity(report, &keys);
     let workload = keys.need(report, "workload").and_then(|field| workload(report, &field, model.as_ref()));
+    let (tenants, model) = match keys.get("tenants") {
+        Some(field) if parallel.is_some() => {
+            let wrong =
+                Wrong::new("several models on accelerators that work together", "leave `parallel` out");
+            field.key_error(report, wrong);
+            (None, model)
+        }
+        Some(field) => tenants(report, &field, model),
+        None => (Some(vec![]), model),
+    };
     let policy = keys.need(report, "policy").and_then(|field| policy(report, &field, check_policy));
     let guard = guard(report, &or_empty("guard"));
     let slo = keys.get("slo").map_or(Some(None), |field| slo(report, &field).map(Some));
@@ -203,6 +220,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         recode: home.recode,
         host_compute: host_compute?,
         workload: workload?,
+        tenants: tenants?,
         policy: policy?,
         guard: guard?,
         sensitivity: table?,

@@ -34,6 +34,7 @@ mod sensitivity;
 mod served;
 mod shape;
 mod source;
+mod tenants;
 mod times;
 mod tree;
 mod units;
@@ -55,7 +56,7 @@ pub use pressure::Pressure;
 pub use price::Price;
 pub use scenario::{
     Cap, Guard, Kv, Paged, Parallel, PolicyCheck, PolicyChoice, PolicyComplaint, Resident, Scenario,
-    Schedule, ScriptFile, Slo,
+    Schedule, ScriptFile, Slo, Tenant,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

@@ -196,7 +196,14 @@ impl Assembly {
     pub(crate) fn end_stage(&mut self, name: &str, work: Work, tolerance: Vec<f64>) {
         let first = self.model.stages.last().map_or(0, |stage| stage.layers.end);
         let layers = first..self.model.layers.len() as u16;
-        self.model.stages.push(Stage { name: name.to_owned(), layers, work, tenant: 0, tolerance });
+        self.model.stages.push(Stage {
+            name: name.to_owned(),
+            layers,
+            work,
+            tenant: 0,
+            head: None,
+            tolerance,
+        });
     }
 
     /// The model with its facts.

@@ -83,6 +83,7 @@ fn every_shipped_scenario_loads() {
             "flux-1-dev-fp8-4090",
             "gpt-oss-20b-h100",
             "llama-3.1-70b-h100",
+            "llama-and-sd3-4090",
             "llava-1.5-7b-4090",
             "mer-qwen3-coder-30b",
             "mixtral-8x22b-cxl",

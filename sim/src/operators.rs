@@ -99,7 +99,7 @@ impl Operators {
                 _ => self.one_by_one(Kind::Blocks, reads, &mut booked),
             },
             Part::Host => self.one_by_one(Kind::Host, reads, &mut booked),
-            Part::Head => self.head(emitting, &mut booked),
+            Part::Head => self.head(layer, emitting, &mut booked),
         };
         let summing = self.summing(layer, part, slices, &mut booked);
         Kernel { summing, booked, ..kernel }
@@ -209,9 +209,9 @@ impl Operators {
         rest.kernel(&processor).after(&processor, time.saturating_sub(processor.launch))
     }
 
-    fn head(&self, emitting: u64, booked: &mut Booked) -> Kernel {
+    fn head(&self, layer: LayerId, emitting: u64, booked: &mut Booked) -> Kernel {
         let processor = self.machine.accelerator;
-        let (bytes, each) = (self.model.head_read, self.model.head_flops_per_token);
+        let (bytes, each) = self.model.head(layer);
         let of = |rows: u64| Demand { bytes, operations: each.saturating_mul(rows) };
         let demand = of(emitting);
         let (time, basis, kernel) = if let Some(table) = self.times.of(Operator::Head) {

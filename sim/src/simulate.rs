@@ -61,6 +61,8 @@ pub struct Case {
     pub script: Option<Arc<Script>>,
     /// When requests come in.
     pub arrivals: Arrivals,
+    /// What is asked of further models on the machine.
+    pub tenants: Vec<TenantLoad>,
     /// The key-value cache, where it is kept in pages.
     pub cache: Option<CacheSpec>,
     /// Checkpoints of recurrent states, where prefixes of a model that has them are kept.
@@ -85,6 +87,19 @@ pub struct Case {
     pub slo: Option<Slo>,
     /// The seed of everything drawn.
     pub seed: u64,
+}
+
+/// What is asked of a further model on the machine.
+#[derive(Clone, Debug)]
+pub struct TenantLoad {
+    /// What it is called in reports.
+    pub name: String,
+    /// Requests, where their arrivals do not say, and what each puts out, where its length does not.
+    pub requests: u32,
+    /// See `requests`.
+    pub tokens: u32,
+    /// When they come in, and how long they are.
+    pub plan: Plan,
 }
 
 /// Which blocks the tokens of a run need.
@@ -268,7 +283,16 @@ impl Case {
             &Load::Dense { requests, tokens } => Needs::Dense { requests, tokens },
         };
         let workload = Workload::new(needs, self.model.clone(), &self.plan(), self.seed);
-        Ok(workload.foreseen(&self.lookahead))
+        let beside = |workload: Workload, tenant: &TenantLoad| {
+            let &TenantLoad { requests, tokens, .. } = tenant;
+            workload.beside(&Needs::Dense { requests, tokens }, &tenant.plan)
+        };
+        Ok(self.tenants.iter().fold(workload, beside).foreseen(&self.lookahead))
+    }
+
+    /// Whether requests come in at the moment at which others finish, those to all models.
+    pub fn is_closed(&self) -> bool {
+        self.arrivals.is_closed() && self.tenants.iter().all(|tenant| tenant.plan.arrivals.is_closed())
     }
 
     fn plan(&self) -> Plan {
@@ -428,7 +452,7 @@ impl Case {
             other.simulate.is_some() && other.params.is_empty() && !other.clairvoyant && !other.fitted
         };
         // Which requests run together depends on time where they wait for pages.
-        let closed = self.arrivals.is_closed() && self.cache.is_none();
+        let closed = self.is_closed() && self.cache.is_none();
         let Some(scouted) = registry().iter().find(reactive).filter(|_| closed) else {
             return Err(RunFailure::Policy { policy: entry.name, source: SimulateError::NoFuture });
         };

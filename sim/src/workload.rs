@@ -24,6 +24,8 @@ pub struct Request {
     pub context: u32,
     /// Tokens to put out.
     pub tokens: u32,
+    /// The model that it is for, where several share the machine.
+    pub tenant: u16,
 }
 
 /// Which blocks tokens need.
@@ -74,7 +76,10 @@ pub struct Workload {
     requests: Vec<Request>,
     /// What else is recorded of them.
     recorded: Option<Arc<RequestTrace>>,
-    think: ThinkTimes,
+    /// For each tenant.
+    think: Vec<ThinkTimes>,
+    /// The requests of each tenant, by number.
+    tenants: Vec<Range<usize>>,
     /// Whether requests are others than those of the routing.
     stands_in: bool,
     /// Decoded rows before each trace of the routing: where stand-ins are looked up.
@@ -113,7 +118,7 @@ impl Workload {
             *sum += tokens(index);
             Some(before)
         });
-        let weight = weights(&model);
+        let (weight, requests) = (weights(&model), requests(&needs, plan, seed));
         let mut routed = 0..;
         let routers =
             model.layers.iter().map(|layer| if model.is_routed(layer) { routed.next() } else { None });
@@ -121,12 +126,13 @@ impl Workload {
             rows_before: rows_before.collect(),
             routers: routers.collect(),
             weight,
-            requests: requests(&needs, plan, seed),
+            tenants: vec![0..requests.len()],
+            requests,
             recorded: match &plan.arrivals {
                 Arrivals::Recorded(trace) => Some(trace.clone()),
                 _ => None,
             },
-            think: ThinkTimes::new(&plan.arrivals, seed),
+            think: vec![ThinkTimes::new(&plan.arrivals, seed)],
             stands_in: plan.stands_in(),
             needs,
             model,
@@ -144,6 +150,23 @@ impl Workload {
         Workload { share, gone: vec![0; share.of as usize], ..self }
     }
 
+    /// The same, with the requests of another model on the machine, which has no router.
+    pub fn beside(mut self, needs: &Needs, plan: &Plan) -> Workload {
+        let tenant = self.tenants.len() as u16;
+        let seed = self.seed ^ u64::from(tenant).wrapping_mul(SPREAD);
+        let first = self.requests.len();
+        self.requests
+            .extend(requests(needs, plan, seed).into_iter().map(|request| Request { tenant, ..request }));
+        self.tenants.push(first..self.requests.len());
+        self.think.push(ThinkTimes::new(&plan.arrivals, seed));
+        self
+    }
+
+    /// The requests of each model, by number.
+    pub fn tenants(&self) -> &[Range<usize>] {
+        &self.tenants
+    }
+
     /// The same, with routers asked ahead of time: see [`Workload::foresee`].
     pub fn foreseen(self, lookahead: &[f64]) -> Workload {
         Workload { lookahead: lookahead.to_vec(), ..self }
@@ -156,22 +179,23 @@ impl Workload {
 
     /// A request as it comes in.
     pub fn arrival(&self, request: RequestId) -> EventKind {
-        let Request { context, tokens, .. } = self.requests[request.index()];
-        let recorded = self.recorded.as_ref();
+        let Request { context, tokens, tenant, .. } = self.requests[request.index()];
+        let recorded = self.recorded.as_ref().filter(|_| tenant == 0);
         EventKind::RequestArrived {
             request,
             context_tokens: context,
             output_tokens: tokens,
             priority: recorded.map_or(0, |trace| trace.priority(request.index())),
             prefix: recorded.map_or_else(Default::default, |trace| trace.prefix(request.index()).into()),
+            tenant,
         }
     }
 
     /// When a client whose request is finished now sends the request with this index; `None` if there is none, or it comes
     /// at a time of its own.
     pub fn sent_after(&mut self, index: usize, now: Time) -> Option<Time> {
-        let waits = self.requests.get(index).is_some_and(|request| request.at.is_none());
-        waits.then(|| now + self.think.next())
+        let request = self.requests.get(index).filter(|request| request.at.is_none())?;
+        Some(now + self.think[usize::from(request.tenant)].next())
     }
 
     /// Where the gate weights come from.
@@ -343,7 +367,8 @@ fn requests(needs: &Needs, plan: &Plan, seed: u64) -> Vec<Request> {
     let mut cut = move |at: Option<Time>, context: u32, tokens: u32| {
         let tokens = u64::from(tokens).min(left) as u32;
         left -= u64::from(tokens);
-        Some(Request { at, context: context.min(u32::MAX - tokens), tokens }).filter(|_| tokens > 0)
+        let context = context.min(u32::MAX - tokens);
+        Some(Request { at, context, tokens, tenant: 0 }).filter(|_| tokens > 0)
     };
     if let Arrivals::Recorded(trace) = &plan.arrivals {
         let recorded = trace.requests().iter().take(limit);

@@ -141,8 +141,8 @@ pub struct World {
     /// Moves of recurrent states.
     states: UnderWay<StateMove>,
     workload: Workload,
-    /// The first request that is not in the queue yet.
-    next_request: usize,
+    /// For each tenant, the first request that is not in the queue yet.
+    next_request: Vec<usize>,
     mixers: Mixers,
     running: Option<Running>,
     /// What the host has been given to compute, in order; the first is running.
@@ -203,6 +203,7 @@ impl World {
             }
         }
         let fast = machine.tiers_of(Class::Fast).next().unwrap_or_default();
+        let next_request = workload.tenants().iter().map(|requests| requests.start).collect();
         let mut world = World {
             fabric: Fabric::new(&machine),
             sizes: Sizes::new(&model),
@@ -220,7 +221,7 @@ impl World {
             moves: UnderWay::default(),
             states: UnderWay::default(),
             workload,
-            next_request: 0,
+            next_request,
             running: None,
             hosted: VecDeque::new(),
             due: VecDeque::new(),
@@ -243,7 +244,7 @@ impl World {
         if let Some(from) = load_from {
             world.load(from, home)?;
         }
-        world.expect_request();
+        (0..world.next_request.len()).for_each(|tenant| world.expect_request(tenant));
         Ok(world)
     }
 
@@ -359,7 +360,7 @@ impl World {
                 Some(EventKind::MemoryPressure { reserved })
             }
             Tick::Request(request) => {
-                self.expect_request();
+                self.expect_request(usize::from(self.workload.requests()[request.index()].tenant));
                 Some(self.workload.arrival(request))
             }
         })
@@ -386,11 +387,17 @@ impl World {
         self.delivered = delivered;
     }
 
+    /// The first request of a tenant that is not in the queue yet.
+    fn next_of(&self, tenant: usize) -> Option<usize> {
+        let next = self.next_request[tenant];
+        self.workload.tenants()[tenant].contains(&next).then_some(next)
+    }
+
     /// Puts the next request with a time of its own into the queue: they come in order.
-    fn expect_request(&mut self) {
-        let next = self.next_request;
-        if let Some(at) = self.workload.requests().get(next).and_then(|request| request.at) {
-            self.next_request += 1;
+    fn expect_request(&mut self, tenant: usize) {
+        let Some(next) = self.next_of(tenant) else { return };
+        if let Some(at) = self.workload.requests()[next].at {
+            self.next_request[tenant] += 1;
             self.queue.push(at, Rank::Admission, Tick::Request(RequestId(next as u32)));
         }
     }
@@ -402,10 +409,11 @@ impl World {
     }
 
     /// A closed client sends its next request when one is finished, and it has thought.
-    fn finish(&mut self) {
-        let next = self.next_request;
+    fn finish(&mut self, request: RequestId) {
+        let tenant = usize::from(self.workload.requests()[request.index()].tenant);
+        let Some(next) = self.next_of(tenant) else { return };
         if let Some(at) = self.workload.sent_after(next, self.now) {
-            self.next_request += 1;
+            self.next_request[tenant] += 1;
             self.queue.push(at, Rank::Admission, Tick::Request(RequestId(next as u32)));
         }
     }
@@ -458,7 +466,7 @@ impl Platform for World {
                 self.begin_compute(mixers, (layer, part), batch, reads)?
             }
             Command::MoveState(state) => self.begin_state(state)?,
-            Command::Finish { .. } => self.finish(),
+            Command::Finish { request } => self.finish(request),
         }
         Ok(())
     }

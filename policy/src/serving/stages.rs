@@ -71,13 +71,23 @@ impl Serving {
         running.map(|active| stage.tolerance(active.steps_left)).fold(1.0, f64::min)
     }
 
+    /// Whose requests go through a stage.
+    pub(super) fn tenant_of(&self, stage: usize) -> u16 {
+        self.stages.get(stage).map_or(0, |stage| stage.tenant)
+    }
+
+    /// Whether another request of a tenant may run: the batch is each tenant's own.
+    pub(super) fn has_room(&self, tenant: u16) -> bool {
+        let running = self.running.iter().filter(|active| active.times.tenant == tenant);
+        self.running.len() < self.max_batch || running.count() < self.max_batch
+    }
+
     /// The stage whose turn it is: the next one after the last step's that has work.
     pub(super) fn turn(&self) -> usize {
         let stages = self.stages.len().max(1);
-        let coming = self.queue.first_key_value().filter(|_| self.running.len() < self.max_batch);
         let has_work = |&stage: &usize| {
-            coming.is_some_and(|(_, next)| next.stage == stage)
-                || self.running.iter().any(|active| active.stage == stage)
+            self.running.iter().any(|active| active.stage == stage)
+                || self.has_room(self.tenant_of(stage)) && self.queue.values().any(|next| next.stage == stage)
         };
         (1..=stages).map(|ahead| (self.stage + ahead) % stages).find(has_work).unwrap_or(self.stage)
     }

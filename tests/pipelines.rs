@@ -180,8 +180,12 @@ fn group_offload_takes_the_longer_of_compute_and_the_next_layers_copies() {
 
 #[test]
 fn no_policy_beats_link_and_compute_and_ours_is_near_them() {
-    for (hbm, near) in [("700 KiB", 1.06), ("900 KiB", 1.06), ("1200 KiB", 1.06), ("1600 KiB", 1.06)] {
-        let case = case(hbm, CLOSED, 40);
+    for hbm in ["700 KiB", "900 KiB", "1200 KiB", "1600 KiB"] {
+        let mut case = case(hbm, CLOSED, 40);
+        // Moves ahead of demand go one at a time, so that each pays a latency which demands pay together.
+        let mut machine = Machine::clone(&case.machine);
+        machine.links.iter_mut().for_each(|link| link.latency = Nanos::ZERO);
+        case.machine = machine.into();
         let StallBound { stall_s, .. } = stall_bound(&case).unwrap().expect("the clients are closed");
         let compute = 3.0 * compute_of_a_request(&case).as_secs_f64();
         for entry in policies(true) {
@@ -196,7 +200,7 @@ fn no_policy_beats_link_and_compute_and_ours_is_near_them() {
             if entry.name == "predictive" {
                 let over = took / (compute + stall_s);
                 println!("{hbm}: {:.4} of the bound", over);
-                assert!(over <= near, "{hbm}: {took} s, at least {} s", compute + stall_s);
+                assert!(over <= 1.05, "{hbm}: {took} s, at least {} s", compute + stall_s);
             }
         }
     }

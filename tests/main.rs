@@ -39,6 +39,7 @@ mod serving;
 mod small;
 mod starved;
 mod style;
+mod tenants;
 mod tensor_parallel;
 mod trace_toolbox;
 mod validate;

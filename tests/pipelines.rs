@@ -10,59 +10,56 @@ use sim::bound::{StallBound, stall_bound};
 use sim::{Case, Keep, Outcome};
 use std::path::Path;
 
-/// Two encoders, a transformer with guidance, and a decoder, on a desk whose fast memory is no larger than its cap.
-fn case(hbm: &str, requests: &str, steps: u32) -> Case {
-    let text = format!(
-        "name: pipeline
+/// A desk: a machine small enough to count by hand.
+pub(crate) const DESK: &str = "
 machine:
   name: desk
   tiers:
-    hbm: {{ class: fast, backing: device, capacity: 1 GiB, granularity: 512 B, read: 100 GB/s, write: 100 GB/s }}
-    dram: {{ class: staged, backing: pinned, capacity: 256 MiB, granularity: 64 B, read: 20 GB/s, write: 20 GB/s }}
+    hbm: { class: fast, backing: device, capacity: 1 GiB, granularity: 512 B, read: 100 GB/s, write: 100 GB/s }
+    dram: { class: staged, backing: pinned, capacity: 256 MiB, granularity: 64 B, read: 20 GB/s, write: 20 GB/s }
   links:
-    pcie: {{ between: [dram, hbm], forward: 2 GB/s, backward: 2 GB/s, latency: 1.5 us, submit: 700 ns, half_size: 0 B,
-      engines: 1, duplex: {{ forward: 1 GB/s, backward: 1 GB/s }} }}
-  accelerator: {{ flops: 1 TFLOP/s, read: 50 GB/s, launch: 2 us }}
-model:
-  model_type: pipeline
-  torch_dtype: bfloat16
-  image: {{ width: 128, height: 96 }}
-  stages:
-    words:
-      tokens: 16
-      layers:
-        - {{ blocks: {{ rows: 500, columns: 64, tokens: 0 }} }}
-        - {{ count: 3, attention: {{ heads: 2, head_dim: 32 }}, vectors: 100, blocks: {{ rows: 64, columns: 64, count: 4 }} }}
-    more_words: {{ tokens: 9, layers: {{ count: 2, blocks: {{ rows: 96, columns: 96 }} }} }}
-    transformer:
-      steps: {steps}
-      sequences: 2
-      tokens: {{ pixels: 16, text: 16 }}
-      layers:
-        - count: 5
-          attention: {{ heads: 4, head_dim: 32 }}
-          vectors: 50
-          blocks:
-            - {{ rows: 128, columns: 128, count: 4, kind: attention }}
-            - {{ rows: 256, columns: 128, tokens: 1 }}
-            - {{ rows: 512, columns: 128, tokens: {{ pixels: 16 }} }}
-            - {{ rows: 128, columns: 512, tokens: {{ pixels: 16 }} }}
-    decoder: {{ tokens: {{ pixels: 8 }}, layers: {{ count: 2, blocks: {{ rows: 32, columns: 288, tokens: {{ pixels: 4 }} }} }} }}
-memory: {{ hbm: {hbm} }}
-workload: {{ routing: {{ dense: {{ requests: 3 }} }}, requests: {requests} }}
-policy: predictive
-schedule: {{ chunk: 1 MiB }}
-seed: 7
-"
-    );
-    let scenario = scenarios::load_text("pipeline.yaml", &text, &[], &sim::resolve::check_policy);
+    pcie: { between: [dram, hbm], forward: 2 GB/s, backward: 2 GB/s, latency: 1.5 us, submit: 700 ns, half_size: 0 B,
+      engines: 1, duplex: { forward: 1 GB/s, backward: 1 GB/s } }
+  accelerator: { flops: 1 TFLOP/s, read: 50 GB/s, launch: 2 us }
+";
+
+/// Two encoders, a transformer with guidance, and a decoder.
+pub(crate) const PIPELINE: &str = "{ model_type: pipeline, torch_dtype: bfloat16, image: { width: 128, height: 96 }, stages: {
+    words: { tokens: 16, layers: [
+      { blocks: { rows: 500, columns: 64, tokens: 0 } },
+      { count: 3, attention: { heads: 2, head_dim: 32 }, vectors: 100, blocks: { rows: 64, columns: 64, count: 4 } } ] },
+    more_words: { tokens: 9, layers: { count: 2, blocks: { rows: 96, columns: 96 } } },
+    transformer: { steps: 4, sequences: 2, tokens: { pixels: 16, text: 16 }, layers: {
+      count: 5, attention: { heads: 4, head_dim: 32 }, vectors: 50, blocks: [
+        { rows: 128, columns: 128, count: 4, kind: attention },
+        { rows: 256, columns: 128, tokens: 1 },
+        { rows: 512, columns: 128, tokens: { pixels: 16 } },
+        { rows: 128, columns: 512, tokens: { pixels: 16 } } ] } },
+    decoder: { tokens: { pixels: 8 }, layers: { count: 2, blocks: { rows: 32, columns: 288, tokens: { pixels: 4 } } } } } }";
+
+/// A case whose fast memory is no larger than what blocks may take of it.
+pub(crate) fn desk(text: &str, set: &[(String, String)]) -> Case {
+    let text =
+        format!("name: desk\n{DESK}{text}\npolicy: predictive\nschedule: {{ chunk: 1 MiB }}\nseed: 7\n");
+    let scenario = scenarios::load_text("desk.yaml", &text, set, &sim::resolve::check_policy);
     let mut case =
-        Case::from_scenario(&scenario.unwrap_or_else(|wrong| panic!("{}", wrong.render(false)))).unwrap();
+        Case::from_scenario(&scenario.unwrap_or_else(|wrong| panic!("{}\n{text}", wrong.render(false))))
+            .unwrap();
     let mut machine = Machine::clone(&case.machine);
     let fast = fast(&machine);
     machine.tiers[fast.index()].capacity = case.budgets[fast.index()];
     case.machine = machine.into();
     case
+}
+
+/// The pipeline alone on the desk.
+fn case(hbm: &str, requests: &str, steps: u32) -> Case {
+    let text = format!(
+        "model: {PIPELINE}
+memory: {{ hbm: {hbm} }}
+workload: {{ routing: {{ dense: {{ requests: 3 }} }}, requests: {requests} }}"
+    );
+    desk(&text, &[("model.stages.transformer.steps".to_owned(), steps.to_string())])
 }
 
 const CLOSED: &str = "{ closed: { batch: 1 } }";

@@ -27,7 +27,7 @@ mod measured_links;
 mod measured_times;
 mod moe_baselines;
 mod monotone;
-mod pipelines;
+mod phases;
 mod plan;
 mod predictor;
 mod promises;

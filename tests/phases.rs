@@ -1,10 +1,10 @@
-//! Models of several stages: every step runs the layers of one, so what comes next is certain.
+//! Models of several phases: every step runs the layers of one, so what comes next is certain.
 
 use crate::ROOT;
 use crate::small::{self, fast, policies};
 use policy::event::Slice;
+use policy::phase::{Phase, Work};
 use policy::registry::lookup;
-use policy::stage::{Stage, Work};
 use policy::{Bytes, LayerId, Machine, Nanos, Paths, RequestId};
 use sim::bound::{StallBound, stall_bound};
 use sim::{Case, Keep, Outcome};
@@ -24,7 +24,7 @@ machine:
 ";
 
 /// Two encoders, a transformer with guidance, and a decoder.
-pub(crate) const PIPELINE: &str = "{ model_type: pipeline, torch_dtype: bfloat16, image: { width: 128, height: 96 }, stages: {
+pub(crate) const PIPELINE: &str = "{ model_type: pipeline, torch_dtype: bfloat16, image: { width: 128, height: 96 }, phases: {
     words: { tokens: 16, layers: [
       { blocks: { rows: 500, columns: 64, tokens: 0 } },
       { count: 3, attention: { heads: 2, head_dim: 32 }, vectors: 100, blocks: { rows: 64, columns: 64, count: 4 } } ] },
@@ -59,7 +59,7 @@ fn case(hbm: &str, requests: &str, steps: u32) -> Case {
 memory: {{ hbm: {hbm} }}
 workload: {{ routing: {{ dense: {{ requests: 3 }} }}, requests: {requests} }}"
     );
-    desk(&text, &[("model.stages.transformer.steps".to_owned(), steps.to_string())])
+    desk(&text, &[("model.phases.transformer.steps".to_owned(), steps.to_string())])
 }
 
 const CLOSED: &str = "{ closed: { batch: 1 } }";
@@ -69,15 +69,15 @@ fn run(case: &Case, policy: &str) -> Outcome {
     case.run(entry, &entry.resolve(&Default::default()).unwrap(), Keep::default(), |_| {}).unwrap()
 }
 
-/// Steps of a request, in order: the stage of each.
-fn steps(case: &Case) -> Vec<&Stage> {
-    let stages = case.model.stages.iter();
-    stages.flat_map(|stage| std::iter::repeat_n(stage, stage.work.steps().unwrap() as usize)).collect()
+/// Steps of a request, in order: the phase of each.
+fn steps(case: &Case) -> Vec<&Phase> {
+    let phases = case.model.phases.iter();
+    phases.flat_map(|phase| std::iter::repeat_n(phase, phase.work.steps().unwrap() as usize)).collect()
 }
 
 /// Compute of a layer for one request: attention over each of its sequences, then every block over its rows.
-fn compute(case: &Case, stage: &Stage, layer: u16) -> Nanos {
-    let Work::Steps { sequences, tokens, .. } = stage.work else { panic!("a stage of steps") };
+fn compute(case: &Case, phase: &Phase, layer: u16) -> Nanos {
+    let Work::Steps { sequences, tokens, .. } = phase.work else { panic!("a phase of steps") };
     let (layer, processor) = (case.model.layer(LayerId(layer)), case.machine.accelerator);
     let kernel = |bytes: u64, operations: u64| {
         processor.read.time_for(Bytes(bytes)).max(processor.flops.time_for(operations)) + processor.launch
@@ -93,9 +93,9 @@ fn compute(case: &Case, stage: &Stage, layer: u16) -> Nanos {
 }
 
 fn compute_of_a_request(case: &Case) -> Nanos {
-    let layers = |stage: &&Stage| stage.layers.clone();
+    let layers = |phase: &&Phase| phase.layers.clone();
     let steps = steps(case);
-    steps.iter().flat_map(|stage| layers(stage).map(|layer| compute(case, stage, layer))).sum()
+    steps.iter().flat_map(|phase| layers(phase).map(|layer| compute(case, phase, layer))).sum()
 }
 
 /// The link with the copies of a layer's blocks handed over at once: each pays its submit, all of them the latency once.
@@ -119,7 +119,7 @@ fn what_stays_takes_the_sum_of_its_kernels() {
         assert_eq!(outcome.world.now().0, 3 * compute.0 + tally.stall_total().0, "{policy}");
         let last = tally.latencies.e2e.range().unwrap().0.0;
         assert!(last.abs_diff(compute.0) <= compute.0 / 1000, "{policy}: {last} for {compute:?}");
-        let layers: usize = steps(&case).iter().map(|stage| stage.len() as usize).sum();
+        let layers: usize = steps(&case).iter().map(|phase| phase.len() as usize).sum();
         assert_eq!((tally.layer_steps, tally.completed, tally.output_tokens), (3 * layers as u64, 3, 3));
         // An image is the one thing that a request puts out.
         assert_eq!((tally.latencies.tpot.count(), tally.latencies.itl.count()), (0, 0));
@@ -134,7 +134,7 @@ fn sequential_offload_takes_copies_and_compute_in_turns() {
         let outcome = run(&case, "sequential_offload");
         let stall: Nanos = steps(&case)
             .iter()
-            .flat_map(|stage| stage.layers.clone())
+            .flat_map(|phase| phase.layers.clone())
             .map(|layer| copies(&case, layer))
             .sum();
         assert_eq!(outcome.orchestrator.tally().stall_total(), Nanos(3 * stall.0), "{hbm}");
@@ -166,10 +166,10 @@ fn group_offload_takes_the_longer_of_compute_and_the_next_layers_copies() {
     let case = case("1200 KiB", CLOSED, 8);
     let outcome = run(&case, "group_offload");
     let steps = steps(&case);
-    let layers = || steps.iter().flat_map(|stage| stage.layers.clone().map(move |layer| (stage, layer)));
+    let layers = || steps.iter().flat_map(|phase| phase.layers.clone().map(move |layer| (phase, layer)));
     let longer: u64 = layers()
         .zip(layers().skip(1).chain(layers().take(1)))
-        .map(|((stage, layer), (_, next))| compute(&case, stage, layer).max(copies(&case, next)).0)
+        .map(|((phase, layer), (_, next))| compute(&case, phase, layer).max(copies(&case, next)).0)
         .sum();
     let took = outcome.world.now().0 as f64 / 3.0;
     assert!((0.98..1.02).contains(&(took / longer as f64)), "{took} for {longer}");
@@ -253,8 +253,8 @@ fn flux_hides_its_link_once_the_window_allows_it() {
         assert!(took < 0.5 * images(&sequential) && took < 0.7 * images(&whole), "{hbm}");
         // What does not fit of the transformer crosses the link at every step.
         let steps = 28.0;
-        let transformer = case.model.stages.iter().position(|stage| stage.name == "transformer").unwrap();
-        let bytes = case.model.blocks.iter().filter(|block| case.model.stage_of(block.layer) == transformer);
+        let transformer = case.model.phases.iter().position(|phase| phase.name == "transformer").unwrap();
+        let bytes = case.model.blocks.iter().filter(|block| case.model.phase_of(block.layer) == transformer);
         let bytes: Bytes = bytes.map(|block| block.bytes(block.native)).sum();
         let missing = bytes.saturating_sub(case.budgets[fast(&case.machine).index()]);
         let link = Paths::new(&case.machine)
@@ -274,7 +274,7 @@ fn flux_hides_its_link_once_the_window_allows_it() {
 #[test]
 fn attention_is_over_whole_sequences() {
     let case = case("64 MiB", CLOSED, 1);
-    let transformer = case.model.stages.iter().find(|stage| stage.name == "transformer").unwrap();
+    let transformer = case.model.phases.iter().find(|phase| phase.name == "transformer").unwrap();
     let Work::Steps { sequences, tokens, .. } = transformer.work else { panic!("steps") };
     // 8 x 6 squares of 16 pixels, and 16 of text; two sequences with guidance.
     assert_eq!((sequences, tokens), (2, 64));

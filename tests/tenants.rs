@@ -1,6 +1,6 @@
-//! Several models on one machine: steps of their stages take turns, and one controller decides for all of them.
+//! Several models on one machine: steps of their phases take turns, and one controller decides for all of them.
 
-use crate::pipelines::{PIPELINE, desk};
+use crate::phases::{PIPELINE, desk};
 use crate::small::{self, fast, policies};
 use policy::registry::lookup;
 use policy::{Bytes, Nanos};

@@ -2,8 +2,8 @@
 
 use crate::format::FormatId;
 use crate::id::{BlockId, LayerId};
+use crate::phase::{Phase, Work};
 use crate::recipe::Recipe;
-use crate::stage::{Stage, Work};
 use crate::state_format::StateFormat;
 use crate::units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -195,8 +195,8 @@ pub struct Model {
     pub name: String,
     /// The layers, in the order they run.
     pub layers: Vec<Layer>,
-    /// The stages that a request goes through, in order: together they have all layers. Empty: one, of tokens.
-    pub stages: Vec<Stage>,
+    /// The phases that a request goes through, in order: together they have all layers. Empty: one, of tokens.
+    pub phases: Vec<Phase>,
     /// The blocks; a [`BlockId`] is an index here.
     pub blocks: Vec<Block>,
     /// Weights outside the layers that stay resident (embeddings, output head).
@@ -220,43 +220,43 @@ impl Model {
         &self.layers[id.index()]
     }
 
-    /// The stage of a layer, by number.
-    pub fn stage_of(&self, layer: LayerId) -> usize {
-        self.stages.iter().position(|stage| stage.layers.contains(&layer.0)).unwrap_or(0)
+    /// The phase of a layer, by number.
+    pub fn phase_of(&self, layer: LayerId) -> usize {
+        self.phases.iter().position(|phase| phase.layers.contains(&layer.0)).unwrap_or(0)
     }
 
     /// Whether there are requests that end with a token a step; others put out one thing, such as an image, at their last step.
     pub fn puts_out_tokens(&self) -> bool {
-        self.stages.is_empty() || self.stages.iter().any(|stage| stage.work == Work::Tokens)
+        self.phases.is_empty() || self.phases.iter().any(|phase| phase.work == Work::Tokens)
     }
 
     /// How many models it is made of, each with requests of its own.
     pub fn tenants(&self) -> usize {
-        self.stages.last().map_or(1, |stage| usize::from(stage.tenant) + 1)
+        self.phases.last().map_or(1, |phase| usize::from(phase.tenant) + 1)
     }
 
     /// The output head behind a layer: bytes read, and operations a token.
     pub fn head(&self, layer: LayerId) -> (Bytes, u64) {
-        let own = self.stages.get(self.stage_of(layer)).and_then(|stage| stage.head);
+        let own = self.phases.get(self.phase_of(layer)).and_then(|phase| phase.head);
         own.unwrap_or((self.head_read, self.head_flops_per_token))
     }
 
-    /// This model and another, which has requests of its own, on one machine. Their stages take turns.
+    /// This model and another, which has requests of its own, on one machine. Their phases take turns.
     pub fn beside(mut self, name: &str, other: &Model) -> Model {
         let tenant = self.tenants() as u16;
-        if self.stages.is_empty() {
-            self.stages = vec![self.only_stage(&self.name)];
+        if self.phases.is_empty() {
+            self.phases = vec![self.only_phase(&self.name)];
         }
         let (first, block) = (self.layers.len() as u16, self.blocks.len() as u32);
-        let own = match other.stages.as_slice() {
-            [] => vec![other.only_stage(name)],
-            stages => stages.to_vec(),
+        let own = match other.phases.as_slice() {
+            [] => vec![other.only_phase(name)],
+            phases => phases.to_vec(),
         };
-        self.stages.extend(own.into_iter().map(|stage| Stage {
-            layers: stage.layers.start + first..stage.layers.end + first,
+        self.phases.extend(own.into_iter().map(|phase| Phase {
+            layers: phase.layers.start + first..phase.layers.end + first,
             tenant,
-            head: (stage.work == Work::Tokens).then_some((other.head_read, other.head_flops_per_token)),
-            ..stage
+            head: (phase.work == Work::Tokens).then_some((other.head_read, other.head_flops_per_token)),
+            ..phase
         }));
         self.layers.extend(
             other
@@ -276,10 +276,10 @@ impl Model {
         self
     }
 
-    /// All layers as one stage of tokens.
-    fn only_stage(&self, name: &str) -> Stage {
+    /// All layers as one phase of tokens.
+    fn only_phase(&self, name: &str) -> Phase {
         let layers = 0..self.layers.len() as u16;
-        Stage { name: name.to_owned(), layers, work: Work::Tokens, tenant: 0, head: None, tolerance: vec![] }
+        Phase { name: name.to_owned(), layers, work: Work::Tokens, tenant: 0, head: None, tolerance: vec![] }
     }
 
     /// Bytes of the recurrent states of all layers in a format: what a checkpoint takes.

@@ -2,7 +2,7 @@
 
 use crate::event::{Event, EventKind};
 use crate::id::LayerId;
-use crate::stage::{Cadence, Stage};
+use crate::phase::{Cadence, Phase};
 use crate::units::{Nanos, Time};
 
 /// Weight of the newest sample in the running means below.
@@ -40,8 +40,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Signals of a run that has not begun, of a model with so many layers, in these stages.
-    pub fn new(layers: u32, stages: &[Stage]) -> Signals {
+    /// Signals of a run that has not begun, of a model with so many layers, in these phases.
+    pub fn new(layers: u32, phases: &[Phase]) -> Signals {
         Signals {
             now: Time(0),
             step: 0,
@@ -54,7 +54,7 @@ impl Signals {
             layer_period: Nanos::ZERO,
             queue_delay: Nanos::ZERO,
             digest: 0xcbf2_9ce4_8422_2325,
-            cadence: Cadence::new(stages),
+            cadence: Cadence::new(phases),
             routed_at: None,
             computing_since: None,
         }
@@ -101,9 +101,9 @@ impl Signals {
         }
     }
 
-    /// A step of a stage begins: see [`Cadence::begin`].
-    pub fn begin_step(&mut self, stage: usize, next: Vec<u32>) {
-        self.cadence.iter_mut().for_each(|cadence| cadence.begin(stage, next.clone()));
+    /// A step of a phase begins: see [`Cadence::begin`].
+    pub fn begin_step(&mut self, phase: usize, next: Vec<u32>) {
+        self.cadence.iter_mut().for_each(|cadence| cadence.begin(phase, next.clone()));
     }
 
     /// Layer steps from the one being run to the next visit of another layer, which may be the same: at least one.

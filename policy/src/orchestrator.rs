@@ -161,14 +161,14 @@ impl Orchestrator {
         let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
         let context = Context {
             ledger,
-            signals: Signals::new(model.layers.len() as u32, &model.stages),
+            signals: Signals::new(model.layers.len() as u32, &model.phases),
             guard: Guard::new(guard, &model),
             costs: if host_compute { costs.with_host() } else { costs },
             model,
             machine,
             pace,
         };
-        let serving = Serving::new(max_batch, prefill_chunk, cache).with_stages(context.model.stages.clone());
+        let serving = Serving::new(max_batch, prefill_chunk, cache).with_phases(context.model.phases.clone());
         let several = context.model.tenants();
         let tenants = if several > 1 { vec![TenantUse::default(); several] } else { vec![] };
         Ok(Orchestrator {
@@ -306,7 +306,7 @@ impl Orchestrator {
             self.step_began = now;
             self.context.signals.concurrency = self.serving.batch_len() as u32;
             self.context.signals.step_tokens = self.serving.step_tokens();
-            let first = self.begin_stage();
+            let first = self.begin_phase();
             self.run_mixers(first, now)?;
         } else if self.context.ledger.flights().next().is_none() && !self.serving.moves_states() {
             return Err(ControlError::CacheStuck);
@@ -314,12 +314,12 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Tells everyone which stage the step belongs to, and returns its first layer.
-    fn begin_stage(&mut self) -> u16 {
-        let Some(stage) = self.serving.stage() else { return 0 };
-        self.context.signals.begin_step(self.serving.running_stage(), self.serving.next_steps());
-        self.context.guard.begin_step(stage.len(), self.serving.tolerance());
-        stage.layers.start
+    /// Tells everyone which phase the step belongs to, and returns its first layer.
+    fn begin_phase(&mut self) -> u16 {
+        let Some(phase) = self.serving.phase() else { return 0 };
+        self.context.signals.begin_step(self.serving.running_phase(), self.serving.next_steps());
+        self.context.guard.begin_step(phase.len(), self.serving.tolerance());
+        phase.layers.start
     }
 
     /// Whether others have taken some of fast memory.
@@ -352,7 +352,7 @@ impl Orchestrator {
     /// Runs the mixers from a layer on, up to the next that has blocks to decide on, or to the end of the step.
     fn run_mixers(&mut self, first: u16, now: Time) -> Result<(), ControlError> {
         let layers =
-            self.serving.stage().map_or(self.context.model.layers.len() as u16, |stage| stage.layers.end);
+            self.serving.phase().map_or(self.context.model.layers.len() as u16, |phase| phase.layers.end);
         let has_blocks = |layer: &u16| self.context.model.layer(LayerId(*layer)).blocks > 0;
         let (upto, part) = match (first..layers).find(has_blocks) {
             Some(next) => (next, Part::Mixer),

@@ -1,4 +1,4 @@
-//! Stages of a model: layers that run together in a step, and what a request asks of them. A decoder has one, and every step
+//! Phases of a model: layers that run together in a step, and what a request asks of them. A decoder has one, and every step
 //! goes through all of its layers. A pipeline has several: text encoders that run once, a transformer that runs for so many
 //! denoising steps, an image decoder that runs once. So it is known for certain when each of its layers comes next.
 
@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stage {
+pub struct Phase {
     /// Its name in the model's file.
     pub name: String,
     /// Its layers, by number, in the order they run.
@@ -25,7 +25,7 @@ pub struct Stage {
     pub tolerance: Vec<f64>,
 }
 
-/// What a request asks of a stage.
+/// What a request asks of a phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Work {
     /// Its prompt, in chunks, and then a token a step until its output is complete.
@@ -52,7 +52,7 @@ impl Work {
     }
 }
 
-impl Stage {
+impl Phase {
     /// How many layers it has.
     pub fn len(&self) -> u32 {
         u32::from(self.layers.end - self.layers.start)
@@ -77,67 +77,67 @@ impl Stage {
     }
 }
 
-/// When the layers of a model with several stages come next.
+/// When the layers of a model with several phases come next.
 #[derive(Clone, Debug, Default)]
 pub struct Cadence {
-    stages: Vec<Range<u32>>,
-    /// For each layer, its stage.
-    stage_of: Vec<u16>,
-    /// The stage of the running step, and how many of its layers have been routed.
-    stage: usize,
+    phases: Vec<Range<u32>>,
+    /// For each layer, its phase.
+    phase_of: Vec<u16>,
+    /// The phase of the running step, and how many of its layers have been routed.
+    phase: usize,
     done: u32,
-    /// For each stage, the layer steps from the first layer of the running step to its next step after that.
+    /// For each phase, the layer steps from the first layer of the running step to its next step after that.
     next: Vec<u32>,
-    /// The stages in the order of their next steps.
+    /// The phases in the order of their next steps.
     order: Vec<usize>,
 }
 
 impl Cadence {
-    /// The cadence of a model's stages, before the first step; `None` where all layers run in every step.
-    pub fn new(stages: &[Stage]) -> Option<Cadence> {
-        if stages.len() < 2 {
+    /// The cadence of a model's phases, before the first step; `None` where all layers run in every step.
+    pub fn new(phases: &[Phase]) -> Option<Cadence> {
+        if phases.len() < 2 {
             return None;
         }
-        let of = |(number, stage): (u16, &Stage)| stage.layers.clone().map(move |_| number);
+        let of = |(number, phase): (u16, &Phase)| phase.layers.clone().map(move |_| number);
         Some(Cadence {
-            stages: stages.iter().map(|stage| stage.layers.start.into()..stage.layers.end.into()).collect(),
-            stage_of: (0..).zip(stages).flat_map(of).collect(),
-            next: vec![0; stages.len()],
-            order: (0..stages.len()).collect(),
+            phases: phases.iter().map(|phase| phase.layers.start.into()..phase.layers.end.into()).collect(),
+            phase_of: (0..).zip(phases).flat_map(of).collect(),
+            next: vec![0; phases.len()],
+            order: (0..phases.len()).collect(),
             ..Cadence::default()
         })
     }
 
-    /// A step of a stage begins. `next` says for each stage how many layer steps from now its next step after this one comes.
-    pub fn begin(&mut self, stage: usize, next: Vec<u32>) {
-        (self.stage, self.done, self.next) = (stage, 0, next);
-        self.order.sort_by_key(|&stage| (self.next[stage], stage));
+    /// A step of a phase begins. `next` says for each phase how many layer steps from now its next step after this one comes.
+    pub fn begin(&mut self, phase: usize, next: Vec<u32>) {
+        (self.phase, self.done, self.next) = (phase, 0, next);
+        self.order.sort_by_key(|&phase| (self.next[phase], phase));
     }
 
     /// A layer of the running step is routed.
     pub fn routed(&mut self, layer: LayerId) {
-        self.done = u32::from(layer.0).saturating_sub(self.stages[self.stage].start) + 1;
+        self.done = u32::from(layer.0).saturating_sub(self.phases[self.phase].start) + 1;
     }
 
     /// Layer steps from the one being run to the next visit of a layer: at least one.
     pub fn until(&self, layer: LayerId) -> u32 {
-        let stage = usize::from(self.stage_of[layer.index()]);
-        let place = u32::from(layer.0) - self.stages[stage].start;
-        let begins = if stage == self.stage && place >= self.done { 0 } else { self.next[stage] };
+        let phase = usize::from(self.phase_of[layer.index()]);
+        let place = u32::from(layer.0) - self.phases[phase].start;
+        let begins = if phase == self.phase && place >= self.done { 0 } else { self.next[phase] };
         (begins + place + 1).saturating_sub(self.done).max(1)
     }
 
     /// The layer that comes in the given place, from 1 on, when all layers are ordered by their next visits.
     pub fn coming(&self, place: u32) -> LayerId {
-        let running = &self.stages[self.stage];
+        let running = &self.phases[self.phase];
         let rest = running.end - running.start - self.done;
         if place <= rest {
             return LayerId((running.start + self.done + place - 1) as u16);
         }
         let mut left = place - rest - 1;
-        for &stage in &self.order {
-            let Range { start, end } = self.stages[stage];
-            let layers = if stage == self.stage { self.done } else { end - start };
+        for &phase in &self.order {
+            let Range { start, end } = self.phases[phase];
+            let layers = if phase == self.phase { self.done } else { end - start };
             if left < layers {
                 return LayerId((start + left) as u16);
             }
@@ -152,15 +152,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn stages(lengths: &[u16], steps: &[u32]) -> Vec<Stage> {
+    fn phases(lengths: &[u16], steps: &[u32]) -> Vec<Phase> {
         let mut first = 0;
-        let stage = |(&layers, &steps): (&u16, &u32)| {
+        let phase = |(&layers, &steps): (&u16, &u32)| {
             let layers = first..first + layers;
             first = layers.end;
             let work = Work::Steps { steps, sequences: 1, tokens: 1 };
-            Stage { name: String::new(), layers, work, tenant: 0, head: None, tolerance: vec![] }
+            Phase { name: String::new(), layers, work, tenant: 0, head: None, tolerance: vec![] }
         };
-        lengths.iter().zip(steps).map(stage).collect()
+        lengths.iter().zip(steps).map(phase).collect()
     }
 
     proptest! {
@@ -171,23 +171,23 @@ mod tests {
             shape in prop::collection::vec((1u16..5, 1u32..4), 2..5),
         ) {
             let (lengths, steps): (Vec<u16>, Vec<u32>) = shape.into_iter().unzip();
-            let stages = stages(&lengths, &steps);
+            let phases = phases(&lengths, &steps);
             let round: Vec<usize> =
-                steps.iter().enumerate().flat_map(|(stage, &steps)| vec![stage; steps as usize]).collect();
+                steps.iter().enumerate().flat_map(|(phase, &steps)| vec![phase; steps as usize]).collect();
             let visits: Vec<u16> =
-                round.iter().chain(&round).flat_map(|&stage| stages[stage].layers.clone()).collect();
-            let mut cadence = Cadence::new(&stages).unwrap();
+                round.iter().chain(&round).flat_map(|&phase| phases[phase].layers.clone()).collect();
+            let mut cadence = Cadence::new(&phases).unwrap();
             let mut at = 0;
-            for (number, &stage) in round.iter().enumerate() {
+            for (number, &phase) in round.iter().enumerate() {
                 let coming = round.iter().chain(&round).skip(number + 1);
-                let mut next = vec![None; stages.len()];
-                let mut from = stages[stage].len();
-                for &stage in coming {
-                    next[stage].get_or_insert(from);
-                    from += stages[stage].len();
+                let mut next = vec![None; phases.len()];
+                let mut from = phases[phase].len();
+                for &phase in coming {
+                    next[phase].get_or_insert(from);
+                    from += phases[phase].len();
                 }
-                cadence.begin(stage, next.into_iter().map(Option::unwrap).collect());
-                for layer in stages[stage].layers.clone() {
+                cadence.begin(phase, next.into_iter().map(Option::unwrap).collect());
+                for layer in phases[phase].layers.clone() {
                     cadence.routed(LayerId(layer));
                     let layers: u16 = lengths.iter().sum();
                     let until = |layer: u16| visits[at + 1..].iter().position(|&other| other == layer).unwrap() + 1;
@@ -206,16 +206,16 @@ mod tests {
 
     #[test]
     fn tolerance_is_linear_between_its_points() {
-        let mut stage = stages(&[1], &[5]).remove(0);
-        assert_eq!(stage.tolerance(3), 1.0);
-        stage.tolerance = vec![0.2, 1.0, 0.6];
-        let shares: Vec<f64> = (1..=5).rev().map(|left| stage.tolerance(left)).collect();
+        let mut phase = phases(&[1], &[5]).remove(0);
+        assert_eq!(phase.tolerance(3), 1.0);
+        phase.tolerance = vec![0.2, 1.0, 0.6];
+        let shares: Vec<f64> = (1..=5).rev().map(|left| phase.tolerance(left)).collect();
         let expected = [0.2, 0.6, 1.0, 0.8, 0.6];
         assert!(
             shares.iter().zip(expected).all(|(share, expected)| (share - expected).abs() < 1e-12),
             "{shares:?}"
         );
-        stage.work = Work::Steps { steps: 1, sequences: 1, tokens: 1 };
-        assert_eq!(stage.tolerance(1), 0.2);
+        phase.work = Work::Steps { steps: 1, sequences: 1, tokens: 1 };
+        assert_eq!(phase.tolerance(1), 0.2);
     }
 }

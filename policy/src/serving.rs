@@ -2,16 +2,16 @@
 //! between steps.
 
 pub mod cache;
-mod stages;
+mod phases;
 
 use crate::checkpoints::{CheckpointUse, Checkpoints, Passage};
 use crate::event::{Slice, StateMove};
 use crate::id::{MoveId, RequestId};
-use crate::stage::{Stage, Work};
+use crate::phase::{Phase, Work};
 use crate::tally::{CacheUse, RequestTimes, Tally};
 use crate::units::{Bytes, Nanos, Time};
 use cache::{Cache, Lease};
-use stages::Outputs;
+use phases::Outputs;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,8 +43,8 @@ struct Active {
     prompt: u32,
     /// Tokens the running step computes for it.
     computing: u32,
-    /// The stage that it is in, and the steps that it has left there where they are known.
-    stage: usize,
+    /// The phase that it is in, and the steps that it has left there where they are known.
+    phase: usize,
     steps_left: u32,
     /// Tokens still to be put out.
     left: u32,
@@ -114,9 +114,9 @@ pub struct Serving {
     queue: BTreeMap<Rank, Active>,
     /// In order of admission.
     running: Vec<Active>,
-    /// The stages of the model, where it has several, and that of the running step.
-    stages: Vec<Stage>,
-    stage: usize,
+    /// The phases of the model, where it has several, and that of the running step.
+    phases: Vec<Phase>,
+    phase: usize,
     outputs: Outputs,
     batch: Arc<[Slice]>,
     used: CacheUse,
@@ -151,7 +151,7 @@ impl Serving {
             cached,
             prompt: context,
             computing: 0,
-            stage: 0,
+            phase: 0,
             steps_left: 0,
             left: tokens,
             last_token: now,
@@ -160,12 +160,12 @@ impl Serving {
             lease: Lease::new(prefix),
             passage: Passage::default(),
         };
-        active.enter(self.entry(tenant), &self.stages);
+        active.enter(self.entry(tenant), &self.phases);
         self.queue.insert(active.rank(), active);
         true
     }
 
-    /// Forms the next step, of the stage whose turn it is. Returns whether there is anything to compute. `grow` says whether
+    /// Forms the next step, of the phase whose turn it is. Returns whether there is anything to compute. `grow` says whether
     /// the cache may take so many bytes.
     ///
     /// # Errors
@@ -175,14 +175,14 @@ impl Serving {
         now: Time,
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<bool, E> {
-        // A stage may have nobody that can go on, such as a request that waits for room in the cache.
-        for _ in 0..self.stages.len().max(1) {
-            self.stage = self.turn();
+        // A phase may have nobody that can go on, such as a request that waits for room in the cache.
+        for _ in 0..self.phases.len().max(1) {
+            self.phase = self.turn();
             self.running.iter_mut().for_each(|active| active.computing = 0);
             match self.work() {
                 Work::Tokens => self.form_tokens(now, grow)?,
                 Work::Steps { tokens, .. } => {
-                    let here = self.running.iter_mut().filter(|active| active.stage == self.stage);
+                    let here = self.running.iter_mut().filter(|active| active.phase == self.phase);
                     here.for_each(|active| active.computing = tokens);
                     self.admit(now, &mut 1, grow)?;
                 }
@@ -211,7 +211,7 @@ impl Serving {
         if decoding > 0 && room == 0 && self.chunk.is_some() {
             room = 1;
         }
-        let here = self.running.iter_mut().filter(|active| active.stage == self.stage);
+        let here = self.running.iter_mut().filter(|active| active.phase == self.phase);
         here.for_each(|active| active.prefill(&mut room));
         // What was given up in this step is for those that run.
         if preempted { Ok(()) } else { self.admit(now, &mut room, grow) }
@@ -224,7 +224,7 @@ impl Serving {
         let mut place = 0;
         while place < self.running.len() {
             let active = &mut self.running[place];
-            if active.stage == self.stage && active.prompt_left() == 0 {
+            if active.phase == self.phase && active.prompt_left() == 0 {
                 let fits = match &mut self.cache {
                     Some(cache) => cache.grow(&mut active.lease, active.cached + 1, grow)?,
                     None => true,
@@ -252,8 +252,8 @@ impl Serving {
         room: &mut u32,
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<(), E> {
-        while self.has_room(self.tenant_of(self.stage)) && (*room > 0 || self.chunk.is_none()) {
-            let first = self.queue.iter().find(|(_, next)| next.stage == self.stage).map(|(rank, _)| *rank);
+        while self.has_room(self.tenant_of(self.phase)) && (*room > 0 || self.chunk.is_none()) {
+            let first = self.queue.iter().find(|(_, next)| next.phase == self.phase).map(|(rank, _)| *rank);
             let Some((rank, mut next)) = first.and_then(|rank| self.queue.remove_entry(&rank)) else { break };
             if let Some(cache) = &mut self.cache {
                 let mut kept = 0;
@@ -411,7 +411,7 @@ impl Serving {
         self.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.advance(now));
         match self.work() {
             Work::Tokens => self.tokens_done(now, tally),
-            Work::Steps { .. } => self.stage_done(now, tally),
+            Work::Steps { .. } => self.phase_done(now, tally),
         }
         let finished = self.take_finished(now, tally);
         self.lose_checkpoints();

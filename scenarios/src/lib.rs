@@ -17,7 +17,7 @@ mod model;
 mod model_keys;
 mod overrides;
 mod parallel;
-mod pipeline;
+mod phases;
 mod placement;
 mod policy_file;
 mod pressure;

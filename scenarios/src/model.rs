@@ -2,12 +2,12 @@
 
 use crate::diagnostics::{Report, Wrong};
 use crate::gguf;
-use crate::pipeline::{PIPELINE, STAGES, pipeline};
+use crate::phases::{PHASES, PIPELINE, pipeline};
 use crate::reader::Field;
 use crate::shape::{number_type, shape};
 use crate::tree::Value;
 use policy::model::{Block, BlockKind, Latent, Layer, Matrix, RecurrentState};
-use policy::stage::{Stage, Work};
+use policy::phase::{Phase, Work};
 use policy::state_format::StateFormat;
 use policy::{BlockId, Bytes, FormatId, LayerId, Model};
 use serde::Serialize;
@@ -64,18 +64,18 @@ pub(crate) fn import(report: &mut Report, field: &Field<'_>, name: &str) -> Opti
         }
         return gguf::import(report, &path).filter(|_| alone);
     }
-    let stages = match fields.get(STAGES).filter(given) {
-        Some(stages) => {
+    let phases = match fields.get(PHASES).filter(given) {
+        Some(phases) => {
             let dtype = number_type(report, &fields)?;
-            Some(pipeline(report, &fields, &stages, dtype)?)
+            Some(pipeline(report, &fields, &phases, dtype)?)
         }
         None => None,
     };
     let is_pipeline = |field: Field<'_>| matches!(&field.node.value, Value::Scalar(kind) if kind == PIPELINE);
     if fields.get("model_type").is_some_and(is_pipeline) {
-        fields.need(report, STAGES, "{ transformer: { steps: 28, tokens: 4096, layers: [...] } }")?;
+        fields.need(report, PHASES, "{ transformer: { steps: 28, tokens: 4096, layers: [...] } }")?;
         let mut assembly = Assembly::new(name, Resident::default(), Bytes::ZERO);
-        stages?.add_to(&mut assembly);
+        phases?.add_to(&mut assembly);
         return Some(assembly.finish());
     }
     let shape = shape(report, field)?;
@@ -84,7 +84,7 @@ pub(crate) fn import(report: &mut Report, field: &Field<'_>, name: &str) -> Opti
         field.error(report, Wrong::new(format!("{blocks} blocks"), format!("at most {MOST_BLOCKS}")));
         return None;
     }
-    Some(shape.assemble(name, stages.as_ref()).finish())
+    Some(shape.assemble(name, phases.as_ref()).finish())
 }
 
 /// Weights outside the blocks: what they take, and what they cost.
@@ -192,11 +192,11 @@ impl Assembly {
         }));
     }
 
-    /// The layers added since the last stage are one.
-    pub(crate) fn end_stage(&mut self, name: &str, work: Work, tolerance: Vec<f64>) {
-        let first = self.model.stages.last().map_or(0, |stage| stage.layers.end);
+    /// The layers added since the last phase are one.
+    pub(crate) fn end_phase(&mut self, name: &str, work: Work, tolerance: Vec<f64>) {
+        let first = self.model.phases.last().map_or(0, |phase| phase.layers.end);
         let layers = first..self.model.layers.len() as u16;
-        self.model.stages.push(Stage {
+        self.model.phases.push(Phase {
             name: name.to_owned(),
             layers,
             work,

@@ -2,7 +2,7 @@
 
 use crate::keys::Type::{Flag, List, Name, Text, Whole};
 use crate::keys::{Key, Table};
-use crate::pipeline::{IMAGE_TYPE, STAGES, STAGES_TYPE};
+use crate::phases::{IMAGE_TYPE, PHASES, PHASES_TYPE};
 
 /// A model's config.
 pub(crate) static MODEL: Table = Table {
@@ -15,7 +15,7 @@ pub(crate) static MODEL: Table = Table {
             "model_type",
             Text,
             "mixtral",
-            "The family, as the transformers library calls it; `pipeline` for one that is its stages",
+            "The family, as the transformers library calls it; `pipeline` for one that is its phases",
         ),
         Key::optional("hidden_size", Whole(1, u32::MAX as u64), "4096", "Width of the residual stream"),
         Key::optional("num_hidden_layers", Whole(1, u32::MAX as u64), "32", "Layers"),
@@ -60,8 +60,8 @@ pub(crate) static MODEL: Table = Table {
         Key::optional("tie_word_embeddings", Flag, "false", "The output head shares the embedding"),
         Key::optional("sliding_window", Whole(1, u32::MAX as u64), "4096", "The attention window, in tokens"),
         Key::optional(
-            STAGES,
-            STAGES_TYPE,
+            PHASES,
+            PHASES_TYPE,
             "{ encoder: { tokens: 77, layers: [{ blocks: [{ rows: 768, columns: 768 }] }] } }",
             "What a request goes through: before the decoder, or in place of one",
         ),

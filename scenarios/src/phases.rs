@@ -1,5 +1,5 @@
-//! The keys `stages` and `image` of a model: the stages that a request goes through, each with its own layers, matrix by
-//! matrix. A diffusion pipeline is nothing else (`model_type: pipeline`); before the decoder of a language model, stages
+//! The keys `phases` and `image` of a model: the phases that a request goes through, each with its own layers, matrix by
+//! matrix. A diffusion pipeline is nothing else (`model_type: pipeline`); before the decoder of a language model, phases
 //! encode what is not text.
 
 use crate::diagnostics::{Report, Wrong};
@@ -11,13 +11,13 @@ use crate::tree::Value;
 use crate::units::{fraction, whole};
 use crate::weights::{largest_shard, shards};
 use policy::model::{BlockKind, Matrix};
-use policy::stage::Work;
+use policy::phase::Work;
 use policy::{Bytes, FormatId};
 
-/// The `model_type` of a model that is its stages and nothing else.
+/// The `model_type` of a model that is its phases and nothing else.
 pub(crate) const PIPELINE: &str = "pipeline";
-/// The key of the stages.
-pub(crate) const STAGES: &str = "stages";
+/// The key of the phases.
+pub(crate) const PHASES: &str = "phases";
 
 /// The longest side of an image, in pixels.
 const LONGEST_SIDE: u64 = 1 << 13;
@@ -46,16 +46,16 @@ static IMAGE: Table = Table {
     ],
 };
 
-/// The type of `stages`.
-pub(crate) const STAGES_TYPE: Type = Type::Rows(&Rows {
-    about: "The stages that a request goes through, by name, in the order they run",
+/// The type of `phases`.
+pub(crate) const PHASES_TYPE: Type = Type::Rows(&Rows {
+    about: "The phases that a request goes through, by name, in the order they run",
     key: RowKey::Any,
-    value: Map(&STAGE),
+    value: Map(&PHASE),
     merges: true,
 });
 
-static STAGE: Table = Table {
-    name: "stage",
+static PHASE: Table = Table {
+    name: "phase",
     about: "Layers that run together, over whole sequences",
     open: false,
     keys: &[
@@ -85,7 +85,7 @@ static STAGE: Table = Table {
 const TOKENS: Type = Either(&Whole(0, MOST_TOKENS), &Map(&TOKEN_COUNT));
 
 static TOKEN_COUNT: Table = Table {
-    name: "stage_tokens",
+    name: "phase_tokens",
     about: "Tokens by the size of the image",
     open: false,
     keys: &[
@@ -100,7 +100,7 @@ static TOKEN_COUNT: Table = Table {
 };
 
 static LAYERS: Table = Table {
-    name: "stage_layers",
+    name: "phase_layers",
     about: "Layers that are alike",
     open: false,
     keys: &[
@@ -127,7 +127,7 @@ static LAYERS: Table = Table {
 };
 
 static ATTENTION: Table = Table {
-    name: "stage_attention",
+    name: "phase_attention",
     about: "Attention over whole sequences",
     open: false,
     keys: &[
@@ -137,7 +137,7 @@ static ATTENTION: Table = Table {
 };
 
 static BLOCK: Table = Table {
-    name: "stage_block",
+    name: "phase_block",
     about: "A matrix; a convolution is one of its outputs by all that each of them sees, once a pixel",
     open: false,
     keys: &[
@@ -154,13 +154,13 @@ static BLOCK: Table = Table {
     ],
 };
 
-/// The stages of a model, as they were read.
+/// The phases of a model, as they were read.
 pub(crate) struct Pipeline {
-    stages: Vec<StageShape>,
+    phases: Vec<PhaseShape>,
     dtype: FormatId,
 }
 
-struct StageShape {
+struct PhaseShape {
     name: String,
     work: Work,
     tolerance: Vec<f64>,
@@ -185,7 +185,7 @@ struct MatrixShape {
 /// Width and height in pixels, where the model says.
 type Image = Option<(u64, u64)>;
 
-/// Reads the stages of a model; its other keys are `model`.
+/// Reads the phases of a model; its other keys are `model`.
 pub(crate) fn pipeline(
     report: &mut Report,
     model: &Fields<'_>,
@@ -196,18 +196,18 @@ pub(crate) fn pipeline(
         Some(field) => Some(read_image(report, &field)?),
         None => None,
     };
-    let rows = field.fields(report, "the stages by name, in the order they run")?;
-    let stages: Vec<_> =
-        rows.entries.iter().map(|entry| read_stage(report, &entry.key, &rows.field(entry), image)).collect();
-    let stages: Vec<StageShape> = stages.into_iter().collect::<Option<_>>()?;
-    if stages.is_empty() {
-        field.error(report, Wrong::new("no stage", "at least one"));
+    let rows = field.fields(report, "the phases by name, in the order they run")?;
+    let phases: Vec<_> =
+        rows.entries.iter().map(|entry| read_phase(report, &entry.key, &rows.field(entry), image)).collect();
+    let phases: Vec<PhaseShape> = phases.into_iter().collect::<Option<_>>()?;
+    if phases.is_empty() {
+        field.error(report, Wrong::new("no phase", "at least one"));
         return None;
     }
     let of_layer = |layer: &LayerShape| {
         layer.count.saturating_mul(layer.shards().map(|(_, shards)| shards.count() as u64).sum())
     };
-    let layers = || stages.iter().flat_map(|stage| &stage.layers);
+    let layers = || phases.iter().flat_map(|phase| &phase.layers);
     let (count, blocks) =
         (layers().map(|layer| layer.count).sum::<u64>(), layers().map(of_layer).sum::<u64>());
     if count > MOST_LAYERS || blocks > MOST_BLOCKS {
@@ -218,7 +218,7 @@ pub(crate) fn pipeline(
         );
         return None;
     }
-    Some(Pipeline { stages, dtype })
+    Some(Pipeline { phases, dtype })
 }
 
 fn read_image(report: &mut Report, field: &Field<'_>) -> Option<(u64, u64)> {
@@ -238,8 +238,8 @@ fn up_to(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, Wrong> {
     }
 }
 
-fn read_stage(report: &mut Report, name: &str, field: &Field<'_>, image: Image) -> Option<StageShape> {
-    let keys = field.keys(report, &STAGE)?;
+fn read_phase(report: &mut Report, name: &str, field: &Field<'_>, image: Image) -> Option<PhaseShape> {
+    let keys = field.keys(report, &PHASE)?;
     let steps = keys.or_default(report, "steps", up_to(1, MOST_STEPS));
     let sequences = keys.or_default(report, "sequences", up_to(1, MOST_SEQUENCES));
     let tokens = keys.need(report, "tokens").and_then(|field| read_tokens(report, &field, image));
@@ -257,11 +257,11 @@ fn read_stage(report: &mut Report, name: &str, field: &Field<'_>, image: Image) 
         layers.into_iter().collect::<Option<Vec<_>>>()
     })?;
     if layers.is_empty() {
-        field.error(report, Wrong::new("a stage without layers", "at least one"));
+        field.error(report, Wrong::new("a phase without layers", "at least one"));
         return None;
     }
     let work = Work::Steps { steps: steps? as u32, sequences: sequences? as u32, tokens: tokens? };
-    Some(StageShape { name: name.to_owned(), work, tolerance: tolerance?, layers })
+    Some(PhaseShape { name: name.to_owned(), work, tolerance: tolerance?, layers })
 }
 
 /// A number of tokens: as it is written, or by the size of the image.
@@ -381,13 +381,13 @@ impl LayerShape {
 }
 
 impl Pipeline {
-    /// Adds the stages to a model.
+    /// Adds the phases to a model.
     pub(crate) fn add_to(&self, assembly: &mut Assembly) {
-        for stage in &self.stages {
-            for layer in &stage.layers {
+        for phase in &self.phases {
+            for layer in &phase.layers {
                 (0..layer.count).for_each(|_| assembly.layer(layer.part(self.dtype)));
             }
-            assembly.end_stage(&stage.name, stage.work, stage.tolerance.clone());
+            assembly.end_phase(&phase.name, phase.work, phase.tolerance.clone());
         }
     }
 }

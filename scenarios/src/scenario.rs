@@ -47,7 +47,7 @@ pub struct Scenario {
     pub host_compute: bool,
     /// The load.
     pub workload: Workload,
-    /// Further models on the machine; `model` has their stages too.
+    /// Further models on the machine; `model` has their phases too.
     pub tenants: Vec<Tenant>,
     /// The policy.
     pub policy: PolicyChoice,

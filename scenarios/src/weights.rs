@@ -5,14 +5,14 @@
 //! into shards small enough to stream, and only norms and biases stay. Embeddings and the output head always do.
 
 use crate::model::{Assembly, Part, Resident, Weights};
-use crate::pipeline::Pipeline;
+use crate::phases::Pipeline;
 use crate::recurrent::{Parts, Recurrent};
 use crate::shape::{Attention, Bias, Experts, QkNorm, Shape};
 use policy::model::{BlockKind, Latent, Matrix};
-use policy::stage::Work;
+use policy::phase::Work;
 use policy::{Bytes, FormatId};
 
-/// What the last stage of a model is called that others go before.
+/// What the last phase of a model is called that others go before.
 const DECODER: &str = "decoder";
 /// Key-value caches, recurrent states and activations are kept in 16 bits.
 pub(crate) const KV_BYTES: u64 = 2;
@@ -62,7 +62,7 @@ pub(crate) fn latent(heads: u64, rank: u64, rope: u64, made: u64) -> Latent {
 
 impl Shape {
     /// Puts the model together.
-    /// The stages that go before the decoder come first.
+    /// The phases that go before the decoder come first.
     pub(crate) fn assemble(&self, name: &str, before: Option<&Pipeline>) -> Assembly {
         let embedding = self.vocabulary * self.hidden;
         let head_bias = if self.head_bias { self.vocabulary } else { 0 };
@@ -70,12 +70,12 @@ impl Shape {
         let bytes = self.dtype.bytes(parameters, 0);
         let outside = Resident { bytes, parameters, multiplied: embedding };
         let mut assembly = Assembly::new(name, outside, self.dtype.bytes(embedding + head_bias, 0));
-        before.iter().for_each(|stages| stages.add_to(&mut assembly));
+        before.iter().for_each(|phases| phases.add_to(&mut assembly));
         for layer in 0..self.layers as usize {
             assembly.layer(self.layer(layer));
         }
         if before.is_some() {
-            assembly.end_stage(DECODER, Work::Tokens, vec![]);
+            assembly.end_phase(DECODER, Work::Tokens, vec![]);
         }
         assembly
     }

@@ -222,7 +222,7 @@ fn counts_tokens(report: &mut Report, keys: &Keys<'_>, model: Option<&Model>) ->
     }
     let given = ["prompt_tokens", "output_tokens", "prefill"].into_iter().filter_map(|key| keys.get(key));
     let wrong = given.map(|field| {
-        let hint = "leave it out: the model's `stages` say what a request computes";
+        let hint = "leave it out: the model's `phases` say what a request computes";
         field.key_error(report, Wrong::new("the model puts out no tokens", hint));
     });
     (wrong.count() == 0).then_some(())

@@ -1,10 +1,10 @@
-//! Whole-model offload: a stage's weights are moved in when it is called, and out when another one is.
+//! Whole-model offload: a phase's weights are moved in when it is called, and out when another one is.
 //!
 //! Source: `enable_model_cpu_offload` of Hugging Face diffusers, which is `cpu_offload_with_hook` of accelerate: a hook before
 //! the forward of a text encoder, transformer or image decoder moves all of it to the accelerator, and the one before it off.
-//! Nothing is computed meanwhile. While a stage fits, it is moved once however many steps it runs for.
+//! Nothing is computed meanwhile. While a phase fits, it is moved once however many steps it runs for.
 //!
-//! Differences: a layer's weights are moved when it first runs, not all before the first, which takes as long. A stage that
+//! Differences: a layer's weights are moved when it first runs, not all before the first, which takes as long. A phase that
 //! does not fit makes the original fail. Here its first layers stay, and each of the others is copied when it is called and
 //! given up for the next, as accelerate places a model on a device with too little memory (`device_map`, `max_memory`).
 
@@ -19,7 +19,7 @@ use crate::score::Terms;
 /// Its registry entry.
 pub const ENTRY: Entry = Entry {
     name: "model_offload",
-    about: "moves a stage in when it is called and out when another one is (diffusers' model CPU offload)",
+    about: "moves a phase in when it is called and out when another one is (diffusers' model CPU offload)",
     simulate: Some(simulate),
     ..Entry::ONLINE
 };
@@ -30,11 +30,11 @@ fn simulate(_: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
 
 struct ModelOffload;
 
-/// A copy of another stage than the running one.
-fn of_another_stage(context: &Context) -> Option<Victim> {
-    let running = context.model.stage_of(context.signals.layer);
-    let stages = context.model.stages.iter().enumerate().filter(|(stage, _)| *stage != running);
-    stages.flat_map(|(_, stage)| stage.layers.clone()).find_map(|layer| idle_copy(context, LayerId(layer)))
+/// A copy of another phase than the running one.
+fn of_another_phase(context: &Context) -> Option<Victim> {
+    let running = context.model.phase_of(context.signals.layer);
+    let phases = context.model.phases.iter().enumerate().filter(|(phase, _)| *phase != running);
+    phases.flat_map(|(_, phase)| phase.layers.clone()).find_map(|layer| idle_copy(context, LayerId(layer)))
 }
 
 impl Policy for ModelOffload {
@@ -46,11 +46,11 @@ impl Policy for ModelOffload {
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {
         let layers = 0..context.model.layers.len() as u16;
-        of_another_stage(context)
+        of_another_phase(context)
             .or_else(|| layers.rev().find_map(|layer| idle_copy(context, LayerId(layer))))
     }
 
     fn release(&mut self, context: &Context) -> Option<Victim> {
-        of_another_stage(context)
+        of_another_phase(context)
     }
 }

@@ -1,23 +1,23 @@
-//! Requests on their way through a model's stages. A step belongs to one stage: stages that have work take turns, so that a
-//! request in a short stage waits for one step of any other at most, and so do the requests of several models.
+//! Requests on their way through a model's phases. A step belongs to one phase: phases that have work take turns, so that a
+//! request in a short phase waits for one step of any other at most, and so do the requests of several models.
 
 use super::{Active, Serving};
 use crate::event::Slice;
-use crate::stage::{Stage, Work};
+use crate::phase::{Phase, Work};
 use crate::tally::Tally;
 use crate::units::Time;
 
-/// Steps that are looked ahead at most to find when a stage comes next.
+/// Steps that are looked ahead at most to find when a phase comes next.
 const FARTHEST: u32 = 4096;
 
 impl Active {
-    /// Comes to a stage.
-    pub(super) fn enter(&mut self, number: usize, stages: &[Stage]) {
-        self.stage = number;
-        self.steps_left = stages.get(number).and_then(|stage| stage.work.steps()).unwrap_or(0);
+    /// Comes to a phase.
+    pub(super) fn enter(&mut self, number: usize, phases: &[Phase]) {
+        self.phase = number;
+        self.steps_left = phases.get(number).and_then(|phase| phase.work.steps()).unwrap_or(0);
     }
 
-    /// What the running step computes of it in a stage.
+    /// What the running step computes of it in a phase.
     pub(super) fn slices(&self, work: Work) -> impl Iterator<Item = Slice> {
         let (cached, sequences) = match work {
             Work::Tokens => (self.cached, 1),
@@ -28,35 +28,35 @@ impl Active {
     }
 }
 
-/// The stage after this one for the same request, if there is one.
-fn after(stages: &[Stage], stage: usize) -> Option<usize> {
-    let next = stages.get(stage + 1)?;
-    (next.tenant == stages[stage].tenant).then_some(stage + 1)
+/// The phase after this one for the same request, if there is one.
+fn after(phases: &[Phase], phase: usize) -> Option<usize> {
+    let next = phases.get(phase + 1)?;
+    (next.tenant == phases[phase].tenant).then_some(phase + 1)
 }
 
 impl Serving {
-    /// The same, for requests that go through these stages; none is one stage of tokens.
-    pub fn with_stages(self, stages: Vec<Stage>) -> Serving {
-        Serving { stages, ..self }
+    /// The same, for requests that go through these phases; none is one phase of tokens.
+    pub fn with_phases(self, phases: Vec<Phase>) -> Serving {
+        Serving { phases, ..self }
     }
 
-    /// The stage where a model's requests begin.
+    /// The phase where a model's requests begin.
     pub(super) fn entry(&self, tenant: u16) -> usize {
-        self.stages.iter().position(|stage| stage.tenant == tenant).unwrap_or(0)
+        self.phases.iter().position(|phase| phase.tenant == tenant).unwrap_or(0)
     }
 
-    /// What the running step is part of, where the model has stages.
-    pub fn stage(&self) -> Option<&Stage> {
-        self.stages.get(self.stage)
+    /// What the running step is part of, where the model has phases.
+    pub fn phase(&self) -> Option<&Phase> {
+        self.phases.get(self.phase)
     }
 
     /// Its number.
-    pub fn running_stage(&self) -> usize {
-        self.stage
+    pub fn running_phase(&self) -> usize {
+        self.phase
     }
 
     pub(super) fn work(&self) -> Work {
-        self.stage().map_or(Work::Tokens, |stage| stage.work)
+        self.phase().map_or(Work::Tokens, |phase| phase.work)
     }
 
     /// Whether the running step computes prompts and tokens, as a decoder does.
@@ -66,14 +66,14 @@ impl Serving {
 
     /// The share of the drift budget that the running step may use: that of the request that tolerates least.
     pub fn tolerance(&self) -> f64 {
-        let Some(stage) = self.stage() else { return 1.0 };
+        let Some(phase) = self.phase() else { return 1.0 };
         let running = self.running.iter().filter(|active| active.computing > 0);
-        running.map(|active| stage.tolerance(active.steps_left)).fold(1.0, f64::min)
+        running.map(|active| phase.tolerance(active.steps_left)).fold(1.0, f64::min)
     }
 
-    /// Whose requests go through a stage.
-    pub(super) fn tenant_of(&self, stage: usize) -> u16 {
-        self.stages.get(stage).map_or(0, |stage| stage.tenant)
+    /// Whose requests go through a phase.
+    pub(super) fn tenant_of(&self, phase: usize) -> u16 {
+        self.phases.get(phase).map_or(0, |phase| phase.tenant)
     }
 
     /// Whether another request of a tenant may run: the batch is each tenant's own.
@@ -82,41 +82,41 @@ impl Serving {
         self.running.len() < self.max_batch || running.count() < self.max_batch
     }
 
-    /// The stage whose turn it is: the next one after the last step's that has work.
+    /// The phase whose turn it is: the next one after the last step's that has work.
     pub(super) fn turn(&self) -> usize {
-        let stages = self.stages.len().max(1);
-        let has_work = |&stage: &usize| {
-            self.running.iter().any(|active| active.stage == stage)
-                || self.has_room(self.tenant_of(stage)) && self.queue.values().any(|next| next.stage == stage)
+        let phases = self.phases.len().max(1);
+        let has_work = |&phase: &usize| {
+            self.running.iter().any(|active| active.phase == phase)
+                || self.has_room(self.tenant_of(phase)) && self.queue.values().any(|next| next.phase == phase)
         };
-        (1..=stages).map(|ahead| (self.stage + ahead) % stages).find(has_work).unwrap_or(self.stage)
+        (1..=phases).map(|ahead| (self.phase + ahead) % phases).find(has_work).unwrap_or(self.phase)
     }
 
-    /// The running step of a stage without tokens is computed: its requests go on, and those at their end put out what they
+    /// The running step of a phase without tokens is computed: its requests go on, and those at their end put out what they
     /// were for.
-    pub(super) fn stage_done(&mut self, now: Time, tally: &mut Tally) {
+    pub(super) fn phase_done(&mut self, now: Time, tally: &mut Tally) {
         for active in self.running.iter_mut().filter(|active| active.computing > 0) {
             active.computing = 0;
             active.steps_left = active.steps_left.saturating_sub(1);
             if active.steps_left > 0 {
                 continue;
             }
-            match after(&self.stages, active.stage) {
-                Some(next) => active.enter(next, &self.stages),
+            match after(&self.phases, active.phase) {
+                Some(next) => active.enter(next, &self.phases),
                 None => active.put_out(now, tally),
             }
         }
     }
 
-    /// For each stage, the layer steps from the first layer of the running step to the stage's next step after it: as the
+    /// For each phase, the layer steps from the first layer of the running step to the phase's next step after it: as the
     /// requests that there are now will go on, and as one that comes next would begin. How many tokens a request will put
     /// out is not known; it is taken to be as many as those before it, on average.
     pub fn next_steps(&self) -> Vec<u32> {
-        let mut next = vec![None; self.stages.len()];
-        let mut at = self.stages[self.stage].len();
+        let mut next = vec![None; self.phases.len()];
+        let mut at = self.phases[self.phase].len();
         let mut left: Vec<(usize, u32)> =
-            self.running.iter().map(|active| (active.stage, self.expected_steps(active))).collect();
-        let mut turn = self.stage;
+            self.running.iter().map(|active| (active.phase, self.expected_steps(active))).collect();
+        let mut turn = self.phase;
         let here = |active: &Active| active.computing > 0;
         let ran: Vec<bool> = self.running.iter().map(here).collect();
         self.advance(&mut left, &ran, 1);
@@ -124,19 +124,19 @@ impl Serving {
             if left.is_empty() {
                 let unseen = next.iter().position(Option::is_none);
                 let Some(unseen) = unseen else { break };
-                let entry = self.entry(self.stages[unseen].tenant);
+                let entry = self.entry(self.phases[unseen].tenant);
                 left.push((entry, self.steps_of(entry)));
             }
-            let stages = self.stages.len();
-            let has_work = |&stage: &usize| left.iter().any(|&(other, _)| other == stage);
-            turn = (1..=stages).map(|ahead| (turn + ahead) % stages).find(has_work).unwrap_or(turn);
+            let phases = self.phases.len();
+            let has_work = |&phase: &usize| left.iter().any(|&(other, _)| other == phase);
+            turn = (1..=phases).map(|ahead| (turn + ahead) % phases).find(has_work).unwrap_or(turn);
             next[turn].get_or_insert(at);
             // Where nobody else takes turns, nothing changes until somebody leaves.
-            let alone = left.iter().all(|&(stage, _)| stage == turn);
-            let shortest = left.iter().filter(|(stage, _)| *stage == turn).map(|(_, steps)| *steps).min();
+            let alone = left.iter().all(|&(phase, _)| phase == turn);
+            let shortest = left.iter().filter(|(phase, _)| *phase == turn).map(|(_, steps)| *steps).min();
             let steps = if alone { shortest.unwrap_or(1).max(1) } else { 1 };
-            at = at.saturating_add(self.stages[turn].len().saturating_mul(steps));
-            let ran: Vec<bool> = left.iter().map(|&(stage, _)| stage == turn).collect();
+            at = at.saturating_add(self.phases[turn].len().saturating_mul(steps));
+            let ran: Vec<bool> = left.iter().map(|&(phase, _)| phase == turn).collect();
             self.advance(&mut left, &ran, steps);
             if next.iter().all(Option::is_some) {
                 break;
@@ -145,10 +145,10 @@ impl Serving {
         next.into_iter().map(|next| next.unwrap_or(at)).collect()
     }
 
-    /// Takes so many steps off what is left of some requests; those that are through with a stage go on to the next.
+    /// Takes so many steps off what is left of some requests; those that are through with a phase go on to the next.
     fn advance(&self, left: &mut Vec<(usize, u32)>, ran: &[bool], steps: u32) {
         let mut ran = ran.iter();
-        left.retain_mut(|(stage, more)| {
+        left.retain_mut(|(phase, more)| {
             if !ran.next().copied().unwrap_or(false) {
                 return true;
             }
@@ -156,20 +156,20 @@ impl Serving {
             if *more > 0 {
                 return true;
             }
-            let Some(next) = after(&self.stages, *stage) else { return false };
-            (*stage, *more) = (next, self.steps_of(next));
+            let Some(next) = after(&self.phases, *phase) else { return false };
+            (*phase, *more) = (next, self.steps_of(next));
             true
         });
     }
 
-    /// Steps that a request is expected to take in a stage, from its first on.
-    fn steps_of(&self, stage: usize) -> u32 {
-        self.stages[stage].work.steps().unwrap_or_else(|| self.outputs.mean().max(1))
+    /// Steps that a request is expected to take in a phase, from its first on.
+    fn steps_of(&self, phase: usize) -> u32 {
+        self.phases[phase].work.steps().unwrap_or_else(|| self.outputs.mean().max(1))
     }
 
-    /// Steps that a request is expected to take still in its stage, the running one included.
+    /// Steps that a request is expected to take still in its phase, the running one included.
     fn expected_steps(&self, active: &Active) -> u32 {
-        match self.stages[active.stage].work {
+        match self.phases[active.phase].work {
             Work::Steps { .. } => active.steps_left,
             Work::Tokens => self.outputs.mean().saturating_sub(active.times.tokens).max(2),
         }

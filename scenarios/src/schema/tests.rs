@@ -149,10 +149,10 @@ workload: { routing: { zipf_markov: {} } }
 policy: lru
 ",
     "
-name: a pipeline of stages
+name: a pipeline of phases
 machine: h100-sxm
 model:
-  { model_type: pipeline, torch_dtype: bfloat16, image: { width: 512, height: 256 }, stages: {
+  { model_type: pipeline, torch_dtype: bfloat16, image: { width: 512, height: 256 }, phases: {
     text: { tokens: 77, layers: [{ blocks: [{ rows: 64, columns: 64, tokens: 0 }] }] },
     transformer: { steps: 4, sequences: 2, tokens: { pixels: 16, text: 77 }, tolerance: [100 %, 0.5], layers: { count: 2, attention: { heads: 2, head_dim: 32 }, vectors: 64, blocks: { rows: 64, columns: 64, count: 4, kind: attention } } } } }
 tenants: [{ name: chats, model: llama-3.1-8b, workload: { routing: { dense: {} }, prompt_tokens: 9 } }]

@@ -171,7 +171,7 @@ impl Predictive {
         let ahead = context.signals.layers_until(layer);
         match self.waits.get(ahead as usize) {
             Some(&wait) => wait,
-            // Only layers of other stages come later than all others.
+            // Only layers of other phases come later than all others.
             None => f64::from(ahead) / f64::from(context.signals.layers),
         }
     }

@@ -22,6 +22,7 @@ fn four_tiers(engines: u32, submit: Nanos) -> Machine {
         backing: Backing::Pinned,
         node: None,
         device: None,
+        transient: false,
         granularity: Bytes(4096),
         read: Bandwidth(rate * GB),
         write: Bandwidth(rate * GB),

@@ -53,8 +53,20 @@ fn check(name: &str, overrides: &Overrides) -> Result<(), Failure> {
     if accelerators > 1 {
         facts.push(("parallel", format!("one of {accelerators} accelerators, with its share of all above")));
     }
+    if case.stage.is_part() {
+        facts.extend((0..case.stage.of).map(|index| ("stage", stage(&scenario, index as usize))));
+    }
     facts.extend(scenario.load.map(|from| ("loaded from", tier(from))));
     output::print(&output::words(["ok", name], facts.iter().map(|(key, value)| [*key, value.as_str()])))
+}
+
+/// What a stage of a pipeline has.
+fn stage(scenario: &Scenario, index: usize) -> String {
+    let before: usize = scenario.models().take(index).map(|model| model.layers.len()).sum();
+    let own = scenario.at_stage(index);
+    let last = before + own.model.layers.len() - 1;
+    let (blocks, floor, room) = (own.model.blocks.len(), own.resident_floor(), own.fast_budget());
+    format!("{index}: layers {before} to {last}, {blocks} blocks, resident floor {floor}, {room} for blocks")
 }
 
 /// The tiers of the home copies, with the blocks that are in each if there are several.

@@ -15,7 +15,7 @@ use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 use scenarios::{Scenario, Slo};
 use sim::output::Output;
-use sim::report::RankUse;
+use sim::report::{RankUse, StageUse};
 use sim::resolve::resolve_policy;
 use sim::{Case, Keep, Outcome, Summary, World};
 use std::path::PathBuf;
@@ -256,6 +256,16 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
     if !summary.expert_ranks.is_empty() {
         rows.insert(2, ["expert ranks".into(), expert_ranks(summary)]);
     }
+    if !summary.pipeline_stages.is_empty() {
+        let others = "what is said of one accelerator, slots to vetoes, is the first one's";
+        let stages = summary.pipeline_stages.len();
+        rows.insert(
+            1,
+            ["pipeline".into(), format!("{stages} stages, {} micro-batches; {others}", case.micro_batches)],
+        );
+        let of = |(index, stage): (usize, &StageUse)| stage_row(index, stage, summary.simulated_s);
+        rows.extend(summary.pipeline_stages.iter().enumerate().map(of));
+    }
     if let Some(met) = case.slo.and_then(|slo| objective(&slo, summary)) {
         rows.insert(2, ["objective".into(), met]);
     }
@@ -320,6 +330,16 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         rows.push(["vetoes".into(), vetoes.join(", ")]);
     }
     output::words([scenario.name.clone(), String::new()], rows)
+}
+
+/// What a stage of a pipeline did.
+fn stage_row(index: usize, stage: &StageUse, simulated_s: f64) -> [String; 2] {
+    let [first, last] = stage.layers;
+    let share = |time: f64| percent(time / simulated_s);
+    let (computes, stalls, idle) = (share(stage.compute_s), share(stage.stall_s), share(stage.idle_s));
+    let does =
+        format!("hit rate {}, computes {computes}, stalls {stalls}, idle {idle}", percent(stage.hit_rate));
+    [format!("stage {index}: layers {first} to {last}"), does]
 }
 
 /// How the accelerators that have experts of their own differ.

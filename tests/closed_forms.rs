@@ -2,9 +2,10 @@
 
 use crate::small::{Small, fast};
 use policy::event::{Command, EncodeAt, Event, EventKind, Form, MoveChunk, MoveClass, Platform};
+use policy::flight::Flight;
 use policy::ledger::Ledger;
 use policy::machine::Codec;
-use policy::schedule::Schedule;
+use policy::schedule::{Added, Schedule};
 use policy::{
     Bandwidth, BlockId, Bytes, FormatId, Machine, MoveId, Nanos, Path, Paths, TierId, Time, registry,
 };
@@ -71,8 +72,8 @@ fn a_demand_waits_for_the_one_background_chunk_on_its_link_and_no_more() {
     let mut fabric = Fabric::new(&case.machine);
 
     let mut begin = |ledger: &mut Ledger, schedule: &mut Schedule, now: u64, block, class| {
-        let id = ledger.begin(BlockId(block), from.into(), to, class, bytes, None).unwrap();
-        schedule.add(id, links, EncodeAt::Destination, None);
+        let id = ledger.begin(Flight::new(BlockId(block), from.into(), to, class, bytes)).unwrap();
+        schedule.add(id, Added::over(links, class), Time(now));
         let mut commands = Vec::new();
         schedule.dispatch(Time(now), ledger, &mut commands).unwrap();
         for command in commands {
@@ -116,6 +117,7 @@ fn whole(case: &Case, id: u64, from: Form, to: Form, crossing: FormatId) -> Move
         block: BlockId(0),
         from: from.into(),
         to,
+        keep: None,
         encode_at: EncodeAt::Source,
         class: MoveClass::Demand,
         deadline: None,
@@ -215,8 +217,9 @@ fn a_share_of_a_link_is_kept() {
         Ledger::new(case.model.clone(), &case.machine, &[native], &case.budgets, &case.home, &[]).unwrap();
     let (from, to) = (Form { tier: home, format: native }, Form { tier: fast, format: native });
     let mut schedule = Schedule::new(case.pace);
-    let id = ledger.begin(BlockId(0), from.into(), to, MoveClass::Spill, Bytes(30_000), None).unwrap();
-    schedule.add(id, upward(&case).set, EncodeAt::Destination, None);
+    let flight = Flight::new(BlockId(0), from.into(), to, MoveClass::Spill, Bytes(30_000));
+    let id = ledger.begin(flight).unwrap();
+    schedule.add(id, Added::over(upward(&case).set, flight.class), Time(0));
     let mut sends = |schedule: &mut Schedule, now| {
         let mut commands = Vec::new();
         schedule.dispatch(Time(now), &mut ledger, &mut commands).unwrap();

@@ -63,7 +63,8 @@ fn prices_under_pressure(drift_budget: &str, slots: &str) -> Vec<Prices> {
                 _ => None,
             };
             if let Some(left) = left {
-                let kind = EventKind::MemoryPressure { reserved: budget.saturating_sub(left) };
+                let reserved = budget.saturating_sub(left);
+                let kind = EventKind::MemoryPressure { tier: fast, reserved };
                 orchestrator.handle(Event { at, kind }, &mut commands).unwrap();
             }
         }

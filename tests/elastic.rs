@@ -6,7 +6,7 @@ use policy::orchestrator::Orchestrator;
 use policy::registry::{Entry, lookup};
 use policy::{Bytes, Nanos, Time, Watch};
 use proptest::prelude::*;
-use scenarios::Pressure;
+use scenarios::{Pressure, Taken};
 use sim::world::World;
 use sim::{Case, Keep, Outcome};
 
@@ -58,7 +58,7 @@ proptest! {
         let mut at = Nanos::ZERO;
         case.pressure = pressure.iter().map(|&(after, percent)| {
             at += Nanos(after * 1_000);
-            Pressure { at, take: Bytes(spare * u64::from(percent) / 100) }
+            Pressure { at, taken: Taken::Memory(fast(&case.machine), Bytes(spare * u64::from(percent) / 100)) }
         }).collect();
         for entry in policies(true) {
             let (witness, outcome) = run(&case, entry);
@@ -78,7 +78,8 @@ fn what_is_given_back_is_filled_again() {
     let case = |pressure: &[(u64, u64)]| {
         let mut case = Small { slots: 24, traces: 8, ..Small::default() }.case();
         let block = case.model.largest_block();
-        let entry = |&(at, blocks): &(u64, u64)| Pressure { at: Nanos(at), take: Bytes(block.0 * blocks) };
+        let taken = |blocks| Taken::Memory(fast(&case.machine), Bytes(block.0 * blocks));
+        let entry = |&(at, blocks): &(u64, u64)| Pressure { at: Nanos(at), taken: taken(blocks) };
         case.pressure = pressure.iter().map(entry).collect();
         case
     };

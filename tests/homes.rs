@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use sim::{Case, Keep};
 
 /// A shipped scenario with changes.
-fn shipped(name: &str, changes: &[(&str, &str)]) -> Case {
+pub(crate) fn shipped(name: &str, changes: &[(&str, &str)]) -> Case {
     let path = format!("{}/scenarios/{name}.yaml", crate::ROOT);
     let changes: Vec<_> = changes.iter().map(|(path, value)| (path.to_string(), value.to_string())).collect();
     let scenario = scenarios::load(&path, &changes, &sim::resolve::check_policy);

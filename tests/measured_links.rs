@@ -59,6 +59,7 @@ fn machine(fit: &Fit) -> Machine {
         backing: Backing::Pinned,
         node: None,
         device: None,
+        transient: false,
         granularity: Bytes(1),
         read: Bandwidth(fit.rate.peak().0.saturating_mul(4)),
         write: Bandwidth(fit.rate.peak().0.saturating_mul(4)),

@@ -44,6 +44,9 @@ pub(crate) struct Small {
     pub(crate) engines: u32,
     pub(crate) granularity: u32,
     pub(crate) chunk: u64,
+    /// Slots of a peer's memory that holds staged copies; none without one. Its link is `nvlink` times as quick as the host's.
+    pub(crate) peer: u32,
+    pub(crate) nvlink: f64,
     pub(crate) seed: u64,
 }
 
@@ -72,6 +75,8 @@ impl Default for Small {
             engines: 1,
             granularity: 512,
             chunk: 16 << 10,
+            peer: 0,
+            nvlink: 4.0,
             seed: 7,
         }
     }
@@ -95,6 +100,20 @@ impl Small {
         case
     }
 
+    /// The peer's tier, its link, its cap, and the key that names it.
+    fn beside(&self) -> [String; 4] {
+        let (slots, rate) = (self.peer, self.link * self.nvlink);
+        if slots == 0 {
+            return Default::default();
+        }
+        let tier = "    peer: { class: staged, backing: device, device: 1, transient: true, capacity: 256 MiB, read: 90 GB/s, write: 90 GB/s }\n";
+        let link = format!(
+            "    nvlink: {{ between: [peer, hbm], forward: {rate} GB/s, backward: {rate} GB/s, latency: 2 us, submit: 500 ns,\n      \
+             engines: 1, duplex: {{ forward: {rate} GB/s, backward: {rate} GB/s }} }}\n"
+        );
+        [tier.to_owned(), link, format!(", peer: {slots} slots"), "home: dram\nstaging: [peer]\n".to_owned()]
+    }
+
     fn yaml(&self) -> String {
         let Small { family, hidden, width, layers, experts, selected, slots, drift_budget, .. } = self;
         let Small { tokens, traces, skew, stickiness, requests, link, engines, granularity, seed, .. } = self;
@@ -107,6 +126,7 @@ impl Small {
         };
         let lookahead: Vec<String> = self.lookahead.iter().map(|share| format!("{share} %")).collect();
         let lookahead = lookahead.join(", ");
+        let [tier, nvlink, room, staging] = self.beside();
         format!(
             "name: small
 machine:
@@ -115,12 +135,12 @@ machine:
     hbm: {{ class: fast, backing: device, capacity: 1 GiB, granularity: {granularity} B, read: 100 GB/s, write: 100 GB/s }}
     dram: {{ class: staged, backing: pinned, capacity: 256 MiB, granularity: 64 B, read: 20 GB/s, write: 20 GB/s }}
     disk: {{ class: cold, backing: file, capacity: 1 MiB, granularity: 4 KiB, read: 1 GB/s, write: 1 GB/s }}
-  links:
+{tier}  links:
     pcie: {{ between: [dram, hbm], forward: {link} GB/s, backward: {link} GB/s, latency: 1.5 us, submit: 700 ns,
       half_size: 1000 B, engines: {engines}, duplex: {{ forward: {slow} GB/s, backward: {slow} GB/s }} }}
     nvme: {{ between: [disk, dram], forward: 1 GB/s, backward: 1 GB/s, latency: 80 us, submit: 0 ns,
       half_size: 0 B, engines: 1, duplex: {{ forward: 1 GB/s, backward: 1 GB/s }} }}
-  accelerator: {{ flops: 1 TFLOP/s, read: 50 GB/s, launch: 2 us }}
+{nvlink}  accelerator: {{ flops: 1 TFLOP/s, read: 50 GB/s, launch: 2 us }}
   codecs:
     bf16_packed: {{ encode: 6 GB/s, decode: 5 GB/s }}
     int8: {{ encode: 30 GB/s, decode: 30 GB/s }}
@@ -130,8 +150,8 @@ machine:
 model: {{ model_type: {family}, hidden_size: {hidden}, intermediate_size: {width}, num_hidden_layers: {layers},
   num_local_experts: {experts}, num_experts_per_tok: {selected}, num_attention_heads: 2, num_key_value_heads: 1,
   head_dim: 16, vocab_size: 512, torch_dtype: bfloat16{mxfp4} }}
-memory: {{ hbm: {slots} slots }}
-kv: 1 KiB
+memory: {{ hbm: {slots} slots{room} }}
+{staging}kv: 1 KiB
 {made_of}
 recode: [{recode}]
 host_compute: {host}
@@ -228,6 +248,7 @@ pub(crate) struct Told {
 pub(crate) struct Witness<P> {
     pub(crate) world: P,
     fast: TierId,
+    homes: BTreeSet<(BlockId, Form)>,
     /// The native format of each block.
     native: Vec<FormatId>,
     /// The complete copies.
@@ -253,6 +274,7 @@ impl<P> Witness<P> {
             world,
             fast: fast(&case.machine),
             native: case.model.blocks.iter().map(|block| block.native).collect(),
+            homes: case.home_copies().into_iter().collect(),
             copies: case.home_copies().into_iter().collect(),
             moves: BTreeMap::new(),
             gave_way: 0,
@@ -317,9 +339,9 @@ impl<P> Witness<P> {
             Command::Drop { block, form } => {
                 let copy = (*block, *form);
                 assert!(self.copies.remove(&copy), "dropped, but not there: {copy:?}");
-                assert_eq!(form.tier, self.fast, "a home copy is dropped");
+                assert!(!self.homes.contains(&copy), "a home copy is dropped");
                 let whole = form.format == self.native[block.index()];
-                let needed = self.needed.contains(block);
+                let needed = form.tier == self.fast && self.needed.contains(block);
                 assert!(!(whole && needed), "dropped while the step needs it: {copy:?}");
                 self.gave_way += u64::from(needed);
                 let read = self
@@ -345,8 +367,11 @@ impl<P> Witness<P> {
                 }
                 self.computing[usize::from(by_host)].push_back(reads.clone());
             }
-            Command::MoveState(state) => panic!("no model here has states: {state:?}"),
-            Command::Finish { .. } => {}
+            Command::MoveState(_) | Command::DropState { .. } => {
+                panic!("no model here has states: {command:?}")
+            }
+            Command::HandOn(batch) => panic!("no stage here is one of several: {batch:?}"),
+            Command::Finish { .. } | Command::Wake { .. } => {}
         }
     }
 
@@ -357,7 +382,8 @@ impl<P> Witness<P> {
                 told.outstanding -= 1;
                 if told.whole && told.outstanding == 0 {
                     told.complete = true;
-                    self.copies.insert((told.first.block, told.first.to));
+                    let MoveChunk { block, to, keep, .. } = told.first;
+                    self.copies.extend(std::iter::once(to).chain(keep).map(|form| (block, form)));
                 }
             }
             EventKind::LayerRouted { routed, .. } => {
@@ -380,11 +406,14 @@ impl<P> Witness<P> {
             EventKind::LayerDone { .. } => self.computed(0),
             EventKind::HostDone { .. } => self.computed(1),
             EventKind::HeadDone => drop(self.computing[0].pop_front()),
-            EventKind::StateMoved { .. }
+            EventKind::Woken
+            | EventKind::HandedOn(_)
             | EventKind::RequestArrived { .. }
             | EventKind::Foreseen { .. }
             | EventKind::Loaded
-            | EventKind::MemoryPressure { .. } => {}
+            | EventKind::MemoryPressure { .. }
+            | EventKind::TierLost { .. } => {}
+            EventKind::ChunkFailed { id } => self.moves.get_mut(id).unwrap().outstanding -= 1,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use policy::control::{Context, Policy, Proposal, StepWork};
 use policy::event::{Form, MoveClass, Routed};
+use policy::flight::Flight;
 use policy::guard::Guard;
 use policy::ledger::Ledger;
 use policy::observe::Signals;
@@ -147,7 +148,8 @@ seed: 20
         self.make_room(block, route.to);
         let ledger = &mut self.context.ledger;
         let bytes = ledger.footprint(block, route.to);
-        let id = ledger.begin(block, route.from, route.to, MoveClass::Demand, bytes, None).expect("room");
+        let flight = Flight::new(block, route.from, route.to, MoveClass::Demand, bytes);
+        let id = ledger.begin(flight).expect("room");
         ledger.arrive(id, bytes).expect("the move under way");
         self.policy.admitted(&self.context, block);
     }
@@ -202,6 +204,7 @@ fn context(case: &Case) -> Context {
     (signals.idle_window, signals.step_tokens, signals.concurrency) = (IDLE_WINDOW, 1, 1);
     Context {
         ledger: ledger.expect("room for the home copies"),
+        home: case.home.clone(),
         signals,
         guard: Guard::new(case.guard.clone(), &model),
         costs: Costs::new(model.clone(), machine.clone(), fast, formats),

@@ -238,9 +238,10 @@ impl Device {
                 }
                 self.start_compute((*layer, *part), batch.clone(), reads, true)
             }
-            Command::MoveState(_) => Err(DeviceError::NoStates),
-            // Requests have no memory of their own here.
-            Command::Finish { .. } => Ok(()),
+            Command::MoveState(_) | Command::DropState { .. } => Err(DeviceError::NoStates),
+            Command::HandOn(_) => Err(DeviceError::NoStages),
+            // Requests have no memory of their own here, and whoever keeps the time wakes the controller.
+            Command::Finish { .. } | Command::Wake { .. } => Ok(()),
         }
     }
 
@@ -448,6 +449,12 @@ impl Device {
             Some(held) => Ok(self.arenas[copy.1.tier.index()].free(held.slot)?),
             None => Ok(()),
         }
+    }
+
+    /// Gives a slot back that no copy has yet.
+    fn free(&mut self, tier: TierId, slot: SlotId) {
+        // It was taken just now.
+        let _ = self.arenas[tier.index()].free(slot);
     }
 
     /// The bytes of a published copy.

@@ -81,8 +81,11 @@ pub struct Haul {
     pub to: Form,
     /// Where the format changes.
     pub change: Change,
-    /// The bytes it is made of: of another copy, or of the base that its recipe starts from.
+    /// The bytes it is made of: of another copy, or of the base that its recipe starts from. Where a copy is kept in passing, of
+    /// that one, which each chunk fills first.
     pub source: Arc<Region>,
+    /// Where that copy's bytes come from.
+    pub origin: Option<Arc<Region>>,
     /// Its recipe, if it is made by one.
     pub recipe: Option<Merge>,
     /// The bytes of the copy that is made.

@@ -140,6 +140,7 @@ impl Haul {
         len: u64,
         last: bool,
     ) -> Result<(), JobError> {
+        self.pass(offset, len)?;
         match self.change {
             Change::Nowhere => match &self.recipe {
                 None => self.target.copy_from(&self.source, offset, len)?,
@@ -166,6 +167,14 @@ impl Haul {
             }
         }
         Ok(())
+    }
+
+    /// Fills the copy that is kept in passing, as far as this chunk goes.
+    pub(crate) fn pass(&self, offset: u64, len: u64) -> Result<(), JobError> {
+        match &self.origin {
+            Some(origin) => Ok(self.source.copy_from(origin, offset, len)?),
+            None => Ok(()),
+        }
     }
 
     fn make(

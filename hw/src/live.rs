@@ -7,7 +7,7 @@ use crate::refusal::DeviceError;
 use policy::event::{Command, Event, EventKind, Part, Platform, Routed, Slice};
 use policy::units::Nanos;
 use policy::{LayerId, MoveId, RequestId, Time};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub struct Live<L> {
     chunks: BTreeMap<MoveId, VecDeque<Instant>>,
     /// Requests that may come because others have finished.
     freed: usize,
+    /// When the controller is to be woken.
+    wakes: BTreeSet<Time>,
 }
 
 impl<L: Load> Live<L> {
@@ -68,6 +70,7 @@ impl<L: Load> Live<L> {
             computing: Default::default(),
             chunks: BTreeMap::new(),
             freed: 0,
+            wakes: BTreeSet::new(),
         }
     }
 
@@ -83,10 +86,19 @@ impl<L: Load> Live<L> {
     /// When the next request comes in, if it waits for nobody.
     fn next_arrival(&self) -> Option<Instant> {
         match self.load.request(self.next_request)?.at {
-            Some(at) => self.start.checked_add(Duration::from_nanos(at.0)),
+            Some(at) => self.instant(at),
             None if self.freed > 0 => Some(self.start),
             None => None,
         }
+    }
+
+    fn instant(&self, at: Time) -> Option<Instant> {
+        self.start.checked_add(Duration::from_nanos(at.0))
+    }
+
+    /// When the controller is to be woken next.
+    fn next_wake(&self) -> Option<Instant> {
+        self.instant(*self.wakes.first()?)
     }
 
     fn arrive(&mut self) -> Option<EventKind> {
@@ -153,16 +165,20 @@ impl<L: Load> Platform for Live<L> {
 
     fn next_event(&mut self) -> Result<Option<Event>, DeviceError> {
         loop {
-            let arrival = self.next_arrival();
+            let (arrival, wake) = (self.next_arrival(), self.next_wake());
+            let due = arrival.into_iter().chain(wake).min();
             let kind = if let Some(due) = self.due.pop_front() {
                 Some(due)
             } else if arrival.is_some_and(|arrival| arrival <= now()) {
                 self.arrive()
-            } else if let Some(finished) = self.device.next(arrival)? {
+            } else if wake.is_some_and(|wake| wake <= now()) {
+                self.wakes.pop_first();
+                Some(EventKind::Woken)
+            } else if let Some(finished) = self.device.next(due)? {
                 self.see(finished)?
-            } else if let Some(arrival) = arrival {
+            } else if let Some(due) = due {
                 // Nothing is under way, so the device did not wait.
-                std::thread::sleep(arrival.saturating_duration_since(now()));
+                std::thread::sleep(due.saturating_duration_since(now()));
                 None
             } else {
                 return Ok(None);
@@ -182,7 +198,9 @@ impl<L: Load> Platform for Live<L> {
                 self.computing[stream_of(part)].push_back(Computing { layer, part, batch });
             }
             Command::Finish { .. } => self.freed += 1,
-            Command::Drop { .. } | Command::MoveState(_) => {}
+            Command::MoveState(chunk) => self.chunks.entry(chunk.id).or_default().push_back(now()),
+            Command::Wake { at } => drop(self.wakes.insert(at)),
+            Command::Drop { .. } | Command::DropState { .. } | Command::HandOn(_) => {}
         }
         Ok(())
     }

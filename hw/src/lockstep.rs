@@ -63,6 +63,8 @@ pub struct LockstepReport {
 /// What the commands say of a move.
 struct Promise {
     copy: (BlockId, Form),
+    /// What is kept in passing.
+    kept: Option<(BlockId, Form)>,
     from: TierId,
     /// Chunks submitted and not reported: when, by the timeline.
     outstanding: VecDeque<Time>,
@@ -84,6 +86,8 @@ pub struct Lockstep<P> {
     /// The copies there must be, from commands and events alone.
     copies: BTreeSet<(BlockId, Form)>,
     moves: BTreeMap<MoveId, Promise>,
+    /// Moves of which a chunk failed and that nobody has given up yet.
+    failed: BTreeSet<MoveId>,
     /// Compute commands not answered, in order: the accelerator's, and the host's.
     computes: [VecDeque<Computing>; 2],
     lockstep_wait: Nanos,
@@ -107,6 +111,7 @@ impl<P: Platform> Lockstep<P> {
             device,
             copies,
             moves,
+            failed: BTreeSet::new(),
             computes,
             lockstep_wait: Nanos::ZERO,
             now: Time(0),
@@ -153,9 +158,10 @@ impl<P: Platform> Lockstep<P> {
 
     fn promise(&mut self, command: &Command) {
         match command {
-            Command::Move(MoveChunk { id, block, from, to, last, .. }) => {
+            Command::Move(MoveChunk { id, block, from, to, keep, last, .. }) => {
                 let promise = Promise {
                     copy: (*block, *to),
+                    kept: keep.map(|form| (*block, form)),
                     from: from.tier(*to),
                     outstanding: VecDeque::new(),
                     complete: false,
@@ -182,7 +188,11 @@ impl<P: Platform> Lockstep<P> {
                     self.step = Some((self.now, self.device.elapsed()));
                 }
             }
-            Command::MoveState(_) | Command::Finish { .. } => {}
+            Command::MoveState(_)
+            | Command::DropState { .. }
+            | Command::HandOn(_)
+            | Command::Wake { .. }
+            | Command::Finish { .. } => {}
         }
     }
 
@@ -197,6 +207,7 @@ impl<P: Platform> Lockstep<P> {
         }
         if promise.complete && promise.outstanding.is_empty() {
             self.copies.insert(promise.copy);
+            self.copies.extend(promise.kept);
             self.moves.remove(&id);
         }
         Ok(())
@@ -223,7 +234,15 @@ impl<P: Platform> Lockstep<P> {
                     self.device.idle(event.at.since(before));
                 }
             }
-            EventKind::Foreseen { .. } | EventKind::StateMoved { .. } | EventKind::MemoryPressure { .. } => {}
+            EventKind::ChunkFailed { id } => {
+                self.device.fail(*id)?;
+                self.failed.insert(*id);
+            }
+            EventKind::Foreseen { .. }
+            | EventKind::Woken
+            | EventKind::HandedOn(_)
+            | EventKind::MemoryPressure { .. }
+            | EventKind::TierLost { .. } => {}
         }
         self.lockstep_wait += since(start);
         Ok(())
@@ -265,7 +284,11 @@ impl<P: Platform> Platform for Lockstep<P> {
     }
 
     fn submit(&mut self, command: Command) -> Result<(), Self::Error> {
-        self.device.submit(&command)?;
+        // A move whose chunk failed is given up on the device already.
+        let over = matches!(&command, Command::Cancel { id } if self.failed.remove(id));
+        if !over {
+            self.device.submit(&command)?;
+        }
         self.promise(&command);
         self.timeline.submit(command).map_err(LockstepError::Timeline)
     }

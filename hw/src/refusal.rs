@@ -55,6 +55,9 @@ pub enum DeviceError {
         "checkpoints of recurrent states have no memory on a device: leave `checkpoints` out, or simulate"
     )]
     NoStates,
+    /// What a stage of a pipeline has computed is to go to the next one.
+    #[error("a device is one accelerator, and no stage of a pipeline: leave `parallel` out, or simulate")]
+    NoStages,
     /// No link leads from one tier to another.
     #[error("no link leads from tier {} to tier {}", from.0, to.0)]
     NoLink {

@@ -18,6 +18,7 @@ fn tier(capacity: u64, granularity: u64, backing: Backing) -> Tier {
         backing,
         node: None,
         device: None,
+        transient: false,
         granularity: Bytes(granularity),
         read: Bandwidth(1),
         write: Bandwidth(1),

@@ -6,7 +6,8 @@
 //! nothing: restoring takes a copy over its links and expands it, and what lies behind the checkpoint is computed again.
 //!
 //! Every checkpoint can be made again from an earlier one, so dropping it is only a matter of time: of the seven states a
-//! checkpoint without copies is in S7. Copies in fast memory are S1 as they were computed and S3 in fewer bits, as they must
+//! checkpoint without copies is in S7. What the guard does not allow is not restored, however near it is. Moves of checkpoints are chunked,
+//! ordered and paced as those of blocks are (`schedule.rs`). Copies in fast memory are S1 as they were computed and S3 in fewer bits, as they must
 //! be expanded before use; others are S4 and S5 by the class of their tier.
 
 mod benefit;
@@ -16,32 +17,36 @@ mod evict;
 mod figures;
 mod lru;
 mod marconi;
+mod moves;
 mod place;
 mod prefixes;
 mod reuse;
 mod room;
+mod seen;
 mod spec;
 
 pub use figures::{CheckpointUse, PoolUse};
 pub use spec::{CheckpointSpec, Eviction, Place, PoolSpec};
 
-use crate::event::{MoveClass, StateMove};
-use crate::id::MoveId;
+use crate::event::MoveClass;
+use crate::guard::GuardSpec;
+use crate::id::{CheckpointId, MoveId, TierId};
 use crate::machine::{Class, Machine};
 use crate::model::Model;
+use crate::path::LinkSet;
 use crate::state::State;
 use crate::state_format::StateFormat;
 use crate::state_time::StateTime;
 use crate::units::{Bytes, Nanos, Time};
+use crate::veto::Reason;
 use costs::Costs;
 use depths::Depths;
 use evict::Evict;
+use moves::Moving;
 use reuse::Reuse;
-use std::collections::{BTreeMap, BTreeSet};
+use seen::Seen;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Moves of states have numbers from here on, those of blocks from zero.
-const FIRST_MOVE: u64 = 1 << 62;
 
 /// One copy of a checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -62,12 +67,15 @@ struct Entry {
     /// The nearest earlier checkpoint of the same prefix, and how many have this one as theirs.
     parent: Option<u64>,
     children: u32,
-    /// Which checkpoint of this prefix it is: a later one is another.
-    generation: u64,
+    /// Its number: a later checkpoint of the same prefix has another.
+    id: CheckpointId,
     /// A copy for each pool.
     copies: Vec<Option<Copy>>,
-    /// Requests that are being restored from it.
+    /// Moves of it under way, and those of them that read one of its copies.
+    moves: u32,
     readers: u32,
+    /// The cache no longer has its prefix: it goes when it no longer moves.
+    lost: bool,
     last_used: Time,
     state: State,
 }
@@ -79,17 +87,6 @@ struct Pool {
     peak: u64,
 }
 
-/// A move of states under way.
-#[derive(Clone, Copy, Debug)]
-struct Moving {
-    node: u64,
-    generation: u64,
-    /// The pool it writes to; none where a request is being restored.
-    into: Option<usize>,
-    /// The pool it leaves, if it does.
-    out_of: Option<usize>,
-}
-
 /// Where a prompt goes on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hit {
@@ -97,6 +94,15 @@ pub struct Hit {
     pool: usize,
     /// Tokens that need not be computed.
     pub tokens: u32,
+}
+
+/// What was found for a prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Where it goes on from, if not from nothing.
+    pub hit: Option<Hit>,
+    /// Why it may not go on from what would have been quicker, if there is such a copy.
+    pub vetoed: Option<Reason>,
 }
 
 /// What a request has to do with checkpoints from its admission on.
@@ -108,8 +114,8 @@ pub struct Passage {
     passed: usize,
     /// The last checkpoint behind it.
     parent: Option<u64>,
-    /// The move that it waits for.
-    restoring: Option<MoveId>,
+    /// The restore that it waits for.
+    restoring: Option<u64>,
 }
 
 impl Passage {
@@ -117,6 +123,14 @@ impl Passage {
     pub fn is_restoring(&self) -> bool {
         self.restoring.is_some()
     }
+}
+
+/// The last number of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+struct Numbers {
+    moves: u64,
+    checkpoints: u64,
+    restores: u64,
 }
 
 /// See the module.
@@ -130,14 +144,18 @@ pub struct Checkpoints {
     entries: BTreeMap<u64, Entry>,
     pools: Vec<Pool>,
     moves: BTreeMap<MoveId, Moving>,
-    outgoing: Vec<StateMove>,
-    next_move: u64,
-    generations: u64,
+    /// Moves that are to begin, copies that are to go, and what was vetoed, since they were last asked for.
+    begun: Vec<(MoveId, LinkSet)>,
+    dropped: Vec<(CheckpointId, TierId)>,
+    vetoed: Vec<Reason>,
+    /// Moves, checkpoints and restores so far.
+    numbers: Numbers,
+    /// Why no prompt may go on from states in each format.
+    vetoes: Vec<Option<Reason>>,
     evict: Box<dyn Evict>,
     reuse: Reuse,
     depths: Depths,
-    /// Blocks that some request has computed, whether they are kept or not.
-    seen: BTreeSet<u64>,
+    seen: Seen,
     now: Time,
     figures: CheckpointUse,
     states: StateTime,
@@ -155,8 +173,8 @@ impl Checkpoints {
         model: &Model,
         machine: Arc<Machine>,
         spec: CheckpointSpec,
-        block: u32,
-        chunk: u32,
+        guard: &GuardSpec,
+        (block, chunk): (u32, u32),
     ) -> Checkpoints {
         let chunks = model.layers.iter().filter_map(|layer| layer.recurrent).map(|state| state.chunk);
         let stride = chunks.fold(block.max(1), least_common_multiple);
@@ -173,11 +191,13 @@ impl Checkpoints {
             stride,
             entries: BTreeMap::new(),
             moves: BTreeMap::new(),
-            outgoing: Vec::new(),
-            next_move: FIRST_MOVE,
-            generations: 0,
+            begun: Vec::new(),
+            dropped: Vec::new(),
+            vetoed: Vec::new(),
+            numbers: Numbers::default(),
+            vetoes: StateFormat::all().map(|format| guard.state_veto(format)).collect(),
             reuse: Reuse::default(),
-            seen: BTreeSet::new(),
+            seen: Seen::default(),
             now: Time(0),
             states: StateTime::new(),
         }
@@ -207,32 +227,49 @@ impl Checkpoints {
         !self.moves.is_empty()
     }
 
-    /// What is to be moved from here on.
-    pub fn take_moves(&mut self) -> Vec<StateMove> {
-        std::mem::take(&mut self.outgoing)
+    /// The moves that are to begin, each with its links.
+    pub fn take_begun(&mut self) -> Vec<(MoveId, LinkSet)> {
+        std::mem::take(&mut self.begun)
+    }
+
+    /// The copies that are to go, each with its memory.
+    pub fn take_dropped(&mut self) -> Vec<(CheckpointId, TierId)> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// Why prompts did not go on from what would have been quicker.
+    pub fn take_vetoed(&mut self) -> Vec<Reason> {
+        std::mem::take(&mut self.vetoed)
     }
 
     /// Where a prompt of `prompt` tokens goes on from, of whose blocks the first `kept` tokens are in the key-value cache: the
-    /// checkpoint from which it is ready first, or none if computing all of it is as quick.
-    pub fn find(&self, blocks: &[u64], kept: u32, prompt: u32) -> Option<Hit> {
+    /// checkpoint from which it is ready first, of those that the guard allows, or none if computing all of it is as quick.
+    pub fn find(&self, blocks: &[u64], kept: u32, prompt: u32) -> Found {
         let most = kept.min(prompt.saturating_sub(1));
         let mut best: (Nanos, Option<Hit>) = (self.costs.prefill(0, prompt), None);
+        let mut refused: (Nanos, Option<Reason>) = (Nanos(u64::MAX), None);
         for (node, entry) in self.on_path(blocks, most) {
             for (pool, copy) in entry.copies.iter().enumerate() {
                 let Some(copy) = copy.filter(|copy| copy.ready && !copy.leaving) else { continue };
                 let time = self.costs.restore(pool, copy.format) + self.costs.prefill(entry.position, prompt);
-                if time < best.0 {
-                    best = (time, Some(Hit { node, pool, tokens: entry.position }));
+                match self.vetoes[copy.format.index()] {
+                    None if time < best.0 => {
+                        best = (time, Some(Hit { node, pool, tokens: entry.position }));
+                    }
+                    Some(reason) if time < refused.0 => refused = (time, Some(reason)),
+                    _ => {}
                 }
             }
         }
-        best.1
+        Found { hit: best.1, vetoed: refused.1.filter(|_| refused.0 < best.0) }
     }
 
-    /// A request is admitted which goes on from `hit`.
-    pub fn begin(&mut self, blocks: &[u64], prompt: u32, hit: Option<Hit>) -> Passage {
+    /// A request is admitted for which this was found.
+    pub fn begin(&mut self, blocks: &[u64], prompt: u32, found: Found) -> Passage {
+        let Found { hit, vetoed } = found;
+        self.vetoed.extend(vetoed);
         let from = hit.map_or(0, |hit| hit.tokens);
-        let seen = blocks.iter().take_while(|block| self.seen.contains(block)).count() as u32;
+        let seen = self.seen.alike(blocks) as u32;
         let seen = seen.saturating_mul(self.block).min(prompt.saturating_sub(1));
         self.count(seen, prompt, hit);
         self.relate(blocks, prompt);
@@ -262,33 +299,10 @@ impl Checkpoints {
         }
     }
 
-    /// Begins to restore a request.
-    fn restore(&mut self, hit: Hit) -> Option<MoveId> {
-        let now = self.now;
-        let entry = self.entries.get_mut(&hit.node)?;
-        let copy = entry.copies[hit.pool]?;
-        entry.last_used = now;
-        entry.readers += 1;
-        let moving = Moving { node: hit.node, generation: entry.generation, into: None, out_of: None };
-        let (from, to) = (self.spec.pools[hit.pool].tier, self.costs.fast);
-        let id = self.send(moving, copy, (from, to), MoveClass::Demand);
-        self.promote(hit, copy);
-        Some(id)
-    }
-
-    /// A copy that has crossed its links for a request may stay in the nearest pool, coded for it if it is exact so far.
-    fn promote(&mut self, hit: Hit, copy: Copy) {
-        if hit.pool == 0 || self.entries.get(&hit.node).is_none_or(|entry| entry.copies[0].is_some()) {
-            return;
-        }
-        let format = evict::lowered(copy.format, self.spec.pools[0].format);
-        self.keep(hit.node, 0, format, MoveClass::Prefetch);
-    }
-
     /// So many tokens of a request are computed: makes the checkpoints that it has passed.
     pub fn computed(&mut self, passage: &mut Passage, blocks: &[u64], computed: u32, prompt: u32) {
         let whole = (computed.min(prompt) / self.block) as usize;
-        self.seen.extend(blocks.iter().take(whole));
+        self.seen.note(&blocks[..whole.min(blocks.len())]);
         while let Some(&mark) = passage.marks.get(passage.passed).filter(|&&mark| mark <= computed) {
             passage.passed += 1;
             let Some(&node) = blocks.get((mark / self.block) as usize - 1) else { continue };
@@ -303,16 +317,19 @@ impl Checkpoints {
     fn make(&mut self, node: u64, position: u32, parent: Option<u64>, within: bool) -> bool {
         if let Some(entry) = self.entries.get_mut(&node) {
             entry.last_used = self.now;
+            entry.lost = false;
             return true;
         }
-        self.generations += 1;
+        self.numbers.checkpoints += 1;
         let entry = Entry {
             position,
             parent: parent.filter(|parent| self.entries.contains_key(parent)),
             children: 0,
-            generation: self.generations,
+            id: CheckpointId(self.numbers.checkpoints),
             copies: vec![None; self.pools.len()],
+            moves: 0,
             readers: 0,
+            lost: false,
             last_used: self.now,
             state: State::Recomputable,
         };
@@ -337,74 +354,21 @@ impl Checkpoints {
         kept
     }
 
-    /// Puts a copy into a pool, if there is room for it.
-    fn keep(&mut self, node: u64, pool: usize, format: StateFormat, class: MoveClass) {
-        let bytes = self.costs.footprint(pool, format);
-        if !self.make_room(pool, bytes, node) {
-            return;
-        }
-        let Some(entry) = self.entries.get_mut(&node) else { return };
-        let copy = Copy { format, bytes, ready: false, leaving: false };
-        entry.copies[pool] = Some(copy);
-        let moving = Moving { node, generation: entry.generation, into: Some(pool), out_of: None };
-        self.take(pool, bytes);
-        self.book(node);
-        self.send(moving, copy, (self.costs.fast, self.spec.pools[pool].tier), class);
-    }
-
-    fn send(
-        &mut self,
-        moving: Moving,
-        copy: Copy,
-        (from, to): (crate::TierId, crate::TierId),
-        class: MoveClass,
-    ) -> MoveId {
-        let id = MoveId(self.next_move);
-        self.next_move += 1;
-        let bytes = self.costs.size(copy.format);
-        let coded = copy.format != StateFormat::SERVED && (from == self.costs.fast || to == self.costs.fast);
-        let served = if coded { self.costs.served } else { Bytes::ZERO };
-        self.outgoing.push(StateMove { id, from, to, bytes, served, class });
-        self.moves.insert(id, moving);
-        id
-    }
-
-    /// A move has ended. Returns whether it was one that a request waits for.
-    pub fn moved(&mut self, id: MoveId) -> bool {
-        let Some(Moving { node, generation, into, out_of }) = self.moves.remove(&id) else { return false };
-        let Some(entry) = self.entries.get_mut(&node).filter(|entry| entry.generation == generation) else {
-            return into.is_none();
-        };
-        match into {
-            None => entry.readers -= 1,
-            Some(pool) => {
-                if let Some(copy) = &mut entry.copies[pool] {
-                    copy.ready = true;
-                }
-            }
-        }
-        if let Some(pool) = out_of {
-            self.release(node, pool);
-        }
-        self.book(node);
-        into.is_none()
-    }
-
-    /// The request's state is there.
-    pub fn restored(passage: &mut Passage, id: MoveId) {
-        if passage.restoring == Some(id) {
-            passage.restoring = None;
-        }
-    }
-
     /// The key-value cache no longer has a block: a checkpoint behind it is of no use.
     pub fn lost(&mut self, node: u64) {
-        if self.entries.get(&node).is_some_and(|entry| entry.readers == 0) {
-            for pool in 0..self.pools.len() {
-                self.release(node, pool);
-            }
-            self.forget(node);
+        match self.entries.get_mut(&node) {
+            Some(entry) if entry.moves > 0 => entry.lost = true,
+            Some(_) => self.give_up(node),
+            None => {}
         }
+    }
+
+    /// Frees all copies of a checkpoint that does not move, and takes it out of the book.
+    fn give_up(&mut self, node: u64) {
+        for pool in 0..self.pools.len() {
+            self.release(node, pool);
+        }
+        self.forget(node);
     }
 
     /// Books the state that a checkpoint's copies put it in.

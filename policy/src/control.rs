@@ -2,6 +2,7 @@
 
 use crate::event::{Form, MoveClass, Routed};
 use crate::guard::Guard;
+use crate::homes::Homes;
 use crate::id::{BlockId, LayerId, RequestId};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
@@ -22,6 +23,8 @@ pub struct Context {
     pub machine: Arc<Machine>,
     /// Copies and moves.
     pub ledger: Ledger,
+    /// The tiers of the home copies.
+    pub home: Homes,
     /// Time, cadence, pressure.
     pub signals: Signals,
     /// Errors, floors and the budget.

@@ -1,7 +1,9 @@
 //! What goes in and what comes out of the controller, and the trait behind which a world lives.
 
 use crate::format::FormatId;
-use crate::id::{BlockId, LayerId, MoveId, RequestId, TierId};
+use crate::id::{BlockId, CheckpointId, LayerId, MoveId, RequestId, TierId};
+use crate::pipeline::Batch;
+use crate::state_format::StateFormat;
 use crate::units::{Bytes, Nanos, Time};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -137,24 +139,36 @@ pub enum EventKind {
     },
     /// The output head is done: every request of the batch whose prompt is complete has one more token.
     HeadDone,
-    /// One chunk of a move has arrived.
+    /// What the stage before has computed of a batch is here; at the first stage, the tokens that the last one gives.
+    HandedOn(Batch),
+    /// One chunk of a move, of a block's or of states', has arrived.
     ChunkDone {
         /// The move.
         id: MoveId,
         /// How long the chunk waited before its link took it up.
         queued: Nanos,
     },
-    /// A move of recurrent states has ended.
-    StateMoved {
-        /// The move.
-        id: MoveId,
-    },
+    /// The time has come that a [`Command::Wake`] named.
+    Woken,
     /// The weights are where the run begins with them: requests may be served from here on.
     Loaded,
-    /// Others (another job, a burst of activations) now take so much of the fast memory that blocks and caches share.
+    /// Others (another job, a burst of activations, a tier's owner) now take so much of a memory that blocks share: of the fast
+    /// one, or of one that holds copies beside the home ones.
     MemoryPressure {
+        /// The memory.
+        tier: TierId,
         /// What they take in all; less than before, if they have given some back.
         reserved: Bytes,
+    },
+    /// A memory has failed, with all that was in it. It holds none but staged copies.
+    TierLost {
+        /// The memory.
+        tier: TierId,
+    },
+    /// The oldest chunk of a move that is under way has not arrived: a memory that it needs has failed.
+    ChunkFailed {
+        /// The move.
+        id: MoveId,
     },
 }
 
@@ -202,6 +216,8 @@ pub struct MoveChunk {
     pub from: Source,
     /// The copy that is made.
     pub to: Form,
+    /// A copy kept in a memory that the bytes pass through, in the format in which they do; published with the other.
+    pub keep: Option<Form>,
     /// Where the format changes, if it does; after a recipe, where it was followed.
     pub encode_at: EncodeAt,
     /// Why.
@@ -216,22 +232,64 @@ pub struct MoveChunk {
     pub last: bool,
 }
 
-/// A copy of the recurrent states of all layers, which goes whole: to a request that goes on from them, to where they are kept, or
-/// from one memory to another.
+/// A copy of a checkpoint that is kept: where, and in what its states are coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StateForm {
+    /// The memory.
+    pub tier: TierId,
+    /// What the states of all layers are coded in.
+    pub format: StateFormat,
+}
+
+/// One end of a move of states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StateEnd {
+    /// A request's own states in fast memory, as they are served.
+    Request,
+    /// A copy that is kept.
+    Kept(StateForm),
+}
+
+impl StateEnd {
+    /// Where it is, and in what; `fast` is the memory that compute reads.
+    pub fn form(self, fast: TierId) -> StateForm {
+        match self {
+            StateEnd::Request => StateForm { tier: fast, format: StateFormat::SERVED },
+            StateEnd::Kept(form) => form,
+        }
+    }
+}
+
+/// One chunk of a move of a checkpoint, the recurrent states of all layers after a prefix: to a request that goes on from it, to where it
+/// is kept, or from one memory to another. A move within a memory, with the same memory at both ends, is a change of format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateMove {
-    /// The move.
+pub struct StateChunk {
+    /// The move it belongs to; chunks of one move are submitted in order.
     pub id: MoveId,
-    /// Where they are.
-    pub from: TierId,
-    /// Where they go; the same tier where they are only coded.
-    pub to: TierId,
-    /// Their bytes, as they cross the links.
-    pub bytes: Bytes,
-    /// Their bytes as they are served, where they are coded or expanded on the accelerator's side; else zero.
-    pub served: Bytes,
+    /// What is moved.
+    pub checkpoint: CheckpointId,
+    /// What is read.
+    pub from: StateEnd,
+    /// What is made.
+    pub to: StateEnd,
     /// Why.
     pub class: MoveClass,
+    /// The first byte of this chunk among the bytes that cross the link.
+    pub offset: Bytes,
+    /// The bytes of this chunk.
+    pub len: Bytes,
+    /// The states are complete when this chunk has arrived.
+    pub last: bool,
+}
+
+impl StateChunk {
+    /// What crosses: states are coded before they leave for where they are kept, and expanded where they are served.
+    pub fn crossing(&self) -> StateFormat {
+        match (self.from, self.to) {
+            (_, StateEnd::Kept(form)) | (StateEnd::Kept(form), StateEnd::Request) => form.format,
+            (StateEnd::Request, StateEnd::Request) => StateFormat::SERVED,
+        }
+    }
 }
 
 /// One copy a compute command reads.
@@ -275,8 +333,24 @@ pub enum Command {
         /// The copies the kernels read; empty for a part without managed blocks.
         reads: Vec<Read>,
     },
-    /// Copy the recurrent states of a prefix. Answered by [`EventKind::StateMoved`].
-    MoveState(StateMove),
+    /// The layers of this stage are computed for a batch: what they gave goes to the next stage, where it comes as
+    /// [`EventKind::HandedOn`]; the tokens that the last stage gives go to the first.
+    HandOn(Batch),
+    /// Move a checkpoint, or a chunk of it. Answered by [`EventKind::ChunkDone`]. A move that changes the format of a copy where it is
+    /// puts the new copy in the old one's place.
+    MoveState(StateChunk),
+    /// Free a kept copy of a checkpoint. Takes effect at once: no move reads or writes it.
+    DropState {
+        /// The checkpoint.
+        checkpoint: CheckpointId,
+        /// Where it is kept.
+        tier: TierId,
+    },
+    /// Report [`EventKind::Woken`] at this time: moves that rest go on then.
+    Wake {
+        /// When.
+        at: Time,
+    },
     /// A request has all its tokens; its cache may go.
     Finish {
         /// The request.

@@ -3,11 +3,13 @@
 
 use crate::control::{Proposal, Victim};
 use crate::event::{Command, MoveClass};
+use crate::flight::Flight;
 use crate::id::{BlockId, LayerId, MoveId};
 use crate::ledger::Usage;
 use crate::orchestrator::Orchestrator;
 use crate::record::{Action, Decision};
 use crate::refused::Refused;
+use crate::schedule::Added;
 use crate::score::Terms;
 use crate::units::{Bytes, Nanos, Time};
 use crate::veto::{Reason, Verdict, check};
@@ -34,9 +36,13 @@ impl Orchestrator {
         }
         let had_none = !self.context.ledger.is_fast(block);
         let deadline = self.deadline(proposal);
-        let id = self.context.ledger.begin(block, route.from, route.to, class, route.crossing, deadline)?;
+        let keep = self.keep_in_passing(block, &route)?;
+        let flight = Flight::new(block, route.from, route.to, class, route.crossing);
+        let id = self.context.ledger.begin(Flight { keep, deadline, ..flight })?;
         let latest_start = deadline.map(|deadline| Time(deadline.0.saturating_sub(route.time.0)));
-        self.schedule.add(id, route.links, route.encode_at, latest_start);
+        let transient = self.context.machine.tier(route.from.tier(route.to)).transient;
+        let added = Added { latest_start, transient, ..Added::by(&route, class) };
+        self.schedule.add(id, added, self.context.signals.now);
         if had_none {
             self.policy.admitted(&self.context, block);
         }
@@ -98,7 +104,7 @@ impl Orchestrator {
         Ok(true)
     }
 
-    fn evict(&mut self, victim: Victim) -> Result<(), Refused> {
+    pub(crate) fn evict(&mut self, victim: Victim) -> Result<(), Refused> {
         let Victim { block, form, terms } = victim;
         self.log(block, Action::Evict, Verdict::Pass, terms, |decision| decision.from = Some(form));
         self.context.ledger.drop_copy(block, form)?;
@@ -118,13 +124,15 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Gives up the youngest background move that has nothing on its link.
+    /// Gives up the youngest background move that holds fast memory and has nothing on its link.
     fn cancel_background(&mut self) -> Result<bool, Refused> {
+        let fast = self.context.costs.fast;
         let youngest = self
             .context
             .ledger
             .flights()
-            .filter(|(id, flight)| flight.class != MoveClass::Demand && !self.schedule.has_outstanding(*id))
+            .filter(|(_, flight)| flight.class != MoveClass::Demand && flight.involves(fast))
+            .filter(|(id, _)| !self.schedule.has_outstanding(*id))
             .map(|(id, _)| id)
             .max();
         match youngest {
@@ -145,14 +153,25 @@ impl Orchestrator {
         };
         self.log(flight.block, Action::Cancel, Verdict::Pass, None, |decision| decision.to = Some(flight.to));
         self.context.ledger.cancel(id)?;
+        self.forget_staged(&flight);
         // A move of which nothing was handed over is not known to the platform.
         if flight.sent > Bytes::ZERO {
             self.commands.push(Command::Cancel { id });
         }
-        if !self.context.ledger.is_fast(flight.block) {
+        if flight.to.tier == self.context.costs.fast && !self.context.ledger.is_fast(flight.block) {
             self.policy.lost(&self.context, flight.block);
         }
         Ok(())
+    }
+
+    /// A chunk has not arrived, and will not: its move is given up. Returns its block.
+    pub(crate) fn failed(&mut self, id: MoveId) -> Result<BlockId, Refused> {
+        let landed = self.schedule.landed(id, self.context.signals.now);
+        let (Some(_), Some(flight)) = (landed, self.context.ledger.flight(id).copied()) else {
+            return Err(Refused::NoSuchMove(id));
+        };
+        self.cancel(id)?;
+        Ok(flight.block)
     }
 
     /// A chunk has arrived; returns the block whose move has ended with it, by publication or because it was given up.
@@ -163,12 +182,15 @@ impl Orchestrator {
             return Err(Refused::NoSuchMove(id));
         };
         let complete = flight.arrived + len == flight.total;
-        if !complete && self.abandoned.contains(&id) {
+        if !complete && self.abandoned.contains(&id) && !self.schedule.has_outstanding(id) {
             self.cancel(id)?;
             return Ok(Some(flight.block));
         }
-        self.abandoned.retain(|&abandoned| abandoned != id);
         self.context.ledger.arrive(id, len)?;
+        if complete {
+            self.abandoned.retain(|&abandoned| abandoned != id);
+            self.stage(&flight)?;
+        }
         Ok(complete.then_some(flight.block))
     }
 
@@ -190,7 +212,7 @@ impl Orchestrator {
         });
     }
 
-    fn log(
+    pub(crate) fn log(
         &mut self,
         block: BlockId,
         action: Action,

@@ -7,6 +7,8 @@
 use crate::format::{FORMATS, FormatId};
 use crate::id::BlockId;
 use crate::model::{BlockKind, Model};
+use crate::state_format::StateFormat;
+use crate::veto::Reason;
 use std::collections::BTreeMap;
 
 /// How many layers' shares of the drift budget a layer may use at once. With 1 hardly any layer can use a format whose error is
@@ -57,6 +59,21 @@ pub struct GuardSpec {
     pub floors: BTreeMap<BlockKind, FormatId>,
     /// The errors decisions are made on.
     pub sensitivity: Sensitivity,
+}
+
+impl GuardSpec {
+    /// Why no prompt may go on from states in a format, if none may. What such a prompt computes is off by the state's relative
+    /// error where all layers are recurrent and remember, and by less elsewhere; so that error is held to the floor of states
+    /// and to the budget of a step.
+    pub fn state_veto(&self, format: StateFormat) -> Option<Reason> {
+        let error = format.get().error;
+        let below = |floor: &FormatId| error > StateFormat::coarsest_error(*floor);
+        match self.floors.get(&BlockKind::State) {
+            Some(floor) if below(floor) => Some(Reason::PrecisionFloor),
+            _ if error > self.drift_budget => Some(Reason::DriftBudget),
+            _ => None,
+        }
+    }
 }
 
 /// The guard of one run: the specification and what has been spent of it.
@@ -278,5 +295,26 @@ mod tests {
         assert!(allows(0, "int8") && allows(0, "mxfp4"));
         assert!(allows(1, "int8") && !allows(1, "mxfp4"));
         assert!(!allows(2, "int8") && allows(2, "bf16_packed"));
+    }
+
+    #[test]
+    fn states_are_held_to_their_floor_and_to_the_budget() {
+        let floors = |floor: &str| (BlockKind::State, FormatId::named(floor).unwrap());
+        let spec = |drift_budget, floor: Option<&str>| GuardSpec {
+            drift_budget,
+            floors: floor.map(floors).into_iter().collect(),
+            sensitivity: Sensitivity::new([]),
+        };
+        let veto = |spec: &GuardSpec, name| spec.state_veto(StateFormat::named(name).unwrap());
+        let none = spec(0.0, None);
+        assert_eq!((veto(&none, "fp16"), veto(&none, "fp32")), (None, None));
+        assert_eq!(veto(&none, "int8_g32"), Some(Reason::DriftBudget));
+        let some = spec(0.02, None);
+        assert_eq!((veto(&some, "int8"), veto(&some, "int4")), (None, Some(Reason::DriftBudget)));
+        let floored = spec(0.2, Some("int8"));
+        assert_eq!((veto(&floored, "int8"), veto(&floored, "int4")), (None, Some(Reason::PrecisionFloor)));
+        // A floor that states have no format of lets through what loses nothing.
+        assert_eq!(veto(&spec(0.2, Some("mxfp4")), "int8"), Some(Reason::PrecisionFloor));
+        assert_eq!(veto(&spec(0.2, Some("bf16")), "fp16"), None);
     }
 }

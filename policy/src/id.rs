@@ -30,6 +30,8 @@ ids! {
     LinkId: u8;
     /// A move of bytes, unique in a run.
     MoveId: u64;
+    /// A checkpoint of recurrent states, in the order in which they are made.
+    CheckpointId: u64;
     /// A request, in order of arrival.
     RequestId: u32;
 }

@@ -7,7 +7,7 @@ use crate::event::{Form, MoveClass, Part, Read, Routed, Source};
 use crate::id::{BlockId, LayerId};
 use crate::orchestrator::{ControlError, Orchestrator};
 use crate::record::Action;
-use crate::score::{Costs, Terms};
+use crate::score::{Costs, Route, Terms};
 use crate::tally::Cause;
 use crate::units::{Bytes, Time};
 use crate::veto::error_of;
@@ -143,7 +143,8 @@ impl Orchestrator {
             .ledger
             .flights()
             .filter(|(_, flight)| {
-                flight.class != MoveClass::Demand && model.block(flight.block).layer == layer
+                let ahead = matches!(flight.class, MoveClass::Prefetch | MoveClass::Speculation);
+                ahead && model.block(flight.block).layer == layer
             })
             .filter(|(id, flight)| {
                 let ledger = &self.context.ledger;
@@ -339,7 +340,9 @@ impl Orchestrator {
                 );
             }
             let action = if resident { Action::Upgrade } else { Action::Fetch };
-            all.extend(context.costs.fetch(ledger, block, format).map(|route| propose(action, route)));
+            let arrival = |route: &Route| self.schedule.arrival(route, context.signals.now);
+            let fetch = context.costs.first_to_arrive(ledger, block, format, arrival);
+            all.extend(fetch.map(|route| propose(action, route)));
         }
         if !resident {
             let in_place = context.costs.in_place(ledger, block, routed.tokens);

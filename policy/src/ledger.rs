@@ -5,6 +5,7 @@
 
 use crate::bits::{ones, set};
 use crate::event::{Form, MoveClass, Source};
+use crate::flight::Flight;
 use crate::format::FormatId;
 use crate::forms::{Forms, MAX_FORMS};
 use crate::homes::Homes;
@@ -18,27 +19,6 @@ use crate::state_time::StateTime;
 use crate::under_way::UnderWay;
 use crate::units::{Bytes, Time};
 use std::sync::Arc;
-
-/// A move under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flight {
-    /// What is moved.
-    pub block: BlockId,
-    /// Of what the copy is made.
-    pub from: Source,
-    /// To which copy.
-    pub to: Form,
-    /// Why.
-    pub class: MoveClass,
-    /// Bytes that cross the link, or that a recipe makes.
-    pub total: Bytes,
-    /// Bytes handed to the link so far.
-    pub sent: Bytes,
-    /// Bytes that have arrived.
-    pub arrived: Bytes,
-    /// When it is wanted.
-    pub deadline: Option<Time>,
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -295,6 +275,13 @@ impl Ledger {
         self.entries[block.index()].pins > 0
     }
 
+    /// Whether a block's fast copies may be given up: it has some, and is neither held nor under way.
+    #[inline]
+    pub fn is_idle(&self, block: BlockId) -> bool {
+        let entry = &self.entries[block.index()];
+        entry.copies & self.forms.fast != 0 && entry.pins == 0 && entry.flight.is_none()
+    }
+
     /// The blocks of a layer whose fast copies may be given up: neither held nor under way.
     pub fn idle(&self, layer: LayerId) -> impl Iterator<Item = BlockId> + '_ {
         let first = self.model.layer(layer).first_block.0;
@@ -324,32 +311,27 @@ impl Ledger {
     /// Starts a move: takes its room and books the change of state.
     ///
     /// # Errors
-    /// The source is missing, the destination is there already or another move to the block is under way, there is
+    /// The source is missing, a destination is there already or another move to the block is under way, there is
     /// no room, or the edge is not in the table.
-    pub fn begin(
-        &mut self,
-        block: BlockId,
-        from: Source,
-        to: Form,
-        class: MoveClass,
-        total: Bytes,
-        deadline: Option<Time>,
-    ) -> Result<MoveId, Refused> {
+    pub fn begin(&mut self, flight: Flight) -> Result<MoveId, Refused> {
+        let Flight { block, from, to, keep, .. } = flight;
         let there = match from {
             Source::Copy(form) => self.has(block, form),
             Source::Recipe => self.has_recipe(block),
         };
-        if !there || self.has(block, to) {
+        if !there || self.has(block, to) || keep.is_some_and(|keep| self.has(block, keep)) {
             return Err(Refused::NoSuchCopy { block, form: to });
         }
         if self.entries[block.index()].flight.is_some() {
             return Err(Refused::InUse { block, form: to });
         }
         self.take(to, block)?;
+        if let Some(Err(refused)) = keep.map(|keep| self.take(keep, block)) {
+            self.release(to, block);
+            return Err(refused);
+        }
         let id = MoveId(self.next_move);
         self.next_move += 1;
-        let flight =
-            Flight { block, from, to, class, total, sent: Bytes::ZERO, arrived: Bytes::ZERO, deadline };
         self.flights.insert(id, flight);
         self.entries[block.index()].flight = Some(id);
         self.book(block)?;
@@ -387,8 +369,9 @@ impl Ledger {
         if flight.arrived < flight.total {
             return Ok(None);
         }
-        let Flight { block, to, .. } = *flight;
-        let bit = self.forms.bit(to)?;
+        let Flight { block, to, keep, .. } = *flight;
+        let kept = keep.map_or(Ok(0), |keep| self.forms.bit(keep))?;
+        let bit = self.forms.bit(to)? | kept;
         self.flights.remove(id);
         let entry = &mut self.entries[block.index()];
         entry.flight = None;
@@ -405,6 +388,9 @@ impl Ledger {
         let flight = self.flights.remove(id).ok_or(Refused::NoSuchMove(id))?;
         self.entries[flight.block.index()].flight = None;
         self.release(flight.to, flight.block);
+        if let Some(keep) = flight.keep {
+            self.release(keep, flight.block);
+        }
         self.book(flight.block)?;
         Ok(flight)
     }

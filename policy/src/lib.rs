@@ -2,6 +2,7 @@
 //! that moves them. Pure: no clock, no I/O, no thread, no random state. Events come in, commands go out; the
 //! simulator and the hardware drive the same code.
 
+mod backlog;
 mod bits;
 pub mod checkpoints;
 pub mod control;
@@ -10,6 +11,7 @@ pub mod drive;
 pub mod event;
 pub mod execute;
 pub mod fit;
+pub mod flight;
 pub mod format;
 mod forms;
 pub mod guard;
@@ -25,6 +27,7 @@ pub mod orchestrator;
 pub mod parallel;
 pub mod path;
 pub mod phase;
+pub mod pipeline;
 pub mod policies;
 pub mod predict;
 pub mod rate;
@@ -39,6 +42,7 @@ pub mod score;
 pub mod serving;
 pub mod sizes;
 pub mod sketch;
+mod staging;
 pub mod state;
 pub mod state_format;
 pub mod state_precision;
@@ -55,7 +59,7 @@ pub use demand::Demands;
 pub use drive::{Watch, run, watch};
 pub use format::{Format, FormatId};
 pub use forms::MAX_FORMS;
-pub use id::{BlockId, LayerId, LinkId, MoveId, RequestId, TierId};
+pub use id::{BlockId, CheckpointId, LayerId, LinkId, MoveId, RequestId, TierId};
 pub use machine::Machine;
 pub use model::Model;
 pub use orchestrator::Orchestrator;

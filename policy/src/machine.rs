@@ -51,6 +51,8 @@ pub struct Tier {
     pub node: Option<u32>,
     /// The number of the accelerator whose memory it is, where that is not the one that computes.
     pub device: Option<u32>,
+    /// Whether its owner may take it back at any time, as a peer may its own memory: it holds no home copies.
+    pub transient: bool,
     /// Allocations are rounded up to a multiple of this.
     pub granularity: Bytes,
     /// Sustained read rate.

@@ -87,8 +87,11 @@ impl Signals {
                 self.mix(id.0);
                 self.queue_delay = smooth(self.queue_delay, *queued);
             }
-            EventKind::StateMoved { id } => self.mix(id.0),
             EventKind::HeadDone => self.step += 1,
+            EventKind::HandedOn(batch) => {
+                self.mix(batch.slices.len() as u64);
+                batch.slices.iter().for_each(|slice| self.mix(u64::from(slice.request.0)));
+            }
             EventKind::RequestArrived { request, output_tokens, .. } => {
                 self.mix((request.0 as u64) << 32 | *output_tokens as u64);
             }
@@ -96,8 +99,16 @@ impl Signals {
                 self.mix(u64::from(layer.0));
                 routed.iter().for_each(|expert| self.mix(u64::from(expert.block.0)));
             }
-            EventKind::LayerDone { .. } | EventKind::HostDone { .. } | EventKind::Loaded => {}
-            EventKind::MemoryPressure { reserved, .. } => self.mix(reserved.0),
+            EventKind::LayerDone { .. }
+            | EventKind::HostDone { .. }
+            | EventKind::Loaded
+            | EventKind::Woken => {}
+            EventKind::MemoryPressure { tier, reserved } => {
+                self.mix(u64::from(tier.0));
+                self.mix(reserved.0);
+            }
+            EventKind::TierLost { tier } => self.mix(u64::from(tier.0)),
+            EventKind::ChunkFailed { id } => self.mix(id.0),
         }
     }
 

@@ -1,24 +1,28 @@
 //! The controller: events in, commands out. It owns the layer sequence, admission and the batch, and runs the five
 //! phases (observe, score, veto, schedule, execute) at every layer step.
 
+mod mixers;
+
 use crate::checkpoints::{CheckpointSpec, Checkpoints};
 use crate::control::{Context, Policy, Prices, Proposal};
 use crate::event::{Command, Event, EventKind, MoveClass, Part};
 use crate::format::FormatId;
 use crate::guard::{Guard, GuardSpec};
 use crate::homes::Homes;
-use crate::id::{BlockId, LayerId, MoveId};
+use crate::id::{BlockId, LayerId, MoveId, TierId};
 use crate::layer_step::{LayerStep, Member};
 use crate::ledger::Ledger;
 use crate::machine::{Class, Machine};
 use crate::model::Model;
 use crate::observe::Signals;
+use crate::pipeline::Stage;
 use crate::record::Decision;
 use crate::refused::Refused;
-use crate::schedule::{Pace, Schedule};
+use crate::schedule::{Added, Books, Pace, Schedule};
 use crate::score::Costs;
 use crate::serving::cache::{Cache, CacheSpec};
 use crate::serving::{Arrival, Serving};
+use crate::staging::Staging;
 use crate::tally::{CacheUse, Objective, Recent, RequestTimes, Tally, TenantUse};
 use crate::units::{Bytes, Nanos, Time};
 use std::sync::Arc;
@@ -61,8 +65,10 @@ pub struct Setup {
     pub machine: Arc<Machine>,
     /// Bytes of each tier that managed blocks may take, in the machine's order.
     pub budgets: Vec<Bytes>,
-    /// The tier of the home copies.
+    /// The tiers of the home copies.
     pub home: Homes,
+    /// Tiers that hold copies beside the home ones, in the order in which they are asked.
+    pub staging: Vec<TierId>,
     /// Formats kept in the home tier beside the native one.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way, none of which is kept there.
@@ -75,6 +81,10 @@ pub struct Setup {
     pub cache: Option<CacheSpec>,
     /// Checkpoints of recurrent states, where the cache keeps prefixes of a model that has them.
     pub checkpoints: Option<CheckpointSpec>,
+    /// Which of the stages of a pipeline it controls, and the micro-batches that the first one forms.
+    pub stage: Stage,
+    /// See `stage`; one where there is no pipeline.
+    pub micro_batches: u32,
     /// Requests that run together, at most.
     pub max_batch: usize,
     /// The most tokens of one step, where prompts are computed.
@@ -96,6 +106,7 @@ pub struct Orchestrator {
     pub(crate) context: Context,
     pub(crate) policy: Box<dyn Policy>,
     pub(crate) schedule: Schedule,
+    pub(crate) staging: Staging,
     pub(crate) tally: Tally,
     pub(crate) commands: Vec<Command>,
     pub(crate) abandoned: Vec<MoveId>,
@@ -106,6 +117,8 @@ pub struct Orchestrator {
     pub(crate) proposals: Vec<Proposal>,
     pub(crate) members: Vec<Member>,
     serving: Serving,
+    /// Which layers of the model there are here.
+    stage: Stage,
     /// What blocks and the cache share of fast memory.
     shared: Bytes,
     /// What others have taken of that.
@@ -126,12 +139,15 @@ impl Orchestrator {
             machine,
             budgets,
             home,
+            staging,
             encoded,
             recode,
             host_compute,
             guard,
             cache,
             checkpoints,
+            stage,
+            micro_batches,
             max_batch,
             prefill_chunk,
             loading,
@@ -156,11 +172,13 @@ impl Orchestrator {
         let chunk = prefill_chunk.unwrap_or(1);
         let checkpoints = block
             .zip(checkpoints)
-            .map(|(block, spec)| Checkpoints::new(&model, machine.clone(), spec, block, chunk));
+            .map(|(block, spec)| Checkpoints::new(&model, machine.clone(), spec, &guard, (block, chunk)));
         let cache = cache.map(|spec| Cache::new(&model, spec));
+        let staging = Staging::new(&staging, &machine, model.blocks.len(), &budgets);
         let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
         let context = Context {
             ledger,
+            home,
             signals: Signals::new(model.layers.len() as u32, &model.phases),
             guard: Guard::new(guard, &model),
             costs: if host_compute { costs.with_host() } else { costs },
@@ -168,13 +186,17 @@ impl Orchestrator {
             machine,
             pace,
         };
-        let serving = Serving::new(max_batch, prefill_chunk, cache).with_phases(context.model.phases.clone());
         let several = context.model.tenants();
         let tenants = if several > 1 { vec![TenantUse::default(); several] } else { vec![] };
+        let serving = Serving::new(max_batch, prefill_chunk, cache)
+            .with_checkpoints(checkpoints)
+            .staged(stage, micro_batches)
+            .with_phases(context.model.phases.clone());
         Ok(Orchestrator {
             context,
             policy,
             schedule: Schedule::new(pace),
+            staging,
             tally: Tally { objective, recent: recent.then(Box::default), tenants, ..Tally::default() },
             commands: Vec::new(),
             abandoned: Vec::new(),
@@ -183,7 +205,8 @@ impl Orchestrator {
             running: None,
             proposals: Vec::new(),
             members: Vec::new(),
-            serving: serving.with_checkpoints(checkpoints),
+            serving,
+            stage,
             shared: budgets[fast.index()],
             pressed: Bytes::ZERO,
             loading,
@@ -237,11 +260,16 @@ impl Orchestrator {
                 self.end_step(event.at)?;
             }
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
+            EventKind::ChunkDone { id, .. } if Checkpoints::owns(id) => self.state_chunk_done(id)?,
             EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
-            EventKind::StateMoved { id } => {
-                self.serving.state_moved(id, event.at);
+            EventKind::ChunkFailed { id } => {
+                let block = self.failed(id)?;
+                self.shed_staged()?;
+                self.move_ended(block)?;
+                self.resume_starved()?;
                 self.start_step()?;
             }
+            EventKind::Woken => {}
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
             EventKind::HostDone { layer } => {
                 if self.host_done()? {
@@ -254,7 +282,18 @@ impl Orchestrator {
                 }
             }
             EventKind::HeadDone => self.end_step(event.at)?,
-            EventKind::MemoryPressure { reserved } => {
+            EventKind::HandedOn(batch) => {
+                match self.stage.is_first() {
+                    true => self.batch_done(event.at),
+                    false => self.serving.hand(batch),
+                }
+                self.start_step()?;
+            }
+            EventKind::TierLost { tier } => self.lose(tier)?,
+            EventKind::MemoryPressure { tier, reserved } if tier != self.context.costs.fast => {
+                self.reclaim(tier, reserved)?;
+            }
+            EventKind::MemoryPressure { reserved, .. } => {
                 self.pressed = reserved;
                 let caches = self.serving.cache_bytes().unwrap_or_default();
                 let fast = self.context.costs.fast;
@@ -267,16 +306,37 @@ impl Orchestrator {
         if let Some(failure) = self.policy.failure() {
             return Err(ControlError::Policy(failure));
         }
-        self.commands.extend(self.serving.take_state_moves().into_iter().map(Command::MoveState));
-        self.schedule.dispatch(event.at, &mut self.context.ledger, &mut self.commands)?;
+        self.begin_state_moves();
+        let mut books = Books { blocks: &mut self.context.ledger, states: self.serving.checkpoints_mut() };
+        self.schedule.dispatch(event.at, &mut books, &mut self.commands)?;
         commands.append(&mut self.commands);
         Ok(())
+    }
+
+    /// Takes what was decided of checkpoints: copies go at once, moves when the schedule lets them.
+    fn begin_state_moves(&mut self) {
+        let Some(checkpoints) = self.serving.checkpoints_mut() else { return };
+        checkpoints.take_vetoed().into_iter().for_each(|reason| self.tally.veto(reason));
+        let dropped = checkpoints.take_dropped().into_iter();
+        self.commands.extend(dropped.map(|(checkpoint, tier)| Command::DropState { checkpoint, tier }));
+        for (id, links) in checkpoints.take_begun() {
+            self.schedule.add(id, Added::over(links, MoveClass::Spill), self.context.signals.now);
+        }
+    }
+
+    fn state_chunk_done(&mut self, id: MoveId) -> Result<(), ControlError> {
+        let now = self.context.signals.now;
+        let len = self.schedule.landed(id, now).ok_or(Refused::NoSuchMove(id))?;
+        let restored = self.serving.state_landed(id, len, now)?;
+        // The cache may have waited for a checkpoint that no longer moves.
+        if restored || !self.serving.moves_states() { self.start_step() } else { Ok(()) }
     }
 
     fn chunk_done(&mut self, id: MoveId) -> Result<(), ControlError> {
         let flight = self.context.ledger.flight(id);
         let is_demand = flight.is_some_and(|flight| flight.class == MoveClass::Demand);
         let ended = self.landed(id)?;
+        self.shed_staged()?;
         if let Some(block) = ended {
             self.move_ended(block)?;
         }
@@ -308,18 +368,13 @@ impl Orchestrator {
             self.context.signals.step_tokens = self.serving.step_tokens();
             let first = self.begin_phase();
             self.run_mixers(first, now)?;
-        } else if self.context.ledger.flights().next().is_none() && !self.serving.moves_states() {
+        } else if !self.serving.is_under_way()
+            && self.context.ledger.flights().next().is_none()
+            && !self.serving.moves_states()
+        {
             return Err(ControlError::CacheStuck);
         }
         Ok(())
-    }
-
-    /// Tells everyone which phase the step belongs to, and returns its first layer.
-    fn begin_phase(&mut self) -> u16 {
-        let Some(phase) = self.serving.phase() else { return 0 };
-        self.context.signals.begin_step(self.serving.running_phase(), self.serving.next_steps());
-        self.context.guard.begin_step(phase.len(), self.serving.tolerance());
-        phase.layers.start
     }
 
     /// Whether others have taken some of fast memory.
@@ -345,44 +400,28 @@ impl Orchestrator {
         Ok(fits)
     }
 
-    fn next_layer(&mut self, done: LayerId, now: Time) -> Result<(), ControlError> {
-        self.run_mixers(done.0 + 1, now)
-    }
-
-    /// Runs the mixers from a layer on, up to the next that has blocks to decide on, or to the end of the step.
-    fn run_mixers(&mut self, first: u16, now: Time) -> Result<(), ControlError> {
-        let layers =
-            self.serving.phase().map_or(self.context.model.layers.len() as u16, |phase| phase.layers.end);
-        let has_blocks = |layer: &u16| self.context.model.layer(LayerId(*layer)).blocks > 0;
-        let (upto, part) = match (first..layers).find(has_blocks) {
-            Some(next) => (next, Part::Mixer),
-            None if self.serving.emits() || self.is_one_of_groups() => (layers, Part::Head),
-            None if first < layers => (layers - 1, Part::Mixer),
-            None => return self.end_step(now),
-        };
-        let passed = u64::from(upto - first);
-        self.tally.layer_steps += passed + u64::from(part == Part::Mixer && !has_blocks(&upto));
-        let (layer, batch) = (LayerId(upto.min(layers - 1)), self.serving.batch());
-        self.commands.push(Command::Compute { mixers: first..upto, layer, part, batch, reads: Vec::new() });
-        Ok(())
-    }
-
-    /// Whether other accelerators have experts too. They end their steps together, so every step ends with a command.
-    fn is_one_of_groups(&self) -> bool {
-        self.context.machine.peers.is_some_and(|peers| peers.groups > 1)
-    }
-
     fn end_step(&mut self, now: Time) -> Result<(), ControlError> {
         self.stepping = false;
         self.tally.stepped(now.since(self.step_began), self.serving.batch_len(), self.serving.waiting());
         self.context.signals.step += u64::from(!self.serving.computes_tokens());
         let drift = self.context.guard.end_step();
         self.policy.step_done(&self.context, drift);
+        if self.stage.is_part() {
+            // Whoever has no head learns of no tokens by it.
+            self.context.signals.step += u64::from(!self.stage.is_last() && self.serving.emits());
+            self.commands.push(Command::HandOn(self.serving.hand_on()));
+        } else {
+            self.batch_done(now);
+        }
+        self.start_step()
+    }
+
+    /// All layers and the head are computed for the batch that was formed first of those under way.
+    fn batch_done(&mut self, now: Time) {
         for request in self.serving.step_done(now, &mut self.tally) {
             self.policy.request_done(&self.context, request);
             self.commands.push(Command::Finish { request });
         }
-        self.start_step()
     }
 
     pub(crate) fn compute(&mut self, layer: LayerId, part: Part, reads: Vec<crate::event::Read>) {

@@ -7,6 +7,8 @@
 //! Expert parallelism: each has experts of its own, whole, and attends to requests of its own; tokens go to where their
 //! experts are and come back. What each has to fetch and to compute depends on what routers choose, so none stands for
 //! another: each is an [`ExpertShare`].
+//!
+//! Pipeline parallelism, each with layers of its own, is in [`crate::pipeline`].
 
 use crate::id::{BlockId, LayerId, RequestId, TierId};
 use crate::machine::{Class, Codec, Link, Machine, Peers, Processor};
@@ -43,6 +45,14 @@ pub enum ParallelError {
     /// Experts of one layer that are not alike.
     #[error("the experts of layer {} are of several sizes", .0.0)]
     Unlike(LayerId),
+    /// More stages than layers.
+    #[error("{stages} accelerators cannot have a layer each of {layers}")]
+    Stages {
+        /// Stages.
+        stages: u32,
+        /// Layers of the model.
+        layers: usize,
+    },
     /// A model without experts.
     #[error("{0} has no experts")]
     NoExperts(String),
@@ -58,14 +68,19 @@ pub enum ParallelError {
     },
 }
 
-/// What one accelerator has of a machine with `groups` times `tensor` of them: its own memory and the links to it, and an equal
-/// share of the other memories and links, and of the host. Tables of whole operators hold for one accelerator alone, so they
-/// are left out where `tensor` of them compute each layer.
+/// What one accelerator has of a machine with `stages` times `groups` times `tensor` of them: its own memory and the links to it,
+/// and an equal share of the other memories and links, and of the host. Tables of whole operators hold for one accelerator
+/// alone, so they are left out where `tensor` of them compute each layer.
 ///
 /// # Errors
 /// See [`ParallelError`].
-pub fn share_of_machine(machine: &Machine, tensor: u32, groups: u32) -> Result<Machine, ParallelError> {
-    let ranks = tensor * groups;
+pub fn share_of_machine(
+    machine: &Machine,
+    tensor: u32,
+    groups: u32,
+    stages: u32,
+) -> Result<Machine, ParallelError> {
+    let ranks = tensor * groups * stages;
     let peers = machine.peers.ok_or_else(|| ParallelError::NoPeers(machine.name.clone()))?;
     if let Some(tier) = machine.tiers.iter().find(|tier| tier.device.is_some()) {
         return Err(ParallelError::PeerMemory(tier.name.clone()));

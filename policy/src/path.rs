@@ -179,6 +179,7 @@ mod tests {
             backing,
             node: None,
             device: None,
+            transient: false,
             granularity,
             read: rate,
             write: rate,

@@ -26,6 +26,8 @@ pub enum Action {
     Upgrade,
     /// Fetch a block before it is asked for.
     Speculate,
+    /// Keep a copy below fast memory, nearer than home.
+    Stage,
     /// Give a copy up to make room.
     Evict,
     /// Give a move up.
@@ -43,6 +45,7 @@ impl Action {
             Action::Skip => "skip",
             Action::Upgrade => "upgrade",
             Action::Speculate => "speculate",
+            Action::Stage => "stage",
             Action::Evict => "evict",
             Action::Cancel => "cancel",
         }

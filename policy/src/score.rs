@@ -59,6 +59,8 @@ pub struct Route {
     pub crossing: Bytes,
     /// Idle time from hand-over to publication.
     pub time: Nanos,
+    /// The part of it in which its links are busy.
+    pub occupies: Nanos,
 }
 
 /// Costs of moves and codings on an idle machine.
@@ -125,16 +127,39 @@ impl Costs {
             links: LinkSet::NONE,
             crossing: Bytes::ZERO,
             time: Nanos::ZERO,
+            occupies: Nanos::ZERO,
         }
     }
 
     /// The quickest way to make a fast copy of `block` in `format`, if there is one: from a lower copy in that very
     /// format, from a lower copy that has every bit, coded on arrival or by the host before it leaves, or by its recipe.
     pub fn fetch(&self, ledger: &Ledger, block: BlockId, format: FormatId) -> Option<Route> {
+        self.first_to_arrive(ledger, block, format, |route| route.time)
+    }
+
+    /// The same, with what is on the links already: `arrival` is how long a move is expected to take.
+    pub fn first_to_arrive(
+        &self,
+        ledger: &Ledger,
+        block: BlockId,
+        format: FormatId,
+        arrival: impl Fn(&Route) -> Nanos,
+    ) -> Option<Route> {
         let shape = self.sizes.shape(block);
         let carried =
             ledger.copies(block).filter_map(|from| self.carried.route(shape, from, format).copied());
-        carried.chain(self.recompute(block, format)).min_by_key(|route| (route.time, route.from))
+        let ways = carried.chain(self.recompute(block, format));
+        ways.min_by_key(|route| (arrival(route), route.time, route.from))
+    }
+
+    /// Idle time to carry a copy to the fast tier as it is, if there is a way.
+    pub(crate) fn carried(&self, block: BlockId, from: Form) -> Option<Nanos> {
+        self.carried.route(self.sizes.shape(block), from, from.format).map(|route| route.time)
+    }
+
+    /// Bytes of a block in a format.
+    pub(crate) fn bytes(&self, block: BlockId, format: FormatId) -> Bytes {
+        self.sizes.bytes(block, format)
     }
 
     /// Making a fast copy by the block's recipe, coded once it is whole.
@@ -149,6 +174,7 @@ impl Costs {
             links: LinkSet::WORKSHOP,
             crossing,
             time: time + self.coding(block, self.fast, data.native, format)?,
+            occupies: time,
         })
     }
 
@@ -163,7 +189,8 @@ impl Costs {
                 let (links, crossing) = (LinkSet::NONE, self.sizes.bytes(block, format));
                 let time = self.coding(block, self.fast, from.format, format)?;
                 let from = Source::Copy(from);
-                Some(Route { from, to, encode_at: EncodeAt::Source, links, crossing, time })
+                let occupies = Nanos::ZERO;
+                Some(Route { from, to, encode_at: EncodeAt::Source, links, crossing, time, occupies })
             })
             .min_by_key(|route| (route.time, route.from))
     }

@@ -1,19 +1,24 @@
 //! Requests: admission, continuous batching, chunked prefill, and the key-value cache that they hold. A batch changes only
 //! between steps.
 
+mod admission;
 pub mod cache;
+mod micro_batches;
 mod phases;
 
 use crate::checkpoints::{CheckpointUse, Checkpoints, Passage};
-use crate::event::{Slice, StateMove};
+use crate::event::Slice;
 use crate::id::{MoveId, RequestId};
 use crate::phase::{Phase, Work};
+use crate::pipeline::{Batch, Stage};
+use crate::refused::Refused;
 use crate::tally::{CacheUse, RequestTimes, Tally};
 use crate::units::{Bytes, Nanos, Time};
 use cache::{Cache, Lease};
+use micro_batches::MicroBatches;
 use phases::Outputs;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// A request that comes in.
@@ -41,6 +46,8 @@ struct Active {
     cached: u32,
     /// Tokens that must be there before it decodes: its prompt, and what it had put out when it was pre-empted.
     prompt: u32,
+    /// The micro-batch it is in, once it is admitted.
+    micro_batch: u32,
     /// Tokens the running step computes for it.
     computing: u32,
     /// The phase that it is in, and the steps that it has left there where they are known.
@@ -114,11 +121,17 @@ pub struct Serving {
     queue: BTreeMap<Rank, Active>,
     /// In order of admission.
     running: Vec<Active>,
+    /// The parts of them that are computed beside each other.
+    micro_batches: MicroBatches,
+    stage: Stage,
     /// The phases of the model, where it has several, and that of the running step.
     phases: Vec<Phase>,
     phase: usize,
     outputs: Outputs,
-    batch: Arc<[Slice]>,
+    /// What the stage before has computed, in the order in which it came.
+    handed: VecDeque<Batch>,
+    /// What the running step computes.
+    batch: Batch,
     used: CacheUse,
 }
 
@@ -132,6 +145,12 @@ impl Serving {
     /// The same, with checkpoints of recurrent states.
     pub fn with_checkpoints(self, checkpoints: Option<Checkpoints>) -> Serving {
         Serving { checkpoints, ..self }
+    }
+
+    /// The same for a stage of a pipeline, of which the first forms so many micro-batches, which have the requests that run
+    /// together between them.
+    pub fn staged(self, stage: Stage, micro_batches: u32) -> Serving {
+        Serving { stage, micro_batches: MicroBatches::new(micro_batches), ..self }
     }
 
     /// A request comes in. False if it can never be served: the cache is too small for it.
@@ -150,6 +169,7 @@ impl Serving {
             priority,
             cached,
             prompt: context,
+            micro_batch: 0,
             computing: 0,
             phase: 0,
             steps_left: 0,
@@ -165,8 +185,8 @@ impl Serving {
         true
     }
 
-    /// Forms the next step, of the phase whose turn it is. Returns whether there is anything to compute. `grow` says whether
-    /// the cache may take so many bytes.
+    /// The next step of a stage: of the first, the next micro-batch that has anything to compute; of the others, what has come.
+    /// Returns whether there is any.
     ///
     /// # Errors
     /// What `grow` reports.
@@ -175,23 +195,64 @@ impl Serving {
         now: Time,
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<bool, E> {
+        if let Some(batch) = self.handed.pop_front() {
+            self.batch = batch;
+            return Ok(true);
+        }
+        let mut place = 0;
+        while let Some(which) = self.micro_batches.free(place) {
+            if self.form(which, now, grow)? {
+                self.micro_batches.begin(which);
+                return Ok(true);
+            }
+            place += 1;
+        }
+        Ok(false)
+    }
+
+    /// What the stage before has computed is here.
+    pub fn hand(&mut self, batch: Batch) {
+        self.handed.push_back(batch);
+    }
+
+    /// The running step of a stage is computed, and goes on to the next one.
+    pub fn hand_on(&mut self) -> Batch {
+        std::mem::take(&mut self.batch)
+    }
+
+    /// Whether later stages compute what this one has formed.
+    pub fn is_under_way(&self) -> bool {
+        self.micro_batches.any_under_way()
+    }
+
+    /// Forms the next step of a micro-batch, of the phase whose turn it is. `grow` says whether the cache may take so many bytes.
+    /// Returns whether there is anything to compute.
+    fn form<E>(
+        &mut self,
+        which: u32,
+        now: Time,
+        grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
+    ) -> Result<bool, E> {
         // A phase may have nobody that can go on, such as a request that waits for room in the cache.
         for _ in 0..self.phases.len().max(1) {
             self.phase = self.turn();
-            self.running.iter_mut().for_each(|active| active.computing = 0);
+            let own = |active: &&mut Active| active.micro_batch == which;
+            self.running.iter_mut().filter(own).for_each(|active| active.computing = 0);
             match self.work() {
-                Work::Tokens => self.form_tokens(now, grow)?,
+                Work::Tokens => self.form_tokens(which, now, grow)?,
                 Work::Steps { tokens, .. } => {
                     let here = self.running.iter_mut().filter(|active| active.phase == self.phase);
                     here.for_each(|active| active.computing = tokens);
-                    self.admit(now, &mut 1, grow)?;
+                    self.admit(which, now, &mut 1, grow)?;
                 }
             }
             self.lose_checkpoints();
-            let (work, computing) = (self.work(), |active: &&Active| active.computing > 0);
-            self.batch =
-                self.running.iter().filter(computing).flat_map(|active| active.slices(work)).collect();
-            if !self.batch.is_empty() {
+            let work = self.work();
+            let computing = || self.members(which).filter(|active| active.computing > 0);
+            let emitting = computing().filter(|active| work == Work::Tokens && active.emits()).count() as u32;
+            let slices = computing().flat_map(|active| active.slices(work)).collect();
+            self.batch = Batch { slices, emitting };
+            if !self.batch.slices.is_empty() {
                 return Ok(true);
             }
         }
@@ -201,30 +262,36 @@ impl Serving {
     /// A token of every request that decodes, then prompts in order of admission, then requests from the queue.
     fn form_tokens<E>(
         &mut self,
+        which: u32,
         now: Time,
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<(), E> {
-        let preempted = self.decode(grow)?;
-        let decoding: u32 = self.running.iter().map(|active| active.computing).sum();
+        let preempted = self.decode(which, grow)?;
+        let decoding: u32 = self.members(which).map(|active| active.computing).sum();
         let mut room = self.chunk.unwrap_or(0).saturating_sub(decoding);
         // Where decoding alone fills the step, prompts still get on, a token at a time.
         if decoding > 0 && room == 0 && self.chunk.is_some() {
             room = 1;
         }
-        let here = self.running.iter_mut().filter(|active| active.phase == self.phase);
-        here.for_each(|active| active.prefill(&mut room));
+        let here = |active: &&mut Active| active.micro_batch == which && active.phase == self.phase;
+        self.running.iter_mut().filter(here).for_each(|active| active.prefill(&mut room));
         // What was given up in this step is for those that run.
-        if preempted { Ok(()) } else { self.admit(now, &mut room, grow) }
+        if preempted { Ok(()) } else { self.admit(which, now, &mut room, grow) }
+    }
+
+    /// The requests of a micro-batch, in order of admission.
+    fn members(&self, which: u32) -> impl Iterator<Item = &Active> {
+        self.running.iter().filter(move |active| active.micro_batch == which)
     }
 
     /// A token for every request whose prompt is complete; where the cache is full, the one admitted last gives way. Returns
     /// whether one did.
-    fn decode<E>(&mut self, grow: &mut impl FnMut(Bytes) -> Result<bool, E>) -> Result<bool, E> {
+    fn decode<E>(&mut self, which: u32, grow: &mut impl FnMut(Bytes) -> Result<bool, E>) -> Result<bool, E> {
         let mut preempted = false;
         let mut place = 0;
         while place < self.running.len() {
             let active = &mut self.running[place];
-            if active.phase == self.phase && active.prompt_left() == 0 {
+            if active.micro_batch == which && active.phase == self.phase && active.prompt_left() == 0 {
                 let fits = match &mut self.cache {
                     Some(cache) => cache.grow(&mut active.lease, active.cached + 1, grow)?,
                     None => true,
@@ -243,90 +310,23 @@ impl Serving {
         Ok(preempted)
     }
 
-    /// Fills the batch from the queue, higher priorities first, then first come first served, while the next one can begin:
-    /// while the step has tokens left and the cache has room for its whole prompt, which it takes at once. So no two prompts
-    /// hold the cache from each other.
-    fn admit<E>(
-        &mut self,
-        now: Time,
-        room: &mut u32,
-        grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
-    ) -> Result<(), E> {
-        while self.has_room(self.tenant_of(self.phase)) && (*room > 0 || self.chunk.is_none()) {
-            let first = self.queue.iter().find(|(_, next)| next.phase == self.phase).map(|(rank, _)| *rank);
-            let Some((rank, mut next)) = first.and_then(|rank| self.queue.remove_entry(&rank)) else { break };
-            if let Some(cache) = &mut self.cache {
-                let mut kept = 0;
-                if self.chunk.is_some() {
-                    kept = cache.begin(&mut next.lease, next.prompt);
-                    next.cached = kept;
-                }
-                let blocks = next.lease.blocks();
-                let hit = self.checkpoints.as_ref().and_then(|known| known.find(&blocks, kept, next.prompt));
-                if self.checkpoints.is_some() {
-                    next.cached = hit.map_or(0, |hit| hit.tokens);
-                    cache.clamp(&mut next.lease, next.cached);
-                }
-                if !cache.grow(&mut next.lease, next.prompt.max(next.cached + 1), grow)? {
-                    cache.end(&mut next.lease);
-                    next.cached = 0;
-                    self.queue.insert(rank, next);
-                    break;
-                }
-                if let Some(checkpoints) = &mut self.checkpoints {
-                    checkpoints.advance(now);
-                    next.passage = checkpoints.begin(&blocks, next.prompt, hit);
-                }
-            }
-            if !std::mem::replace(&mut next.admitted, true) {
-                next.times.admitted = now;
-            }
-            let found = next.cached.saturating_sub(next.known);
-            next.known += found;
-            next.times.prefix_tokens += found;
-            self.used.prefix_tokens += u64::from(found);
-            match (self.work(), next.prompt_left()) {
-                (Work::Steps { tokens, .. }, _) => next.computing = tokens,
-                (Work::Tokens, 0) => next.computing = 1,
-                (Work::Tokens, _) => next.prefill(room),
-            }
-            self.running.push(next);
-        }
-        Ok(())
-    }
-
-    /// The place of the running request that is pre-empted first: of the lowest priority, the one that came in last.
-    fn last(&self) -> usize {
-        let ranked = self.running.iter().enumerate().max_by_key(|(_, active)| active.rank());
-        ranked.map_or(0, |(place, _)| place)
-    }
-
-    /// Puts a running request back into the queue without its cache, which it computes again when its turn comes.
-    fn preempt(&mut self, place: usize) {
-        let mut active = self.running.remove(place);
-        if let Some(cache) = &mut self.cache {
-            cache.end(&mut active.lease);
-        }
-        active.prompt = active.times.context + active.times.tokens;
-        active.known = active.known.max(active.cached);
-        active.times.preemptions += 1;
-        (active.cached, active.computing) = (0, 0);
-        self.used.preemptions += 1;
-        self.queue.insert(active.rank(), active);
-    }
-
-    /// A move of states has ended: the request that waited for it goes on.
-    pub fn state_moved(&mut self, id: MoveId, now: Time) {
-        let Some(checkpoints) = &mut self.checkpoints else { return };
+    /// A chunk of a move of states has arrived: a request that waited for the last of it goes on. Returns whether one does.
+    ///
+    /// # Errors
+    /// The move is not under way.
+    pub fn state_landed(&mut self, id: MoveId, len: Bytes, now: Time) -> Result<bool, Refused> {
+        let checkpoints = self.checkpoints.as_mut().ok_or(Refused::NoSuchMove(id))?;
         checkpoints.advance(now);
-        if checkpoints.moved(id) {
-            self.running.iter_mut().for_each(|active| Checkpoints::restored(&mut active.passage, id));
+        let restored = checkpoints.landed(id, len)?;
+        if let Some(number) = restored {
+            self.running.iter_mut().for_each(|active| Checkpoints::restored(&mut active.passage, number));
         }
+        Ok(restored.is_some())
     }
 
-    /// What is to be moved of recurrent states.
-    pub fn take_state_moves(&mut self) -> Vec<StateMove> {
-        self.checkpoints.as_mut().map(Checkpoints::take_moves).unwrap_or_default()
+    /// Checkpoints, to take what they ask for.
+    pub(crate) fn checkpoints_mut(&mut self) -> Option<&mut Checkpoints> {
+        self.checkpoints.as_mut()
     }
 
     /// Whether recurrent states are on their way.
@@ -354,12 +354,15 @@ impl Serving {
 
     /// Whether a step is running or could.
     pub fn is_running(&self) -> bool {
-        !self.running.is_empty()
+        match self.stage.is_first() {
+            true => !self.running.is_empty(),
+            false => !self.batch.slices.is_empty(),
+        }
     }
 
-    /// Whether requests wait to be admitted.
+    /// Whether requests wait to be admitted, or what the stage before has computed waits for this one.
     pub fn is_waiting(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || !self.handed.is_empty()
     }
 
     /// Requests that have been admitted and are not finished.
@@ -384,33 +387,34 @@ impl Serving {
 
     /// What the running step computes.
     pub fn batch(&self) -> Arc<[Slice]> {
-        self.batch.clone()
+        self.batch.slices.clone()
     }
 
     /// Requests in the batch.
     pub fn batch_len(&self) -> usize {
         match self.work() {
-            Work::Tokens => self.batch.len(),
-            Work::Steps { sequences, .. } => self.batch.len() / sequences.max(1) as usize,
+            Work::Tokens => self.batch.slices.len(),
+            Work::Steps { sequences, .. } => self.batch.slices.len() / sequences.max(1) as usize,
         }
     }
 
     /// Tokens that the running step computes.
     pub fn step_tokens(&self) -> u32 {
-        self.batch.iter().map(|slice| slice.tokens).sum()
+        self.batch.slices.iter().map(|slice| slice.tokens).sum()
     }
 
     /// Whether the running step gives any request a token.
     pub fn emits(&self) -> bool {
-        self.computes_tokens() && self.running.iter().any(Active::emits)
+        self.batch.emitting > 0
     }
 
-    /// The step is computed. Finished requests leave and are returned.
+    /// The step that was formed first of those under way is computed. Finished requests leave and are returned.
     pub fn step_done(&mut self, now: Time, tally: &mut Tally) -> Vec<RequestId> {
+        let Some(which) = self.micro_batches.end() else { return Vec::new() };
         self.cache.iter_mut().for_each(|cache| cache.advance(now));
         self.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.advance(now));
         match self.work() {
-            Work::Tokens => self.tokens_done(now, tally),
+            Work::Tokens => self.tokens_done(which, now, tally),
             Work::Steps { .. } => self.phase_done(now, tally),
         }
         let finished = self.take_finished(now, tally);
@@ -418,11 +422,11 @@ impl Serving {
         finished
     }
 
-    /// The prompts and tokens of the running step are computed.
-    fn tokens_done(&mut self, now: Time, tally: &mut Tally) {
+    /// The prompts and tokens of a micro-batch are computed.
+    fn tokens_done(&mut self, which: u32, now: Time, tally: &mut Tally) {
         // Most requests of a batch have had their last token at the same time.
         let (mut gap, mut gaps) = (Nanos::ZERO, 0);
-        for active in &mut self.running {
+        for active in self.running.iter_mut().filter(|active| active.micro_batch == which) {
             let computes_prompt = active.prompt_left() > 0;
             if computes_prompt {
                 active.book_prompt(tally);

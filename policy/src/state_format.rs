@@ -73,11 +73,31 @@ impl StateFormat {
         self.get().error == 0.0
     }
 
+    /// The format of the numbers themselves. Where that has a scale a row, a row is a column of the state.
+    pub fn numbers(self) -> FormatId {
+        FormatId::named(self.get().format).unwrap_or(FormatId::BF16)
+    }
+
+    /// Whether each column has a scale beside those of the numbers' format.
+    pub fn scales_columns(self) -> bool {
+        self.get().columns
+    }
+
+    /// The largest error of states whose numbers are in a format: zero where none are.
+    pub fn coarsest_error(numbers: FormatId) -> f64 {
+        let errors =
+            StateFormat::all().filter(|format| format.numbers() == numbers).map(|format| format.get().error);
+        errors.fold(0.0, f64::max)
+    }
+
     /// Exact bytes of so many numbers in so many columns, scales included.
     pub fn bytes(self, numbers: u64, columns: u64) -> Bytes {
-        let StateCode { format, columns: scaled, .. } = self.get();
-        let own = FormatId::named(format).unwrap_or(FormatId::BF16).bytes(numbers, columns);
-        own + if *scaled { Bytes(columns.saturating_mul(COLUMN_BITS).div_ceil(8)) } else { Bytes::ZERO }
+        let own = self.numbers().bytes(numbers, columns);
+        own + if self.scales_columns() {
+            Bytes(columns.saturating_mul(COLUMN_BITS).div_ceil(8))
+        } else {
+            Bytes::ZERO
+        }
     }
 }
 

@@ -38,6 +38,11 @@ impl<T> UnderWay<T> {
         self.place(id).map(|place| &mut self.0[place].1)
     }
 
+    /// All of them, oldest first, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().map(|(_, of)| of)
+    }
+
     /// Takes a move out.
     pub fn remove(&mut self, id: MoveId) -> Option<T> {
         let place = self.place(id)?;

@@ -10,6 +10,7 @@ use crate::load::open;
 use crate::machine::priced_machine;
 use crate::model::import;
 use crate::parallel::{PARALLEL, agrees, ranks, share_caps, shares};
+use crate::pipeline::{later, stages};
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, caps, check_caps, kv_reserve};
 use crate::pressure::{PRESSURE, pressure};
 use crate::price::Price;
@@ -19,6 +20,7 @@ use crate::resident::{RESIDENT, resident};
 use crate::scenario::{Kv, PolicyCheck, Scenario};
 use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::served::{Length, Workload};
+use crate::staging::{apart, staging};
 use crate::tenants::{TENANT, tenants};
 use crate::tree::{Node, Value};
 use crate::units::whole;
@@ -58,13 +60,19 @@ pub(crate) static SCENARIO: Table = Table {
             "pressure",
             List(&Map(&PRESSURE)),
             "[{ at: 10 s, take: 4 GiB }, { at: 40 s, take: 0 B }]",
-            "Fast memory that others take during the run, and give back",
+            "What others take of memories and links during the run, and give back",
         ),
         Key::optional(
             "home",
             List(&Text),
             "[dram, nvme]",
             "The tier that holds every block from the start, or several that are filled in order; left out, the first below the fast one with room",
+        ),
+        Key::optional(
+            "staging",
+            List(&Text),
+            "[peer]",
+            "Tiers that hold copies of blocks whose home is elsewhere, as much as is worth it; the quickest first",
         ),
         Key::optional(
             "encoded",
@@ -94,7 +102,7 @@ pub(crate) static SCENARIO: Table = Table {
         Key::optional(
             "parallel",
             Map(&PARALLEL),
-            "{ tensor: 2, expert: 4 }",
+            "{ tensor: 2, pipeline: 4 }",
             "How many accelerators work together; left out, one",
         ),
         Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
@@ -150,11 +158,21 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         share_caps(caps, machine, ranks);
     }
     let parallel = keys.get("parallel");
+    if let (Some(field), Some(true)) = (&parallel, model.as_ref().map(|model| !model.phases.is_empty())) {
+        let wrong =
+            Wrong::new("a model with phases on accelerators that work together", "leave `parallel` out");
+        field.key_error(report, wrong);
+    }
     let (machine, model) = shares(report, parallel.as_ref(), ranks.unwrap_or_default(), (machine, model));
     let empty = Node { at: root.at, value: Value::Map(vec![]) };
     let or_empty = |name| keys.get(name).unwrap_or_else(|| Field::root(&empty, name));
     let (resident, model) = resident(report, &or_empty("resident"), model);
-    let pressure = keys.get("pressure").map_or(Some(vec![]), |field| pressure(report, &field));
+    let staging_field = keys.get("staging");
+    let staging =
+        staging_field.as_ref().map_or(Some(vec![]), |field| staging(report, field, machine.as_ref()));
+    let staged = staging.as_deref().unwrap_or_default();
+    let pressed = |field: Field<'_>| pressure(report, &field, machine.as_ref(), staged);
+    let pressure = keys.get("pressure").map_or(Some(vec![]), pressed);
     let table = read_sensitivity(report, &keys);
     let workload = keys.need(report, "workload").and_then(|field| workload(report, &field, model.as_ref()));
     let (tenants, model) = match keys.get("tenants") {
@@ -177,6 +195,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     // Each attends to requests of its own.
     let attended = |batch: u32| batch.div_ceil(ranks.unwrap_or_default().expert);
     let load = workload.as_ref().map(|load| (attended(load.requests.batch), longest(load)));
+    let (model, later_models) = stages(report, &keys, ranks.unwrap_or_default().pipeline, model);
     let kv = kv_reserve(report, keys.get("kv"), model.as_ref(), load);
     let kv = kv.filter(|kv| can_be_paged(report, &keys, *kv, workload.as_ref()));
     let agrees = agrees(report, &keys, ranks.unwrap_or_default(), kv);
@@ -202,20 +221,25 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
             None
         }
     };
-    let (home, load) = placed?;
+    let (home, load_from) = placed?;
+    if !apart(report, staging_field.as_ref(), (staged, &home.tiers), machine.as_ref()?) {
+        return None;
+    }
     let scenario = Scenario {
         name: name?,
         machine: machine?,
         price: price?,
         model: model?,
         parallel: ranks?,
+        later: vec![],
         memory: memory?,
         kv: kv?,
         checkpoints: checkpoints.unwrap_or_default(),
         resident: resident?,
         pressure: pressure?,
-        load,
+        load: load_from,
         home: home.tiers,
+        staging: staging?,
         encoded: home.encoded,
         recode: home.recode,
         host_compute: host_compute?,
@@ -229,11 +253,14 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         seed: seed?,
     };
     check_caps(report, at, &scenario);
-    report.is_clean().then_some(scenario)
+    if !report.is_clean() {
+        return None;
+    }
+    later(report, (&keys, at), load?, scenario, later_models)
 }
 
 /// Reads `home`, `encoded`, `recode` and `load`.
-fn place(
+pub(crate) fn place(
     report: &mut Report,
     keys: &Keys<'_>,
     at: &Field<'_>,

@@ -18,6 +18,7 @@ mod model_keys;
 mod overrides;
 mod parallel;
 mod phases;
+mod pipeline;
 mod placement;
 mod policy_file;
 mod pressure;
@@ -34,6 +35,7 @@ mod sensitivity;
 mod served;
 mod shape;
 mod source;
+mod staging;
 mod tenants;
 mod times;
 mod tree;
@@ -52,11 +54,11 @@ pub use model::ModelFacts;
 pub use overrides::alternatives;
 pub use placement::CONTEXT_GUESS;
 pub use policy_file::load_policy;
-pub use pressure::Pressure;
+pub use pressure::{Pressure, Taken};
 pub use price::Price;
 pub use scenario::{
     Cap, Guard, Kv, Paged, Parallel, PolicyCheck, PolicyChoice, PolicyComplaint, Resident, Scenario,
-    Schedule, ScriptFile, Slo, Tenant,
+    Schedule, ScriptFile, Slo, StageShare, Tenant,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

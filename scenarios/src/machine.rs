@@ -6,7 +6,7 @@ use crate::machine_keys::{
     PEERS, PROCESSOR, TIER,
 };
 use crate::price::{self, Price};
-use crate::reader::{Field, Keys, format, join, name_of, text};
+use crate::reader::{Field, Keys, flag, format, join, name_of, text};
 use crate::times::read_times;
 use crate::tree::{Entry, Value};
 use crate::units::{count, flops, rate, size, size_above_zero, time, whole};
@@ -85,6 +85,7 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
     });
     let device = keys.get("device");
     let device = device.map_or(Some(None), |device| read_device(report, &device, class, backing).map(Some));
+    let transient = keys.or_default(report, "transient", flag);
     let capacity = keys.required(report, "capacity", size_above_zero);
     let granularity = keys.or_default(report, "granularity", size_above_zero);
     let read = keys.required(report, "read", rate);
@@ -96,6 +97,7 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
         backing: backing?,
         node: node?,
         device: device?,
+        transient: transient?,
         granularity: granularity?,
         read: read?,
         write: write?,

@@ -1,6 +1,6 @@
 //! The keys of a machine file.
 
-use crate::keys::Type::{AboveZero, Either, List, Map, Name, Quantity, Text, Whole};
+use crate::keys::Type::{AboveZero, Either, Flag, List, Map, Name, Quantity, Text, Whole};
 use crate::keys::{Choice, Key, RowKey, Rows, Table, Type};
 use crate::price::PRICE;
 use crate::reader::{format_names, names};
@@ -102,6 +102,12 @@ pub(crate) static TIER: Table = Table {
             Whole(0, MOST_DEVICES),
             "1",
             "The number of the accelerator that holds it, beside the one that computes (backing `device`): where `validate --device cuda:0` takes it",
+        ),
+        Key::default(
+            "transient",
+            Flag,
+            "false",
+            "Whether its owner may take it back at any time, as a peer may its own: it holds staged copies, and no home ones",
         ),
         Key::required("capacity", AboveZero(&SIZE), "80 GiB", "Bytes it holds"),
         Key::default(

@@ -16,7 +16,7 @@ const MOST_RANKS: u64 = 256;
 
 pub(crate) static PARALLEL: Table = Table {
     name: "parallel",
-    about: "Accelerators that work on the same requests: `tensor` times `expert` of them; memory of the fast tier is of each",
+    about: "Accelerators that work on the same requests: `tensor` times `expert` times `pipeline` of them; memory of the fast tier is of each",
     open: false,
     keys: &[
         Key::default(
@@ -31,6 +31,18 @@ pub(crate) static PARALLEL: Table = Table {
             "1",
             "Groups of accelerators that have experts of their own, whole, and attend to requests of their own; all are simulated",
         ),
+        Key::default(
+            "pipeline",
+            Whole(1, MOST_RANKS),
+            "1",
+            "Stages of a pipeline, each with layers of its own; all are simulated",
+        ),
+        Key::optional(
+            "micro_batches",
+            Whole(1, MOST_RANKS),
+            "4",
+            "Batches that a pipeline computes side by side, with the requests of `batch` between them; left out, one for each stage",
+        ),
     ],
 };
 
@@ -40,10 +52,19 @@ pub(crate) fn ranks(report: &mut Report, keys: &Keys<'_>) -> Option<Parallel> {
     let keys = field.keys(report, &PARALLEL)?;
     let tensor = keys.or_default(report, "tensor", at_most(MOST_RANKS));
     let expert = keys.or_default(report, "expert", at_most(MOST_RANKS));
-    let parallel = Parallel { tensor: tensor?, expert: expert? };
+    let pipeline = keys.or_default(report, "pipeline", at_most(MOST_RANKS));
+    let micro_batches = keys.optional(report, "micro_batches", at_most(MOST_RANKS))?.or(pipeline);
+    let (pipeline, micro_batches) = (pipeline?, micro_batches?);
+    let parallel = Parallel { tensor: tensor?, expert: expert?, pipeline, micro_batches };
     if u64::from(parallel.accelerators()) > MOST_RANKS {
         let message = format!("{} accelerators together", parallel.accelerators());
-        field.error(report, Wrong::new(message, format!("`tensor` times `expert` is at most {MOST_RANKS}")));
+        let hint = format!("`tensor` times `expert` times `pipeline` is at most {MOST_RANKS}");
+        field.error(report, Wrong::new(message, hint));
+        return None;
+    }
+    if parallel.expert > 1 && pipeline > 1 {
+        let message = "`expert` and `pipeline` parallelism at once";
+        field.error(report, Wrong::new(message, "one of them, beside `tensor` if need be"));
         return None;
     }
     Some(parallel)
@@ -57,7 +78,7 @@ pub(crate) fn shares(
     (machine, model): (Option<Machine>, Option<Model>),
 ) -> (Option<Machine>, Option<Model>) {
     let Some(field) = field.filter(|_| parallel.accelerators() > 1) else { return (machine, model) };
-    let Parallel { tensor, expert } = parallel;
+    let Parallel { tensor, expert, pipeline, .. } = parallel;
     if model.as_ref().is_some_and(|model| model.blocks.iter().any(|block| block.recipe.is_some())) {
         field.error(
             report,
@@ -67,7 +88,7 @@ pub(crate) fn shares(
     }
     let machine = machine.and_then(|machine| {
         let hint = "a machine whose accelerator has `peers`, and whose memories are no other accelerator's";
-        taken(report, field, hint, share_of_machine(&machine, tensor, expert))
+        taken(report, field, hint, share_of_machine(&machine, tensor, expert, pipeline))
     });
     let model = model.and_then(|model| match tensor {
         1 => Some(model),
@@ -86,7 +107,8 @@ pub(crate) fn shares(
     (machine, model)
 }
 
-fn taken<T>(
+/// A share, unless it cannot be cut.
+pub(crate) fn taken<T>(
     report: &mut Report,
     field: &Field<'_>,
     hint: &str,
@@ -95,10 +117,12 @@ fn taken<T>(
     share.map_err(|error| field.error(report, Wrong::new(error.to_string(), hint))).ok()
 }
 
-/// Whether expert parallelism goes with the rest: its accelerators must agree on every batch, which pages of a cache and loads
-/// of their own would keep them from.
+/// Whether expert or pipeline parallelism goes with the rest: the accelerators must agree on every batch, which pages of a cache
+/// would keep them from, and loads of their own those that end every step together.
 pub(crate) fn agrees(report: &mut Report, keys: &Keys<'_>, parallel: Parallel, kv: Option<Kv>) -> bool {
-    let Some(field) = keys.get("parallel").filter(|_| parallel.expert > 1) else { return true };
+    let kind = if parallel.expert > 1 { "expert" } else { "pipeline" };
+    let several = parallel.expert > 1 || parallel.pipeline > 1;
+    let Some(field) = keys.get("parallel").filter(|_| several) else { return true };
     let wrong = match kv {
         Some(Kv::Paged(_)) => {
             ("pages of a cache are given by each accelerator on its own", "a size for `kv`")
@@ -106,12 +130,12 @@ pub(crate) fn agrees(report: &mut Report, keys: &Keys<'_>, parallel: Parallel, k
         _ if keys.get("checkpoints").is_some() => {
             ("checkpoints are moved by each accelerator on its own", "no `checkpoints`")
         }
-        _ if keys.get("load").is_some() => {
+        _ if parallel.expert > 1 && keys.get("load").is_some() => {
             ("accelerators load their weights in times of their own", "no `load`")
         }
         _ => return true,
     };
-    let (message, hint) = (format!("{} with `expert` parallelism", wrong.0), format!("write {}", wrong.1));
+    let (message, hint) = (format!("{} with `{kind}` parallelism", wrong.0), format!("write {}", wrong.1));
     field.error(report, Wrong::new(message, hint));
     false
 }

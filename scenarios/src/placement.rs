@@ -4,6 +4,7 @@ use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::{AboveZero, Either, Flag, Map, Quantity, Slots, Text, Whole};
 use crate::keys::{Choice, Key, RowKey, Rows, Table, Type};
 use crate::machine::tier_named;
+use crate::pressure::Taken;
 use crate::reader::{Field, Keys, flag, format};
 use crate::scenario::{Cap, Kv, Paged, Scenario, slots_size};
 use crate::sensitivity::Sensitivity;
@@ -247,6 +248,10 @@ fn home_tiers(report: &mut Report, field: &Field<'_>, ground: &Ground<'_>) -> Op
             Class::Fast => {
                 Wrong::new("the fast tier is no home", "a staged or cold tier: blocks are loaded from it")
             }
+            _ if ground.machine.tier(tier).transient => Wrong::new(
+                "its owner may take it back",
+                "name it in `staging`, where copies may go at any time, and a `home` that stays",
+            ),
             _ if tiers.contains(&tier) => {
                 Wrong::new("listed twice", "each tier once, the first to be filled first")
             }
@@ -300,7 +305,8 @@ fn default_home(
     ground: &Ground<'_>,
 ) -> Option<TierId> {
     let machine = ground.machine;
-    let below = || machine.tiers_of(Class::Staged).chain(machine.tiers_of(Class::Cold));
+    let stays = |tier: &TierId| !machine.tier(*tier).transient;
+    let below = || machine.tiers_of(Class::Staged).chain(machine.tiers_of(Class::Cold)).filter(stays);
     let found = below().find(|&tier| ground.needs(tier, encoded) <= ground.capacity(tier));
     if found.is_none() {
         let largest = below().max_by_key(|&tier| ground.capacity(tier))?;
@@ -455,7 +461,11 @@ pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Sce
 
 /// Others may take no more than what a block and the caches leave.
 fn check_pressure(report: &mut Report, at: &Field<'_>, scenario: &Scenario, spare: Bytes) {
-    let most = scenario.pressure.iter().map(|pressure| pressure.take).max().unwrap_or_default();
+    let taken = scenario.pressure.iter().map(|pressure| match pressure.taken {
+        Taken::Memory(tier, bytes) if tier == scenario.fast() => bytes,
+        _ => Bytes::ZERO,
+    });
+    let most = taken.max().unwrap_or_default();
     if most > spare {
         let message = format!(
             "others take {most}, and {spare} can be spared beside one block, caches and what is resident"

@@ -25,6 +25,8 @@ pub struct Scenario {
     pub model: Model,
     /// Accelerators that serve the same requests. Where there are several, machine, model and caps are what the first one has.
     pub parallel: Parallel,
+    /// What the later stages of a pipeline have, in order: see [`Scenario::at_stage`].
+    pub later: Vec<StageShare>,
     /// Caps on tiers, by the tier's name.
     pub memory: BTreeMap<String, Cap>,
     /// Key-value caches.
@@ -35,10 +37,12 @@ pub struct Scenario {
     pub resident: Resident,
     /// The tier that everything is loaded from when the run begins; left out, it is in place.
     pub load: Option<TierId>,
-    /// What others take of fast memory, and when, in order of time.
+    /// What others take of memories and links, and when, in order of time.
     pub pressure: Vec<Pressure>,
     /// The tiers that hold every block in its native format from the start.
     pub home: Homes,
+    /// Tiers that hold copies beside the home ones, in the order in which they are asked.
+    pub staging: Vec<TierId>,
     /// Further formats in which its home tier holds every block from the start.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way to the fast tier, with no copy kept below.
@@ -150,19 +154,34 @@ pub struct Parallel {
     pub tensor: u32,
     /// How many groups of so many have experts of their own.
     pub expert: u32,
+    /// How many times as many have layers of their own, one stage of a pipeline after the other.
+    pub pipeline: u32,
+    /// The batches that such a pipeline computes side by side.
+    pub micro_batches: u32,
 }
 
 impl Default for Parallel {
     fn default() -> Parallel {
-        Parallel { tensor: 1, expert: 1 }
+        Parallel { tensor: 1, expert: 1, pipeline: 1, micro_batches: 1 }
     }
 }
 
 impl Parallel {
     /// How many there are.
     pub fn accelerators(self) -> u32 {
-        self.tensor * self.expert
+        self.tensor * self.expert * self.pipeline
     }
+}
+
+/// What a later stage of a pipeline has of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageShare {
+    /// Its layers.
+    pub model: Model,
+    /// Their key-value caches.
+    pub kv: Kv,
+    /// The tiers of their blocks.
+    pub home: Homes,
 }
 
 /// What the policy registry has against a choice.
@@ -206,6 +225,20 @@ impl Scenario {
     pub fn fast(&self) -> TierId {
         // A machine with none was refused.
         self.machine.tiers_of(Class::Fast).next().unwrap_or_default()
+    }
+
+    /// The scenario as a stage of its pipeline has it.
+    pub fn at_stage(&self, index: usize) -> Scenario {
+        let of = |StageShare { model, kv, home }: StageShare| Scenario { model, kv, home, ..self.clone() };
+        match index.checked_sub(1).and_then(|later| self.later.get(later)) {
+            Some(share) => of(share.clone()),
+            None => self.clone(),
+        }
+    }
+
+    /// The models of all stages, in order: of the only one where there is no pipeline.
+    pub fn models(&self) -> impl Iterator<Item = &Model> {
+        std::iter::once(&self.model).chain(self.later.iter().map(|stage| &stage.model))
     }
 
     /// What a tier may hold under its cap.

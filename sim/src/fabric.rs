@@ -270,6 +270,15 @@ impl Fabric {
         }
     }
 
+    /// Others take so much of a link's rate, in both directions, from now on.
+    pub fn take(&mut self, now: Time, links: [LinkId; 2], rate: Bandwidth) {
+        self.advance(now);
+        self.dissolve();
+        for link in links {
+            self.sharing.take(link, rate, self.engines.is_opposed(link));
+        }
+    }
+
     /// What a link direction has carried by `now`.
     pub fn count(&self, now: Time, link: LinkId) -> LinkCount {
         self.engines.count(now, link)

@@ -5,10 +5,11 @@ use crate::bound::{StallBound, stall_bound};
 use crate::simulate::{Case, Keep, RunFailure};
 use policy::format::FORMATS;
 use policy::guard::Guard;
+use policy::homes::Homes;
 use policy::machine::Class;
 use policy::registry::Entry;
 use policy::verdict::StallVerdict;
-use policy::{BlockId, Bytes, FormatId, Machine, TierId};
+use policy::{BlockId, Bytes, FormatId, Machine, Model, TierId};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -165,9 +166,13 @@ fn fewer_bits(case: &Case) -> Result<(Case, String), &'static str> {
     if !kept().any(|other| other == format) {
         for &tier in case.clone().home.tiers() {
             let granularity = case.machine.tier(tier).granularity;
-            let there = (0..).zip(blocks).filter(|(id, _)| case.home.of(BlockId(*id)) == tier);
-            let room = there.map(|(_, block)| block.bytes(format).round_up(granularity)).sum();
-            case = grown(&case, tier, room);
+            let room = |(model, home): (&Model, &Homes)| -> Bytes {
+                let there = (0..).zip(&model.blocks).filter(|(id, _)| home.of(BlockId(*id)) == tier);
+                there.map(|(_, block)| block.bytes(format).round_up(granularity)).sum()
+            };
+            let later = case.later.iter().map(|stage| (&*stage.model, &stage.home));
+            let most = std::iter::once((&*case.model, &case.home)).chain(later).map(room).max();
+            case = grown(&case, tier, most.unwrap_or_default());
         }
         case.encoded.push(format);
     }
@@ -228,8 +233,7 @@ fn worst_drift(case: &Case, format: FormatId) -> Option<f64> {
 
 /// The case with so much more of a tier for blocks, on a machine that has so much more of it.
 fn grown(case: &Case, tier: TierId, more: Bytes) -> Case {
-    let mut case = case.clone();
-    case.budgets[tier.index()] += more;
+    let mut case = case.with_budgets(|budgets, _| budgets[tier.index()] += more);
     let mut machine = Machine::clone(&case.machine);
     machine.tiers[tier.index()].capacity += more;
     case.machine = machine.into();

@@ -137,6 +137,15 @@ impl Operators {
         (time, booked)
     }
 
+    /// A message of so many bytes to another accelerator: its latency, how long its bytes take, and both as they are booked.
+    pub fn send(&self, bytes: Bytes) -> (Nanos, Nanos, Booked) {
+        let mut booked = Booked::default();
+        let Some(peers) = self.machine.peers else { return (Nanos::ZERO, Nanos::ZERO, booked) };
+        let time = peers.rate.time_for(bytes);
+        booked.add(Kind::Send, Basis::Fitted, peers.latency + time, time);
+        (peers.latency, time, booked)
+    }
+
     fn mixer(&self, id: LayerId, slices: &[Slice], booked: &mut Booked) -> Kernel {
         let processor = self.machine.accelerator;
         let layer = self.model.layer(id);

@@ -140,8 +140,9 @@ impl<'a> Output<'a> {
         let (windows, tally) = (series.windows(), outcome.orchestrator.tally());
         let run = Run { scenario, case, tally, slowest: &slowest, windows: &windows, summary };
         let page = page::page(&run).render()?;
-        // Other engines' files place all experts; where accelerators have some each, they would speak of the first one's.
-        let placement = (!case.share.is_part()).then(|| Placement::new(case, outcome));
+        // Other engines' files place all experts; where accelerators have some each, or some layers, they would speak of the first one's.
+        let alone = !case.share.is_part() && !case.stage.is_part();
+        let placement = alone.then(|| Placement::new(case, outcome));
         let (decisions, decided) = decisions.into_parts();
         let (requests, left) = requests.into_parts();
         let mut drafts = vec![

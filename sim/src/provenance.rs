@@ -24,10 +24,12 @@ pub enum Kind {
     AllReduce,
     /// Tokens on their way to accelerators that have their experts, and back.
     AllToAll,
+    /// Activations on their way to the next stage of a pipeline, and tokens back to the first.
+    Send,
 }
 
 /// All kinds, in order, with their names in reports.
-pub const KINDS: [(Kind, &str); 8] = [
+pub const KINDS: [(Kind, &str); 9] = [
     (Kind::Mixer, "mixer"),
     (Kind::Attention, "attention"),
     (Kind::Elementwise, "elementwise"),
@@ -36,6 +38,7 @@ pub const KINDS: [(Kind, &str); 8] = [
     (Kind::Head, "head"),
     (Kind::AllReduce, "all_reduce"),
     (Kind::AllToAll, "all_to_all"),
+    (Kind::Send, "send"),
 ];
 
 /// What a kind of operator took, from one basis.

@@ -8,7 +8,7 @@ use policy::machine::Class;
 use policy::state::STATES;
 use policy::tally::{CAUSES, CacheUse, Latencies};
 use policy::veto::REASONS;
-use policy::{Nanos, Orchestrator, Sketch, TierId};
+use policy::{Bytes, Nanos, Orchestrator, Sketch, TierId};
 use serde::Serialize;
 
 /// What a run gave. Times are in milliseconds, sizes in bytes; percentiles are linear between ranks, and at most 0.05 %
@@ -51,6 +51,9 @@ pub struct Summary {
     /// The accelerators that have experts of their own, where there are several; what else is said of one is the first one's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub expert_ranks: Vec<RankUse>,
+    /// The stages of a pipeline, in order, where there are several; what else is said of one is the first one's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pipeline_stages: Vec<StageUse>,
     /// Refusals by reason.
     pub vetoes: Vec<Veto>,
     /// Link directions.
@@ -160,6 +163,29 @@ pub struct RankUse {
     pub waited_s: f64,
 }
 
+/// What one stage of a pipeline did.
+#[derive(Clone, Debug, Serialize)]
+pub struct StageUse {
+    /// Its layers, from 0: the first and the last.
+    pub layers: [usize; 2],
+    /// Bytes of their weights in full precision, with the embedding and the head where it has them.
+    pub weight_bytes: u64,
+    /// The share of its demanded (block, layer step) pairs that had a usable fast copy when the step asked.
+    pub hit_rate: f64,
+    /// Time it waited for memory, in seconds.
+    pub stall_s: f64,
+    /// Time it computed.
+    pub compute_s: f64,
+    /// Time it had nothing to compute, before the first requests and after the last ones included.
+    pub idle_s: f64,
+    /// Mean drift of a step over its layers.
+    pub drift_mean: f64,
+    /// Largest drift of a step over its layers, at the upper confidence bound.
+    pub drift_max: f64,
+    /// What blocks, caches and resident weights took of its fast memory at their peak.
+    pub fast_peak_bytes: u64,
+}
+
 /// What one direction of a link did.
 #[derive(Clone, Debug, Serialize)]
 pub struct LinkUse {
@@ -246,6 +272,7 @@ impl Summary {
             drift_budget: context.guard.stated_budget(),
             tenants: tenants(case, outcome, seconds),
             expert_ranks: expert_ranks(case, outcome),
+            pipeline_stages: pipeline_stages(case, outcome),
             vetoes: REASONS
                 .iter()
                 .zip(tally.vetoes)
@@ -355,6 +382,33 @@ fn expert_ranks(case: &Case, outcome: &Outcome) -> Vec<RankUse> {
     };
     let first = std::iter::once((&outcome.orchestrator, &outcome.world)).filter(|_| case.share.is_part());
     first.chain(outcome.world.others()).map(of).collect()
+}
+
+fn pipeline_stages(case: &Case, outcome: &Outcome) -> Vec<StageUse> {
+    let end = Nanos(outcome.world.now().0);
+    let first = std::iter::once((&outcome.orchestrator, &outcome.world));
+    let stages = first.chain(outcome.world.others()).take_while(|_| case.stage.is_part());
+    let mut before = 0;
+    let reserved = std::iter::once(case.reserved).chain(case.later.iter().map(|stage| stage.reserved));
+    let of = |((orchestrator, world), reserved): ((&Orchestrator, &World), Bytes)| {
+        let (tally, context) = (orchestrator.tally(), orchestrator.context());
+        let model = &context.model;
+        let layers = [before, before + model.layers.len() - 1];
+        before += model.layers.len();
+        let blocks: Bytes = model.blocks.iter().map(|block| block.bytes(block.native)).sum();
+        StageUse {
+            layers,
+            weight_bytes: (model.resident_bytes() + blocks).0,
+            hit_rate: ratio(tally.hits() as f64, tally.demanded as f64),
+            stall_s: tally.stall_total().as_secs_f64(),
+            compute_s: world.compute_time().as_secs_f64(),
+            idle_s: end.saturating_sub(tally.step_time).as_secs_f64(),
+            drift_mean: context.guard.drift_mean(),
+            drift_max: context.guard.drift_max(),
+            fast_peak_bytes: (context.ledger.usage(context.costs.fast).peak + reserved).0,
+        }
+    };
+    stages.zip(reserved).map(of).collect()
 }
 
 fn links(case: &Case, outcome: &Outcome, seconds: f64) -> Vec<LinkUse> {

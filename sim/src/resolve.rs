@@ -1,16 +1,19 @@
 //! From a scenario to a case: traces opened or generated, budgets counted, tables turned.
 
 use crate::conversations;
-use crate::simulate::{Case, Load, RunFailure, TenantLoad};
+use crate::simulate::{Case, Load, RunFailure};
+use crate::stages::StageShare;
+use crate::tenants::TenantLoad;
 use crate::workload::{Arrivals, Plan};
-use policy::TierId;
 use policy::checkpoints::Place;
 use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
 use policy::parallel::ExpertShare;
+use policy::pipeline::Stage;
 use policy::policies::script::{Script, ScriptError};
 use policy::registry::{Entry, ParamError, UnknownPolicy, lookup};
 use policy::schedule::Pace;
 use policy::serving::cache::CacheSpec;
+use policy::{Bytes, TierId};
 use scenarios::{
     Dense, Diagnostics, Kv, Length, Paged, PolicyChoice, PolicyComplaint, Recording, Requests, Routing,
     Scenario, ScriptFile, ZipfMarkov,
@@ -84,24 +87,18 @@ impl Library {
             return Err(RunFailure::CheckpointPlace { every, block });
         }
         let script = scenario.policy.script.as_ref().map(read_script).transpose()?;
-        let tiers = (0..scenario.machine.tiers.len() as u8).map(TierId);
-        let fast = scenario.fast();
-        let floor = scenario.resident_floor();
-        let budgets = tiers.map(|tier| {
-            let reserved = if tier == fast { floor } else { scenario.checkpoint_room(tier) };
-            scenario.capacity(tier).saturating_sub(reserved)
-        });
         let errors = scenario.sensitivity.formats.iter();
         let sensitivity = Sensitivity::new(
             errors.map(|(&format, row)| (format, ErrorBound { mean: row.error, upper: row.upper })),
         );
         let case = Case {
-            budgets: budgets.collect(),
-            reserved: floor,
+            budgets: budgets(scenario),
+            reserved: scenario.resident_floor(),
             model: Arc::new(scenario.model.clone()),
             machine: Arc::new(scenario.machine.clone()),
             pressure: scenario.pressure.clone(),
             home: scenario.home.clone(),
+            staging: scenario.staging.clone(),
             encoded: scenario.encoded.clone(),
             recode: scenario.recode.clone(),
             host_compute: scenario.host_compute,
@@ -112,6 +109,10 @@ impl Library {
                 sensitivity,
             },
             share: ExpertShare { rank: 0, of: scenario.parallel.expert },
+            stage: Stage { index: 0, of: scenario.parallel.pipeline },
+            routers_before: 0,
+            later: (1..=scenario.later.len()).map(|index| later(&scenario.at_stage(index))).collect(),
+            micro_batches: scenario.parallel.micro_batches,
             load,
             include_repetition: workload.include_repetition,
             order: workload.order.unwrap_or_default(),
@@ -200,7 +201,8 @@ impl Library {
 
     fn open(&mut self, paths: &[PathBuf], scenario: &Scenario) -> Result<Arc<RoutingTrace>, TraceError> {
         let shares = scenario.parallel.expert;
-        let experts = scenario.model.uniform_blocks().map(|experts| experts.saturating_mul(shares));
+        let experts = scenario.models().find_map(|model| model.uniform_blocks());
+        let experts = experts.map(|experts| experts.saturating_mul(shares));
         let key = (paths.to_vec(), experts);
         if let Some(opened) = self.opened.get(&key) {
             return Ok(opened.clone());
@@ -303,6 +305,26 @@ fn lengths_of(recorded: &[usize], tokens: usize) -> Vec<usize> {
     lengths.collect()
 }
 
+/// Bytes of each tier that managed blocks may take.
+fn budgets(scenario: &Scenario) -> Vec<Bytes> {
+    let (fast, floor) = (scenario.fast(), scenario.resident_floor());
+    let of = |tier| {
+        let reserved = if tier == fast { floor } else { scenario.checkpoint_room(tier) };
+        scenario.capacity(tier).saturating_sub(reserved)
+    };
+    (0..scenario.machine.tiers.len() as u8).map(TierId).map(of).collect()
+}
+
+/// What a later stage of a pipeline has of its own, from the scenario as that stage has it.
+fn later(scenario: &Scenario) -> StageShare {
+    StageShare {
+        model: Arc::new(scenario.model.clone()),
+        budgets: budgets(scenario),
+        reserved: scenario.resident_floor(),
+        home: scenario.home.clone(),
+    }
+}
+
 fn format_of(format: scenarios::RequestFormat) -> RequestFormat {
     match format {
         scenarios::RequestFormat::AzureCsv => RequestFormat::AzureCsv,
@@ -315,9 +337,10 @@ fn format_of(format: scenarios::RequestFormat) -> RequestFormat {
 }
 
 fn generation(scenario: &Scenario, zipf: &ZipfMarkov, draws: u32) -> Params {
-    let layer = scenario.model.routed_layers().next();
+    let routed = || scenario.models().flat_map(|model| model.routed_layers());
+    let layer = routed().next();
     Params {
-        layers: scenario.model.routed_layers().count() as u32,
+        layers: routed().count() as u32,
         experts: layer.map_or(0, |layer| layer.blocks.saturating_mul(scenario.parallel.expert)),
         top_k: layer.map_or(0, |layer| layer.selected),
         traces: zipf.traces,

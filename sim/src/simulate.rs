@@ -1,5 +1,7 @@
 //! One simulated run, from a resolved case to its outcome.
 
+use crate::stages::StageShare;
+use crate::tenants::TenantLoad;
 use crate::workload::{Arrivals, Needs, Plan, Workload};
 use crate::world::{Placement, World, WorldError};
 use policy::checkpoints::CheckpointSpec;
@@ -10,6 +12,7 @@ use policy::homes::Homes;
 use policy::machine::Class;
 use policy::orchestrator::{ControlError, Setup};
 use policy::parallel::ExpertShare;
+use policy::pipeline::Stage;
 use policy::policies::script::{Script, ScriptError};
 use policy::record::Decision;
 use policy::registry::{Entry, SimulateError, SimulateInput, registry};
@@ -33,10 +36,12 @@ pub struct Case {
     pub budgets: Vec<Bytes>,
     /// Bytes of the fast tier that they may not take: resident weights and key-value caches.
     pub reserved: Bytes,
-    /// What others take of fast memory, and when, in order of time.
+    /// What others take of memories and links, and when, in order of time.
     pub pressure: Vec<Pressure>,
     /// The tiers of the home copies.
     pub home: Homes,
+    /// Tiers that hold copies beside the home ones.
+    pub staging: Vec<TierId>,
     /// Formats kept there beside the native one.
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way.
@@ -49,6 +54,14 @@ pub struct Case {
     pub lookahead: Vec<f64>,
     /// Which accelerator it is of those that have experts of their own; model and memory are the first one's.
     pub share: ExpertShare,
+    /// Which stage of a pipeline it is; model and memory are its own.
+    pub stage: Stage,
+    /// Layers of the stages before that have a router.
+    pub routers_before: usize,
+    /// The stages behind the first, if it is that.
+    pub later: Vec<StageShare>,
+    /// Batches that a pipeline computes side by side.
+    pub micro_batches: u32,
     /// Which blocks tokens need.
     pub load: Load,
     /// Whether traces that repeat themselves are served too.
@@ -87,19 +100,6 @@ pub struct Case {
     pub slo: Option<Slo>,
     /// The seed of everything drawn.
     pub seed: u64,
-}
-
-/// What is asked of a further model on the machine.
-#[derive(Clone, Debug)]
-pub struct TenantLoad {
-    /// What it is called in reports.
-    pub name: String,
-    /// Requests, where their arrivals do not say, and what each puts out, where its length does not.
-    pub requests: u32,
-    /// See `requests`.
-    pub tokens: u32,
-    /// When they come in, and how long they are.
-    pub plan: Plan,
 }
 
 /// Which blocks the tokens of a run need.
@@ -203,6 +203,11 @@ pub enum RunFailure {
         "policy `{0}` is fitted on all experts of a layer, and `parallel.expert` shares them out; take another policy"
     )]
     Fitted(&'static str),
+    /// The policy learns from the demands of all layers in order, and each accelerator has some of the layers.
+    #[error(
+        "policy `{0}` is fitted on the demands of all layers, or knows them ahead, and `parallel.pipeline` cuts the layers up; take another policy"
+    )]
+    Staged(&'static str),
     /// The policy's script cannot be read.
     #[error(transparent)]
     Script(#[from] ScriptError),
@@ -237,10 +242,11 @@ impl Case {
     /// # Errors
     /// [`RunFailure::Shape`] where it does not.
     pub fn check(&self) -> Result<(), RunFailure> {
-        let Some(routing) = self.routing() else { return Ok(()) };
+        // What a later stage has of the routing was checked with the first.
+        let Some(routing) = self.routing().filter(|_| self.stage.is_first()) else { return Ok(()) };
         let shape = routing.shape();
-        let experts = self.model.uniform_blocks().unwrap_or(0);
-        let layers = self.model.routed_layers().count() as u32;
+        let experts = self.models().find_map(|model| model.uniform_blocks()).unwrap_or(0);
+        let layers = self.models().map(|model| model.routed_layers().count() as u32).sum();
         let experts = experts.saturating_mul(self.share.of);
         if shape.layers == layers && shape.experts == experts {
             return Ok(());
@@ -262,7 +268,10 @@ impl Case {
         let (machine, model) = (self.machine.clone(), self.model.clone());
         let placement = Placement { home: &self.home, encoded: &self.encoded, load_from: self.load_from };
         let world = World::new(machine, model, placement, self.workload()?, timeline)?;
-        Ok(world.shared(self.share).pressed(&self.pressure))
+        let world = world.shared(self.share).staged(self.stage, self.routers_before);
+        let world = if self.stage.is_first() { world.asked() } else { world };
+        let pools = self.checkpoints.iter().flat_map(|spec| &spec.pools);
+        Ok(world.pressed(&self.pressure).keeping(pools))
     }
 
     /// The requests, and what their tokens need.
@@ -283,16 +292,7 @@ impl Case {
             &Load::Dense { requests, tokens } => Needs::Dense { requests, tokens },
         };
         let workload = Workload::new(needs, self.model.clone(), &self.plan(), self.seed);
-        let beside = |workload: Workload, tenant: &TenantLoad| {
-            let &TenantLoad { requests, tokens, .. } = tenant;
-            workload.beside(&Needs::Dense { requests, tokens }, &tenant.plan)
-        };
-        Ok(self.tenants.iter().fold(workload, beside).foreseen(&self.lookahead))
-    }
-
-    /// Whether requests come in at the moment at which others finish, those to all models.
-    pub fn is_closed(&self) -> bool {
-        self.arrivals.is_closed() && self.tenants.iter().all(|tenant| tenant.plan.arrivals.is_closed())
+        Ok(self.tenants.iter().fold(workload, TenantLoad::beside).foreseen(&self.lookahead))
     }
 
     fn plan(&self) -> Plan {
@@ -339,17 +339,24 @@ impl Case {
         self.controller(entry, params, Keep { decisions: record, ..Keep::default() })
     }
 
-    /// The controller and the world at time zero; where other accelerators have experts too, with a controller and a world
-    /// of each.
+    /// The controller and the world at time zero; where other accelerators have experts or layers too, with a controller and a
+    /// world of each.
     fn start(&self, entry: &Entry, params: &[f64], keep: Keep) -> Result<(Orchestrator, World), RunFailure> {
         if self.share.is_part() && entry.fitted {
             return Err(RunFailure::Fitted(entry.name));
+        }
+        if self.stage.is_part() && (entry.fitted || entry.clairvoyant) {
+            return Err(RunFailure::Staged(entry.name));
         }
         let mut world = self.world(keep.timeline)?;
         for rank in 1..self.share.of {
             let share = ExpertShare { rank, ..self.share };
             let other = Case { share, model: Arc::new(share.of_model(&self.model)), ..self.clone() };
             world.lead(other.orchestrator(entry, params, false)?, other.world(false)?);
+        }
+        for index in 1..self.stage.of {
+            let later = self.at_stage(Stage { index, ..self.stage });
+            world.lead(later.orchestrator(entry, params, false)?, later.world(false)?);
         }
         Ok((self.controller(entry, params, keep)?, world))
     }
@@ -373,12 +380,15 @@ impl Case {
             machine: self.machine.clone(),
             budgets: self.budgets.clone(),
             home: self.home.clone(),
+            staging: self.staging.clone(),
             encoded: self.encoded.clone(),
             recode: self.recode.clone(),
             host_compute: self.host_compute,
             guard: self.guard.clone(),
             cache: self.cache,
             checkpoints: self.checkpoints.clone(),
+            stage: self.stage,
+            micro_batches: self.micro_batches,
             max_batch: self.max_batch,
             prefill_chunk: self.prefill_chunk,
             loading: self.load_from.is_some(),
@@ -433,7 +443,8 @@ impl Case {
 
     /// Tokens of one step at most.
     pub fn step_tokens(&self) -> u32 {
-        u32::try_from(self.max_batch).unwrap_or(u32::MAX).max(self.prefill_chunk.unwrap_or(0))
+        let micro_batch = self.max_batch.div_ceil(self.micro_batches.max(1) as usize);
+        u32::try_from(micro_batch).unwrap_or(u32::MAX).max(self.prefill_chunk.unwrap_or(0))
     }
 
     /// Blocks that one layer step can demand at most.

@@ -167,6 +167,12 @@ impl Workload {
         &self.tenants
     }
 
+    /// The same for a stage of a pipeline: so many layers of the stages before have a router.
+    pub fn staged(mut self, routers_before: usize) -> Workload {
+        self.routers.iter_mut().flatten().for_each(|router| *router += routers_before);
+        self
+    }
+
     /// The same, with routers asked ahead of time: see [`Workload::foresee`].
     pub fn foreseen(self, lookahead: &[f64]) -> Workload {
         Workload { lookahead: lookahead.to_vec(), ..self }

@@ -1,81 +1,44 @@
 //! The simulator as a platform: commands become events at the time physics gives them.
 
+mod error;
 mod host;
 mod kernels;
 mod moves;
 mod ranks;
-mod states;
+mod stages;
+pub mod states;
 
+pub use self::error::WorldError;
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
 use self::ranks::{Held, Rank as Other};
-use crate::fabric::{Delivered, Fabric, Flow, LinkCount, NoPath};
-use crate::memory::{Memory, MemoryError};
+use self::stages::Sent;
+use self::states::States;
+use crate::fabric::{Delivered, Fabric, Flow, LinkCount};
+use crate::memory::Memory;
 use crate::operators::Operators;
 use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::{Request, Workload};
-use policy::event::{Command, Event, EventKind, Form, Platform, StateMove};
+use policy::checkpoints::PoolSpec;
+use policy::event::{Command, Event, EventKind, Form, Platform};
 use policy::homes::Homes;
 use policy::machine::Class;
 use policy::parallel::ExpertShare;
+use policy::pipeline::{Batch, Stage};
 use policy::sizes::Sizes;
 use policy::under_way::UnderWay;
 use policy::{
     BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
 };
-use scenarios::Pressure;
+use scenarios::{Pressure, Taken};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use thiserror::Error;
 
 /// The last instant a run may reach, 292 years from its beginning: beyond twice that, sums of times stop growing.
 const LATEST: Time = Time(u64::MAX / 2);
-
-/// Why the world cannot go on. But for [`WorldError::TooLate`], the controller is wrong and not the input.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum WorldError {
-    /// Memory refuses.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// Two tiers have no links between them.
-    #[error(transparent)]
-    NoPath(#[from] NoPath),
-    /// Times so long that they can no longer be added up.
-    #[error(
-        "the run goes on for more than 292 years of simulated time: a latency is too long, or a rate too low"
-    )]
-    TooLate,
-    /// Another accelerator of the same run cannot go on.
-    #[error("rank {rank}: {why}")]
-    Rank {
-        /// Which one.
-        rank: u32,
-        /// Why.
-        why: String,
-    },
-    /// A part of a layer is to be computed while another is.
-    #[error("the accelerator is busy")]
-    Busy,
-    /// The machine's host cannot compute blocks.
-    #[error("the machine has no processor that computes on the host")]
-    NoHost,
-    /// A move is cancelled that is not under way.
-    #[error("move {0:?} is not under way")]
-    NoSuchMove(MoveId),
-    /// A chunk does not follow on the one before.
-    #[error("move {id:?} goes on at byte {offset} after {sent} bytes")]
-    OutOfOrder {
-        /// The move.
-        id: MoveId,
-        /// Where the chunk begins.
-        offset: Bytes,
-        /// Where it should.
-        sent: Bytes,
-    },
-}
 
 /// What the queue holds.
 #[derive(Clone, Copy, Debug)]
@@ -90,16 +53,27 @@ enum Tick {
         bytes: Bytes,
         queued: Nanos,
     },
-    /// Recurrent states have been coded and go on to their links.
-    StateCoded(MoveId),
-    StateMoved(MoveId),
+    /// The controller asked to be woken.
+    Wake,
     Computed,
     HostComputed,
     /// All ranks have come as far as this one.
     Met,
+    /// What another stage has computed is here.
+    HandedOn,
     Loaded,
     Request(RequestId),
-    Pressure(Bytes),
+    Pressure,
+}
+
+/// What an instant brings.
+enum Passed {
+    /// Something that the controller hears of.
+    Event(Event),
+    /// Something that it does not.
+    Inside,
+    /// Nothing more: the run is over.
+    Over,
 }
 
 /// What kernels of the accelerator and of the host flow as.
@@ -138,8 +112,8 @@ pub struct World {
     coders: [Time; 2],
     /// Moves with bytes handed over.
     moves: UnderWay<Moving>,
-    /// Moves of recurrent states.
-    states: UnderWay<StateMove>,
+    /// Checkpoints of recurrent states, and their moves.
+    states: States,
     workload: Workload,
     /// For each tenant, the first request that is not in the queue yet.
     next_request: Vec<usize>,
@@ -151,8 +125,10 @@ pub struct World {
     due: VecDeque<EventKind>,
     /// Loads that have not arrived, and when the last one had.
     loading: u32,
-    /// What others will take of fast memory, the next last; its event is in the queue.
+    /// What others will take, the next last; its event is in the queue.
     pressure: Vec<Pressure>,
+    /// The tiers that have failed.
+    lost: Vec<TierId>,
     loaded: Time,
     delivered: Vec<Delivered>,
     compute_time: Nanos,
@@ -169,6 +145,12 @@ pub struct World {
     waited: Nanos,
     /// The layer whose tokens are at other accelerators, and how many are where the most are.
     away: Option<(LayerId, u64)>,
+    /// Which layers it has, where there is a pipeline; until when it sends what it has computed, what it has sent since it was
+    /// asked last, and what comes to it, in order.
+    stage: Stage,
+    wire_free: Time,
+    sent: Option<Sent>,
+    coming: VecDeque<Batch>,
     ticks: u64,
     timeline: Option<Timeline>,
 }
@@ -219,7 +201,7 @@ impl World {
             memory,
             coders: [Time(0); 2],
             moves: UnderWay::default(),
-            states: UnderWay::default(),
+            states: States::default(),
             workload,
             next_request,
             running: None,
@@ -227,6 +209,7 @@ impl World {
             due: VecDeque::new(),
             loading: 0,
             pressure: Vec::new(),
+            lost: Vec::new(),
             loaded: Time(0),
             delivered: Vec::new(),
             compute_time: Nanos::ZERO,
@@ -238,26 +221,61 @@ impl World {
             held_since: Time(0),
             waited: Nanos::ZERO,
             away: None,
+            stage: Stage::default(),
+            wire_free: Time(0),
+            sent: None,
+            coming: VecDeque::new(),
             ticks: 0,
             timeline,
         };
         if let Some(from) = load_from {
             world.load(from, home)?;
         }
-        (0..world.next_request.len()).for_each(|tenant| world.expect_request(tenant));
         Ok(world)
     }
 
-    /// The same, with others taking some of fast memory meanwhile.
+    /// The same, with requests coming in.
+    pub fn asked(mut self) -> World {
+        (0..self.next_request.len()).for_each(|tenant| self.expect_request(tenant));
+        self
+    }
+
+    /// The same, with checkpoints of recurrent states in these pools.
+    pub fn keeping<'a>(mut self, pools: impl IntoIterator<Item = &'a PoolSpec>) -> World {
+        self.states = States::new(pools);
+        self
+    }
+
+    /// The same, with others taking memory and links meanwhile.
     pub fn pressed(mut self, pressure: &[Pressure]) -> World {
-        self.pressure = pressure.iter().rev().copied().collect();
+        self.pressure = pressure.iter().rev().cloned().collect();
         self.expect_pressure();
         self
     }
 
     fn expect_pressure(&mut self) {
-        if let Some(&Pressure { at, take }) = self.pressure.last() {
-            self.queue.push(Time(at.0), Rank::Admission, Tick::Pressure(take));
+        if let Some(&Pressure { at, .. }) = self.pressure.last() {
+            self.queue.push(Time(at.0), Rank::Admission, Tick::Pressure);
+        }
+    }
+
+    /// Others take what they were expected to take now; what of it the controller is told.
+    fn take(&mut self) -> Option<EventKind> {
+        let Pressure { taken, .. } = self.pressure.pop()?;
+        self.expect_pressure();
+        match taken {
+            Taken::Memory(tier, reserved) => {
+                self.lost.retain(|&lost| lost != tier);
+                Some(EventKind::MemoryPressure { tier, reserved })
+            }
+            Taken::Tier(tier) => {
+                self.lose(tier);
+                Some(EventKind::TierLost { tier })
+            }
+            Taken::Link(links, rate) => {
+                self.fabric.take(self.now, links, rate);
+                None
+            }
         }
     }
 
@@ -336,34 +354,54 @@ impl World {
                 self.encoded(id, bytes)?;
                 None
             }
-            Tick::Arrived { id, bytes, queued } => {
-                self.arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
+            Tick::Arrived { id, bytes, queued } if self.states.moves(id) => {
+                self.state_arrived(id, bytes).map(|()| EventKind::ChunkDone { id, queued })
             }
+            Tick::Arrived { id, bytes, queued } => self.arrived(id, bytes, queued),
             Tick::Computed => self.computed()?,
             Tick::Met => self.met()?,
-            Tick::StateCoded(id) => {
-                self.state_coded(id)?;
-                None
-            }
-            Tick::StateMoved(id) => {
-                self.states.remove(id);
-                Some(EventKind::StateMoved { id })
-            }
+            Tick::HandedOn => self.coming.pop_front().map(EventKind::HandedOn),
+            Tick::Wake => Some(EventKind::Woken),
             Tick::HostComputed => self.host_computed(),
             Tick::Loaded => {
                 self.loaded = self.now;
                 Some(EventKind::Loaded)
             }
-            Tick::Pressure(reserved) => {
-                self.pressure.pop();
-                self.expect_pressure();
-                Some(EventKind::MemoryPressure { reserved })
-            }
+            Tick::Pressure => self.take(),
             Tick::Request(request) => {
                 self.expect_request(usize::from(self.workload.requests()[request.index()].tenant));
                 Some(self.workload.arrival(request))
             }
         })
+    }
+
+    /// One instant: what leaves the links then, or the next of the queue.
+    fn instant(&mut self) -> Result<Passed, WorldError> {
+        if let Some(kind) = self.due.pop_front() {
+            return Ok(Passed::Event(Event { at: self.now, kind }));
+        }
+        if self.is_over() {
+            return Ok(Passed::Over);
+        }
+        // What leaves a link now only queues what follows from it, so it goes first.
+        let left = self.fabric.next_due();
+        let at = match (left, self.queue.next_time()) {
+            (None, None) => return self.finish_others().map(|()| Passed::Over),
+            (Some(due), Some(next)) => due.min(next),
+            (due, next) => due.or(next).unwrap_or(LATEST),
+        };
+        if at > LATEST {
+            return Err(WorldError::TooLate);
+        }
+        self.now = at;
+        self.memory.advance(at);
+        self.ticks += 1;
+        if left == Some(at) {
+            self.collect();
+            return Ok(Passed::Inside);
+        }
+        let Some((_, tick)) = self.queue.pop() else { return Ok(Passed::Inside) };
+        Ok(self.tick(tick)?.map_or(Passed::Inside, |kind| Passed::Event(Event { at, kind })))
     }
 
     /// Takes whatever has left the links and memories by now.
@@ -380,7 +418,7 @@ impl World {
                         self.queue.push(self.now + self.latency(from, to), Rank::Transfer, Tick::Loaded);
                     }
                 }
-                Flow::Copy { id, .. } if self.state_left(id) => {}
+                Flow::Copy { id, .. } if self.states.moves(id) => self.state_left(id, &delivered),
                 Flow::Copy { id, from, to } => self.left(id, (from, to), &delivered),
             }
         }
@@ -423,33 +461,14 @@ impl Platform for World {
     type Error = WorldError;
 
     fn next_event(&mut self) -> Result<Option<Event>, WorldError> {
-        if let Some(kind) = self.due.pop_front() {
-            return Ok(Some(Event { at: self.now, kind }));
-        }
         loop {
-            if self.is_over() {
-                return Ok(None);
+            if self.stage.is_part() {
+                self.bring_stages()?;
             }
-            // What leaves a link now only queues what follows from it, so it goes first.
-            let left = self.fabric.next_due();
-            let at = match (left, self.queue.next_time()) {
-                (None, None) => return self.finish_others().map(|()| None),
-                (Some(due), Some(next)) => due.min(next),
-                (due, next) => due.or(next).unwrap_or(LATEST),
-            };
-            if at > LATEST {
-                return Err(WorldError::TooLate);
-            }
-            self.now = at;
-            self.memory.advance(at);
-            self.ticks += 1;
-            if left == Some(at) {
-                self.collect();
-                continue;
-            }
-            let Some((_, tick)) = self.queue.pop() else { continue };
-            if let Some(kind) = self.tick(tick)? {
-                return Ok(Some(Event { at, kind }));
+            match self.instant()? {
+                Passed::Event(event) => return Ok(Some(event)),
+                Passed::Inside => {}
+                Passed::Over => return Ok(None),
             }
         }
     }
@@ -465,7 +484,10 @@ impl Platform for World {
             Command::Compute { mixers, layer, part, batch, reads } => {
                 self.begin_compute(mixers, (layer, part), batch, reads)?
             }
-            Command::MoveState(state) => self.begin_state(state)?,
+            Command::HandOn(batch) => self.hand_on(batch),
+            Command::MoveState(chunk) => self.begin_state(chunk)?,
+            Command::DropState { checkpoint, tier } => self.states.free(checkpoint, tier)?,
+            Command::Wake { at } => drop(self.queue.push(at.max(self.now), Rank::Transfer, Tick::Wake)),
             Command::Finish { request } => self.finish(request),
         }
         Ok(())

@@ -5,10 +5,11 @@ use super::{Bench, Findings, Section, median, median_of, seconds};
 use crate::failure::Failure;
 use crate::output;
 use hw::recurrent::RecurrentError;
-use hw::recurrent::checkpoint::{Checkpoint, PRECISIONS, Precision};
+use hw::recurrent::checkpoint::{Checkpoint, precisions};
 use hw::recurrent::made::{self, Made};
 use hw::recurrent::shape::Shape;
 use hw::recurrent::ssd::Ssd;
+use policy::state_format::StateFormat;
 use policy::state_precision::{Choice, Coding, Tile, error_gated, weight};
 use serde::Serialize;
 use sim::resolve::{check_policy, resolve_policy};
@@ -132,7 +133,7 @@ fn tiles(states: &States) -> Result<Vec<Tile>, RecurrentError> {
     let mut back = vec![0.0; one.tile()];
     let heads = states.numbers.chunks_exact(one.tile()).zip(&states.decays);
     let each = heads.map(|(state, decay)| {
-        let codings = PRECISIONS.map(|precision| -> Result<Coding, RecurrentError> {
+        let codings = precisions().map(|precision| -> Result<Coding, RecurrentError> {
             let coded = Checkpoint::new(one, state, &[precision])?;
             coded.restore(coded.bytes(), &mut back)?;
             let lost = state.iter().zip(&back).map(|(a, b)| f64::from(a - b) * f64::from(a - b));
@@ -142,21 +143,21 @@ fn tiles(states: &States) -> Result<Vec<Tile>, RecurrentError> {
         Ok(Tile {
             weight: weight(*decay),
             squared_norm,
-            codings: codings.into_iter().collect::<Result<_, RecurrentError>>()?,
+            codings: codings.collect::<Result<_, RecurrentError>>()?,
         })
     });
     each.collect()
 }
 
 /// The table of precisions, and the bits of the first budget.
-fn rows(states: &States) -> Result<(Vec<Row>, Vec<Precision>), RecurrentError> {
+fn rows(states: &States) -> Result<(Vec<Row>, Vec<StateFormat>), RecurrentError> {
     let tiles = tiles(states)?;
     let uniform = |place: usize| Choice { codings: vec![place; tiles.len()], bytes: 0, error: 0.0 };
-    let mut rows = vec![
-        row("fp16, every head", &tiles, &uniform(2)),
-        row("int8, every head", &tiles, &uniform(1)),
-        row("int4, every head", &tiles, &uniform(0)),
-    ];
+    let formats: Vec<StateFormat> = precisions().collect();
+    let named = formats.iter().enumerate().rev();
+    let mut rows: Vec<Row> = named
+        .map(|(place, format)| row(&format!("{}, every head", format.name()), &tiles, &uniform(place)))
+        .collect();
     let chosen = BUDGETS.into_iter().filter_map(|budget| Some((budget, error_gated(&tiles, budget)?)));
     let chosen: Vec<(f64, Choice)> = chosen.collect();
     rows.extend(
@@ -164,8 +165,8 @@ fn rows(states: &States) -> Result<(Vec<Row>, Vec<Precision>), RecurrentError> {
             .iter()
             .map(|(budget, choice)| row(&format!("gated at {:.0} %", budget * 100.0), &tiles, choice)),
     );
-    let first = chosen.first().map_or_else(|| uniform(2), |(_, choice)| choice.clone());
-    Ok((rows, first.codings.into_iter().map(|place| PRECISIONS[place]).collect()))
+    let first = chosen.first().map_or_else(|| uniform(formats.len() - 1), |(_, choice)| choice.clone());
+    Ok((rows, first.codings.into_iter().map(|place| formats[place]).collect()))
 }
 
 fn row(name: &str, tiles: &[Tile], choice: &Choice) -> Row {
@@ -190,7 +191,7 @@ fn row(name: &str, tiles: &[Tile], choice: &Choice) -> Row {
 }
 
 /// Computes a prompt again and again, alone, and with a checkpoint coded and copied to another buffer beside it, by turns.
-fn offload(precisions: &[Precision], times: usize) -> Result<Offload, RecurrentError> {
+fn offload(precisions: &[StateFormat], times: usize) -> Result<Offload, RecurrentError> {
     let made = layer(TOKENS, SEED);
     let ssd = Ssd::new(SHAPE, &made.a, CHUNK)?;
     let mut y = vec![0.0; TOKENS * SHAPE.width()];
@@ -230,7 +231,7 @@ fn offload(precisions: &[Precision], times: usize) -> Result<Offload, RecurrentE
 }
 
 /// Restores all states from another buffer, checked and expanded, against computing the recurrence of so many tokens again.
-fn resume(states: &States, precisions: &[Precision]) -> Result<Resume, RecurrentError> {
+fn resume(states: &States, precisions: &[StateFormat]) -> Result<Resume, RecurrentError> {
     let shape = Shape::new(SHAPE.heads() * LAYERS, SHAPE.head_dim(), SHAPE.state_dim(), 1)?;
     let checkpoint = Checkpoint::new(shape, &states.numbers, precisions)?;
     let host = checkpoint.bytes().to_vec();

@@ -147,7 +147,9 @@ fn text(report: &Report) -> String {
     let rows = vec![
         [
             "states".to_owned(),
-            format!("{length} of {state_numbers} numbers, the last {window} in eight bits (fp8_e4m3)"),
+            format!(
+                "{length} of {state_numbers} numbers, the last {window} in eight bits (fp8_e4m3 without scales)"
+            ),
         ],
         [
             "where they are".to_owned(),
@@ -156,7 +158,7 @@ fn text(report: &Report) -> String {
         [
             "fast memory".to_owned(),
             format!(
-                "{} B with scales, {:.1} times fewer than the {} B of all in 16 bits",
+                "{} B, {:.1} times fewer than the {} B of all in 16 bits",
                 report.fast_bytes, report.times_fewer, report.fast_bytes_without
             ),
         ],

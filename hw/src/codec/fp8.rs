@@ -1,7 +1,7 @@
 //! OCP E4M3 with an f32 scale. Conversions are written out so that the compiler handles several values at once; the
 //! `float8` crate, which they are tested against, goes value by value.
 
-use super::element::{CHUNK, Element};
+use super::element::{CHUNK, Element, store_bytes};
 use super::scaled::Quantised;
 use fearless_simd::prelude::*;
 use fearless_simd::{Simd, f32x16};
@@ -35,6 +35,19 @@ fn value(code: u8) -> f32 {
     let finite = if magnitude < 8 { subnormal } else { normal };
     let bits = if magnitude == 0x7f { f32::NAN.to_bits() } else { finite };
     f32::from_bits(bits | ((code & 0x80) as u32) << 24)
+}
+
+/// Writes values as codes without a scale. False, with the codes of what fits, where a value is beyond 448 or is not a number.
+pub(crate) fn encode_unscaled(values: &[f32], codes: &mut [u8]) -> bool {
+    store_bytes(values, codes, code);
+    values.iter().all(|value| value.abs() <= MAX)
+}
+
+/// Reads codes without a scale.
+pub(crate) fn decode_unscaled(codes: &[u8], values: &mut [f32]) {
+    for (to, code) in values.iter_mut().zip(codes) {
+        *to = value(*code);
+    }
 }
 
 pub(crate) struct E4m3;

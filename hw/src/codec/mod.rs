@@ -21,7 +21,7 @@
 //! scale underflows is stored as zeros; a scale beyond its own range saturates, and its values with it.
 
 mod element;
-mod fp8;
+pub(crate) mod fp8;
 mod int;
 mod mx;
 mod nibble;

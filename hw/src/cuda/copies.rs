@@ -174,6 +174,9 @@ impl CopyWorker {
         }
         let (from, to) = (holder(&haul.source)?, holder(&haul.target)?);
         let start = now();
+        if from.is_some() || to.is_some() {
+            haul.pass(chunk.offset, chunk.len)?;
+        }
         let lane = match (&from, &to) {
             (None, None) => {
                 haul.copy(&self.contents, chunk.offset, chunk.len, chunk.last)?;

@@ -5,9 +5,9 @@ use crate::engine::{Change, ChunkReport, Haul, Job, JobError, LaneKind};
 use crate::merge::Merge;
 use crate::refusal::DeviceError;
 use crate::region::Region;
-use policy::MoveId;
-use policy::event::{EncodeAt, MoveChunk, Source};
+use policy::event::{EncodeAt, Form, MoveChunk, Source};
 use policy::units::{Bytes, Nanos};
+use policy::{FormatId, MoveId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
@@ -39,6 +39,12 @@ impl Flight {
 }
 
 impl Flight {
+    /// The copies that it makes.
+    fn copies(&self) -> Vec<Copy> {
+        let MoveChunk { block, to, keep, .. } = self.first;
+        std::iter::once(to).chain(keep).map(|form| (block, form)).collect()
+    }
+
     pub(super) fn has_arrived(&self) -> bool {
         !self.arrived.is_empty()
     }
@@ -52,14 +58,14 @@ impl Device {
             let unknown = DeviceError::NoSuchMove { id: id.0 };
             let flight = self.moves.get_mut(&id).filter(|flight| !flight.given_up).ok_or(unknown)?;
             if let Some((ended, arrived)) = flight.arrived.pop_front() {
-                let copy = (flight.first.block, flight.first.to);
+                let copies = flight.copies();
                 if arrived.is_err() {
                     flight.give_up();
-                    self.release(copy)?;
+                    copies.iter().try_for_each(|&copy| self.release(copy))?;
                 }
                 self.clock.see(ended, self.computing.iter().all(VecDeque::is_empty));
                 self.forget_if_over(id);
-                return self.publish(copy, arrived);
+                return self.publish(&copies, arrived);
             }
             if flight.carried_later == 0 {
                 return Err(DeviceError::NoSuchMove { id: id.0 });
@@ -87,8 +93,8 @@ impl Device {
         let Some(flight) = self.moves.get_mut(&chunk.id) else { return refuse("it is not under way") };
         let Some(haul) = flight.haul.clone() else { return refuse("its last chunk has been submitted") };
         let first = &flight.first;
-        if (chunk.block, chunk.from, chunk.to, chunk.encode_at)
-            != (first.block, first.from, first.to, first.encode_at)
+        if (chunk.block, chunk.from, chunk.to, chunk.keep, chunk.encode_at)
+            != (first.block, first.from, first.to, first.keep, first.encode_at)
         {
             return refuse("block, forms or place of the encode differ from its first chunk");
         }
@@ -142,6 +148,14 @@ impl Device {
         let size = block.bytes(chunk.to.format);
         let total = if change == Change::AfterLink { block.bytes(before) } else { size };
         let slot = self.allocate(to, size)?;
+        let kept = match chunk.keep {
+            Some(keep) => Some(self.open_kept(chunk, keep, before).inspect_err(|_| self.free(to, slot))?),
+            None => None,
+        };
+        let (source, origin) = match kept {
+            Some(kept) => (kept, Some(source)),
+            None => (source, None),
+        };
         let haul = Haul {
             id: chunk.id,
             block: chunk.block,
@@ -149,6 +163,7 @@ impl Device {
             to: chunk.to,
             change,
             source,
+            origin,
             recipe,
             target: self.arenas[to.index()].region(slot)?,
             staging: Mutex::default(),
@@ -166,6 +181,28 @@ impl Device {
         })
     }
 
+    /// Takes the memory of a copy that is kept in passing: in the format in which the bytes pass.
+    fn open_kept(
+        &mut self,
+        chunk: &MoveChunk,
+        keep: Form,
+        passing: FormatId,
+    ) -> Result<Arc<Region>, DeviceError> {
+        self.check_names(chunk.block, keep)?;
+        let copy = (chunk.block, keep);
+        if self.copies.contains_key(&copy) {
+            return Err(DeviceError::Exists { id: chunk.id.0, copy: self.name_of(copy) });
+        }
+        if keep.format != passing || chunk.from.copy().is_none() {
+            let why = "what is kept in passing has the format in which it passes";
+            return Err(DeviceError::Chunk { id: chunk.id.0, why });
+        }
+        let slot = self.allocate(keep.tier, self.contents.block(chunk.block).bytes(keep.format))?;
+        let region = self.arenas[keep.tier.index()].region(slot)?;
+        self.copies.insert(copy, Held { slot, published: false });
+        Ok(region)
+    }
+
     /// What the copy of a first chunk is made of.
     fn material(&self, chunk: &MoveChunk) -> Result<(Arc<Region>, Option<Merge>), DeviceError> {
         let made = match chunk.from {
@@ -178,12 +215,32 @@ impl Device {
     }
 
     pub(super) fn give_up(&mut self, id: MoveId) -> Result<(), DeviceError> {
-        let open = |flight: &&mut Flight| flight.haul.is_some();
-        let flight = self.moves.get_mut(&id).filter(open).ok_or(DeviceError::NoSuchMove { id: id.0 })?;
+        let open = |flight: &Flight| flight.haul.is_some();
+        match self.moves.get(&id).is_some_and(open) {
+            true => self.abandon(id),
+            false => Err(DeviceError::NoSuchMove { id: id.0 }),
+        }
+    }
+
+    fn abandon(&mut self, id: MoveId) -> Result<(), DeviceError> {
+        let flight = self.moves.get_mut(&id).ok_or(DeviceError::NoSuchMove { id: id.0 })?;
         flight.give_up();
-        let copy = (flight.first.block, flight.first.to);
+        let copies = flight.copies();
         self.forget_if_over(id);
-        self.release(copy)
+        copies.into_iter().try_for_each(|copy| self.release(copy))
+    }
+
+    /// Takes the oldest chunk that has not been waited for as lost, though it may have been carried over: its move is given up.
+    pub fn fail(&mut self, id: MoveId) -> Result<(), DeviceError> {
+        loop {
+            let unknown = DeviceError::NoSuchMove { id: id.0 };
+            let flight = self.moves.get_mut(&id).filter(|flight| !flight.given_up).ok_or(unknown)?;
+            if let Some((ended, _)) = flight.arrived.pop_front() {
+                self.clock.see(ended, self.computing.iter().all(VecDeque::is_empty));
+                return self.abandon(id);
+            }
+            self.next(None)?;
+        }
     }
 
     /// Books a chunk that has been carried over; false if its move was given up meanwhile.
@@ -223,14 +280,16 @@ impl Device {
     /// Shows an arrived chunk to the caller; the last one publishes its copy.
     fn publish(
         &mut self,
-        copy: Copy,
+        copies: &[Copy],
         arrived: Result<ChunkReport, JobError>,
     ) -> Result<ChunkReport, DeviceError> {
         let report = arrived.map_err(|error| self.count(error))?;
         if report.published.is_some() {
             self.totals.verified_copies += 1;
-            if let Some(held) = self.copies.get_mut(&copy) {
-                held.published = true;
+            for copy in copies {
+                if let Some(held) = self.copies.get_mut(copy) {
+                    held.published = true;
+                }
             }
         }
         Ok(report)

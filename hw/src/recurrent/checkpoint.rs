@@ -2,78 +2,47 @@
 //! and a checksum over all of it. It is valid only whole.
 
 use super::RecurrentError;
-use super::quantised::{Bits, Tile};
+use super::coded;
 use super::shape::Shape;
 use crate::checksum::Checksum;
-use bytemuck::{cast_slice, cast_slice_mut};
-use half::f16;
-use half::slice::HalfFloatSliceExt;
+use policy::state_format::StateFormat;
 
-/// How one head of one layer is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// In fewer bits, with scales of columns and groups.
-    Coded(Bits),
-    /// In sixteen bits.
-    Half,
+/// What one head of one layer may be coded in, by name, from the fewest bytes to the most: the order in which precision is raised.
+const PRECISIONS: [&str; 4] = ["int4", "int8", "int8_g32", "fp16"];
+
+/// See [`PRECISIONS`].
+pub fn precisions() -> impl Iterator<Item = StateFormat> {
+    PRECISIONS.into_iter().filter_map(StateFormat::named)
 }
 
-/// From the fewest bytes to the most: the order in which precision is raised.
-pub const PRECISIONS: [Precision; 3] =
-    [Precision::Coded(Bits::Four), Precision::Coded(Bits::Eight), Precision::Half];
-
-impl Precision {
-    /// Bytes of one head's state.
-    pub fn bytes(self, shape: Shape) -> usize {
-        match self {
-            Precision::Coded(bits) => bits.tile_bytes(shape),
-            Precision::Half => 2 * shape.tile(),
-        }
-    }
-
-    fn write(self, shape: Shape, state: &[f32], to: &mut [u8]) -> Result<(), RecurrentError> {
-        match self {
-            Precision::Coded(bits) => Tile::quantise(shape, bits, state)?.write(to),
-            Precision::Half => {
-                let numbers: Vec<f16> = state.iter().map(|number| f16::from_f32(*number)).collect();
-                to.copy_from_slice(cast_slice(&numbers));
-            }
-        }
-        Ok(())
-    }
-
-    fn read(self, shape: Shape, from: &[u8], state: &mut [f32]) -> Result<(), RecurrentError> {
-        match self {
-            Precision::Coded(bits) => Tile::read(shape, bits, from)?.dequantise(shape, state),
-            Precision::Half => {
-                let mut numbers = vec![f16::ZERO; state.len()];
-                cast_slice_mut::<f16, u8>(&mut numbers).copy_from_slice(from);
-                numbers.convert_to_f32_slice(state);
-                Ok(())
-            }
-        }
-    }
+fn sides(shape: Shape) -> coded::Sides {
+    (shape.head_dim(), shape.state_dim())
 }
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     shape: Shape,
-    precisions: Vec<Precision>,
+    precisions: Vec<StateFormat>,
     bytes: Vec<u8>,
     checksum: Checksum,
 }
 
 impl Checkpoint {
     /// Codes the states of layers that are alike, one after the other, `precisions` for each head of each layer.
-    pub fn new(shape: Shape, states: &[f32], precisions: &[Precision]) -> Result<Checkpoint, RecurrentError> {
+    pub fn new(
+        shape: Shape,
+        states: &[f32],
+        precisions: &[StateFormat],
+    ) -> Result<Checkpoint, RecurrentError> {
         super::check("states", precisions.len() * shape.tile(), states.len())?;
-        let whole = precisions.iter().map(|precision| precision.bytes(shape)).sum();
+        let of_head = sides(shape);
+        let whole = precisions.iter().map(|format| coded::bytes(*format, of_head)).sum();
         let mut bytes = vec![0; whole];
         let mut rest = &mut bytes[..];
-        for (state, precision) in states.chunks_exact(shape.tile()).zip(precisions) {
-            let (own, others) = rest.split_at_mut(precision.bytes(shape));
-            precision.write(shape, state, own)?;
+        for (state, format) in states.chunks_exact(shape.tile()).zip(precisions) {
+            let (own, others) = rest.split_at_mut(coded::bytes(*format, of_head));
+            coded::encode(*format, of_head, state, own)?;
             rest = others;
         }
         let checksum = Checksum::of(&bytes);
@@ -101,9 +70,10 @@ impl Checkpoint {
             return Err(RecurrentError::Torn);
         }
         let mut rest = bytes;
-        for (state, precision) in states.chunks_exact_mut(self.shape.tile()).zip(&self.precisions) {
-            let (own, others) = rest.split_at(precision.bytes(self.shape));
-            precision.read(self.shape, own, state)?;
+        let of_head = sides(self.shape);
+        for (state, format) in states.chunks_exact_mut(self.shape.tile()).zip(&self.precisions) {
+            let (own, others) = rest.split_at(coded::bytes(*format, of_head));
+            coded::decode(*format, of_head, own, state)?;
             rest = others;
         }
         Ok(())
@@ -118,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_valid_only_whole() {
-        let shape = Shape::new(6, 64, 128, 2).unwrap();
+        let shape = Shape::new(8, 64, 128, 2).unwrap();
         let made = made::layer::<f32>(shape, 96, 3);
         let mut state = vec![0.0; shape.state()];
         let mut y = vec![0.0; 96 * shape.width()];
@@ -126,19 +96,20 @@ mod tests {
             .unwrap()
             .run(made.inputs.lend(), &mut state, &mut y, &mut |_, _| {})
             .unwrap();
-        let precisions = [PRECISIONS, PRECISIONS].concat();
+        let precisions: Vec<StateFormat> = precisions().chain(precisions()).collect();
         let checkpoint = Checkpoint::new(shape, &state, &precisions).unwrap();
-        let bits: usize = [19, 35, 64].iter().map(|quarters| 2 * quarters * shape.tile() / 32).sum();
+        // Quarters of a bit: four bits and a half and a quarter for scales, eight and a quarter, eight and both, sixteen.
+        let bits: usize = [19, 33, 35, 64].iter().map(|quarters| 2 * quarters * shape.tile() / 32).sum();
         assert_eq!(checkpoint.bytes().len(), bits);
         let mut elsewhere = checkpoint.bytes().to_vec();
         let mut back = vec![0.0; state.len()];
         checkpoint.restore(&elsewhere, &mut back).unwrap();
-        for (head, precision) in precisions.iter().enumerate() {
+        for (head, format) in precisions.iter().enumerate() {
             let of = |all: &[f32]| all[head * shape.tile()..][..shape.tile()].to_vec();
             let norm: f32 = of(&state).iter().map(|number| number * number).sum();
             let error: f32 = of(&state).iter().zip(of(&back)).map(|(a, b)| (a - b) * (a - b)).sum();
-            let most = [0.2, 0.02, 1e-3][PRECISIONS.iter().position(|known| known == precision).unwrap()];
-            assert!((error / norm).sqrt() < most, "{precision:?}: {}", (error / norm).sqrt());
+            let most = [0.2, 0.03, 0.01, 1e-3][head % 4];
+            assert!((error / norm).sqrt() < most, "{}: {}", format.name(), (error / norm).sqrt());
         }
         elsewhere[7] ^= 1;
         assert_eq!(checkpoint.restore(&elsewhere, &mut back), Err(RecurrentError::Torn));

@@ -13,6 +13,7 @@ pub mod attention;
 mod backlog;
 pub mod checkpoint;
 mod chunk;
+pub mod coded;
 mod f16c;
 pub mod folded;
 pub mod gated;

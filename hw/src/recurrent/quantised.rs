@@ -20,6 +20,11 @@ pub enum Bits {
 }
 
 impl Bits {
+    /// The bits of numbers that the codec calls so.
+    pub fn of(format: FormatId) -> Option<Bits> {
+        [Bits::Four, Bits::Eight].into_iter().find(|bits| bits.format() == format)
+    }
+
     /// How the codec calls the groups.
     pub fn format(self) -> FormatId {
         let name = match self {

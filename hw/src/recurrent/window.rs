@@ -1,22 +1,25 @@
 //! A tiered cache of states with real bytes: a window of the last ones in eight bits in fast memory, and every one as it was computed, in
 //! sixteen, in the host's, written there when it is made. So what leaves the window is only forgotten, and what is read from
 //! behind it is what was computed, bit for bit.
+//!
+//! The eight bits are fp8_e4m3 without a scale: a state's numbers are of one magnitude for as long as its layer is the same, and what
+//! is lost near zero is little (`hotset bench states` prints it). A state with a number beyond 448 has no place in the window and is read
+//! from the host's memory.
 
 use super::RecurrentError;
-use crate::codec;
+use crate::codec::fp8;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use policy::FormatId;
-use policy::model::Matrix;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Window {
     numbers: usize,
     slots: usize,
-    format: FormatId,
-    /// The fast memory: `slots` states, each with its scale.
+    /// The fast memory: a code a number of `slots` states.
     fast: Vec<u8>,
+    /// Whether the codes of each slot hold its state.
+    holds: Vec<bool>,
     /// The host's: states one after the other.
     host: Vec<f16>,
     made: usize,
@@ -30,10 +33,8 @@ impl Window {
         if numbers == 0 || slots == 0 {
             return Err(RecurrentError::Shape("a window has states of some numbers"));
         }
-        let format = FormatId::named("fp8_e4m3").unwrap_or(FormatId::BF16);
-        let bytes = format.bytes(numbers as u64, 1).0 as usize;
-        let (fast, passing) = (vec![0; bytes * slots], vec![0.0; numbers]);
-        Ok(Window { numbers, slots, format, fast, host: Vec::new(), made: 0, passing })
+        let (fast, holds, passing) = (vec![0; numbers * slots], vec![false; slots], vec![0.0; numbers]);
+        Ok(Window { numbers, slots, fast, holds, host: Vec::new(), made: 0, passing })
     }
 
     /// Keeps the next state: in the window in eight bits, in the host's memory as it is.
@@ -41,27 +42,25 @@ impl Window {
         super::check("state", self.numbers, state.len())?;
         self.host.extend_from_slice(state);
         state.convert_to_f32_slice(&mut self.passing);
-        let bytes = self.fast.len() / self.slots;
-        let slot = &mut self.fast[self.made % self.slots * bytes..][..bytes];
-        codec::encode(self.format, &self.passing, &row(self.numbers), slot)?;
+        let slot = self.made % self.slots;
+        let codes = &mut self.fast[slot * self.numbers..][..self.numbers];
+        self.holds[slot] = fp8::encode_unscaled(&self.passing, codes);
         self.made += 1;
         Ok(())
     }
 
     /// Whether a state is in the window.
     pub fn is_hot(&self, place: usize) -> bool {
-        place < self.made && self.made - place <= self.slots
+        place < self.made && self.made - place <= self.slots && self.holds[place % self.slots]
     }
 
-    /// Reads a state from the window; `false` if it has left it.
+    /// Reads a state from the window; `false` if it has left it, or never was in it.
     pub fn read_hot(&self, place: usize, state: &mut [f32]) -> Result<bool, RecurrentError> {
         super::check("state", self.numbers, state.len())?;
         if !self.is_hot(place) {
             return Ok(false);
         }
-        let bytes = self.fast.len() / self.slots;
-        let slot = &self.fast[place % self.slots * bytes..][..bytes];
-        codec::decode(self.format, slot, &row(self.numbers), state)?;
+        fp8::decode_unscaled(&self.fast[place % self.slots * self.numbers..][..self.numbers], state);
         Ok(true)
     }
 
@@ -77,19 +76,14 @@ impl Window {
 
     /// States so far, those in the window, and those only in the host's memory.
     pub fn counts(&self) -> (usize, usize, usize) {
-        let hot = self.made.min(self.slots);
+        let hot = self.holds.iter().filter(|holds| **holds).count();
         (self.made, hot, self.made - hot)
     }
 
-    /// Bytes of fast memory, scales included, and of the host's.
+    /// Bytes of fast memory, and of the host's.
     pub fn bytes(&self) -> (usize, usize) {
         (self.fast.len(), 2 * self.host.len())
     }
-}
-
-/// A state as one row, with one scale.
-fn row(numbers: usize) -> [Matrix; 1] {
-    [Matrix { rows: 1, columns: numbers as u64 }]
 }
 
 #[cfg(test)]
@@ -106,7 +100,7 @@ mod tests {
             window.push(&state(place)).unwrap();
         }
         assert_eq!(window.counts(), (11, 4, 7));
-        assert_eq!(window.bytes(), (4 * (40 + 4), 11 * 80));
+        assert_eq!(window.bytes(), (4 * 40, 11 * 80));
         let (mut hot, mut exact) = (vec![0.0; 40], vec![f16::ZERO; 40]);
         for place in 0..11 {
             assert!(window.read_exact(place, &mut exact).unwrap());
@@ -122,5 +116,10 @@ mod tests {
         }
         assert!(!window.read_exact(11, &mut exact).unwrap() && !window.is_hot(11));
         assert!(window.push(&exact[1..]).is_err() && Window::new(0, 4).is_err());
+        // What fp8 has no code for is only where everything is.
+        exact[3] = f16::from_f32(500.0);
+        window.push(&exact).unwrap();
+        assert!(!window.is_hot(11) && !window.read_hot(11, &mut hot).unwrap() && window.is_hot(10));
+        assert!(window.read_exact(11, &mut exact).unwrap() && exact[3].to_f32() == 500.0);
     }
 }

@@ -53,7 +53,12 @@ impl Platform for Timeline {
                 };
                 self.schedule(None, Nanos(1000), done);
             }
-            Command::Drop { .. } | Command::MoveState(_) | Command::Finish { .. } => {}
+            Command::Drop { .. }
+            | Command::MoveState(_)
+            | Command::DropState { .. }
+            | Command::HandOn(_)
+            | Command::Wake { .. }
+            | Command::Finish { .. } => {}
         }
         Ok(())
     }

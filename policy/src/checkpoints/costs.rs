@@ -13,6 +13,8 @@ use crate::units::{Bytes, Nanos};
 pub(super) struct Costs {
     /// The tier that compute reads.
     pub(super) fast: TierId,
+    /// Ways between memories.
+    pub(super) paths: Paths,
     /// Bytes of all states as they are served.
     pub(super) served: Bytes,
     /// Bytes in each format, in order.
@@ -54,6 +56,7 @@ impl Costs {
             restores: spec.pools.iter().map(|pool| of_pool(pool.tier)).collect(),
             granularities: spec.pools.iter().map(|pool| machine.tier(pool.tier).granularity).collect(),
             fast,
+            paths,
             served,
             per_token: nanos(flops).max(reading),
             per_pair: nanos(pairs),

@@ -1,6 +1,8 @@
 //! What checkpoints were used for.
 
 use super::CheckpointSpec;
+use crate::event::StateEnd;
+use crate::id::CheckpointId;
 use crate::machine::Machine;
 use crate::units::Bytes;
 
@@ -27,6 +29,13 @@ pub struct CheckpointUse {
     pub made: u64,
     /// See `made`.
     pub not_kept: u64,
+    /// The most bytes, as they are served, of states of requests that were on their way to or from pools at once: beside the
+    /// requests' own, and in no pool.
+    pub staged: Bytes,
+    /// Moves begun, and a digest of what they were: two runs that decided alike have the same.
+    pub moves: u64,
+    /// See `moves`.
+    pub digest: u64,
     /// Each pool.
     pub pools: Vec<PoolUse>,
 }
@@ -51,6 +60,19 @@ pub struct PoolUse {
 }
 
 impl CheckpointUse {
+    /// A move begins.
+    pub(super) fn note_move(&mut self, checkpoint: CheckpointId, from: StateEnd, to: StateEnd) {
+        let word = |end: StateEnd| match end {
+            StateEnd::Request => 0,
+            StateEnd::Kept(form) => 1 << 16 | u64::from(form.tier.0) << 8 | form.format.index() as u64,
+        };
+        self.moves += 1;
+        // FNV-1a over whole words, as in `observe.rs`.
+        for word in [checkpoint.0, word(from) << 32 | word(to)] {
+            self.digest = (self.digest ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
     pub(super) fn new(machine: &Machine, spec: &CheckpointSpec) -> CheckpointUse {
         let pool = |pool: &super::PoolSpec| PoolUse {
             tier: machine.tier(pool.tier).name.clone(),

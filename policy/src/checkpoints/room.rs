@@ -1,7 +1,8 @@
 //! Room in the pools: what is taken, released, and given up for a newcomer.
 
+use super::Checkpoints;
 use super::evict::{Action, View, lowered};
-use super::{Checkpoints, Copy, Moving};
+use super::moves::Purpose;
 use crate::event::MoveClass;
 use crate::state_format::StateFormat;
 
@@ -12,10 +13,12 @@ impl Checkpoints {
         pool.peak = pool.peak.max(pool.used);
     }
 
-    /// Frees a checkpoint's copy in a pool, if it has one.
+    /// Frees a checkpoint's copy in a pool, if it has one; nothing moves it.
     pub(super) fn release(&mut self, node: u64, pool: usize) {
-        let copy = self.entries.get_mut(&node).and_then(|entry| entry.copies[pool].take());
-        self.pools[pool].used -= copy.map_or(0, |copy| copy.bytes);
+        let Some(entry) = self.entries.get_mut(&node) else { return };
+        let Some(copy) = entry.copies[pool].take() else { return };
+        self.pools[pool].used -= copy.bytes;
+        self.dropped.push((entry.id, self.spec.pools[pool].tier));
     }
 
     /// Frees bytes of a pool for a newcomer; false if that cannot be done now, or costs more than the newcomer is worth.
@@ -73,13 +76,12 @@ impl Checkpoints {
         let Some(entry) = self.entries.get_mut(&node) else { return };
         let Some(copy) = &mut entry.copies[pool] else { return };
         let before = std::mem::replace(&mut copy.bytes, bytes);
-        (copy.format, copy.ready) = (format, false);
-        let (copy, generation) = (*copy, entry.generation);
+        let exact = std::mem::replace(&mut copy.format, format);
+        copy.ready = false;
         self.pools[pool].used -= before - bytes;
         self.figures.pools[pool].reduced += 1;
-        let tier = self.spec.pools[pool].tier;
-        let moving = Moving { node, generation, into: Some(pool), out_of: None };
-        self.send(moving, copy, (tier, tier), MoveClass::Spill);
+        let ends = (self.kept(pool, exact), self.kept(pool, format));
+        self.send(node, ends, Purpose::writes(pool, None), MoveClass::Spill);
     }
 
     /// Moves a copy to a lower pool, coded for it if it is exact so far. Its room is free when it has arrived: so this newcomer goes without
@@ -87,20 +89,14 @@ impl Checkpoints {
     fn lower(&mut self, node: u64, pool: usize, below: usize) {
         let Some(copy) = self.entries.get(&node).and_then(|entry| entry.copies[pool]) else { return };
         let format = lowered(copy.format, self.spec.pools[below].format);
-        let bytes = self.costs.footprint(below, format);
-        if !self.make_room(below, bytes, node) {
+        if !self.place(node, below, format) {
             return self.drop_copy(node, pool);
         }
-        let Some(entry) = self.entries.get_mut(&node) else { return };
-        entry.copies[below] = Some(Copy { format, bytes, ready: false, leaving: false });
-        if let Some(copy) = &mut entry.copies[pool] {
+        if let Some(copy) = self.entries.get_mut(&node).and_then(|entry| entry.copies[pool].as_mut()) {
             copy.leaving = true;
         }
-        let generation = entry.generation;
-        self.take(below, bytes);
         self.figures.pools[pool].lowered += 1;
-        let moving = Moving { node, generation, into: Some(below), out_of: Some(pool) };
-        let (from, to) = (self.spec.pools[pool].tier, self.spec.pools[below].tier);
-        self.send(moving, Copy { format, ..copy }, (from, to), MoveClass::Spill);
+        let ends = (self.kept(pool, copy.format), self.kept(below, format));
+        self.send(node, ends, Purpose::writes(below, Some(pool)), MoveClass::Spill);
     }
 }

@@ -3,10 +3,13 @@ use super::depths::best_places;
 use super::evict::View;
 use super::marconi::parts;
 use super::*;
+use crate::event::{Command, EncodeAt, StateChunk, StateEnd};
+use crate::guard::Sensitivity;
 use crate::id::{LinkId, TierId};
 use crate::machine::{Backing, Link, Processor, Tier};
 use crate::model::{Layer, RecurrentState};
 use crate::rate::Rate;
+use crate::schedule::Book;
 use crate::units::{Bandwidth, FlopRate};
 use proptest::prelude::*;
 
@@ -40,6 +43,7 @@ fn machine() -> Machine {
         backing: Backing::Pinned,
         node: None,
         device: None,
+        transient: false,
         granularity: Bytes(1),
         read: Bandwidth(rate),
         write: Bandwidth(rate),
@@ -96,17 +100,35 @@ fn spec(place: Place, evict: Eviction, pools: Vec<PoolSpec>) -> CheckpointSpec {
 }
 
 fn checkpoints(model: &Model, spec: CheckpointSpec) -> Checkpoints {
-    Checkpoints::new(model, Arc::new(machine()), spec, BLOCK, 2048)
+    guarded(model, spec, 1.0)
 }
 
-/// Lets every move end at once.
-fn settle(known: &mut Checkpoints) {
-    while let Some(state) = known.take_moves().into_iter().next_back() {
-        let all: Vec<MoveId> = known.moves.keys().copied().collect();
-        assert!(all.contains(&state.id));
-        all.into_iter().for_each(|id| {
-            known.moved(id);
-        });
+/// Checkpoints of which those are restored whose error is within a budget.
+fn guarded(model: &Model, spec: CheckpointSpec, drift_budget: f64) -> Checkpoints {
+    let guard = GuardSpec { drift_budget, floors: BTreeMap::new(), sensitivity: Sensitivity::new([]) };
+    Checkpoints::new(model, Arc::new(machine()), spec, &guard, (BLOCK, 2048))
+}
+
+/// Lets every move end at once, in chunks; what was asked for is kept in order.
+fn settle(known: &mut Checkpoints) -> Vec<StateChunk> {
+    let mut asked = Vec::new();
+    loop {
+        let begun = known.take_begun();
+        if begun.is_empty() {
+            assert!(known.moves.is_empty());
+            return asked;
+        }
+        for (id, _) in begun {
+            loop {
+                let chunk = known.hand_over(id, EncodeAt::Source, Bytes(100_000)).unwrap();
+                known.landed(id, chunk.len).unwrap();
+                let Command::MoveState(state) = chunk.command else { panic!("{chunk:?}") };
+                asked.push(state);
+                if chunk.last {
+                    break;
+                }
+            }
+        }
     }
 }
 
@@ -114,12 +136,12 @@ fn settle(known: &mut Checkpoints) {
 fn serve(known: &mut Checkpoints, at: u64, blocks: &[u64], prompt: u32) -> u32 {
     known.advance(Time(at));
     let kept = prompt.saturating_sub(1) / BLOCK * BLOCK;
-    let hit = known.find(blocks, kept, prompt);
-    let mut passage = known.begin(blocks, prompt, hit);
+    let found = known.find(blocks, kept, prompt);
+    let mut passage = known.begin(blocks, prompt, found);
     settle(known);
     known.computed(&mut passage, blocks, prompt, prompt);
     settle(known);
-    hit.map_or(0, |hit| hit.tokens)
+    found.hit.map_or(0, |hit| hit.tokens)
 }
 
 fn small() -> Model {
@@ -182,8 +204,8 @@ fn a_prompt_goes_on_from_the_deepest_checkpoint_that_is_of_use() {
     assert_eq!(figures.recomputed_tokens, u64::from(10 * BLOCK));
     // What the cache has lost is of no use.
     known.lost(9);
-    assert_eq!(known.find(&third, 19 * BLOCK, 20 * BLOCK).map(|hit| hit.tokens), Some(19 * BLOCK));
-    assert_eq!(known.find(&third, 10 * BLOCK, 20 * BLOCK), None);
+    assert_eq!(known.find(&third, 19 * BLOCK, 20 * BLOCK).hit.map(|hit| hit.tokens), Some(19 * BLOCK));
+    assert_eq!(known.find(&third, 10 * BLOCK, 20 * BLOCK), Found::default());
 }
 
 #[test]
@@ -198,11 +220,11 @@ fn a_restore_that_takes_longer_than_computing_is_not_made() {
         let prompt = 40 * BLOCK;
         let found = known.find(&blocks, kept * BLOCK, prompt);
         let worth = way < known.costs.prefill(0, kept * BLOCK);
-        assert_eq!(found.is_some(), worth, "{kept}");
+        assert_eq!(found.hit.is_some(), worth, "{kept}");
     }
     assert!(
-        known.find(&blocks, BLOCK, 40 * BLOCK).is_none()
-            && known.find(&blocks, 39 * BLOCK, 40 * BLOCK).is_some()
+        known.find(&blocks, BLOCK, 40 * BLOCK).hit.is_none()
+            && known.find(&blocks, 39 * BLOCK, 40 * BLOCK).hit.is_some()
     );
 }
 
@@ -226,6 +248,74 @@ fn a_state_is_coded_once() {
         }
     }
     assert!(known.figures().pools[0].evictions > 0);
+}
+
+#[test]
+fn the_guard_has_the_last_word_on_what_is_restored() {
+    let model = small();
+    // Near in four bits, and far in eight: what is quicker is not what the budget allows.
+    let pools = || vec![pool(0, 4, &model, "int4"), pool(1, 4, &model, "int8_g32")];
+    let blocks: Vec<u64> = (0..20).collect();
+    let found = |budget| {
+        let mut known = guarded(&model, spec(Place::Branch, Eviction::Lru, pools()), budget);
+        serve(&mut known, 1, &blocks, 20 * BLOCK);
+        let found = known.find(&blocks, 19 * BLOCK, 20 * BLOCK);
+        serve(&mut known, 2, &blocks, 20 * BLOCK);
+        (found.hit.map(|hit| hit.pool), found.vetoed, known.take_vetoed(), known.figures().restores)
+    };
+    let no = Some(Reason::DriftBudget);
+    assert_eq!(found(0.08), (Some(0), None, vec![], 1));
+    assert_eq!(found(0.01), (Some(1), no, vec![Reason::DriftBudget], 1));
+    assert_eq!(found(0.0), (None, no, vec![Reason::DriftBudget], 0));
+}
+
+#[test]
+fn a_checkpoint_that_is_lost_while_it_moves_goes_when_it_no_longer_does() {
+    let model = small();
+    let pools = vec![pool(0, 4, &model, "fp16"), pool(1, 4, &model, "int4")];
+    let mut known = checkpoints(&model, spec(Place::Branch, Eviction::Lru, pools));
+    let blocks: Vec<u64> = (0..20).collect();
+    let mut passage = known.begin(&blocks, 20 * BLOCK, Found::default());
+    known.computed(&mut passage, &blocks, 20 * BLOCK, 20 * BLOCK);
+    known.lost(18);
+    assert!(known.entries[&18].lost && known.take_dropped().is_empty());
+    let asked = settle(&mut known);
+    assert!(asked.iter().filter(|chunk| chunk.last).count() == 2 && asked.len() > 2);
+    assert!(known.entries.is_empty() && known.pools.iter().all(|pool| pool.used == 0));
+    assert_eq!(known.take_dropped().len(), 2);
+}
+
+#[test]
+fn a_restored_copy_stays_where_it_has_come_to() {
+    let model = small();
+    let chunks = |near: &str, far: &str| {
+        let pools = vec![pool(0, 1, &model, near), pool(1, 4, &model, far)];
+        let mut known = checkpoints(&model, spec(Place::Branch, Eviction::Lru, pools));
+        let of = |prompt: u64| (0..20).map(|block| prompt * 100 + block).collect::<Vec<u64>>();
+        // The second one's checkpoint takes the first one's place near by.
+        serve(&mut known, 1, &of(1), 20 * BLOCK);
+        serve(&mut known, 2, &of(2), 20 * BLOCK);
+        let found = known.find(&of(1), 19 * BLOCK, 20 * BLOCK);
+        assert_eq!(found.hit.map(|hit| hit.pool), Some(1));
+        let passage = known.begin(&of(1), 20 * BLOCK, found);
+        assert!(passage.is_restoring());
+        let asked = settle(&mut known);
+        assert!(known.entries[&118].copies[0].is_some_and(|copy| copy.ready));
+        let form = |end: StateEnd| end.form(TierId(0));
+        asked
+            .into_iter()
+            .filter(|chunk| chunk.last)
+            .map(|chunk| (form(chunk.from), form(chunk.to)))
+            .collect::<Vec<_>>()
+    };
+    let named = |ends: Vec<(crate::event::StateForm, crate::event::StateForm)>| {
+        let name = |form: crate::event::StateForm| (form.tier.0, form.format.name());
+        ends.into_iter().map(|(from, to)| (name(from), name(to))).collect::<Vec<_>>()
+    };
+    // In one format, it crosses once and is expanded from there.
+    assert_eq!(named(chunks("int4", "int4")), [((1, "int4"), (0, "int4")), ((0, "int4"), (0, "fp16"))]);
+    // What is exact far away is coded for near by when the request has it.
+    assert_eq!(named(chunks("int4", "fp16")), [((1, "fp16"), (0, "fp16")), ((0, "fp16"), (0, "int4"))]);
 }
 
 #[test]
@@ -309,7 +399,7 @@ proptest! {
             for (node, entry) in &known.entries {
                 let children = known.entries.values().filter(|child| child.parent == Some(*node)).count();
                 prop_assert_eq!(entry.children as usize, children, "{}", node);
-                prop_assert_eq!(entry.readers, 0);
+                prop_assert_eq!((entry.readers, entry.moves), (0, 0));
                 prop_assert!(entry.copies.iter().flatten().all(|copy| copy.ready));
                 let parent = entry.parent.map(|parent| known.entries[&parent].position);
                 prop_assert!(parent.is_none_or(|parent| parent < entry.position));

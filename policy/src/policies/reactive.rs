@@ -29,9 +29,7 @@ struct InUse<'a>(&'a Context);
 
 impl Keep for InUse<'_> {
     fn keeps(&self, id: u32) -> bool {
-        let ledger = &self.0.ledger;
-        let block = BlockId(id);
-        ledger.is_pinned(block) || !ledger.is_fast(block)
+        !self.0.ledger.is_idle(BlockId(id))
     }
 }
 

@@ -87,6 +87,7 @@ impl Ways<'_> {
         let whole = self.sizes.bytes(block, self.model.block(block).native);
         let time = path.transfer(crossing) + coding_time(self.machine, side, whole, from.format, format)?;
         let to = Form { tier: self.fast, format };
-        Some(Route { from: Source::Copy(from), to, encode_at, links: path.set, crossing, time })
+        let (from, occupies) = (Source::Copy(from), path.busy(crossing));
+        Some(Route { from, to, encode_at, links: path.set, crossing, time, occupies })
     }
 }

@@ -27,7 +27,7 @@ pub struct StallBound {
 }
 
 /// The bound of a case. `None` where there is none: where requests come in at times of their own, what a batch is made of
-/// depends on how fast the policy is; where the host may compute blocks too; and where accelerators with other experts are waited for.
+/// depends on how fast the policy is; where the host may compute blocks too; and where accelerators with other experts or layers are waited for.
 ///
 /// It holds for every policy whose demands run in one wave where they fit beside one other move, as the controller sees to.
 ///

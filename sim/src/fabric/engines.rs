@@ -141,6 +141,11 @@ impl Engines {
         count
     }
 
+    /// Whether the other direction of a link has an engine busy.
+    pub(super) fn is_opposed(&self, link: LinkId) -> bool {
+        self.links[link.index()].opposite.is_some_and(|opposite| self.links[opposite.index()].taken > 0)
+    }
+
     fn is_full(&self, link: LinkId) -> bool {
         let slots = &self.links[link.index()];
         slots.taken >= slots.engines

@@ -56,6 +56,8 @@ impl Bus {
 struct Width {
     alone: u64,
     opposed: u64,
+    /// What others take of it.
+    taken: u64,
 }
 
 /// A class of kernels that read a memory.
@@ -90,7 +92,7 @@ impl Sharing {
         let buses = Bus::all(machine);
         let width = |link: &Link| {
             let alone = fixed(link.rate.peak());
-            Width { alone, opposed: fixed(link.duplex).min(alone) }
+            Width { alone, opposed: fixed(link.duplex).min(alone), taken: 0 }
         };
         let widths: Vec<Width> = machine.links.iter().map(width).collect();
         let mut capacity: Vec<u64> = widths.iter().map(|width| width.alone).collect();
@@ -141,9 +143,16 @@ impl Sharing {
 
     /// Tells whether the other direction of a link has an engine busy.
     pub(super) fn set_opposed(&mut self, link: LinkId, opposed: bool) {
-        let Width { alone, opposed: less } = self.widths[link.index()];
-        self.resources.set_capacity(link.index(), if opposed { less } else { alone });
+        let Width { alone, opposed: less, taken } = self.widths[link.index()];
+        let carries = if opposed { less } else { alone };
+        self.resources.set_capacity(link.index(), carries.saturating_sub(taken).max(1));
         self.changed = true;
+    }
+
+    /// Others take so much of a link direction from here on.
+    pub(super) fn take(&mut self, link: LinkId, rate: Bandwidth, opposed: bool) {
+        self.widths[link.index()].taken = fixed(rate);
+        self.set_opposed(link, opposed);
     }
 
     /// The time that a flow takes which has all it crosses to itself.

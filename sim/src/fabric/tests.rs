@@ -19,6 +19,7 @@ fn tier(name: &str, read: u64, write: u64) -> Tier {
         backing: Backing::Pinned,
         node: None,
         device: None,
+        transient: false,
         granularity: Bytes(1),
         read: Bandwidth(read),
         write: Bandwidth(write),

@@ -39,16 +39,17 @@ fn fast(case: &Case) -> Option<TierId> {
 }
 
 fn memory(case: &Case, percent: u64) -> Option<Case> {
-    let fast = fast(case)?.index();
+    let tier = fast(case)?;
+    let fast = tier.index();
     if percent > 100 && case.cache.is_none() && case.capacity() >= case.model.blocks.len() {
         return None;
     }
-    let mut budgets = case.budgets.clone();
-    let whole = budgets[fast].0.saturating_add(case.reserved.0);
-    budgets[fast] = Bytes(whole).at_percent(percent).saturating_sub(case.reserved);
+    let changed = case.with_budgets(|budgets, reserved| {
+        let whole = budgets[fast].0.saturating_add(reserved.0);
+        budgets[fast] = Bytes(whole).at_percent(percent).saturating_sub(reserved);
+    });
     // More than the machine's tier has is asked of a machine whose tier has more.
-    let holds = budgets[fast] + case.reserved;
-    let changed = Case { budgets, ..case.clone() };
+    let holds = changed.most(tier);
     let changed = changed_machine(&changed, |machine| {
         let tier = &mut machine.tiers[fast];
         tier.capacity = tier.capacity.max(holds);

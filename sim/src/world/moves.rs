@@ -4,7 +4,7 @@ use super::{Tick, World, WorldError};
 use crate::fabric::{Delivered, NoPath};
 use crate::queue::Rank;
 use crate::timeline::Chunk;
-use policy::event::{EncodeAt, Form, MoveChunk, MoveClass, Source};
+use policy::event::{EncodeAt, EventKind, Form, MoveChunk, MoveClass, Source};
 use policy::machine::Class;
 use policy::score::coding_time;
 use policy::{BlockId, Bytes, MoveId, Nanos, TierId, Time};
@@ -15,6 +15,7 @@ pub(super) struct Moving {
     block: BlockId,
     from: Source,
     to: Form,
+    keep: Option<Form>,
     class: MoveClass,
     encode_at: EncodeAt,
     /// When its block is encoded, if that happens before the links.
@@ -23,6 +24,16 @@ pub(super) struct Moving {
     left: Bytes,
     arrived: Bytes,
     whole: Option<Bytes>,
+    /// A memory that it needs failed while a chunk was under way.
+    failed: bool,
+}
+
+impl Moving {
+    fn involves(&self, tier: TierId) -> bool {
+        self.from.tier(self.to) == tier
+            || self.to.tier == tier
+            || self.keep.is_some_and(|form| form.tier == tier)
+    }
 }
 
 impl World {
@@ -62,7 +73,7 @@ impl World {
     }
 
     fn begin_move(&mut self, chunk: &MoveChunk) -> Result<(), WorldError> {
-        let &MoveChunk { id, block, from, to, class, encode_at, .. } = chunk;
+        let &MoveChunk { id, block, from, to, keep, class, encode_at, .. } = chunk;
         let tier = from.tier(to);
         if tier != to.tier && self.paths.between(tier, to.tier).is_none() {
             return Err(NoPath { from: tier, to: to.tier }.into());
@@ -70,20 +81,28 @@ impl World {
         if let Source::Copy(form) = from {
             self.memory.expect(block, form)?;
         }
-        self.memory.reserve(block, to)?;
-        self.note_level(to.tier);
+        for form in std::iter::once(to).chain(keep) {
+            self.memory.reserve(block, form)?;
+            self.note_level(form.tier);
+        }
         let (nothing, encoded) = (Bytes::ZERO, Time(0));
         let (sent, left, arrived, whole) = (nothing, nothing, nothing, None);
-        let new = Moving { block, from, to, class, encode_at, encoded, sent, left, arrived, whole };
+        let failed = false;
+        let new =
+            Moving { block, from, to, keep, class, encode_at, encoded, sent, left, arrived, whole, failed };
+        if self.lost.iter().any(|&tier| new.involves(tier)) {
+            return Err(WorldError::Lost(id));
+        }
         self.moves.insert(id, new);
         Ok(())
     }
 
     /// A chunk has been encoded: it goes on to its links.
     pub(super) fn encoded(&mut self, id: MoveId, bytes: Bytes) -> Result<(), WorldError> {
-        let Some(&Moving { from, to, .. }) = self.moves.get(id) else { return Ok(()) };
+        let of_block = self.moves.get(id).map(|moving| (moving.from.tier(moving.to), moving.to.tier));
+        let Some((from, to)) = of_block.or_else(|| self.state_way(id)) else { return Ok(()) };
         self.share();
-        Ok(self.fabric.submit(self.now, id, from.tier(to), to.tier, bytes)?)
+        Ok(self.fabric.submit(self.now, id, from, to, bytes)?)
     }
 
     /// The last byte of a chunk has left: it arrives a latency later, and with the last chunk the block is decoded.
@@ -149,21 +168,34 @@ impl World {
     }
 
     /// A chunk has arrived; `None` if its move was given up meanwhile.
-    pub(super) fn arrived(&mut self, id: MoveId, bytes: Bytes) -> Option<()> {
+    pub(super) fn arrived(&mut self, id: MoveId, bytes: Bytes, queued: Nanos) -> Option<EventKind> {
         let moving = self.moves.get_mut(id)?;
         moving.arrived += bytes;
-        if moving.whole == Some(moving.arrived) {
-            let Moving { block, to, .. } = self.moves.remove(id)?;
-            self.memory.publish(block, to);
+        if moving.failed {
+            return Some(EventKind::ChunkFailed { id });
         }
-        Some(())
+        if moving.whole == Some(moving.arrived) {
+            let Moving { block, to, keep, .. } = self.moves.remove(id)?;
+            for form in std::iter::once(to).chain(keep) {
+                self.memory.publish(block, form);
+            }
+        }
+        Some(EventKind::ChunkDone { id, queued })
+    }
+
+    /// A memory fails: whatever is on its way from it or to it does not arrive.
+    pub(super) fn lose(&mut self, tier: TierId) {
+        self.lost.push(tier);
+        self.moves.iter_mut().filter(|moving| moving.involves(tier)).for_each(|moving| moving.failed = true);
     }
 
     /// Gives a move up: its room is free.
     pub(super) fn cancel(&mut self, id: MoveId) -> Result<(), WorldError> {
         let moving = self.moves.remove(id).ok_or(WorldError::NoSuchMove(id))?;
-        self.memory.abandon(moving.block, moving.to);
-        self.note_level(moving.to.tier);
+        for form in std::iter::once(moving.to).chain(moving.keep) {
+            self.memory.abandon(moving.block, form);
+            self.note_level(form.tier);
+        }
         Ok(())
     }
 }

@@ -8,7 +8,7 @@
 
 use super::{Tick, World, WorldError};
 use crate::queue;
-use policy::event::{EventKind, Part, Platform, Slice};
+use policy::event::{Command, Event, EventKind, Part, Platform, Slice};
 use policy::parallel::ExpertShare;
 use policy::{LayerId, Nanos, Orchestrator, Time};
 use std::mem::discriminant;
@@ -18,7 +18,9 @@ use std::sync::Arc;
 /// Another accelerator of the run.
 pub(super) struct Rank {
     orchestrator: Orchestrator,
-    world: World,
+    pub(super) world: World,
+    /// Empty between uses; kept for its memory.
+    commands: Vec<Command>,
 }
 
 /// What a rank does when all have come as far as it.
@@ -35,10 +37,10 @@ impl World {
         World { workload: self.workload.shared(share), share, ..self }
     }
 
-    /// Leads another accelerator of the run.
+    /// Leads another accelerator of the run: those that have other experts, or the later stages of a pipeline in their order.
     pub(crate) fn lead(&mut self, orchestrator: Orchestrator, mut world: World) {
         world.led = true;
-        self.others.push(Rank { orchestrator, world });
+        self.others.push(Rank { orchestrator, world, commands: Vec::new() });
     }
 
     /// The accelerators that it leads.
@@ -110,20 +112,31 @@ impl Rank {
     }
 
     fn failed(&self, why: impl ToString) -> WorldError {
-        WorldError::Rank { rank: self.world.share.rank, why: why.to_string() }
+        let World { share, stage, .. } = self.world;
+        match stage.is_part() {
+            true => WorldError::Stage { stage: stage.index, why: why.to_string() },
+            false => WorldError::Rank { rank: share.rank, why: why.to_string() },
+        }
     }
 
     /// The loop of a run.
     fn go_on(&mut self, going: impl Fn(&World) -> bool) -> Result<(), WorldError> {
-        let mut commands = Vec::new();
         while going(&self.world) {
             let Some(event) = self.world.next_event()? else { break };
-            if let Err(error) = self.orchestrator.handle(event, &mut commands) {
-                return Err(self.failed(error));
-            }
-            self.orchestrator.take_left();
-            commands.drain(..).try_for_each(|command| self.world.submit(command))?;
+            self.handle(event)?;
         }
+        Ok(())
+    }
+
+    /// What the controller makes of an event, carried out.
+    pub(super) fn handle(&mut self, event: Event) -> Result<(), WorldError> {
+        let mut commands = std::mem::take(&mut self.commands);
+        if let Err(error) = self.orchestrator.handle(event, &mut commands) {
+            return Err(self.failed(error));
+        }
+        self.orchestrator.take_left();
+        commands.drain(..).try_for_each(|command| self.world.submit(command))?;
+        self.commands = commands;
         Ok(())
     }
 }

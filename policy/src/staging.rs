@@ -1,0 +1,218 @@
+//! Copies kept between home and fast memory: in DRAM, of blocks whose home is a drive; in a peer's memory, of blocks whose home is
+//! DRAM. They are copies and no more: the home copies are the truth, so whoever lends the memory may take it back at any time.
+//!
+//! What is worth keeping is what is fetched: a block that stays in fast memory needs no copy below. A copy's worth is how
+//! often its block was fetched lately, times what a fetch from here saves over one from the next best place, for each byte. A copy comes
+//! in if there is room, or if what goes is worth less; so the tier holds what is fetched most, as LRFU does (Lee et al., IEEE
+//! Transactions on Computers 50(12), 2001), weighed by cost and size as GDSF does (Cherkasova, HP Labs 1998).
+
+mod carry;
+
+use crate::control::Context;
+use crate::event::Form;
+use crate::format::FormatId;
+use crate::id::{BlockId, TierId};
+use crate::ledger::Ledger;
+use crate::machine::Machine;
+use crate::path::Paths;
+use crate::units::{Bytes, Nanos};
+use std::collections::BTreeSet;
+
+/// Steps after which a fetch counts half.
+const HALF_LIFE: f64 = 256.0;
+/// How much more a copy must be worth than one that goes for it, so that equals do not take turns.
+const HYSTERESIS: f64 = 1.1;
+/// Doublings of a new fetch's weight after which all weights are scaled down.
+const DOUBLINGS: f64 = 500.0;
+
+/// A copy to be made in a staging tier, and those that go for it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Placing {
+    /// The copy.
+    pub(crate) to: Form,
+    /// Who goes.
+    pub(crate) victims: Vec<(BlockId, Form)>,
+}
+
+/// One tier's copies.
+#[derive(Clone, Debug)]
+struct Level {
+    tier: TierId,
+    /// Bytes it has when nobody else takes any.
+    budget: Bytes,
+    /// The copies, complete or under way, by the bits of their worth (none is negative), the least first.
+    held: BTreeSet<(u64, BlockId, FormatId)>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Staging {
+    levels: Vec<Level>,
+    paths: Paths,
+    /// For each block, its fetches, later ones weighing more: all fade alike, so their order stands until the next fetch.
+    fetches: Vec<f64>,
+    /// Doublings that were taken out of all weights.
+    scaled: f64,
+}
+
+impl Staging {
+    /// Tiers that hold copies beside the home ones, in the order in which they are asked; `budgets` gives each tier of the machine
+    /// the bytes that blocks may take.
+    pub(crate) fn new(tiers: &[TierId], machine: &Machine, blocks: usize, budgets: &[Bytes]) -> Staging {
+        let level = |&tier: &TierId| Level { tier, budget: budgets[tier.index()], held: BTreeSet::new() };
+        Staging {
+            levels: tiers.iter().map(level).collect(),
+            paths: Paths::new(machine),
+            fetches: vec![0.0; if tiers.is_empty() { 0 } else { blocks }],
+            scaled: 0.0,
+        }
+    }
+
+    /// Whether there is no such tier.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.levels.is_empty()
+    }
+
+    /// What a tier's copies may take when nobody else takes any; `None` for a tier that is not one of these.
+    pub(crate) fn budget(&self, tier: TierId) -> Option<Bytes> {
+        self.levels.iter().find(|level| level.tier == tier).map(|level| level.budget)
+    }
+
+    /// A block is fetched from below: its copies are worth more from here on.
+    pub(crate) fn fetched(&mut self, context: &Context, block: BlockId) {
+        let doublings = context.signals.step as f64 / HALF_LIFE;
+        if doublings - self.scaled > DOUBLINGS {
+            self.scale_down(context);
+        }
+        let before = self.fetches[block.index()];
+        self.fetches[block.index()] = before + libm::exp2(doublings - self.scaled);
+        for level in 0..self.levels.len() {
+            let tier = self.levels[level].tier;
+            let mut held = context.costs.formats.iter().map(|&format| Form { tier, format });
+            let Some(form) = held.find(|&form| self.holds(context, level, block, form, before)) else {
+                continue;
+            };
+            let old = self.key(context, block, form, before);
+            let new = self.key(context, block, form, self.fetches[block.index()]);
+            self.levels[level].held.remove(&old);
+            self.levels[level].held.insert(new);
+        }
+    }
+
+    /// Where a copy of a block is worth making, of those tiers that bytes on their way from the tier `from` pass through, or of
+    /// all: the first that has none of it and whose copies to go for it are worth less.
+    pub(crate) fn place(
+        &self,
+        context: &Context,
+        block: BlockId,
+        from: Form,
+        passing: Option<TierId>,
+    ) -> Option<Placing> {
+        let through = |tier: TierId| match passing {
+            None => true,
+            Some(to) => self.paths.between(from.tier, to).is_some_and(|path| {
+                path.links.iter().skip(1).any(|&link| context.machine.link(link).from == tier)
+            }),
+        };
+        // What lies in one of these tiers already is moved up only to one that is asked before it.
+        let above = self.levels.iter().take_while(|level| level.tier != from.tier);
+        above
+            .filter(|level| through(level.tier))
+            .find_map(|level| self.place_in(context, level, block, from.format))
+    }
+
+    fn place_in(
+        &self,
+        context: &Context,
+        level: &Level,
+        block: BlockId,
+        format: FormatId,
+    ) -> Option<Placing> {
+        let ledger = &context.ledger;
+        let to = Form { tier: level.tier, format };
+        if ledger.has(block, to) {
+            return None;
+        }
+        let worth = self.worth(context, block, to, self.fetches[block.index()]);
+        let wanted = ledger.footprint(block, to);
+        let mut free = ledger.free(level.tier);
+        let mut victims = Vec::new();
+        let mut candidates = level.held.iter();
+        while free < wanted {
+            let &(bits, other, format) = candidates.next()?;
+            if f64::from_bits(bits) * HYSTERESIS >= worth {
+                return None;
+            }
+            let form = Form { tier: level.tier, format };
+            if is_settled(ledger, other, form) {
+                free += ledger.footprint(other, form);
+                victims.push((other, form));
+            }
+        }
+        (worth > 0.0).then_some(Placing { to, victims })
+    }
+
+    /// A copy is being made.
+    pub(crate) fn took(&mut self, context: &Context, block: BlockId, form: Form) {
+        if let Some(place) = self.levels.iter().position(|level| level.tier == form.tier) {
+            let key = self.key(context, block, form, self.fetches[block.index()]);
+            self.levels[place].held.insert(key);
+        }
+    }
+
+    /// A copy is gone, or was given up.
+    pub(crate) fn left(&mut self, context: &Context, block: BlockId, form: Form) {
+        if let Some(place) = self.levels.iter().position(|level| level.tier == form.tier) {
+            let key = self.key(context, block, form, self.fetches[block.index()]);
+            self.levels[place].held.remove(&key);
+        }
+    }
+
+    /// The copies of a tier, those worth least first.
+    pub(crate) fn held(&self, tier: TierId) -> impl Iterator<Item = (BlockId, Form)> + '_ {
+        let level = self.levels.iter().find(|level| level.tier == tier);
+        let held = level.into_iter().flat_map(|level| &level.held);
+        held.map(move |&(_, block, format)| (block, Form { tier, format }))
+    }
+
+    /// The tiers.
+    pub(crate) fn tiers(&self) -> impl Iterator<Item = TierId> + '_ {
+        self.levels.iter().map(|level| level.tier)
+    }
+
+    fn holds(&self, context: &Context, level: usize, block: BlockId, form: Form, fetches: f64) -> bool {
+        self.levels[level].held.contains(&self.key(context, block, form, fetches))
+    }
+
+    fn key(&self, context: &Context, block: BlockId, form: Form, fetches: f64) -> (u64, BlockId, FormatId) {
+        (self.worth(context, block, form, fetches).to_bits(), block, form.format)
+    }
+
+    /// What a copy is worth: time saved over the home copy by each fetch, times fetches, for each byte.
+    fn worth(&self, context: &Context, block: BlockId, form: Form, fetches: f64) -> f64 {
+        let time = |from: Form| context.costs.carried(block, from).unwrap_or(Nanos(u64::MAX));
+        let home = Form { tier: context.home.of(block), ..form };
+        let saved = time(home).0.saturating_sub(time(form).0);
+        let bytes = context.ledger.footprint(block, form).0.max(1);
+        fetches * saved as f64 / bytes as f64
+    }
+
+    fn scale_down(&mut self, context: &Context) {
+        let by = context.signals.step as f64 / HALF_LIFE - self.scaled;
+        self.scaled += by;
+        self.fetches.iter_mut().for_each(|weight| *weight *= libm::exp2(-by));
+        for level in 0..self.levels.len() {
+            let tier = self.levels[level].tier;
+            let held: Vec<_> = self.held(tier).collect();
+            let keys = held.into_iter();
+            let keys = keys.map(|(block, form)| self.key(context, block, form, self.fetches[block.index()]));
+            self.levels[level].held = keys.collect();
+        }
+    }
+}
+
+/// Whether a copy is there, and no move reads or makes it.
+fn is_settled(ledger: &Ledger, block: BlockId, form: Form) -> bool {
+    let in_use = ledger.flight_of(block).is_some_and(|(_, flight)| flight.touches(form));
+    ledger.has(block, form) && !in_use
+}

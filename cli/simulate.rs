@@ -279,7 +279,7 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         );
         [format!("  {}", tenant.name), text]
     });
-    rows.splice(1..1, tenants);
+    rows.extend(tenants);
     if let Some(cache) = &summary.cache {
         let peak = policy::Bytes(cache.kv_peak_bytes);
         let (preempted, refused) = (cache.preemptions, cache.requests_rejected);

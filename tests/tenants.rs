@@ -19,7 +19,7 @@ fn case(hbm: &str, models: [bool; 2], requests: &str) -> Case {
     let text = match models {
         [true, true] => {
             let tenant = format!("tenants: [{{ name: images, model: {PIPELINE}, workload: {images} }}]\n");
-            of(DECODER, &chats) + &tenant
+            format!("{}{tenant}", of(DECODER, &chats))
         }
         [true, false] => of(DECODER, &chats),
         _ => of(PIPELINE, &images),

@@ -66,7 +66,7 @@ static PHASE: Table = Table {
             "1",
             "Sequences of each step: 2 with classifier-free guidance, which computes with and without the prompt",
         ),
-        Key::required("tokens", TOKENS, "{ pixels: 16, text: 512 }", "Tokens of a sequence"),
+        Key::required("tokens", SEQUENCE, "{ pixels: 16, text: 512 }", "Tokens of a sequence"),
         Key::optional(
             "tolerance",
             List(&Fraction),
@@ -82,6 +82,7 @@ static PHASE: Table = Table {
     ],
 };
 
+const SEQUENCE: Type = Either(&Whole(1, MOST_TOKENS), &Map(&TOKEN_COUNT));
 const TOKENS: Type = Either(&Whole(0, MOST_TOKENS), &Map(&TOKEN_COUNT));
 
 static TOKEN_COUNT: Table = Table {

@@ -126,7 +126,7 @@ impl Workload {
             rows_before: rows_before.collect(),
             routers: routers.collect(),
             weight,
-            tenants: vec![0..requests.len()],
+            tenants: std::iter::once(0..requests.len()).collect(),
             requests,
             recorded: match &plan.arrivals {
                 Arrivals::Recorded(trace) => Some(trace.clone()),

@@ -155,9 +155,9 @@ name: a pipeline of phases
 machine: h100-sxm
 model:
   { model_type: pipeline, torch_dtype: bfloat16, image: { width: 512, height: 256 }, phases: {
-    text: { tokens: 77, layers: [{ blocks: [{ rows: 64, columns: 64, tokens: 0 }] }] },
+    text: { tokens: 77, layers: { blocks: { rows: 64, columns: 64, tokens: 0 } } },
     transformer: { steps: 4, sequences: 2, tokens: { pixels: 16, text: 77 }, tolerance: [100 %, 0.5], layers: { count: 2, attention: { heads: 2, head_dim: 32 }, vectors: 64, blocks: { rows: 64, columns: 64, count: 4, kind: attention } } } } }
-tenants: [{ name: chats, model: llama-3.1-8b, workload: { routing: { dense: {} }, prompt_tokens: 9 } }]
+tenants: { name: chats, model: llama-3.1-8b, workload: { routing: { dense: {} }, prompt_tokens: 9 } }
 workload: { routing: { dense: { requests: 4 } } }
 policy: lru
 ",

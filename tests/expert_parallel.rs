@@ -130,3 +130,21 @@ fn what_does_not_go_together_is_refused() {
     let wrong = case.run(entry, &params, Keep::default(), |_| {}).map(|_| ()).unwrap_err();
     assert!(wrong.to_string().contains("fitted on all experts"), "{wrong}");
 }
+
+#[test]
+fn nobody_waits_for_requests_that_are_yet_to_come() {
+    let load = "workload:
+  routing: { zipf_markov: { traces: 6, tokens: 120, skew: 0.6 } }
+  requests: { poisson: { rate: 0.05 /s, batch: 4, limit: 3 } }
+  output_tokens: 20
+policy: lru
+";
+    let (_, outcome) = run(4, load);
+    let tally = outcome.orchestrator.tally();
+    assert_eq!(tally.completed, 3);
+    assert!(
+        tally.step_time < Nanos(3_000_000_000),
+        "three short requests, minutes apart: {:?}",
+        tally.step_time
+    );
+}

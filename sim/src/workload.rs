@@ -254,6 +254,25 @@ impl Workload {
         routed
     }
 
+    /// What [`Workload::route`] gives at a layer with a router to each of the accelerators that have shares of the experts, in their order.
+    pub fn route_shares(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Vec<Routed>> {
+        let own = std::mem::take(&mut self.share);
+        let mut routed = self.route(slices, layer);
+        self.share = own;
+        let data = self.model.layer(layer);
+        let (first_block, each) = (data.first_block.0, data.blocks.max(1));
+        let mut shares = vec![Vec::with_capacity(each as usize); self.gone.len()];
+        self.gone.fill(0);
+        for mut expert in routed.drain(..) {
+            let place = expert.block.0 - first_block;
+            let rank = (place / each) as usize;
+            self.gone[rank] += u64::from(expert.tokens);
+            expert.block.0 = place % each + first_block;
+            shares[rank].push(expert);
+        }
+        shares
+    }
+
     /// The tokens that go to the accelerator to which the most go, at the layer that was routed last; each counts once for
     /// each of its experts there.
     pub fn most_gone(&self) -> u64 {

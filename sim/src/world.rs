@@ -23,7 +23,7 @@ use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::{Request, Workload};
 use policy::checkpoints::PoolSpec;
-use policy::event::{Command, Event, EventKind, Form, Platform};
+use policy::event::{Command, Event, EventKind, Form, Platform, Routed};
 use policy::homes::Homes;
 use policy::machine::Class;
 use policy::parallel::ExpertShare;
@@ -137,6 +137,8 @@ pub struct World {
     others: Vec<Other>,
     /// Whether another one leads it.
     led: bool,
+    /// What the leader's routers have given this one, in order.
+    handed: VecDeque<Vec<Routed>>,
     /// What waits for the others, since when, and how long all have waited.
     held: Option<Held>,
     /// What goes on when all have met.
@@ -216,6 +218,7 @@ impl World {
             share: ExpertShare::default(),
             others: Vec::new(),
             led: false,
+            handed: VecDeque::new(),
             held: None,
             released: None,
             held_since: Time(0),

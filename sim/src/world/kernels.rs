@@ -285,8 +285,11 @@ impl World {
         Some(match part {
             Part::Mixer => {
                 self.due.extend(self.workload.foresee(batch, layer));
-                let routed = self.workload.route(batch, layer);
                 let shared_out = self.share.is_part() && self.model.is_routed(self.model.layer(layer));
+                let routed = match shared_out {
+                    true => self.route_share(batch, layer),
+                    false => self.workload.route(batch, layer),
+                };
                 self.away = shared_out.then(|| (layer, self.workload.most_gone()));
                 self.due.push_back(EventKind::LayerRouted { layer, routed });
                 return self.due.pop_front();

@@ -6,9 +6,9 @@
 //! head begin, and at the end of a step. The first one leads. When it comes to such a place, each of the others is brought
 //! there too; all go on when the last one has come.
 
-use super::{Tick, World, WorldError};
+use super::{Passed, Tick, World, WorldError};
 use crate::queue;
-use policy::event::{Command, Event, EventKind, Part, Platform, Slice};
+use policy::event::{Command, Event, EventKind, Part, Platform, Routed, Slice};
 use policy::parallel::ExpertShare;
 use policy::{LayerId, Nanos, Orchestrator, Time};
 use std::mem::discriminant;
@@ -95,6 +95,19 @@ impl World {
         }
     }
 
+    /// What a layer's router gives this accelerator to do. The leader asks it once, for all: it is there before the others.
+    pub(super) fn route_share(&mut self, batch: &[Slice], layer: LayerId) -> Vec<Routed> {
+        if let Some(handed) = self.handed.pop_front() {
+            return handed;
+        }
+        let mut shares = self.workload.route_shares(batch, layer).into_iter();
+        let own = shares.next().unwrap_or_default();
+        for (rank, share) in self.others.iter_mut().zip(shares) {
+            rank.world.handed.push_back(share);
+        }
+        own
+    }
+
     /// The run is over: what the others still have under way ends.
     pub(super) fn finish_others(&mut self) -> Result<(), WorldError> {
         self.others.iter_mut().try_for_each(|rank| rank.go_on(|_| true))
@@ -122,8 +135,11 @@ impl Rank {
     /// The loop of a run.
     fn go_on(&mut self, going: impl Fn(&World) -> bool) -> Result<(), WorldError> {
         while going(&self.world) {
-            let Some(event) = self.world.next_event()? else { break };
-            self.handle(event)?;
+            match self.world.instant()? {
+                Passed::Event(event) => self.handle(event)?,
+                Passed::Inside => {}
+                Passed::Over => break,
+            }
         }
         Ok(())
     }

@@ -109,8 +109,14 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
         let rows = values.iter().zip(&summaries).map(|(value, summary)| Swept { value: set(value), summary });
         return output::print_json(&rows.collect::<Vec<_>>());
     }
-    let header =
-        [path, "tok/s", "TPOT p50 ms", "TPOT p99 ms", "hit rate", "stall s", "stall share", "drift max"];
+    // What puts out one thing a request has no times of tokens.
+    let tokens = cases.iter().any(|(_, case)| case.model.puts_out_tokens());
+    let [rate, half, most] = match tokens {
+        true => ["tok/s", "TPOT p50 ms", "TPOT p99 ms"],
+        false => ["requests/s", "E2E p50 ms", "E2E p99 ms"],
+    };
+    let metric = if tokens { "tpot" } else { "e2e" };
+    let header = [path, rate, half, most, "hit rate", "stall s", "stall share", "drift max"];
     let paged = summaries.iter().any(|summary| summary.cache.is_some());
     // Times say little where some requests were refused.
     let more: &[&str] = if paged { &["TTFT p50 ms", "pre-empted", "refused"] } else { &[] };
@@ -120,9 +126,13 @@ fn run_sweep(args: &Args, path: &str, values: &str) -> Result<(), Failure> {
     let rows = values.iter().zip(&summaries).map(|(value, summary)| {
         let mut row = vec![
             (*value).to_owned(),
-            format!("{:.2}", summary.output_throughput_tok_s),
-            millis(summary, "p50_tpot_ms"),
-            millis(summary, "p99_tpot_ms"),
+            if tokens {
+                format!("{:.2}", summary.output_throughput_tok_s)
+            } else {
+                format!("{:.4}", summary.request_throughput_rps)
+            },
+            millis(summary, &format!("p50_{metric}_ms")),
+            millis(summary, &format!("p99_{metric}_ms")),
             percent(summary.hit_rate),
             format!("{:.3}", summary.stall_s()),
             percent(summary.stall_fraction),
@@ -206,16 +216,29 @@ pub(crate) fn policy_of(
         .map_err(|complaint| Failure::refused(complaint.message))
 }
 
-fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
-    let blocks = case.model.blocks.len();
-    let mut rows: Vec<[String; 2]> = vec![
-        ["policy".into(), summary.policy.clone()],
+/// How much was put out, and how fast: tokens, or one thing a request.
+fn speed(case: &Case, summary: &Summary) -> Vec<[String; 2]> {
+    if !case.model.puts_out_tokens() {
+        let rate = summary.request_throughput_rps;
+        return vec![
+            ["requests".into(), format!("{} in {:.3} s", summary.requests_completed, summary.simulated_s)],
+            ["throughput".into(), format!("{rate:.4} requests/s")],
+            ["E2E p50, p99".into(), pair(summary, "e2e")],
+        ];
+    }
+    vec![
         ["output tokens".into(), format!("{} in {:.3} s", summary.output_tokens, summary.simulated_s)],
         ["throughput".into(), format!("{:.2} tok/s", summary.output_throughput_tok_s)],
         ["TTFT p50, p99".into(), pair(summary, "ttft")],
         ["TPOT p50, p99".into(), pair(summary, "tpot")],
         ["ITL p50, p99".into(), pair(summary, "itl")],
-    ];
+    ]
+}
+
+fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
+    let blocks = case.model.blocks.len();
+    let mut rows: Vec<[String; 2]> = vec![["policy".into(), summary.policy.clone()]];
+    rows.extend(speed(case, summary));
     if blocks > 0 {
         let stall = format!("{:.3} s, {} of step time", summary.stall_s(), percent(summary.stall_fraction));
         let slots = format!("{} of {blocks}", case.capacity().min(blocks));
@@ -239,6 +262,17 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
     if let Some(met) = case.slo.and_then(|slo| objective(&slo, summary)) {
         rows.insert(beside, ["objective".into(), met]);
     }
+    let tenants = summary.tenants.iter().map(|tenant| {
+        let time = |key: &str| tenant.latencies.get(key).copied().flatten();
+        let ms = |key| time(key).map_or("-".to_owned(), |ms| format!("{ms:.3}"));
+        let (served, rate) = (tenant.requests_completed, tenant.output_throughput_tok_s);
+        let [ttft, tpot, e2e] = ["p50_ttft_ms", "p50_tpot_ms", "p50_e2e_ms"].map(ms);
+        let text = format!(
+            "{served} requests, {rate:.4} a second; p50 TTFT {ttft} ms, TPOT {tpot} ms, E2E {e2e} ms"
+        );
+        [format!("  {}", tenant.name), text]
+    });
+    rows.extend(tenants);
     if let Some(cache) = &summary.cache {
         let peak = policy::Bytes(cache.kv_peak_bytes);
         let (preempted, refused) = (cache.preemptions, cache.requests_rejected);

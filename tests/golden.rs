@@ -1,4 +1,4 @@
-//! Decisions of two shipped scenarios, one a line: the first, and the first in which speculation has evidence. A change
+//! Decisions of three shipped scenarios, one a line: the first, and the first in which speculation has evidence. A change
 //! here is a change of what the controller decides: look at it, and if it is meant, run the tests with
 //! `UPDATE_GOLDEN=1`.
 
@@ -70,6 +70,11 @@ fn is_golden(scenario: &str) {
 #[test]
 fn quickstart_decides_as_before() {
     is_golden("quickstart");
+}
+
+#[test]
+fn images_on_a_4090_are_decided_as_before() {
+    is_golden("flux-1-dev-4090");
 }
 
 #[test]

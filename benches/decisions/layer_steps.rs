@@ -200,7 +200,7 @@ fn context(case: &Case) -> Context {
     let formats = [&[model.blocks[0].native], case.encoded.as_slice()].concat();
     let fast = machine.tiers_of(policy::machine::Class::Fast).next().expect("a fast tier");
     let ledger = Ledger::new(model.clone(), &machine, &formats, &case.budgets, &case.home, &case.encoded);
-    let mut signals = Signals::new(model.layers.len() as u32);
+    let mut signals = Signals::new(model.layers.len() as u32, &model.phases);
     (signals.idle_window, signals.step_tokens, signals.concurrency) = (IDLE_WINDOW, 1, 1);
     Context {
         ledger: ledger.expect("room for the home copies"),

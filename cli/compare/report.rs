@@ -52,8 +52,10 @@ pub(super) fn tables(cells: &[Cell], compared: &[Vec<Compared>], costs: Option<&
 
 fn table(title: &str, compared: &[Compared], costs: Option<&[f64]>) -> String {
     let Some(first) = compared.first() else { return String::new() };
-    let mut header =
-        vec![title, "stall s", "over bound s", "stall share", "hit rate", "tok/s", "TPOT p50 ms"];
+    // Requests that put out one thing have no time for each token.
+    let tokens = compared.iter().any(|each| !mean(each, "p50_tpot_ms").is_nan());
+    let [rate, time] = if tokens { ["tok/s", "TPOT p50 ms"] } else { ["requests/s", "TTFT p50 ms"] };
+    let mut header = vec![title, "stall s", "over bound s", "stall share", "hit rate", rate, time];
     header.extend(["GiB moved", "drift mean, max", "vs best", RANK]);
     if first.tested {
         header.extend(["p (Holm)", "effect"]);
@@ -61,7 +63,7 @@ fn table(title: &str, compared: &[Compared], costs: Option<&[f64]>) -> String {
     if costs.is_some() {
         header.push("ns a step");
     }
-    let mut rows: Vec<Vec<String>> = compared.iter().map(row).collect();
+    let mut rows: Vec<Vec<String>> = compared.iter().map(|each| row(each, tokens)).collect();
     if let Some(costs) = costs {
         rows.iter_mut().zip(costs).for_each(|(row, ns)| row.push(format!("{ns:.0}")));
     }
@@ -79,15 +81,21 @@ fn table(title: &str, compared: &[Compared], costs: Option<&[f64]>) -> String {
     format!("{}{}{}", output::numbers(header, rows), verdict(compared), caveat(first))
 }
 
-fn row(each: &Compared) -> Vec<String> {
-    let metric = |name: &str| each.metrics.get(name).map_or(f64::NAN, |estimate| estimate.mean);
+/// The mean of a metric over the seeds; no number where there is none.
+fn mean(each: &Compared, name: &str) -> f64 {
+    each.metrics.get(name).map_or(f64::NAN, |estimate| estimate.mean)
+}
+
+fn row(each: &Compared, tokens: bool) -> Vec<String> {
+    let metric = |name: &str| mean(each, name);
     let stall = each.metrics["stall_s"];
     let interval = match stall.ci95_high > stall.ci95_low {
         true => format!(" [{:.3}, {:.3}]", stall.ci95_low, stall.ci95_high),
         false => String::new(),
     };
     let number = |value: f64, text: String| if value.is_nan() { "-".to_owned() } else { text };
-    let tpot = metric("p50_tpot_ms");
+    let time = metric(if tokens { "p50_tpot_ms" } else { "p50_ttft_ms" });
+    let rate = metric("output_throughput_tok_s");
     let rank =
         each.rank.map_or("knows the future".to_owned(), |rank| match each.tested && each.tie && rank > 1 {
             true => format!("{rank} (tie)"),
@@ -99,8 +107,8 @@ fn row(each: &Compared) -> Vec<String> {
         each.stall_over_bound_s.map_or("-".to_owned(), |beyond| format!("{beyond:.3}")),
         percent(metric("stall_fraction")),
         percent(metric("hit_rate")),
-        format!("{:.2}", metric("output_throughput_tok_s")),
-        number(tpot, format!("{tpot:.3}")),
+        if tokens { format!("{rate:.2}") } else { format!("{rate:.4}") },
+        number(time, format!("{time:.3}")),
         format!("{:.2}", metric("link_bytes") / GIB),
         format!("{}, {}", percent(metric("drift_mean")), percent(metric("drift_max"))),
         each.regret.map_or("-".to_owned(), |regret| format!("{:+.1} %", regret * 100.0)),

@@ -169,8 +169,6 @@ fn model(size: u64) -> Model {
         name: "measured".into(),
         layers: vec![layer],
         blocks: (0..BLOCKS).map(block).collect(),
-        resident: Bytes::ZERO,
-        head_read: Bytes::ZERO,
-        head_flops_per_token: 0,
+        ..Model::default()
     }
 }

@@ -114,6 +114,7 @@ impl<L: Load> Live<L> {
             output_tokens: tokens,
             priority: 0,
             prefix: Default::default(),
+            tenant: 0,
         })
     }
 

@@ -129,6 +129,12 @@ pub trait Policy: Send {
     /// the copy a move reads; `None` if there is no such copy.
     fn victim(&mut self, context: &Context) -> Option<Victim>;
 
+    /// A copy that is not to be kept although nobody needs its room: asked for until there is none, when a layer's blocks have
+    /// been computed. As [`victim`](Policy::victim) otherwise.
+    fn release(&mut self, _context: &Context) -> Option<Victim> {
+        None
+    }
+
     /// Room has been taken for a fast copy of a block that had none.
     fn admitted(&mut self, _context: &Context, _block: BlockId) {}
 

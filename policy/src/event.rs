@@ -109,6 +109,8 @@ pub enum EventKind {
         priority: u8,
         /// Numbers of its prompt's blocks, where they are known: equal ones from the start on are equal tokens.
         prefix: Arc<[u64]>,
+        /// The model that it is for, where several share the machine.
+        tenant: u16,
     },
     /// The mixer of a layer is done and its router has chosen. Distinct blocks, in stored order of first choice.
     LayerRouted {

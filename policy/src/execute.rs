@@ -58,6 +58,14 @@ impl Orchestrator {
         self.log_proposal(proposal, Verdict::Reject(Reason::Capacity));
     }
 
+    /// Gives up the copies that the policy does not want to keep.
+    pub(crate) fn release(&mut self) -> Result<(), Refused> {
+        while let Some(victim) = self.policy.release(&self.context) {
+            self.evict(victim)?;
+        }
+        Ok(())
+    }
+
     /// Gives up copies until fast memory holds no more than it may; those that are in use stay.
     pub(crate) fn shed(&mut self) -> Result<(), Refused> {
         self.make_room(Bytes::ZERO).map(|_| ())

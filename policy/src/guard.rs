@@ -80,7 +80,9 @@ impl GuardSpec {
 #[derive(Clone, Debug)]
 pub struct Guard {
     spec: GuardSpec,
+    /// Layers of the running step, and its budget: the operator's, or a share of it.
     layers: usize,
+    budget: f64,
     /// The error of each format for each kind of block there is; `None` is forbidden.
     allowed: Vec<[Option<ErrorBound>; FORMATS.len()]>,
     /// Whether blocks of each kind may be left out.
@@ -115,6 +117,7 @@ impl Guard {
             kinds.push(row as u16);
         }
         Guard {
+            budget: spec.drift_budget,
             spec,
             layers,
             allowed,
@@ -151,28 +154,39 @@ impl Guard {
         self.may_skip[self.kinds[block.index()] as usize].then_some(ErrorBound { mean: 1.0, upper: 1.0 })
     }
 
-    /// The operator's budget for a step.
+    /// The budget of the running step.
     pub fn budget(&self) -> f64 {
+        self.budget
+    }
+
+    /// What the operator allows a step at most.
+    pub fn stated_budget(&self) -> f64 {
         self.spec.drift_budget
+    }
+
+    /// A step of so many layers begins, which may use a share of the operator's budget.
+    pub fn begin_step(&mut self, layers: u32, share: f64) {
+        (self.layers, self.layers_left) = (layers as usize, layers as usize);
+        self.budget = self.spec.drift_budget * share;
     }
 
     /// The squared drift the coming layer may have: its share of what is left of the step's budget and some more, as one
     /// block in a coarse format can take several layers' shares. The step as a whole keeps the budget.
     pub fn allowance(&self) -> f64 {
-        let whole = self.layers as f64 * self.spec.drift_budget * self.spec.drift_budget;
+        let whole = self.layers as f64 * self.budget * self.budget;
         let left = whole - self.spent_upper;
         (AHEAD_OF_PACE * left / self.layers_left.max(1) as f64).min(left).max(0.0)
     }
 
     /// The squared drift that a layer may have in a step that has spent evenly so far.
     pub fn most_of_a_layer(&self) -> f64 {
-        AHEAD_OF_PACE.min(self.layers as f64) * self.spec.drift_budget * self.spec.drift_budget
+        AHEAD_OF_PACE.min(self.layers as f64) * self.budget * self.budget
     }
 
     /// What each of the layers left may spend of the step's budget, as a share of what each could have spent from the start:
     /// 1 while the step spends evenly.
     pub fn pace(&self) -> f64 {
-        let budget = self.spec.drift_budget * self.spec.drift_budget;
+        let budget = self.budget * self.budget;
         if budget == 0.0 {
             return 1.0;
         }

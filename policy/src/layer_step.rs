@@ -483,6 +483,7 @@ impl Orchestrator {
         step.members.clear();
         self.members = step.members;
         self.context.guard.spend_layer(drift.0, drift.1);
+        self.release()?;
         self.shed()?;
         Ok(())
     }

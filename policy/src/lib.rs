@@ -27,6 +27,7 @@ pub mod observe;
 pub mod orchestrator;
 pub mod parallel;
 pub mod path;
+pub mod phase;
 pub mod pipeline;
 pub mod policies;
 pub mod predict;

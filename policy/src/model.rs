@@ -2,6 +2,7 @@
 
 use crate::format::FormatId;
 use crate::id::{BlockId, LayerId};
+use crate::phase::{Phase, Work};
 use crate::recipe::Recipe;
 use crate::state_format::StateFormat;
 use crate::units::Bytes;
@@ -115,6 +116,11 @@ pub struct Layer {
     pub blocks: u32,
     /// How many of them one token selects; equal to `blocks` in a dense layer.
     pub selected: u32,
+    /// Tokens of a sequence that go through each block, where it is not all of them: a joint transformer has weights of its own
+    /// for text and image, a modulation sees one vector, an embedding is looked up. Empty: all, through every block.
+    pub rows: Arc<[u32]>,
+    /// Whether each token of a step looks at all others of its sequence, not only at those before it; nothing is cached then.
+    pub bidirectional: bool,
 }
 
 /// The state of a recurrent layer: what a request keeps of all its tokens.
@@ -183,12 +189,14 @@ impl Layer {
 }
 
 /// A model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
     /// Its name in the catalogue.
     pub name: String,
     /// The layers, in the order they run.
     pub layers: Vec<Layer>,
+    /// The phases that a request goes through, in order: together they have all layers. Empty: one, of tokens.
+    pub phases: Vec<Phase>,
     /// The blocks; a [`BlockId`] is an index here.
     pub blocks: Vec<Block>,
     /// Weights outside the layers that stay resident (embeddings, output head).
@@ -210,6 +218,68 @@ impl Model {
     #[inline]
     pub fn layer(&self, id: LayerId) -> &Layer {
         &self.layers[id.index()]
+    }
+
+    /// The phase of a layer, by number.
+    pub fn phase_of(&self, layer: LayerId) -> usize {
+        self.phases.iter().position(|phase| phase.layers.contains(&layer.0)).unwrap_or(0)
+    }
+
+    /// Whether there are requests that end with a token a step; others put out one thing, such as an image, at their last step.
+    pub fn puts_out_tokens(&self) -> bool {
+        self.phases.is_empty() || self.phases.iter().any(|phase| phase.work == Work::Tokens)
+    }
+
+    /// How many models it is made of, each with requests of its own.
+    pub fn tenants(&self) -> usize {
+        self.phases.last().map_or(1, |phase| usize::from(phase.tenant) + 1)
+    }
+
+    /// The output head behind a layer: bytes read, and operations a token.
+    pub fn head(&self, layer: LayerId) -> (Bytes, u64) {
+        let own = self.phases.get(self.phase_of(layer)).and_then(|phase| phase.head);
+        own.unwrap_or((self.head_read, self.head_flops_per_token))
+    }
+
+    /// This model and another, which has requests of its own, on one machine. Their phases take turns.
+    pub fn beside(mut self, name: &str, other: &Model) -> Model {
+        let tenant = self.tenants() as u16;
+        if self.phases.is_empty() {
+            self.phases = vec![self.only_phase(&self.name)];
+        }
+        let (first, block) = (self.layers.len() as u16, self.blocks.len() as u32);
+        let own = match other.phases.as_slice() {
+            [] => vec![other.only_phase(name)],
+            phases => phases.to_vec(),
+        };
+        self.phases.extend(own.into_iter().map(|phase| Phase {
+            layers: phase.layers.start + first..phase.layers.end + first,
+            tenant,
+            head: (phase.work == Work::Tokens).then_some((other.head_read, other.head_flops_per_token)),
+            ..phase
+        }));
+        self.layers.extend(
+            other
+                .layers
+                .iter()
+                .cloned()
+                .map(|layer| Layer { first_block: BlockId(layer.first_block.0 + block), ..layer }),
+        );
+        self.blocks.extend(
+            other
+                .blocks
+                .iter()
+                .cloned()
+                .map(|block| Block { layer: LayerId(block.layer.0 + first), ..block }),
+        );
+        self.resident += other.resident;
+        self
+    }
+
+    /// All layers as one phase of tokens.
+    fn only_phase(&self, name: &str) -> Phase {
+        let layers = 0..self.layers.len() as u16;
+        Phase { name: name.to_owned(), layers, work: Work::Tokens, tenant: 0, head: None, tolerance: vec![] }
     }
 
     /// Bytes of the recurrent states of all layers in a format: what a checkpoint takes.

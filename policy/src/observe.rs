@@ -2,6 +2,7 @@
 
 use crate::event::{Event, EventKind};
 use crate::id::LayerId;
+use crate::phase::{Cadence, Phase};
 use crate::units::{Nanos, Time};
 
 /// Weight of the newest sample in the running means below.
@@ -34,13 +35,15 @@ pub struct Signals {
     pub queue_delay: Nanos,
     /// A digest of everything observed, for the decision log.
     pub digest: u64,
+    /// When layers come, where not every step goes through all of them.
+    cadence: Option<Cadence>,
     routed_at: Option<Time>,
     computing_since: Option<Time>,
 }
 
 impl Signals {
-    /// Signals of a run that has not begun.
-    pub fn new(layers: u32) -> Signals {
+    /// Signals of a run that has not begun, of a model with so many layers, in these phases.
+    pub fn new(layers: u32, phases: &[Phase]) -> Signals {
         Signals {
             now: Time(0),
             step: 0,
@@ -54,6 +57,7 @@ impl Signals {
             layer_period: Nanos::ZERO,
             queue_delay: Nanos::ZERO,
             digest: 0xcbf2_9ce4_8422_2325,
+            cadence: Cadence::new(phases),
             routed_at: None,
             computing_since: None,
         }
@@ -67,6 +71,7 @@ impl Signals {
             EventKind::LayerRouted { layer, routed } => {
                 let passed = u64::from(self.layers_until(*layer));
                 self.layer = *layer;
+                self.cadence.iter_mut().for_each(|cadence| cadence.routed(*layer));
                 self.layer_step += 1;
                 self.mix(layer.0 as u64);
                 for expert in routed {
@@ -112,10 +117,28 @@ impl Signals {
         }
     }
 
-    /// Layers from the one being run to the next visit of another, which may be the same: at least one.
+    /// A step of a phase begins: see [`Cadence::begin`].
+    pub fn begin_step(&mut self, phase: usize, next: Vec<u32>) {
+        self.cadence.iter_mut().for_each(|cadence| cadence.begin(phase, next.clone()));
+    }
+
+    /// Layer steps from the one being run to the next visit of another layer, which may be the same: at least one.
+    #[inline]
     pub fn layers_until(&self, layer: LayerId) -> u32 {
-        let ahead = (u32::from(layer.0) + self.layers - u32::from(self.layer.0)) % self.layers.max(1);
-        if ahead == 0 { self.layers.max(1) } else { ahead }
+        if let Some(cadence) = &self.cadence {
+            return cadence.until(layer);
+        }
+        let ahead = u32::from(layer.0) + self.layers - u32::from(self.layer.0);
+        if ahead > self.layers { ahead - self.layers } else { ahead.max(1) }
+    }
+
+    /// The layer that comes in the given place, from 1 on, when all layers are ordered by their next visits.
+    #[inline]
+    pub fn coming(&self, place: u32) -> LayerId {
+        match &self.cadence {
+            Some(cadence) => cadence.coming(place),
+            None => LayerId(((u32::from(self.layer.0) + place) % self.layers) as u16),
+        }
     }
 
     /// Since when the links have carried no demand, while they carry none.

@@ -1,6 +1,8 @@
 //! The controller: events in, commands out. It owns the layer sequence, admission and the batch, and runs the five
 //! phases (observe, score, veto, schedule, execute) at every layer step.
 
+mod mixers;
+
 use crate::checkpoints::{CheckpointSpec, Checkpoints};
 use crate::control::{Context, Policy, Prices, Proposal};
 use crate::event::{Command, Event, EventKind, MoveClass, Part};
@@ -21,7 +23,7 @@ use crate::score::Costs;
 use crate::serving::cache::{Cache, CacheSpec};
 use crate::serving::{Arrival, Serving};
 use crate::staging::Staging;
-use crate::tally::{CacheUse, Objective, Recent, RequestTimes, Tally};
+use crate::tally::{CacheUse, Objective, Recent, RequestTimes, Tally, TenantUse};
 use crate::units::{Bytes, Nanos, Time};
 use std::sync::Arc;
 use thiserror::Error;
@@ -177,19 +179,25 @@ impl Orchestrator {
         let context = Context {
             ledger,
             home,
-            signals: Signals::new(model.layers.len() as u32),
+            signals: Signals::new(model.layers.len() as u32, &model.phases),
             guard: Guard::new(guard, &model),
             costs: if host_compute { costs.with_host() } else { costs },
             model,
             machine,
             pace,
         };
+        let several = context.model.tenants();
+        let tenants = if several > 1 { vec![TenantUse::default(); several] } else { vec![] };
+        let serving = Serving::new(max_batch, prefill_chunk, cache)
+            .with_checkpoints(checkpoints)
+            .staged(stage, micro_batches)
+            .with_phases(context.model.phases.clone());
         Ok(Orchestrator {
             context,
             policy,
             schedule: Schedule::new(pace),
             staging,
-            tally: Tally { objective, recent: recent.then(Box::default), ..Tally::default() },
+            tally: Tally { objective, recent: recent.then(Box::default), tenants, ..Tally::default() },
             commands: Vec::new(),
             abandoned: Vec::new(),
             log: record.then(Vec::new),
@@ -197,9 +205,7 @@ impl Orchestrator {
             running: None,
             proposals: Vec::new(),
             members: Vec::new(),
-            serving: Serving::new(max_batch, prefill_chunk, cache)
-                .with_checkpoints(checkpoints)
-                .staged(stage, micro_batches),
+            serving,
             stage,
             shared: budgets[fast.index()],
             pressed: Bytes::ZERO,
@@ -218,9 +224,16 @@ impl Orchestrator {
         self.context.ledger.advance(event.at);
         self.tally.events += 1;
         match event.kind {
-            EventKind::RequestArrived { request, context_tokens, output_tokens, priority, prefix } => {
+            EventKind::RequestArrived {
+                request,
+                context_tokens,
+                output_tokens,
+                priority,
+                prefix,
+                tenant,
+            } => {
                 let (context, tokens) = (context_tokens, output_tokens);
-                let arrival = Arrival { request, context, tokens, priority, prefix };
+                let arrival = Arrival { request, context, tokens, priority, prefix, tenant };
                 self.tally.arrived += 1;
                 if !self.serving.arrive(arrival, event.at) {
                     let (arrived, refused) = (event.at, true);
@@ -230,6 +243,7 @@ impl Orchestrator {
                         context,
                         priority,
                         refused,
+                        tenant,
                         ..RequestTimes::default()
                     };
                     self.tally.left.push(times);
@@ -354,7 +368,8 @@ impl Orchestrator {
             self.step_began = now;
             self.context.signals.concurrency = self.serving.batch_len() as u32;
             self.context.signals.step_tokens = self.serving.step_tokens();
-            self.run_mixers(0, now)?;
+            let first = self.begin_phase();
+            self.run_mixers(first, now)?;
         } else if !self.serving.is_under_way()
             && self.context.ledger.flights().next().is_none()
             && !self.serving.moves_states()
@@ -392,37 +407,10 @@ impl Orchestrator {
         Ok(fits)
     }
 
-    fn next_layer(&mut self, done: LayerId, now: Time) -> Result<(), ControlError> {
-        self.run_mixers(done.0 + 1, now)
-    }
-
-    /// Runs the mixers from a layer on, up to the next that has blocks to decide on, or to the end of the step.
-    fn run_mixers(&mut self, first: u16, now: Time) -> Result<(), ControlError> {
-        let layers = self.context.model.layers.len() as u16;
-        let has_blocks = |layer: &u16| self.context.model.layer(LayerId(*layer)).blocks > 0;
-        let (upto, part) = match (first..layers).find(has_blocks) {
-            Some(next) => (next, Part::Mixer),
-            None if self.runs_head() => (layers, Part::Head),
-            None if first < layers => (layers - 1, Part::Mixer),
-            None => return self.end_step(now),
-        };
-        let passed = u64::from(upto - first);
-        self.tally.layer_steps += passed + u64::from(part == Part::Mixer && !has_blocks(&upto));
-        let (layer, batch) = (LayerId(upto.min(layers - 1)), self.serving.batch());
-        self.commands.push(Command::Compute { mixers: first..upto, layer, part, batch, reads: Vec::new() });
-        Ok(())
-    }
-
-    /// Whether the running step ends with the head: where it gives anybody a token. Accelerators that have experts of their own
-    /// end their steps together, so there every step ends with a command.
-    fn runs_head(&self) -> bool {
-        let is_one_of_groups = self.context.machine.peers.is_some_and(|peers| peers.groups > 1);
-        self.stage.is_last() && (self.serving.emits() || is_one_of_groups)
-    }
-
     fn end_step(&mut self, now: Time) -> Result<(), ControlError> {
         self.stepping = false;
         self.tally.stepped(now.since(self.step_began), self.serving.batch_len(), self.serving.waiting());
+        self.context.signals.step += u64::from(!self.serving.computes_tokens());
         let drift = self.context.guard.end_step();
         self.policy.step_done(&self.context, drift);
         if self.stage.is_part() {

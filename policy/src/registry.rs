@@ -5,9 +5,10 @@ use crate::demand::Demands;
 use crate::model::Model;
 use crate::policies::script::Script;
 use crate::policies::{
-    adap_moe, arc, belady, dyna_byte, dyna_exq, fiddler, fifo, fine_moe, free_token, gdsf, hobbit, hybri_moe,
-    ktransformers, least_stale, lfru, lfu, lfu_decayed, lru, lru_layer, mixtral_offloading, moe_infinity,
-    moe_infinity_released, predictive, pro_moe, s3_fifo, script, sieve, static_joint, static_set, w_tiny_lfu,
+    adap_moe, arc, belady, dyna_byte, dyna_exq, fiddler, fifo, fine_moe, free_token, gdsf, group_offload,
+    hobbit, hybri_moe, ktransformers, least_stale, lfru, lfu, lfu_decayed, lru, lru_layer,
+    mixtral_offloading, model_offload, moe_infinity, moe_infinity_released, predictive, pro_moe, s3_fifo,
+    script, sequential_offload, sieve, static_joint, static_set, w_tiny_lfu,
 };
 use crate::replay::{ReplayError, ReplayInput, ReplayResult};
 use std::collections::BTreeMap;
@@ -43,6 +44,9 @@ static REGISTRY: &[Entry] = &[
     free_token::ENTRY,
     adap_moe::ENTRY,
     mixtral_offloading::ENTRY,
+    sequential_offload::ENTRY,
+    model_offload::ENTRY,
+    group_offload::ENTRY,
     predictive::ENTRY,
     script::ENTRY,
     belady::ENTRY,

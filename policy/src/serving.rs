@@ -1,18 +1,22 @@
 //! Requests: admission, continuous batching, chunked prefill, and the key-value cache that they hold. A batch changes only
 //! between steps.
 
+mod admission;
 pub mod cache;
 mod micro_batches;
+mod phases;
 
 use crate::checkpoints::{CheckpointUse, Checkpoints, Passage};
 use crate::event::Slice;
 use crate::id::{MoveId, RequestId};
+use crate::phase::{Phase, Work};
 use crate::pipeline::{Batch, Stage};
 use crate::refused::Refused;
 use crate::tally::{CacheUse, RequestTimes, Tally};
 use crate::units::{Bytes, Nanos, Time};
 use cache::{Cache, Lease};
 use micro_batches::MicroBatches;
+use phases::Outputs;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,6 +34,8 @@ pub struct Arrival {
     pub priority: u8,
     /// Numbers of its prompt's blocks, where they are known.
     pub prefix: Arc<[u64]>,
+    /// The model that it is for, where several share the machine.
+    pub tenant: u16,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +50,9 @@ struct Active {
     micro_batch: u32,
     /// Tokens the running step computes for it.
     computing: u32,
+    /// The phase that it is in, and the steps that it has left there where they are known.
+    phase: usize,
+    steps_left: u32,
     /// Tokens still to be put out.
     left: u32,
     last_token: Time,
@@ -68,6 +77,14 @@ impl Active {
             self.computing = self.prompt_left().min(*room);
             *room -= self.computing;
         }
+    }
+
+    /// Puts out what it was for, which is one thing, and leaves.
+    fn put_out(&mut self, now: Time, tally: &mut Tally) {
+        self.times.first_token = now;
+        tally.first_token(&self.times);
+        tally.output_tokens += 1;
+        (self.times.tokens, self.left) = (1, 0);
     }
 
     /// Whether the running step gives it a token: its prompt is complete with it.
@@ -107,6 +124,10 @@ pub struct Serving {
     /// The parts of them that are computed beside each other.
     micro_batches: MicroBatches,
     stage: Stage,
+    /// The phases of the model, where it has several, and that of the running step.
+    phases: Vec<Phase>,
+    phase: usize,
+    outputs: Outputs,
     /// What the stage before has computed, in the order in which it came.
     handed: VecDeque<Batch>,
     /// What the running step computes.
@@ -134,21 +155,24 @@ impl Serving {
 
     /// A request comes in. False if it can never be served: the cache is too small for it.
     pub fn arrive(&mut self, arrival: Arrival, now: Time) -> bool {
-        let Arrival { request, context, tokens, priority, prefix } = arrival;
+        let Arrival { request, context, tokens, priority, prefix, tenant } = arrival;
         self.cache.iter_mut().for_each(|cache| cache.advance(now));
         if self.cache.as_ref().is_some_and(|cache| !cache.can_hold(context.saturating_add(tokens))) {
             self.used.rejected += 1;
             return false;
         }
-        let times = RequestTimes { request, arrived: now, context, priority, ..RequestTimes::default() };
+        let times =
+            RequestTimes { request, arrived: now, context, priority, tenant, ..RequestTimes::default() };
         let cached = if self.chunk.is_some() { 0 } else { context };
-        let active = Active {
+        let mut active = Active {
             times,
             priority,
             cached,
             prompt: context,
             micro_batch: 0,
             computing: 0,
+            phase: 0,
+            steps_left: 0,
             left: tokens,
             last_token: now,
             admitted: false,
@@ -156,6 +180,7 @@ impl Serving {
             lease: Lease::new(prefix),
             passage: Passage::default(),
         };
+        active.enter(self.entry(tenant), &self.phases);
         self.queue.insert(active.rank(), active);
         true
     }
@@ -200,17 +225,47 @@ impl Serving {
         self.micro_batches.any_under_way()
     }
 
-    /// Forms the next step of a micro-batch: a token of every request that decodes, then prompts in order of admission, then
-    /// requests from the queue. `grow` says whether the cache may take so many bytes. Returns whether there is anything to
-    /// compute.
+    /// Forms the next step of a micro-batch, of the phase whose turn it is. `grow` says whether the cache may take so many bytes.
+    /// Returns whether there is anything to compute.
     fn form<E>(
         &mut self,
         which: u32,
         now: Time,
         grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
     ) -> Result<bool, E> {
-        let own = |active: &&mut Active| active.micro_batch == which;
-        self.running.iter_mut().filter(own).for_each(|active| active.computing = 0);
+        // A phase may have nobody that can go on, such as a request that waits for room in the cache.
+        for _ in 0..self.phases.len().max(1) {
+            self.phase = self.turn();
+            let own = |active: &&mut Active| active.micro_batch == which;
+            self.running.iter_mut().filter(own).for_each(|active| active.computing = 0);
+            match self.work() {
+                Work::Tokens => self.form_tokens(which, now, grow)?,
+                Work::Steps { tokens, .. } => {
+                    let here = self.running.iter_mut().filter(|active| active.phase == self.phase);
+                    here.for_each(|active| active.computing = tokens);
+                    self.admit(which, now, &mut 1, grow)?;
+                }
+            }
+            self.lose_checkpoints();
+            let work = self.work();
+            let computing = || self.members(which).filter(|active| active.computing > 0);
+            let emitting = computing().filter(|active| work == Work::Tokens && active.emits()).count() as u32;
+            let slices = computing().flat_map(|active| active.slices(work)).collect();
+            self.batch = Batch { slices, emitting };
+            if !self.batch.slices.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A token of every request that decodes, then prompts in order of admission, then requests from the queue.
+    fn form_tokens<E>(
+        &mut self,
+        which: u32,
+        now: Time,
+        grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
+    ) -> Result<(), E> {
         let preempted = self.decode(which, grow)?;
         let decoding: u32 = self.members(which).map(|active| active.computing).sum();
         let mut room = self.chunk.unwrap_or(0).saturating_sub(decoding);
@@ -218,20 +273,10 @@ impl Serving {
         if decoding > 0 && room == 0 && self.chunk.is_some() {
             room = 1;
         }
-        self.running.iter_mut().filter(own).for_each(|active| active.prefill(&mut room));
+        let here = |active: &&mut Active| active.micro_batch == which && active.phase == self.phase;
+        self.running.iter_mut().filter(here).for_each(|active| active.prefill(&mut room));
         // What was given up in this step is for those that run.
-        if !preempted {
-            self.admit(which, now, &mut room, grow)?;
-        }
-        self.lose_checkpoints();
-        let slice = |active: &Active| {
-            let Active { times, cached, computing, .. } = active;
-            Slice { request: times.request, cached: *cached, tokens: *computing }
-        };
-        let computing = || self.members(which).filter(|active| active.computing > 0);
-        let emitting = computing().filter(|active| active.emits()).count() as u32;
-        self.batch = Batch { slices: computing().map(slice).collect(), emitting };
-        Ok(!self.batch.slices.is_empty())
+        if preempted { Ok(()) } else { self.admit(which, now, &mut room, grow) }
     }
 
     /// The requests of a micro-batch, in order of admission.
@@ -246,7 +291,7 @@ impl Serving {
         let mut place = 0;
         while place < self.running.len() {
             let active = &mut self.running[place];
-            if active.micro_batch == which && active.prompt_left() == 0 {
+            if active.micro_batch == which && active.phase == self.phase && active.prompt_left() == 0 {
                 let fits = match &mut self.cache {
                     Some(cache) => cache.grow(&mut active.lease, active.cached + 1, grow)?,
                     None => true,
@@ -263,83 +308,6 @@ impl Serving {
             place += 1;
         }
         Ok(preempted)
-    }
-
-    /// Fills the batch from the queue, higher priorities first, then first come first served, while the next one can begin:
-    /// while the step has tokens left and the cache has room for its whole prompt, which it takes at once. So no two prompts
-    /// hold the cache from each other. Nor does a micro-batch take more than its share of the requests that there are.
-    fn admit<E>(
-        &mut self,
-        which: u32,
-        now: Time,
-        room: &mut u32,
-        grow: &mut impl FnMut(Bytes) -> Result<bool, E>,
-    ) -> Result<(), E> {
-        let share = self.micro_batches.share(self.max_batch.min(self.running.len() + self.queue.len()));
-        let mut free = share.saturating_sub(self.members(which).count());
-        while free > 0 && self.running.len() < self.max_batch && (*room > 0 || self.chunk.is_none()) {
-            let Some((rank, mut next)) = self.queue.pop_first() else { break };
-            if let Some(cache) = &mut self.cache {
-                let mut kept = 0;
-                if self.chunk.is_some() {
-                    kept = cache.begin(&mut next.lease, next.prompt);
-                    next.cached = kept;
-                }
-                let blocks = next.lease.blocks();
-                let found = self.checkpoints.as_ref().map(|known| known.find(&blocks, kept, next.prompt));
-                if let Some(found) = found {
-                    next.cached = found.hit.map_or(0, |hit| hit.tokens);
-                    cache.clamp(&mut next.lease, next.cached);
-                }
-                if !cache.grow(&mut next.lease, next.prompt.max(next.cached + 1), grow)? {
-                    cache.end(&mut next.lease);
-                    next.cached = 0;
-                    self.queue.insert(rank, next);
-                    break;
-                }
-                if let Some((checkpoints, found)) = self.checkpoints.as_mut().zip(found) {
-                    checkpoints.advance(now);
-                    next.passage = checkpoints.begin(&blocks, next.prompt, found);
-                }
-            }
-            if !std::mem::replace(&mut next.admitted, true) {
-                next.times.admitted = now;
-            }
-            let found = next.cached.saturating_sub(next.known);
-            next.known += found;
-            next.times.prefix_tokens += found;
-            self.used.prefix_tokens += u64::from(found);
-            match next.prompt_left() {
-                0 => next.computing = 1,
-                _ => next.prefill(room),
-            }
-            next.micro_batch = which;
-            self.running.push(next);
-            free -= 1;
-        }
-        Ok(())
-    }
-
-    /// The place of the running request that is pre-empted first: of the lowest priority, the one that came in last; none that
-    /// another stage computes.
-    fn last(&self) -> usize {
-        let here = |(_, active): &(usize, &Active)| !self.micro_batches.is_under_way(active.micro_batch);
-        let ranked = self.running.iter().enumerate().filter(here).max_by_key(|(_, active)| active.rank());
-        ranked.map_or(0, |(place, _)| place)
-    }
-
-    /// Puts a running request back into the queue without its cache, which it computes again when its turn comes.
-    fn preempt(&mut self, place: usize) {
-        let mut active = self.running.remove(place);
-        if let Some(cache) = &mut self.cache {
-            cache.end(&mut active.lease);
-        }
-        active.prompt = active.times.context + active.times.tokens;
-        active.known = active.known.max(active.cached);
-        active.times.preemptions += 1;
-        (active.cached, active.computing) = (0, 0);
-        self.used.preemptions += 1;
-        self.queue.insert(active.rank(), active);
     }
 
     /// A chunk of a move of states has arrived: a request that waited for the last of it goes on. Returns whether one does.
@@ -424,7 +392,10 @@ impl Serving {
 
     /// Requests in the batch.
     pub fn batch_len(&self) -> usize {
-        self.batch.slices.len()
+        match self.work() {
+            Work::Tokens => self.batch.slices.len(),
+            Work::Steps { sequences, .. } => self.batch.slices.len() / sequences.max(1) as usize,
+        }
     }
 
     /// Tokens that the running step computes.
@@ -439,12 +410,22 @@ impl Serving {
 
     /// The step that was formed first of those under way is computed. Finished requests leave and are returned.
     pub fn step_done(&mut self, now: Time, tally: &mut Tally) -> Vec<RequestId> {
-        let mut finished = Vec::new();
-        let Some(which) = self.micro_batches.end() else { return finished };
-        // Most requests of a batch have had their last token at the same time.
-        let (mut gap, mut gaps) = (Nanos::ZERO, 0);
+        let Some(which) = self.micro_batches.end() else { return Vec::new() };
         self.cache.iter_mut().for_each(|cache| cache.advance(now));
         self.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.advance(now));
+        match self.work() {
+            Work::Tokens => self.tokens_done(which, now, tally),
+            Work::Steps { .. } => self.phase_done(now, tally),
+        }
+        let finished = self.take_finished(now, tally);
+        self.lose_checkpoints();
+        finished
+    }
+
+    /// The prompts and tokens of a micro-batch are computed.
+    fn tokens_done(&mut self, which: u32, now: Time, tally: &mut Tally) {
+        // Most requests of a batch have had their last token at the same time.
+        let (mut gap, mut gaps) = (Nanos::ZERO, 0);
         for active in self.running.iter_mut().filter(|active| active.micro_batch == which) {
             let computes_prompt = active.prompt_left() > 0;
             if computes_prompt {
@@ -476,20 +457,25 @@ impl Serving {
             tally.output_tokens += 1;
             active.last_token = now;
             active.left = active.left.saturating_sub(1);
-            if active.left == 0 {
-                times.finished = now;
-                finished.push(times.request);
-                tally.served(times.clone());
-                if let Some(cache) = &mut self.cache {
-                    cache.end(&mut active.lease);
-                }
-            }
         }
         tally.gaps(gap, gaps);
+    }
+
+    /// Requests that have put out all they were for leave.
+    fn take_finished(&mut self, now: Time, tally: &mut Tally) -> Vec<RequestId> {
+        let mut finished = Vec::new();
+        for active in self.running.iter_mut().filter(|active| active.left == 0) {
+            active.times.finished = now;
+            self.outputs.record(active.times.tokens);
+            finished.push(active.times.request);
+            tally.served(active.times.clone());
+            if let Some(cache) = &mut self.cache {
+                cache.end(&mut active.lease);
+            }
+        }
         if !finished.is_empty() {
             self.running.retain(|active| active.left > 0);
         }
-        self.lose_checkpoints();
         finished
     }
 }

@@ -55,6 +55,8 @@ pub struct RequestTimes {
     pub preemptions: u32,
     /// Tokens of its prompt that it found in the cache and never computed.
     pub prefix_tokens: u32,
+    /// The model that it is for, where several share the machine.
+    pub tenant: u16,
     /// Whether it was refused, because the cache can never hold it; then it has no times but that of its arrival.
     pub refused: bool,
 }
@@ -115,6 +117,17 @@ pub struct Latencies {
     pub e2e: Sketch,
     /// Arrival to batch.
     pub queue: Sketch,
+}
+
+/// What one of several models on a machine has put out, and how fast.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TenantUse {
+    /// Requests served.
+    pub completed: u64,
+    /// Tokens, or other things, that they put out.
+    pub output_tokens: u64,
+    /// Their times; gaps between tokens are not told apart.
+    pub latencies: Latencies,
 }
 
 /// The latencies of a part of a run.
@@ -185,6 +198,8 @@ pub struct Tally {
     pub objective: Objective,
     /// Times of the requests that were served.
     pub latencies: Latencies,
+    /// The same by tenant, and tokens put out, where several models share the machine.
+    pub tenants: Vec<TenantUse>,
     /// Those since they were last taken, where they are kept.
     pub recent: Option<Box<Recent>>,
     /// Requests that have left since they were last taken.
@@ -197,6 +212,17 @@ pub struct Tally {
     pub events: u64,
     /// Waves beyond the first.
     pub extra_waves: u64,
+}
+
+impl Latencies {
+    /// Books what is known when a request has been served.
+    fn served(&mut self, times: &RequestTimes) {
+        if let Some(time) = times.tpot() {
+            self.tpot.record(time, 1);
+        }
+        self.e2e.record(times.e2e(), 1);
+        self.queue.record(times.queued(), 1);
+    }
 }
 
 impl Tally {
@@ -243,12 +269,13 @@ impl Tally {
     pub(crate) fn served(&mut self, times: RequestTimes) {
         self.completed += 1;
         self.good += u64::from(self.objective.met(&times));
-        let Latencies { tpot, e2e, queue, .. } = &mut self.latencies;
-        if let Some(time) = times.tpot() {
-            tpot.record(time, 1);
+        self.latencies.served(&times);
+        if let Some(tenant) = self.tenants.get_mut(usize::from(times.tenant)) {
+            tenant.completed += 1;
+            tenant.output_tokens += u64::from(times.tokens);
+            tenant.latencies.ttft.record(times.ttft(), 1);
+            tenant.latencies.served(&times);
         }
-        e2e.record(times.e2e(), 1);
-        queue.record(times.queued(), 1);
         self.left.push(times);
     }
 

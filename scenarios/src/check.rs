@@ -21,6 +21,7 @@ use crate::scenario::{Kv, PolicyCheck, Scenario};
 use crate::sensitivity::{Sensitivity, sensitivity};
 use crate::served::{Length, Workload};
 use crate::staging::{apart, staging};
+use crate::tenants::{TENANT, tenants};
 use crate::tree::{Node, Value};
 use crate::units::whole;
 use crate::workload::{WORKLOAD, workload};
@@ -105,6 +106,12 @@ pub(crate) static SCENARIO: Table = Table {
             "How many accelerators work together; left out, one",
         ),
         Key::required("workload", Map(&WORKLOAD), "{ routing: { trace: my-trace.npz } }", "What is served"),
+        Key::optional(
+            "tenants",
+            List(&Map(&TENANT)),
+            "[{ name: images, model: flux.1-dev, workload: { routing: { dense: {} } } }]",
+            "Further models on the machine, with requests of their own; one controller decides for all",
+        ),
         Key::required("policy", Type::Policy, "predictive", "What decides which block lives where"),
         Key::optional("guard", Map(&GUARD), "{ drift_budget: 1 % }", "The bound on the change of output"),
         Key::default(
@@ -151,6 +158,11 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         share_caps(caps, machine, ranks);
     }
     let parallel = keys.get("parallel");
+    if let (Some(field), Some(true)) = (&parallel, model.as_ref().map(|model| !model.phases.is_empty())) {
+        let wrong =
+            Wrong::new("a model with phases on accelerators that work together", "leave `parallel` out");
+        field.key_error(report, wrong);
+    }
     let (machine, model) = shares(report, parallel.as_ref(), ranks.unwrap_or_default(), (machine, model));
     let empty = Node { at: root.at, value: Value::Map(vec![]) };
     let or_empty = |name| keys.get(name).unwrap_or_else(|| Field::root(&empty, name));
@@ -163,6 +175,16 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let pressure = keys.get("pressure").map_or(Some(vec![]), pressed);
     let table = read_sensitivity(report, &keys);
     let workload = keys.need(report, "workload").and_then(|field| workload(report, &field, model.as_ref()));
+    let (tenants, model) = match keys.get("tenants") {
+        Some(field) if parallel.is_some() => {
+            let wrong =
+                Wrong::new("several models on accelerators that work together", "leave `parallel` out");
+            field.key_error(report, wrong);
+            (None, model)
+        }
+        Some(field) => tenants(report, &field, model),
+        None => (Some(vec![]), model),
+    };
     let policy = keys.need(report, "policy").and_then(|field| policy(report, &field, check_policy));
     let guard = guard(report, &or_empty("guard"));
     let slo = keys.get("slo").map_or(Some(None), |field| slo(report, &field).map(Some));
@@ -222,6 +244,7 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
         recode: home.recode,
         host_compute: host_compute?,
         workload: workload?,
+        tenants: tenants?,
         policy: policy?,
         guard: guard?,
         sensitivity: table?,

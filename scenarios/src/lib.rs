@@ -18,6 +18,7 @@ mod model_keys;
 mod overrides;
 mod parallel;
 mod peers;
+mod phases;
 mod pipeline;
 mod placement;
 mod policy_file;
@@ -36,6 +37,7 @@ mod served;
 mod shape;
 mod source;
 mod staging;
+mod tenants;
 mod times;
 mod tree;
 mod units;
@@ -57,7 +59,7 @@ pub use pressure::{Pressure, Taken};
 pub use price::Price;
 pub use scenario::{
     Cap, Guard, Kv, Paged, Parallel, PolicyCheck, PolicyChoice, PolicyComplaint, Resident, Scenario,
-    Schedule, ScriptFile, Slo, StageShare,
+    Schedule, ScriptFile, Slo, StageShare, Tenant,
 };
 pub use schema::{Document, schema};
 pub use sensitivity::{FormatError, Sensitivity};

@@ -2,10 +2,12 @@
 
 use crate::diagnostics::{Report, Wrong};
 use crate::gguf;
+use crate::phases::{PHASES, PIPELINE, pipeline};
 use crate::reader::Field;
-use crate::shape::shape;
+use crate::shape::{number_type, shape};
 use crate::tree::Value;
 use policy::model::{Block, BlockKind, Latent, Layer, Matrix, RecurrentState};
+use policy::phase::{Phase, Work};
 use policy::state_format::StateFormat;
 use policy::{BlockId, Bytes, FormatId, LayerId, Model};
 use serde::Serialize;
@@ -62,13 +64,27 @@ pub(crate) fn import(report: &mut Report, field: &Field<'_>, name: &str) -> Opti
         }
         return gguf::import(report, &path).filter(|_| alone);
     }
+    let phases = match fields.get(PHASES).filter(given) {
+        Some(phases) => {
+            let dtype = number_type(report, &fields)?;
+            Some(pipeline(report, &fields, &phases, dtype)?)
+        }
+        None => None,
+    };
+    let is_pipeline = |field: Field<'_>| matches!(&field.node.value, Value::Scalar(kind) if kind == PIPELINE);
+    if fields.get("model_type").is_some_and(is_pipeline) {
+        fields.need(report, PHASES, "{ transformer: { steps: 28, tokens: 4096, layers: [...] } }")?;
+        let mut assembly = Assembly::new(name, Resident::default(), Bytes::ZERO);
+        phases?.add_to(&mut assembly);
+        return Some(assembly.finish());
+    }
     let shape = shape(report, field)?;
     let blocks = shape.layers * shape.experts.as_ref().map_or(1, |experts| experts.count);
     if blocks > MOST_BLOCKS {
         field.error(report, Wrong::new(format!("{blocks} blocks"), format!("at most {MOST_BLOCKS}")));
         return None;
     }
-    Some(shape.assemble(name).finish())
+    Some(shape.assemble(name, phases.as_ref()).finish())
 }
 
 /// Weights outside the blocks: what they take, and what they cost.
@@ -109,6 +125,10 @@ pub(crate) struct Part {
     pub(crate) blocks: Vec<(BlockKind, Weights)>,
     /// How many blocks a token selects.
     pub(crate) selected: u32,
+    /// Tokens of a sequence that go through each block, where that is not all of them.
+    pub(crate) rows: Vec<u32>,
+    /// Whether tokens look both ways.
+    pub(crate) bidirectional: bool,
 }
 
 /// A model that is put together.
@@ -158,6 +178,8 @@ impl Assembly {
             first_block: BlockId(self.model.blocks.len() as u32),
             blocks: count as u32,
             selected: part.selected,
+            rows: part.rows.into(),
+            bidirectional: part.bidirectional,
         });
         self.model.blocks.extend(part.blocks.into_iter().zip(0..).map(|((kind, weights), index)| Block {
             kind,
@@ -168,6 +190,20 @@ impl Assembly {
             mixed: weights.mixed,
             recipe: None,
         }));
+    }
+
+    /// The layers added since the last phase are one.
+    pub(crate) fn end_phase(&mut self, name: &str, work: Work, tolerance: Vec<f64>) {
+        let first = self.model.phases.last().map_or(0, |phase| phase.layers.end);
+        let layers = first..self.model.layers.len() as u16;
+        self.model.phases.push(Phase {
+            name: name.to_owned(),
+            layers,
+            work,
+            tenant: 0,
+            head: None,
+            tolerance,
+        });
     }
 
     /// The model with its facts.

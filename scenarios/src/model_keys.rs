@@ -2,6 +2,7 @@
 
 use crate::keys::Type::{Flag, List, Name, Text, Whole};
 use crate::keys::{Key, Table};
+use crate::phases::{IMAGE_TYPE, PHASES, PHASES_TYPE};
 
 /// A model's config.
 pub(crate) static MODEL: Table = Table {
@@ -10,10 +11,15 @@ pub(crate) static MODEL: Table = Table {
     open: true,
     keys: &[
         Key::optional("gguf", Text, "model.gguf", "A GGUF file that is read instead of a config"),
-        Key::required("model_type", Text, "mixtral", "The family, as the transformers library calls it"),
-        Key::required("hidden_size", Whole(1, u32::MAX as u64), "4096", "Width of the residual stream"),
-        Key::required("num_hidden_layers", Whole(1, u32::MAX as u64), "32", "Layers"),
-        Key::required("vocab_size", Whole(1, u32::MAX as u64), "32000", "Entries of the vocabulary"),
+        Key::required(
+            "model_type",
+            Text,
+            "mixtral",
+            "The family, as the transformers library calls it; `pipeline` for one that is its phases",
+        ),
+        Key::optional("hidden_size", Whole(1, u32::MAX as u64), "4096", "Width of the residual stream"),
+        Key::optional("num_hidden_layers", Whole(1, u32::MAX as u64), "32", "Layers"),
+        Key::optional("vocab_size", Whole(1, u32::MAX as u64), "32000", "Entries of the vocabulary"),
         Key::optional(
             "num_attention_heads",
             Whole(1, u32::MAX as u64),
@@ -53,6 +59,13 @@ pub(crate) static MODEL: Table = Table {
         ),
         Key::optional("tie_word_embeddings", Flag, "false", "The output head shares the embedding"),
         Key::optional("sliding_window", Whole(1, u32::MAX as u64), "4096", "The attention window, in tokens"),
+        Key::optional(
+            PHASES,
+            PHASES_TYPE,
+            "{ encoder: { tokens: 77, layers: [{ blocks: [{ rows: 768, columns: 768 }] }] } }",
+            "What a request goes through: before the decoder, or in place of one",
+        ),
+        Key::optional("image", IMAGE_TYPE, "{ width: 1024, height: 1024 }", "The size of images"),
         Key::optional("layer_types", List(&Text), "[full_attention]", "The attention of each layer"),
     ],
 };

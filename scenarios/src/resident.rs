@@ -45,6 +45,11 @@ pub(crate) fn resident(
     });
     let dense = keys.or_default(report, "dense", flag);
     let kept = match (&model, keys.get("dense").filter(|_| dense == Some(true))) {
+        (Some(model), Some(field)) if !model.phases.is_empty() => {
+            let message = "a model with phases cannot be kept as a whole: rows of its blocks differ";
+            field.error(report, Wrong::new(message, "leave it out, and give it memory enough"));
+            return (None, None);
+        }
         (Some(model), Some(field)) => {
             let kept = kept(model);
             if kept == *model {

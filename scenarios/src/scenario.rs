@@ -51,6 +51,8 @@ pub struct Scenario {
     pub host_compute: bool,
     /// The load.
     pub workload: Workload,
+    /// Further models on the machine; `model` has their phases too.
+    pub tenants: Vec<Tenant>,
     /// The policy.
     pub policy: PolicyChoice,
     /// The bound on the change of output.
@@ -114,6 +116,15 @@ pub enum Cap {
     Size(Bytes),
     /// So many of the largest block, beside what is resident.
     Slots(u32),
+}
+
+/// A further model on the machine.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// What it is called in reports.
+    pub name: String,
+    /// What is asked of it.
+    pub workload: Workload,
 }
 
 /// A policy by name, with the parameters that were given.

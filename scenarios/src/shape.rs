@@ -108,6 +108,12 @@ const FAMILIES: &[Family] = &[
 
 const DTYPES: &[(&str, &str)] = &[("bfloat16", "bf16"), ("float16", "fp16"), ("float32", "fp32")];
 
+/// What a model's weights are published in, where its config must say.
+pub(crate) fn number_type(report: &mut Report, fields: &Fields<'_>) -> Option<FormatId> {
+    let field = fields.need(report, "torch_dtype", "bfloat16, the type the weights were published in")?;
+    field.read(report, name_of("number type", DTYPES)).and_then(FormatId::named)
+}
+
 /// How attention projects.
 pub(crate) enum Attention {
     /// Query heads share key-value heads.

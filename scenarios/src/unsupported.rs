@@ -31,7 +31,7 @@ const SHARED_ATTENTION: Refused =
     Refused { kind: "a model whose layers share attention blocks", why: "a layer here has its own weights" };
 const DIFFUSION: Refused = Refused {
     kind: "a diffusion model",
-    why: "it runs all its layers once a denoising step on a whole image, and what is served here is tokens",
+    why: "these facts are of its transformer alone, and the matrices of every phase are needed",
 };
 const ENCODER: Refused = Refused {
     kind: "an encoder-decoder model",

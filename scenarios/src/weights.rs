@@ -5,11 +5,15 @@
 //! into shards small enough to stream, and only norms and biases stay. Embeddings and the output head always do.
 
 use crate::model::{Assembly, Part, Resident, Weights};
+use crate::phases::Pipeline;
 use crate::recurrent::{Parts, Recurrent};
 use crate::shape::{Attention, Bias, Experts, QkNorm, Shape};
 use policy::model::{BlockKind, Latent, Matrix};
+use policy::phase::Work;
 use policy::{Bytes, FormatId};
 
+/// What the last phase of a model is called that others go before.
+const DECODER: &str = "decoder";
 /// Key-value caches, recurrent states and activations are kept in 16 bits.
 pub(crate) const KV_BYTES: u64 = 2;
 /// No shard of a dense layer is larger than this part of the layer, so that while one is computed the next ones arrive.
@@ -58,15 +62,20 @@ pub(crate) fn latent(heads: u64, rank: u64, rope: u64, made: u64) -> Latent {
 
 impl Shape {
     /// Puts the model together.
-    pub(crate) fn assemble(&self, name: &str) -> Assembly {
+    /// The phases that go before the decoder come first.
+    pub(crate) fn assemble(&self, name: &str, before: Option<&Pipeline>) -> Assembly {
         let embedding = self.vocabulary * self.hidden;
         let head_bias = if self.head_bias { self.vocabulary } else { 0 };
         let parameters = embedding * if self.tied { 1 } else { 2 } + self.norm() + head_bias;
         let bytes = self.dtype.bytes(parameters, 0);
         let outside = Resident { bytes, parameters, multiplied: embedding };
         let mut assembly = Assembly::new(name, outside, self.dtype.bytes(embedding + head_bias, 0));
+        before.iter().for_each(|phases| phases.add_to(&mut assembly));
         for layer in 0..self.layers as usize {
             assembly.layer(self.layer(layer));
+        }
+        if before.is_some() {
+            assembly.end_phase(DECODER, Work::Tokens, vec![]);
         }
         assembly
     }
@@ -115,6 +124,8 @@ impl Shape {
             window: self.windows[layer],
             blocks,
             selected,
+            rows: vec![],
+            bidirectional: false,
         }
     }
 

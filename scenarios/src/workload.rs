@@ -168,7 +168,12 @@ static DENSE: Table = Table {
             "4",
             "Requests in all, where `requests` does not say",
         ),
-        Key::default("tokens", COUNT, "256", "Output tokens of each, where nothing else says"),
+        Key::default(
+            "tokens",
+            COUNT,
+            "256",
+            "Output tokens of each, where nothing else says; 1 where it puts out an image",
+        ),
     ],
 };
 
@@ -176,6 +181,7 @@ static DENSE: Table = Table {
 pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -> Option<Workload> {
     let keys = field.keys(report, &WORKLOAD)?;
     let routing = keys.need(report, "routing").and_then(|routing| read_routing(report, &routing, model));
+    counts_tokens(report, &keys, model)?;
     let include_repetition = keys.or_default(report, "include_repetition", flag);
     let fit = keys.get("fit").map_or(Some(vec![]), |fit| files(report, &fit));
     let requests = match keys.get("requests") {
@@ -207,6 +213,19 @@ pub(crate) fn workload(report: &mut Report, field: &Field<'_>, model: Option<&Mo
         lookahead: lookahead?,
         prefill: prefill?,
     })
+}
+
+/// Reports keys that count tokens where requests put out something else.
+fn counts_tokens(report: &mut Report, keys: &Keys<'_>, model: Option<&Model>) -> Option<()> {
+    if model.is_none_or(Model::puts_out_tokens) {
+        return Some(());
+    }
+    let given = ["prompt_tokens", "output_tokens", "prefill"].into_iter().filter_map(|key| keys.get(key));
+    let wrong = given.map(|field| {
+        let hint = "leave it out: the model's `phases` say what a request computes";
+        field.key_error(report, Wrong::new("the model puts out no tokens", hint));
+    });
+    (wrong.count() == 0).then_some(())
 }
 
 /// The length of what is not recorded.
@@ -251,7 +270,7 @@ fn read_routing(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -
         "trace" => files(report, &chosen).map(Routing::Trace),
         "zipf_markov" => zipf_markov(report, &chosen).map(Routing::ZipfMarkov),
         "fitted" => fitted(report, &chosen).map(Routing::Fitted),
-        _ => dense(report, &chosen).map(Routing::Dense),
+        _ => dense(report, &chosen, model).map(Routing::Dense),
     };
     if let Some((message, hint)) = wrong {
         chosen.key_error(report, Wrong::new(message, hint));
@@ -305,10 +324,18 @@ fn zipf_markov(report: &mut Report, field: &Field<'_>) -> Option<ZipfMarkov> {
     Some(drawn)
 }
 
-fn dense(report: &mut Report, field: &Field<'_>) -> Option<Dense> {
+fn dense(report: &mut Report, field: &Field<'_>, model: Option<&Model>) -> Option<Dense> {
     let keys = field.keys(report, &DENSE)?;
     let requests = keys.or_default(report, "requests", at_most(MOST_REQUESTS));
-    let tokens = keys.or_default(report, "tokens", count);
+    let one_thing = model.is_some_and(|model| !model.puts_out_tokens());
+    let tokens = match keys.get("tokens") {
+        None if one_thing => Some(1),
+        Some(field) if one_thing => field.read(report, |text| match count(text)? {
+            1 => Ok(1),
+            _ => Err(Wrong::new("each request of this model puts out one thing", "leave `tokens` out")),
+        }),
+        _ => keys.or_default(report, "tokens", count),
+    };
     let (requests, tokens) = (requests?, tokens?);
     if requests.checked_mul(tokens).is_none() {
         let message = format!("{requests} requests of {tokens} tokens");

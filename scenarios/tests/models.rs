@@ -40,6 +40,29 @@ const RECURRENT: &[(&str, usize, f64, f64)] = &[
     ("qwen3-next-80b-a3b", 36, 79.7, 3.9),
 ];
 
+/// The phases of the shipped pipelines, in order: parameters, as their checkpoints have them, or the shapes of their configs.
+/// The transformer of DiT-XL/2 counts the positions, as its checkpoint does; 23 of 24 layers of LLaVA's encoder run.
+type Phases = (&'static str, &'static [(&'static str, u64)]);
+
+const PIPELINES: &[Phases] = &[
+    ("dit-xl-2", &[("transformer", 675_129_632), ("vae", 49_490_199)]),
+    (
+        "flux.1-dev",
+        &[("clip", 123_060_480), ("t5", 4_762_310_656), ("transformer", 11_901_408_320), ("vae", 49_545_475)],
+    ),
+    ("llava-1.5-7b", &[("vision", 311_888_896), ("decoder", 6_738_939_904)]),
+    (
+        "sd3-medium",
+        &[
+            ("clip", 123_060_480),
+            ("clip_g", 694_659_840),
+            ("t5", 4_762_310_656),
+            ("transformer", 2_028_328_000),
+            ("vae", 49_545_475),
+        ],
+    ),
+];
+
 fn shipped(name: &str) -> (Model, scenarios::ModelFacts) {
     scenarios::model(name).unwrap_or_else(|wrong| panic!("{wrong}"))
 }
@@ -50,6 +73,7 @@ fn shipped_models_have_the_published_sizes() {
     let names: Vec<_> = all.iter().map(|facts| facts.name.as_str()).collect();
     let mut expected: Vec<_> = PUBLISHED.iter().map(|row| row.0).collect();
     expected.extend(RECURRENT.iter().map(|row| row.0));
+    expected.extend(PIPELINES.iter().map(|row| row.0));
     expected.sort_unstable();
     assert_eq!(names, expected);
     for (name, counts, parameters, bytes) in PUBLISHED {
@@ -58,6 +82,53 @@ fn shipped_models_have_the_published_sizes() {
         assert_eq!(facts.parameters, *parameters, "{name}");
         assert_eq!(facts.managed_bytes + facts.resident_bytes, Bytes(*bytes), "{name}");
     }
+}
+
+/// A model's layers of a phase: parameters, and operations of their blocks in a step.
+fn phase(model: &Model, name: &str) -> (u64, u64) {
+    let phase = model.phases.iter().find(|phase| phase.name == name).unwrap();
+    let native = model.blocks[0].native;
+    let (mut parameters, mut operations) = (0, 0);
+    for layer in &model.layers[usize::from(phase.layers.start)..usize::from(phase.layers.end)] {
+        parameters += layer.resident.0 / native.bytes(1, 0).0;
+        let blocks = &model.blocks[layer.first_block.index()..][..layer.blocks as usize];
+        parameters += blocks.iter().map(|block| block.elements()).sum::<u64>();
+        operations += blocks
+            .iter()
+            .zip(&layer.rows[..])
+            .map(|(block, &rows)| 2 * block.elements() * u64::from(rows))
+            .sum::<u64>();
+    }
+    (parameters, operations)
+}
+
+#[test]
+fn phases_have_the_published_sizes() {
+    for (name, phases) in PIPELINES {
+        let (model, facts) = shipped(name);
+        let names: Vec<_> = model.phases.iter().map(|phase| phase.name.as_str()).collect();
+        assert_eq!(names, phases.iter().map(|row| row.0).collect::<Vec<_>>());
+        for (part, parameters) in phases.iter().filter(|(part, _)| *part != "decoder") {
+            assert_eq!(phase(&model, part).0, *parameters, "{name} {part}");
+        }
+        assert_eq!(facts.parameters, phases.iter().map(|row| row.1).sum::<u64>(), "{name}");
+        let all = model.phases.iter().flat_map(|phase| phase.layers.clone());
+        assert!(all.eq(0..model.layers.len() as u16), "{name}");
+    }
+}
+
+#[test]
+fn a_step_takes_the_published_operations() {
+    // What diffusers counts of a forward pass of FLUX.1-dev at 1024 x 1024, attention apart: 59,523.04 GFLOP
+    // (huggingface.co/datasets/diffusers/benchmarks).
+    let flux = phase(&shipped("flux.1-dev").0, "transformer").1 as f64 / 59_523.04e9;
+    assert!((flux - 1.0).abs() < 0.001, "{flux}");
+    // 118.64 G multiplications and additions, with attention: DiT, arXiv 2212.09748, appendix.
+    let (model, _) = shipped("dit-xl-2");
+    let pairs = 256 * 256;
+    let attention: u64 = model.layers[..30].iter().map(|layer| layer.flops_per_pair * pairs).sum();
+    let dit = (phase(&model, "transformer").1 + attention) as f64 / 2.0 / 118.64e9;
+    assert!((dit - 1.0).abs() < 0.001, "{dit}");
 }
 
 #[test]

@@ -385,3 +385,48 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn phases_are_checked_matrix_by_matrix() {
+    let model = "{ model_type: pipeline, torch_dtype: bfloat16, phases: {
+  a: { tokens: { pixels: 8 }, layers: { blocks: { rows: 0, columns: 4 } } },
+  b: { stpes: 2, tokens: 0, layers: { blocks: { rows: 4, columns: 4, kind: expert } } } } }";
+    let text = GOOD.replace("mixtral-8x7b", model).replace("{ zipf_markov: { skew: 0.8 } }", "{ dense: {} }");
+    assert_eq!(
+        told(load(&text, &[])),
+        [
+            "4:16 model.phases.a.tokens: the model does not say how large its images are (add `image: { width: 1024, height: 1024 }`)",
+            "4:57 model.phases.a.layers.blocks.rows: 0 is out of range (1 to 1048576)",
+            "5:8 model.phases.b: unknown key `stpes` (did you mean `steps`?)",
+            "5:26 model.phases.b.tokens: a sequence of zero tokens (at least 1)",
+        ]
+    );
+}
+
+#[test]
+fn images_have_no_tokens_and_tenants_no_routers() {
+    let images =
+        GOOD.replace("mixtral-8x7b", "flux.1-dev").replace("{ zipf_markov: { skew: 0.8 } }", "{ dense: {} }");
+    let one = |text: &str, extra: &str| {
+        let told = told(load(&format!("{text}{extra}"), &[]));
+        assert_eq!(told.len(), 1, "{told:#?}");
+        told[0].clone()
+    };
+    let prompts = images.replace("{ dense: {} }", "{ dense: {} }, prompt_tokens: 9");
+    assert!(one(&prompts, "").contains("workload.prompt_tokens: the model puts out no tokens"));
+    let several = images.replace("{ dense: {} }", "{ dense: { tokens: 2 } }");
+    assert!(
+        one(&several, "")
+            .contains("workload.routing.dense.tokens: each request of this model puts out one thing")
+    );
+    assert!(
+        one(&images, "resident: { dense: true }\n").contains("a model with phases cannot be kept as a whole")
+    );
+    assert!(
+        one(&images, "parallel: { tensor: 2 }\n")
+            .contains("a model with phases on accelerators that work together")
+    );
+    let tenant =
+        "tenants: { name: experts, model: mixtral-8x7b, workload: { routing: { zipf_markov: {} } } }\n";
+    assert!(one(&images, tenant).contains("tenants.workload: a tenant with routed experts"));
+}

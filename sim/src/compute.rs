@@ -4,6 +4,7 @@
 use crate::provenance::Booked;
 use policy::event::Slice;
 use policy::machine::Processor;
+use policy::model::Layer;
 use policy::times::{Basis, TimeTable, scaled};
 use policy::{Bytes, Nanos};
 
@@ -83,10 +84,14 @@ pub(crate) fn timed(
     }
 }
 
-/// Pairs of a token and one it looks at: all before it and itself, or as many as its window has.
-pub(crate) fn looked_at(slice: &Slice, window: Option<u32>) -> u64 {
+/// Pairs of a token and one it looks at: all before it and itself, or as many as the layer's window has; where a layer looks
+/// both ways, all of the step's.
+pub(crate) fn looked_at(slice: &Slice, layer: &Layer) -> u64 {
     let (cached, tokens) = (u64::from(slice.cached), u64::from(slice.tokens));
-    let reach = window.map_or(u64::MAX, u64::from);
+    if layer.bidirectional {
+        return tokens.saturating_mul(tokens);
+    }
+    let reach = layer.window.map_or(u64::MAX, u64::from);
     // Tokens whose window is not full yet see one more each.
     let growing = reach.saturating_sub(cached).min(tokens);
     let grown = growing.saturating_mul(2 * cached + growing + 1) / 2;
@@ -117,7 +122,10 @@ mod tests {
                 let slice = Slice { request: RequestId(0), cached, tokens };
                 let one = |position: u32| u64::from((position + 1).min(window.unwrap_or(u32::MAX)));
                 let all: u64 = (cached..cached + tokens).map(one).sum();
-                assert_eq!(looked_at(&slice, window), all, "{window:?}, {slice:?}");
+                let layer = Layer { window, ..Layer::default() };
+                assert_eq!(looked_at(&slice, &layer), all, "{window:?}, {slice:?}");
+                let both_ways = Layer { bidirectional: true, ..layer };
+                assert_eq!(looked_at(&slice, &both_ways), u64::from(tokens * tokens));
             }
         }
     }

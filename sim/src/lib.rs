@@ -22,6 +22,7 @@ pub mod series;
 pub mod simulate;
 pub mod stages;
 pub mod statistics;
+pub mod tenants;
 pub mod timeline;
 pub mod tune;
 pub mod workload;

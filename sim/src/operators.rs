@@ -99,7 +99,7 @@ impl Operators {
                 _ => self.one_by_one(Kind::Blocks, reads, &mut booked),
             },
             Part::Host => self.one_by_one(Kind::Host, reads, &mut booked),
-            Part::Head => self.head(emitting, &mut booked),
+            Part::Head => self.head(layer, emitting, &mut booked),
         };
         let (summing, exchanged) = self.summing(layer, part, slices, &mut booked);
         Kernel { summing, exchanged, booked, ..kernel }
@@ -163,7 +163,7 @@ impl Operators {
         let seen = slices.iter().map(|slice| slice.seen(layer.window)).sum::<u64>();
         let looking = |slice: &Slice| {
             let cached = slice.cached.min(layer.window.unwrap_or(u32::MAX));
-            layer.attention_flops(looked_at(slice, layer.window), cached.into())
+            layer.attention_flops(looked_at(slice, layer), cached.into())
         };
         let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
         let states = Bytes(layer.state.0.saturating_mul(2 * slices.len() as u64));
@@ -229,9 +229,9 @@ impl Operators {
         rest.kernel(&processor).after(&processor, time.saturating_sub(processor.launch))
     }
 
-    fn head(&self, emitting: u64, booked: &mut Booked) -> Kernel {
+    fn head(&self, layer: LayerId, emitting: u64, booked: &mut Booked) -> Kernel {
         let processor = self.machine.accelerator;
-        let (bytes, each) = (self.model.head_read, self.model.head_flops_per_token);
+        let (bytes, each) = self.model.head(layer);
         let of = |rows: u64| Demand { bytes, operations: each.saturating_mul(rows) };
         let demand = of(emitting);
         let (time, basis, kernel) = if let Some(table) = self.times.of(Operator::Head) {

@@ -49,6 +49,9 @@ pub struct Summary {
     pub drift_max: f64,
     /// What the operator allows.
     pub drift_budget: f64,
+    /// What each of several models on the machine has put out, where there are several; what else is said is of all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<TenantFigures>,
     /// The accelerators that have experts of their own, where there are several; what else is said of one is the first one's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub expert_ranks: Vec<RankUse>,
@@ -291,7 +294,8 @@ impl Summary {
                 .collect(),
             drift_mean: context.guard.drift_mean(),
             drift_max: context.guard.drift_max(),
-            drift_budget: context.guard.budget(),
+            drift_budget: context.guard.stated_budget(),
+            tenants: tenants(case, outcome, seconds),
             expert_ranks: expert_ranks(case, outcome),
             expert_balance: case.share.is_part().then(|| expert_balance(case, outcome)),
             pipeline_stages: pipeline_stages(case, outcome),
@@ -339,6 +343,32 @@ impl Summary {
 
 pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+/// What one of several models on a machine has put out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TenantFigures {
+    /// Its name: the model's, or that of the key `tenants`.
+    pub name: String,
+    /// Its requests that were served.
+    pub requests_completed: u64,
+    /// Tokens, or other things, that they put out a second.
+    pub output_throughput_tok_s: f64,
+    /// As those of all, but for gaps between tokens.
+    #[serde(flatten)]
+    pub latencies: IndexMap<String, Option<f64>>,
+}
+
+fn tenants(case: &Case, outcome: &Outcome, seconds: f64) -> Vec<TenantFigures> {
+    let names = std::iter::once(&case.model.name).chain(case.tenants.iter().map(|tenant| &tenant.name));
+    let all = names.zip(&outcome.orchestrator.tally().tenants);
+    let figures = all.map(|(name, tenant)| TenantFigures {
+        name: name.clone(),
+        requests_completed: tenant.completed,
+        output_throughput_tok_s: ratio(tenant.output_tokens as f64, seconds),
+        latencies: latencies(&tenant.latencies),
+    });
+    figures.collect()
 }
 
 /// What a summary holds latencies of.

@@ -3,7 +3,8 @@
 use crate::conversations;
 use crate::simulate::{Case, Load, RunFailure};
 use crate::stages::StageShare;
-use crate::workload::Arrivals;
+use crate::tenants::TenantLoad;
+use crate::workload::{Arrivals, Plan};
 use policy::checkpoints::Place;
 use policy::guard::{ErrorBound, GuardSpec, Sensitivity};
 use policy::parallel::ExpertShare;
@@ -70,15 +71,14 @@ impl Library {
             (_, []) => None,
             (_, paths) => Some(self.open(paths, scenario)?),
         };
-        let Requests { batch, limit, .. } = workload.requests;
-        let arrivals = match &workload.requests.arrivals {
-            &scenarios::Arrivals::Closed { think } => Arrivals::Closed { clients: batch, think },
-            &scenarios::Arrivals::Drawn(process) => Arrivals::Drawn(process),
-            scenarios::Arrivals::Conversations(spec) => {
-                Arrivals::Recorded(Arc::new(conversations::generate(spec, limit, scenario.seed)))
-            }
-            scenarios::Arrivals::Recorded(recording) => Arrivals::Recorded(self.recorded(recording, limit)?),
-        };
+        let limit = workload.requests.limit;
+        let arrivals = self.arrivals(workload, scenario.seed)?;
+        let tenants = scenario.tenants.iter().map(|tenant| self.tenant(tenant, scenario.seed));
+        let tenants = tenants.collect::<Result<Vec<_>, RunFailure>>()?;
+        // Each model has a batch of its own, of at most so many; prompts of all are computed in chunks alike.
+        let loads = || scenario.tenants.iter().map(|tenant| &tenant.workload).chain([workload]);
+        let batch = loads().map(|load| load.requests.batch).max().unwrap_or(1);
+        let prefill_chunk = loads().filter_map(|load| load.prefill).map(|prefill| prefill.chunk).max();
         let cache = cache(scenario.kv, &arrivals)?;
         let place = scenario.checkpoints.as_ref().map(|spec| spec.place);
         if let (Some(Place::Every(every)), Some(block)) = (place, cache.and_then(|spec| spec.prefix_block))
@@ -121,13 +121,14 @@ impl Library {
             fit,
             script: script.map(Arc::new),
             arrivals,
+            tenants,
             cache,
             checkpoints: scenario.checkpoints.clone(),
             max_batch: batch as usize,
             prompt_tokens: workload.prompt_tokens.unwrap_or(Length::Fixed(0)),
             output_tokens: workload.output_tokens,
             limit_requests: limit,
-            prefill_chunk: workload.prefill.map(|prefill| prefill.chunk),
+            prefill_chunk,
             load_from: scenario.load,
             pace: Pace {
                 chunk: scenario.schedule.chunk,
@@ -140,6 +141,36 @@ impl Library {
         };
         case.check()?;
         Ok(case)
+    }
+
+    /// When the requests of a load come in.
+    fn arrivals(&mut self, load: &scenarios::Workload, seed: u64) -> Result<Arrivals, RunFailure> {
+        let Requests { batch, limit, ref arrivals } = load.requests;
+        Ok(match arrivals {
+            &scenarios::Arrivals::Closed { think } => Arrivals::Closed { clients: batch, think },
+            &scenarios::Arrivals::Drawn(process) => Arrivals::Drawn(process),
+            scenarios::Arrivals::Conversations(spec) => {
+                Arrivals::Recorded(Arc::new(conversations::generate(spec, limit, seed)))
+            }
+            scenarios::Arrivals::Recorded(recording) => Arrivals::Recorded(self.recorded(recording, limit)?),
+        })
+    }
+
+    /// What is asked of a further model.
+    fn tenant(&mut self, tenant: &scenarios::Tenant, seed: u64) -> Result<TenantLoad, RunFailure> {
+        let load = &tenant.workload;
+        let (requests, tokens) = match load.routing {
+            Routing::Dense(Dense { requests, tokens }) => (requests, tokens),
+            _ => (0, 0),
+        };
+        let plan = Plan {
+            arrivals: self.arrivals(load, seed)?,
+            prompt: load.prompt_tokens.unwrap_or(Length::Fixed(0)),
+            output: load.output_tokens,
+            limit: load.requests.limit,
+            limit_tokens: load.limit_tokens,
+        };
+        Ok(TenantLoad { name: tenant.name.clone(), requests, tokens, plan })
     }
 
     /// A scenario with a case for each of `seeds` seeds, counted from its own. Where there are several, recorded requests

@@ -1,6 +1,7 @@
 //! One simulated run, from a resolved case to its outcome.
 
 use crate::stages::StageShare;
+use crate::tenants::TenantLoad;
 use crate::workload::{Arrivals, Needs, Plan, Workload};
 use crate::world::{Placement, World, WorldError};
 use policy::checkpoints::CheckpointSpec;
@@ -73,6 +74,8 @@ pub struct Case {
     pub script: Option<Arc<Script>>,
     /// When requests come in.
     pub arrivals: Arrivals,
+    /// What is asked of further models on the machine.
+    pub tenants: Vec<TenantLoad>,
     /// The key-value cache, where it is kept in pages.
     pub cache: Option<CacheSpec>,
     /// Checkpoints of recurrent states, where prefixes of a model that has them are kept.
@@ -289,7 +292,7 @@ impl Case {
             &Load::Dense { requests, tokens } => Needs::Dense { requests, tokens },
         };
         let workload = Workload::new(needs, self.model.clone(), &self.plan(), self.seed);
-        Ok(workload.foreseen(&self.lookahead))
+        Ok(self.tenants.iter().fold(workload, TenantLoad::beside).foreseen(&self.lookahead))
     }
 
     fn plan(&self) -> Plan {
@@ -459,7 +462,7 @@ impl Case {
             other.simulate.is_some() && other.params.is_empty() && !other.clairvoyant && !other.fitted
         };
         // Which requests run together depends on time where they wait for pages.
-        let closed = self.arrivals.is_closed() && self.cache.is_none();
+        let closed = self.is_closed() && self.cache.is_none();
         let Some(scouted) = registry().iter().find(reactive).filter(|_| closed) else {
             return Err(RunFailure::Policy { policy: entry.name, source: SimulateError::NoFuture });
         };

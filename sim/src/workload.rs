@@ -2,6 +2,7 @@
 
 use crate::arrivals::{self, ThinkTimes, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
+use policy::model::Block;
 use policy::parallel::ExpertShare;
 use policy::replicas::{Balance, LayerReplicas, Replicas};
 use policy::{BlockId, LayerId, Model, RequestId, Time};
@@ -24,6 +25,8 @@ pub struct Request {
     pub context: u32,
     /// Tokens to put out.
     pub tokens: u32,
+    /// The model that it is for, where several share the machine.
+    pub tenant: u16,
 }
 
 /// Which blocks tokens need.
@@ -69,10 +72,15 @@ pub struct Workload {
     model: Arc<Model>,
     /// For each layer of the model, its place among those with a router.
     routers: Vec<Option<usize>>,
+    /// For each block, its share of its layer's weights.
+    weight: Vec<f32>,
     requests: Vec<Request>,
     /// What else is recorded of them.
     recorded: Option<Arc<RequestTrace>>,
-    think: ThinkTimes,
+    /// For each tenant.
+    think: Vec<ThinkTimes>,
+    /// The requests of each tenant, by number.
+    tenants: Vec<Range<usize>>,
     /// Whether requests are others than those of the routing.
     stands_in: bool,
     /// Decoded rows before each trace of the routing: where stand-ins are looked up.
@@ -115,18 +123,21 @@ impl Workload {
             *sum += tokens(index);
             Some(before)
         });
+        let (weight, requests) = (weights(&model), requests(&needs, plan, seed));
         let mut routed = 0..;
         let routers =
             model.layers.iter().map(|layer| if model.is_routed(layer) { routed.next() } else { None });
         Workload {
             rows_before: rows_before.collect(),
             routers: routers.collect(),
-            requests: requests(&needs, plan, seed),
+            weight,
+            tenants: std::iter::once(0..requests.len()).collect(),
+            requests,
             recorded: match &plan.arrivals {
                 Arrivals::Recorded(trace) => Some(trace.clone()),
                 _ => None,
             },
-            think: ThinkTimes::new(&plan.arrivals, seed),
+            think: vec![ThinkTimes::new(&plan.arrivals, seed)],
             stands_in: plan.stands_in(),
             needs,
             model,
@@ -151,6 +162,23 @@ impl Workload {
         Workload { share, gone_without: gone.clone(), gone, replicas, ..self }
     }
 
+    /// The same, with the requests of another model on the machine, which has no router.
+    pub fn beside(mut self, needs: &Needs, plan: &Plan) -> Workload {
+        let tenant = self.tenants.len() as u16;
+        let seed = self.seed ^ u64::from(tenant).wrapping_mul(SPREAD);
+        let first = self.requests.len();
+        self.requests
+            .extend(requests(needs, plan, seed).into_iter().map(|request| Request { tenant, ..request }));
+        self.tenants.push(first..self.requests.len());
+        self.think.push(ThinkTimes::new(&plan.arrivals, seed));
+        self
+    }
+
+    /// The requests of each model, by number.
+    pub fn tenants(&self) -> &[Range<usize>] {
+        &self.tenants
+    }
+
     /// The same for a stage of a pipeline: so many layers of the stages before have a router.
     pub fn staged(mut self, routers_before: usize) -> Workload {
         self.routers.iter_mut().flatten().for_each(|router| *router += routers_before);
@@ -169,22 +197,23 @@ impl Workload {
 
     /// A request as it comes in.
     pub fn arrival(&self, request: RequestId) -> EventKind {
-        let Request { context, tokens, .. } = self.requests[request.index()];
-        let recorded = self.recorded.as_ref();
+        let Request { context, tokens, tenant, .. } = self.requests[request.index()];
+        let recorded = self.recorded.as_ref().filter(|_| tenant == 0);
         EventKind::RequestArrived {
             request,
             context_tokens: context,
             output_tokens: tokens,
             priority: recorded.map_or(0, |trace| trace.priority(request.index())),
             prefix: recorded.map_or_else(Default::default, |trace| trace.prefix(request.index()).into()),
+            tenant,
         }
     }
 
     /// When a client whose request is finished now sends the request with this index; `None` if there is none, or it comes
     /// at a time of its own.
     pub fn sent_after(&mut self, index: usize, now: Time) -> Option<Time> {
-        let waits = self.requests.get(index).is_some_and(|request| request.at.is_none());
-        waits.then(|| now + self.think.next())
+        let request = self.requests.get(index).filter(|request| request.at.is_none())?;
+        Some(now + self.think[usize::from(request.tenant)].next())
     }
 
     /// Where the gate weights come from.
@@ -202,9 +231,15 @@ impl Workload {
     pub fn route(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Routed> {
         let data = self.model.layer(layer);
         let Some(router) = self.routers[layer.index()] else {
-            let tokens = slices.iter().map(|slice| slice.tokens).sum();
-            let blocks = (data.first_block.0..data.first_block.0 + data.blocks).map(BlockId);
-            return blocks.map(|block| Routed { block, tokens, gate_squared: tokens as f32 }).collect();
+            let all = slices.iter().map(|slice| slice.tokens).sum();
+            let rows = |place: u32| data.rows.get(place as usize).map(|rows| rows * slices.len() as u32);
+            let routed = |place| {
+                let block = BlockId(data.first_block.0 + place);
+                // An error in what few rows go through reaches every token all the same.
+                let gate_squared = all as f32 * self.weight[block.index()];
+                Routed { block, tokens: rows(place).unwrap_or(all), gate_squared }
+            };
+            return (0..data.blocks).map(routed).collect();
         };
         let (first_block, each) = (data.first_block.0, data.blocks);
         if self.followed != slices {
@@ -387,6 +422,16 @@ fn part_of(expert: &Routed, part: u32) -> Routed {
     Routed { tokens: part, gate_squared, ..*expert }
 }
 
+/// For each block, its share of its layer's weights: what its error weighs in that of a layer which reads all of them.
+fn weights(model: &Model) -> Vec<f32> {
+    let mut of_layer = vec![0; model.layers.len()];
+    for block in &model.blocks {
+        of_layer[block.layer.index()] += block.elements();
+    }
+    let share = |block: &Block| block.elements() as f32 / of_layer[block.layer.index()].max(1) as f32;
+    model.blocks.iter().map(share).collect()
+}
+
 /// The requests, in order of arrival, within the plan's limits.
 fn requests(needs: &Needs, plan: &Plan, seed: u64) -> Vec<Request> {
     let limit = plan.limit.map_or(usize::MAX, |limit| limit as usize);
@@ -397,7 +442,8 @@ fn requests(needs: &Needs, plan: &Plan, seed: u64) -> Vec<Request> {
     let mut cut = move |at: Option<Time>, context: u32, tokens: u32| {
         let tokens = u64::from(tokens).min(left) as u32;
         left -= u64::from(tokens);
-        Some(Request { at, context: context.min(u32::MAX - tokens), tokens }).filter(|_| tokens > 0)
+        let context = context.min(u32::MAX - tokens);
+        Some(Request { at, context, tokens, tenant: 0 }).filter(|_| tokens > 0)
     };
     if let Arrivals::Recorded(trace) = &plan.arrivals {
         let recorded = trace.requests().iter().take(limit);

@@ -84,8 +84,8 @@ pub struct World {
     /// Checkpoints of recurrent states, and their moves.
     states: States,
     workload: Workload,
-    /// The first request that is not in the queue yet.
-    next_request: usize,
+    /// For each tenant, the first request that is not in the queue yet.
+    next_request: Vec<usize>,
     mixers: Mixers,
     running: Option<Running>,
     /// What the host has been given to compute, in order; the first is running.
@@ -162,6 +162,7 @@ impl World {
             }
         }
         let fast = machine.tiers_of(Class::Fast).next().unwrap_or_default();
+        let next_request = workload.tenants().iter().map(|requests| requests.start).collect();
         let mut world = World {
             fabric: Fabric::new(&machine),
             sizes: Sizes::new(&model),
@@ -179,7 +180,7 @@ impl World {
             moves: UnderWay::default(),
             states: States::default(),
             workload,
-            next_request: 0,
+            next_request,
             running: None,
             hosted: VecDeque::new(),
             due: VecDeque::new(),
@@ -216,7 +217,7 @@ impl World {
 
     /// The same, with requests coming in.
     pub fn asked(mut self) -> World {
-        self.expect_request();
+        (0..self.next_request.len()).for_each(|tenant| self.expect_request(tenant));
         self
     }
 
@@ -366,7 +367,7 @@ impl World {
             }
             Tick::Pressure => self.take(),
             Tick::Request(request) => {
-                self.expect_request();
+                self.expect_request(usize::from(self.workload.requests()[request.index()].tenant));
                 Some(self.workload.arrival(request))
             }
         })
@@ -423,11 +424,17 @@ impl World {
         self.delivered = delivered;
     }
 
+    /// The first request of a tenant that is not in the queue yet.
+    fn next_of(&self, tenant: usize) -> Option<usize> {
+        let next = self.next_request[tenant];
+        self.workload.tenants()[tenant].contains(&next).then_some(next)
+    }
+
     /// Puts the next request with a time of its own into the queue: they come in order.
-    fn expect_request(&mut self) {
-        let next = self.next_request;
-        if let Some(at) = self.workload.requests().get(next).and_then(|request| request.at) {
-            self.next_request += 1;
+    fn expect_request(&mut self, tenant: usize) {
+        let Some(next) = self.next_of(tenant) else { return };
+        if let Some(at) = self.workload.requests()[next].at {
+            self.next_request[tenant] += 1;
             self.queue.push(at, Rank::Admission, Tick::Request(RequestId(next as u32)));
         }
     }
@@ -439,10 +446,11 @@ impl World {
     }
 
     /// A closed client sends its next request when one is finished, and it has thought.
-    fn finish(&mut self) {
-        let next = self.next_request;
+    fn finish(&mut self, request: RequestId) {
+        let tenant = usize::from(self.workload.requests()[request.index()].tenant);
+        let Some(next) = self.next_of(tenant) else { return };
         if let Some(at) = self.workload.sent_after(next, self.now) {
-            self.next_request += 1;
+            self.next_request[tenant] += 1;
             self.queue.push(at, Rank::Admission, Tick::Request(RequestId(next as u32)));
         }
     }
@@ -479,7 +487,7 @@ impl Platform for World {
             Command::MoveState(chunk) => self.begin_state(chunk)?,
             Command::DropState { checkpoint, tier } => self.states.free(checkpoint, tier)?,
             Command::Wake { at } => drop(self.queue.push(at.max(self.now), Rank::Transfer, Tick::Wake)),
-            Command::Finish { .. } => self.finish(),
+            Command::Finish { request } => self.finish(request),
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 use super::cache::CacheSpec;
 use super::*;
 use crate::model::{Layer, Model};
+use crate::phase::{Phase, Work};
 use crate::units::Nanos;
 use proptest::prelude::*;
 use std::convert::Infallible;
@@ -208,4 +209,68 @@ proptest! {
         prop_assert!(used.preemptions > 0 || tally.recomputed_tokens == 0);
         prop_assert!(serving.cache_use().unwrap().peak.0 <= most);
     }
+}
+
+/// Phases of so many layers each, the last of tokens, for requests of one model.
+fn phases(steps: &[(u16, u32)], decoder: u16, tenant: u16, first: u16) -> Vec<Phase> {
+    let mut layers = first..first;
+    let mut phase = |count: u16, work| {
+        layers = layers.end..layers.end + count;
+        let layers = layers.clone();
+        Phase { name: String::new(), layers, work, tenant, head: None, tolerance: vec![1.0, 0.5] }
+    };
+    let mut all: Vec<Phase> = Vec::new();
+    for &(count, steps) in steps {
+        all.push(phase(count, Work::Steps { steps, sequences: 2, tokens: 3 }));
+    }
+    if decoder > 0 {
+        all.push(phase(decoder, Work::Tokens));
+    }
+    all
+}
+
+#[test]
+fn a_request_goes_through_its_phases_and_then_puts_out_tokens() {
+    let (mut serving, mut tally) =
+        (Serving::new(1, Some(8), None).with_phases(phases(&[(2, 2)], 4, 0, 0)), Tally::default());
+    serving.arrive(arrival(0, 5, 2), Time(0));
+    // Two steps of two whole sequences, the prompt, and a token.
+    let whole = vec![(0, 0, 3); 2];
+    let all: Vec<_> = (0..4).map(|now| step(&mut serving, &mut tally, now)).collect();
+    assert_eq!(all, [whole.clone(), whole, vec![(0, 0, 5)], vec![(0, 5, 1)]]);
+    assert!(step(&mut serving, &mut tally, 9).is_empty());
+    assert_eq!((tally.completed, tally.output_tokens, tally.prompt_tokens), (1, 2, 5));
+}
+
+#[test]
+fn without_a_decoder_a_request_puts_out_one_thing_at_its_last_step() {
+    let (mut serving, mut tally) =
+        (Serving::new(1, None, None).with_phases(phases(&[(2, 1), (4, 3)], 0, 0, 0)), Tally::default());
+    (0..2).for_each(|request| assert!(serving.arrive(arrival(request, 0, 1), Time(0))));
+    for now in 0..4 {
+        assert_eq!(tally.completed, 0);
+        let Ok(formed) = serving.form_step::<Infallible>(Time(now), &mut |_| Ok(true));
+        assert!(formed && !serving.emits() && serving.batch_len() == 1);
+        // What is left of the three steps of four layers, and then the request that waits.
+        let expected = [vec![2 + 3 * 4, 2], vec![4 + 2 * 4, 4], vec![4 + 4, 4], vec![4, 4 + 2]];
+        let [encoder, transformer] = serving.next_steps()[..] else { panic!("two phases") };
+        assert_eq!([encoder, transformer], [expected[now as usize][0], expected[now as usize][1]], "{now}");
+        let tolerance = [1.0, 1.0, 0.75, 0.5][now as usize];
+        assert!((serving.tolerance() - tolerance).abs() < 1e-12, "{now}");
+        serving.step_done(Time(now + 1), &mut tally);
+    }
+    assert_eq!((tally.completed, tally.output_tokens), (1, 1));
+    assert_eq!((tally.left[0].first_token, tally.left[0].finished), (Time(4), Time(4)));
+}
+
+#[test]
+fn phases_of_several_models_take_turns_and_each_has_a_batch_of_its_own() {
+    let both = [phases(&[(2, 3)], 0, 0, 0), phases(&[], 3, 1, 2)].concat();
+    let (mut serving, mut tally) = (Serving::new(1, None, None).with_phases(both), Tally::default());
+    for request in 0..4 {
+        let tenant = u16::from(request > 1);
+        assert!(serving.arrive(Arrival { tenant, ..arrival(request, 0, 2) }, Time(0)));
+    }
+    let order: Vec<u32> = (0..6).map(|now| step(&mut serving, &mut tally, now)[0].0).collect();
+    assert_eq!(order, [2, 0, 2, 0, 3, 0]);
 }

@@ -275,6 +275,8 @@ impl Metadata<'_> {
             window: self.window(layer)?,
             blocks,
             selected,
+            rows: vec![],
+            bidirectional: false,
         })
     }
 

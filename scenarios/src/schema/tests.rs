@@ -10,7 +10,7 @@ use policy::registry::lookup;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Scenarios that between them have every key of the language.
-const EVERY_KEY: [&str; 10] = [
+const EVERY_KEY: [&str; 11] = [
     "
 name: experts merged from adapters, caches in pages
 machine: h100-sxm
@@ -149,6 +149,17 @@ name: a model from a GGUF file
 machine: h100-sxm
 model: { gguf: tests/gguf/qwen3moe-q4_k_m.gguf }
 workload: { routing: { zipf_markov: {} } }
+policy: lru
+",
+    "
+name: a pipeline of phases
+machine: h100-sxm
+model:
+  { model_type: pipeline, torch_dtype: bfloat16, image: { width: 512, height: 256 }, phases: {
+    text: { tokens: 77, layers: { blocks: { rows: 64, columns: 64, tokens: 0 } } },
+    transformer: { steps: 4, sequences: 2, tokens: { pixels: 16, text: 77 }, tolerance: [100 %, 0.5], layers: { count: 2, attention: { heads: 2, head_dim: 32 }, vectors: 64, blocks: { rows: 64, columns: 64, count: 4, kind: attention } } } } }
+tenants: { name: chats, model: llama-3.1-8b, workload: { routing: { dense: {} }, prompt_tokens: 9 } }
+workload: { routing: { dense: { requests: 4 } } }
 policy: lru
 ",
     "

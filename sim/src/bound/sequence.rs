@@ -23,7 +23,7 @@ pub(super) fn program(case: &Case) -> Result<Option<Program>, RunFailure> {
         entry.simulate.is_some() && entry.params.is_empty() && !entry.clairvoyant && !entry.fitted
     };
     let alone = !case.share.is_part() && !case.stage.is_part();
-    let rule = registry().iter().find(plain).filter(|_| case.arrivals.is_closed() && alone);
+    let rule = registry().iter().find(plain).filter(|_| case.is_closed() && alone);
     let (Some(rule), Some(terms)) = (rule, Terms::new(case)) else { return Ok(None) };
     let mut scout = Scout {
         world: case.world(false)?,

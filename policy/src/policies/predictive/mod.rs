@@ -152,14 +152,6 @@ fn blocks_of(layer: &Layer) -> Range<usize> {
     first..first + layer.blocks as usize
 }
 
-/// Layer steps until a layer comes; a whole token's for the layer being run.
-#[inline]
-fn layers_ahead(context: &Context, layer: LayerId) -> u32 {
-    let layers = context.signals.layers;
-    let ahead = u32::from(layer.0) + layers - u32::from(context.signals.layer.0);
-    if ahead > layers { ahead - layers } else { ahead }
-}
-
 /// The lesser of two blocks by worth, then by id.
 #[inline(always)]
 fn lesser(one: (f64, BlockId), other: (f64, BlockId)) -> (f64, BlockId) {
@@ -173,10 +165,15 @@ impl Predictive {
         self.next_uses(context, layer, self.wait(context, layer))(block)
     }
 
-    /// Tokens until a layer comes.
+    /// Tokens until a layer comes; a token is as many layer steps as there are layers.
     #[inline]
     fn wait(&self, context: &Context, layer: LayerId) -> f64 {
-        self.waits[layers_ahead(context, layer) as usize]
+        let ahead = context.signals.layers_until(layer);
+        match self.waits.get(ahead as usize) {
+            Some(&wait) => wait,
+            // Only layers of other phases come later than all others.
+            None => f64::from(ahead) / f64::from(context.signals.layers),
+        }
     }
 
     /// When the blocks of a layer will be needed that comes in `wait` tokens.
@@ -294,7 +291,7 @@ impl Predictive {
         let way = self.refetch(context, block)?;
         let Way { route, decode, drift, .. } = way;
         let (ahead, observations) =
-            (f64::from(layers_ahead(context, layer)), self.history.observations(layer));
+            (f64::from(context.signals.layers_until(layer)), self.history.observations(layer));
         let idle = context.signals.idle_window.0 as f64 * ahead;
         let (in_time, moving) = if self.settings.inputs.pressure {
             (idle / route.time.0.max(1) as f64, self.interference.delay(context, &route, ahead))
@@ -338,7 +335,7 @@ impl Policy for Predictive {
     fn foresee(&mut self, context: &Context, layer: LayerId, routed: &[Routed]) {
         let first = context.model.layer(layer).first_block;
         let places = routed.iter().map(|expert| expert.block.index() - first.index());
-        self.foresight.foresee(layer, layers_ahead(context, layer), places);
+        self.foresight.foresee(layer, context.signals.layers_until(layer), places);
     }
 
     fn observe(&mut self, context: &Context, layer: LayerId, routed: &[Routed]) {
@@ -442,8 +439,7 @@ impl Policy for Predictive {
             if certain && self.likeliest.len() >= most {
                 break;
             }
-            let layer = LayerId(((u32::from(context.signals.layer.0) + ahead) % layers) as u16);
-            self.choose_likeliest(context, layer, most);
+            self.choose_likeliest(context, context.signals.coming(ahead), most);
         }
         for index in 0..self.likeliest.len() {
             let (p, block) = self.likeliest[index];

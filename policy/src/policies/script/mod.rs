@@ -66,8 +66,7 @@ impl Scripted {
     fn view(&self, context: &Context, block: BlockId) -> BlockView {
         let data = context.model.block(block);
         let layers = context.signals.layers;
-        let ahead = u32::from(data.layer.0) + layers - u32::from(context.signals.layer.0);
-        let layers_ahead = f64::from(if ahead > layers { ahead - layers } else { ahead });
+        let layers_ahead = f64::from(context.signals.layers_until(data.layer));
         let place = (block.0 - context.model.layer(data.layer).first_block.0) as usize;
         let probability = f64::from(self.history.next_visit(data.layer)[place]);
         let popularity = f64::from(self.history.later(data.layer)[place]);

@@ -24,6 +24,7 @@ pub mod stages;
 pub mod statistics;
 pub mod tenants;
 pub mod timeline;
+pub mod traffic;
 pub mod tune;
 pub mod workload;
 pub mod world;

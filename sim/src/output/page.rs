@@ -3,9 +3,10 @@
 use super::charts;
 use super::slowest::Slowest;
 use crate::page::{Bar, Cell, Colour, Figure, Page, Section, Table, count, percent, seconds, significant};
-use crate::report::{LinkUse, StageUse, Summary, TierUse, Transition, ratio};
+use crate::report::{StageUse, Summary, Transition, ratio};
 use crate::series::Window;
 use crate::simulate::Case;
+use crate::traffic::{LinkUse, TierUse};
 use policy::state::{STATES, State, edge_between};
 use policy::tally::{CAUSES, RequestTimes, Tally};
 use policy::{Bytes, Nanos};

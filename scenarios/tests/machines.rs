@@ -5,15 +5,17 @@ use policy::path::Paths;
 use policy::{Bandwidth, Bytes, Machine, Nanos, TierId};
 use std::path::Path;
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "a100-80g",
     "b200",
     "cxl-host",
+    "cxl-pool",
     "epyc-2core-vm",
     "gh200",
     "h100-pcie",
     "h100-sxm-pair",
     "h100-sxm",
+    "h100-two-nodes",
     "h200",
     "rtx-4090",
     "rtx-5090",

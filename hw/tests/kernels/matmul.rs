@@ -189,7 +189,7 @@ fn every_kernel_has_a_launch_and_every_launch_a_kernel() {
         [split_bf16(0, 0, 0, 1), silu_mul(0, 0, 0, 1), gather(0, 0, 0, 1, 1), combine(0, choice, 0, 1, 1)];
     planned.extend(others.into_iter().map(|launch| launch.unwrap().kernel));
     // The launches of recurrent layers are those that the tests of `recurrent` run.
-    let recurrent = ["ssd_", "ssm_", "state_", "ring_", "selective_", "injection_"];
+    let recurrent = ["delta_", "ssd_", "ssm_", "state_", "ring_", "selective_", "injection_"];
     let here = |name: &String| !recurrent.iter().any(|family| name.starts_with(family));
     assert_eq!(planned, kernels.names().into_iter().filter(here).collect());
     assert_eq!(SCALED.len() + 3, DIRECT.len());

@@ -181,23 +181,24 @@ fn no_policy_beats_link_and_compute_and_ours_is_near_them() {
         let mut case = case(hbm, CLOSED, 40);
         // Moves ahead of demand go one at a time, so that each pays a latency which demands pay together.
         let mut machine = Machine::clone(&case.machine);
-        machine.links.iter_mut().for_each(|link| link.latency = Nanos::ZERO);
+        machine.links.iter_mut().for_each(|link| (link.latency, link.submit) = (Nanos::ZERO, Nanos::ZERO));
         case.machine = machine.into();
         let StallBound { stall_s, .. } = stall_bound(&case).unwrap().expect("the clients are closed");
         let compute = 3.0 * compute_of_a_request(&case).as_secs_f64();
         for entry in policies(true) {
-            let Ok(outcome) =
-                case.run(entry, &entry.resolve(&Default::default()).unwrap(), Keep::default(), |_| {})
-            else {
-                // Some want experts.
-                continue;
-            };
-            let took = outcome.world.now().0 as f64 / 1e9;
-            assert!(took >= compute + stall_s - 1e-9, "{} at {hbm}: {took} s", entry.name);
+            let params = entry.resolve(&Default::default()).unwrap();
+            // Some want experts.
+            let Ok(outcome) = case.run(entry, &params, Keep::default(), |_| {}) else { continue };
+            let over = outcome.world.now().0 as f64 / 1e9 - compute - stall_s;
+            assert!(over >= -1e-9, "{} at {hbm}: {over} s", entry.name);
             if entry.name == "predictive" {
-                let over = took / (compute + stall_s);
-                println!("{hbm}: {:.4} of the bound", over);
-                assert!(over <= 1.05, "{hbm}: {took} s, at least {} s", compute + stall_s);
+                // The bound knows no room that a move under way takes, nor that a layer's blocks are held together: in a memory
+                // of some thirty blocks that is worth a few of them a step.
+                let paths = Paths::new(&case.machine);
+                let link = paths.between(case.home.first(), fast(&case.machine)).unwrap();
+                let block = link.busy(case.model.largest_block()).as_secs_f64();
+                let steps = 3.0 * steps(&case).len() as f64;
+                assert!(over <= 4.0 * block * steps, "{hbm}: {over} s, {block} s a block");
             }
         }
     }

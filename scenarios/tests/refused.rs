@@ -397,7 +397,7 @@ fn phases_are_checked_matrix_by_matrix() {
         [
             "4:16 model.phases.a.tokens: the model does not say how large its images are (add `image: { width: 1024, height: 1024 }`)",
             "4:57 model.phases.a.layers.blocks.rows: 0 is out of range (1 to 1048576)",
-            "5:8 model.phases.b: unknown key `stpes` (did you mean `steps`?)",
+            "5:8 model.phases.b.stpes: unknown key `stpes` (did you mean `steps`?)",
             "5:26 model.phases.b.tokens: a sequence of zero tokens (at least 1)",
         ]
     );

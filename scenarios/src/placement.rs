@@ -4,7 +4,7 @@ use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::{AboveZero, Either, Flag, Map, Quantity, Slots, Text, Whole};
 use crate::keys::{Choice, Key, RowKey, Rows, Table, Type};
 use crate::machine::tier_named;
-use crate::pressure::Taken;
+use crate::pressure::{Pressure, Taken};
 use crate::reader::{Field, Keys, flag, format};
 use crate::scenario::{Cap, Kv, Paged, Scenario, slots_size};
 use crate::sensitivity::Sensitivity;
@@ -461,6 +461,16 @@ pub(crate) fn check_caps(report: &mut Report, memory: &Field<'_>, scenario: &Sce
 
 /// Others may take no more than what a block and the caches leave.
 fn check_pressure(report: &mut Report, at: &Field<'_>, scenario: &Scenario, spare: Bytes) {
+    let entry = at.node.entries().iter().find(|entry| entry.key == "pressure");
+    let blame = entry.map_or(at.key_at, |entry| entry.value.at);
+    let kept = |pressure: &Pressure| match pressure.taken {
+        Taken::Tier(tier) => scenario.checkpoint_room(tier) > Bytes::ZERO,
+        _ => false,
+    };
+    if scenario.pressure.iter().any(kept) {
+        let hint = "keep checkpoints in a memory that stays: a failure takes copies of blocks only";
+        report.error(blame, "pressure", Wrong::new("a memory that holds checkpoints fails", hint));
+    }
     let taken = scenario.pressure.iter().map(|pressure| match pressure.taken {
         Taken::Memory(tier, bytes) if tier == scenario.fast() => bytes,
         _ => Bytes::ZERO,
@@ -470,8 +480,6 @@ fn check_pressure(report: &mut Report, at: &Field<'_>, scenario: &Scenario, spar
         let message = format!(
             "others take {most}, and {spare} can be spared beside one block, caches and what is resident"
         );
-        let entry = at.node.entries().iter().find(|entry| entry.key == "pressure");
-        let blame = entry.map_or(at.key_at, |entry| entry.value.at);
         report.error(blame, "pressure", Wrong::new(message, "less of it, or more fast memory"));
     }
 }

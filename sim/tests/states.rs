@@ -180,7 +180,7 @@ impl Platform for Witness {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(6) })]
 
     #[test]
     fn a_demand_waits_behind_one_chunk_with_checkpoints_on_the_links(

@@ -6,7 +6,7 @@ use crate::keys::{Choice, Key, Table, Type};
 use crate::machine::tier_named;
 use crate::reader::Field;
 use crate::tree::Value;
-use crate::units::{RATE, SIZE, TIME, rate, size, time};
+use crate::units::{RATE, SIZE, TIME, any_rate, size, time};
 use policy::machine::Class;
 use policy::{Bandwidth, Bytes, LinkId, Machine, Nanos, TierId};
 
@@ -81,7 +81,7 @@ static LINK: Table = Table {
             "rate",
             Quantity(&RATE),
             "10 GB/s",
-            "What others take of it; less than it carries each way while both are busy",
+            "What others take of it from then on, less than it carries each way while both are busy; `0 B/s` gives it back",
         ),
     ],
 };
@@ -159,7 +159,7 @@ fn staged(report: &mut Report, field: &Field<'_>, machine: &Machine, staging: &[
 
 fn link(report: &mut Report, field: &Field<'_>, machine: Option<&Machine>) -> Option<Taken> {
     let keys = field.keys(report, &LINK)?;
-    let taken = keys.required(report, "rate", rate);
+    let taken = keys.required(report, "rate", any_rate);
     let field = keys.need(report, "name")?;
     let (machine, name) = (machine?, field.text(report)?);
     let links = (0u8..).map(LinkId).zip(&machine.links);

@@ -91,6 +91,11 @@ pub(crate) fn rate(text: &str) -> Result<Bandwidth, Wrong> {
     RATE.above_zero(text).map(Bandwidth)
 }
 
+/// Reads a data rate.
+pub(crate) fn any_rate(text: &str) -> Result<Bandwidth, Wrong> {
+    RATE.read(text).map(Bandwidth)
+}
+
 /// Reads a time.
 pub(crate) fn time(text: &str) -> Result<Nanos, Wrong> {
     TIME.read(text).map(Nanos)

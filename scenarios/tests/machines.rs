@@ -5,13 +5,14 @@ use policy::path::Paths;
 use policy::{Bandwidth, Bytes, Machine, Nanos, TierId};
 use std::path::Path;
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "a100-80g",
     "b200",
     "cxl-host",
     "cxl-pool",
     "epyc-2core-vm",
     "gh200",
+    "h100-nodes",
     "h100-pcie",
     "h100-sxm-pair",
     "h100-sxm",

@@ -181,10 +181,12 @@ proptest! {
     #[test]
     fn nothing_is_lost_with_what_was_staged(
         draws in prop::collection::vec((1u64..2_000, 0u8..6, 0u32..=100), 1..16),
-        batch in 1u32..4, slots in 4u32..16, seed: u64,
+        batch in 1u32..4, slots in 4u32..16, coded: bool, seed: u64,
     ) {
         let requests = format!("{{ closed: {{ batch: {batch} }} }}");
-        let mut case = Small { slots, peer: 20, traces: 4, seed, requests, ..Small::default() }.case();
+        let (encoded, drift_budget): (&[&str], f64) = if coded { (&["int8"], 1.0) } else { (&[], 0.0) };
+        let small = Small { encoded, drift_budget, slots, peer: 20, traces: 4, ..Small::default() };
+        let mut case = Small { seed, requests, ..small }.case();
         case.pressure = changes(&case, &draws);
         for entry in policies(true) {
             holds(&case, entry, &mut policy::drive::Nobody);

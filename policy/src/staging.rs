@@ -9,12 +9,13 @@
 mod carry;
 
 use crate::control::Context;
-use crate::event::Form;
+use crate::event::{EncodeAt, Form, Source};
 use crate::format::FormatId;
 use crate::id::{BlockId, TierId};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::path::Paths;
+use crate::score::Route;
 use crate::units::Bytes;
 use std::collections::BTreeSet;
 
@@ -88,14 +89,15 @@ impl Staging {
         self.fetches[block.index()] = before + libm::exp2(doublings - self.scaled);
         for level in 0..self.levels.len() {
             let tier = self.levels[level].tier;
-            let mut held = context.costs.formats.iter().map(|&format| Form { tier, format });
-            let Some(form) = held.find(|&form| self.holds(context, level, block, form, before)) else {
-                continue;
-            };
-            let old = self.key(context, block, form, before);
-            let new = self.key(context, block, form, self.fetches[block.index()]);
-            self.levels[level].held.remove(&old);
-            self.levels[level].held.insert(new);
+            // A block may have copies in several formats here.
+            for &format in &context.costs.formats {
+                let form = Form { tier, format };
+                let old = self.key(context, block, form, before);
+                if self.levels[level].held.remove(&old) {
+                    let new = self.key(context, block, form, self.fetches[block.index()]);
+                    self.levels[level].held.insert(new);
+                }
+            }
         }
     }
 
@@ -180,8 +182,16 @@ impl Staging {
         self.levels.iter().map(|level| level.tier)
     }
 
-    fn holds(&self, context: &Context, level: usize, block: BlockId, form: Form, fetches: f64) -> bool {
-        self.levels[level].held.contains(&self.key(context, block, form, fetches))
+    /// The quickest way to bring a copy of a block, in the very format in which it is to be kept, to a staging tier.
+    fn way(&self, ledger: &Ledger, block: BlockId, to: Form, crossing: Bytes) -> Option<Route> {
+        let same = ledger.copies(block).filter(|from| from.format == to.format);
+        let routes = same.filter_map(|from| {
+            let path = self.paths.between(from.tier, to.tier)?;
+            let (from, links) = (Source::Copy(from), path.set);
+            let (time, occupies) = (path.transfer(crossing), path.busy(crossing));
+            Some(Route { from, to, encode_at: EncodeAt::Source, links, crossing, time, occupies })
+        });
+        routes.min_by_key(|route| (route.time, route.from))
     }
 
     fn key(&self, context: &Context, block: BlockId, form: Form, fetches: f64) -> (u64, BlockId, FormatId) {
@@ -207,10 +217,10 @@ impl Staging {
         self.fetches.iter_mut().for_each(|weight| *weight *= libm::exp2(-by));
         for level in 0..self.levels.len() {
             let tier = self.levels[level].tier;
-            let held: Vec<_> = self.held(tier).collect();
-            let keys = held.into_iter();
+            let keys = self.held(tier);
             let keys = keys.map(|(block, form)| self.key(context, block, form, self.fetches[block.index()]));
-            self.levels[level].held = keys.collect();
+            let keys = keys.collect();
+            self.levels[level].held = keys;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Placing;
 use crate::control::Victim;
-use crate::event::{EncodeAt, Form, MoveClass, Source};
+use crate::event::{EncodeAt, Form, MoveClass};
 use crate::flight::Flight;
 use crate::id::{BlockId, MoveId, TierId};
 use crate::orchestrator::{ControlError, Orchestrator};
@@ -126,25 +126,5 @@ impl Orchestrator {
             }
         }
         Ok(())
-    }
-}
-
-impl super::Staging {
-    /// The quickest way to bring a copy of a block, in the very format in which it is to be kept, to a staging tier.
-    pub(super) fn way(
-        &self,
-        ledger: &crate::ledger::Ledger,
-        block: BlockId,
-        to: Form,
-        crossing: Bytes,
-    ) -> Option<Route> {
-        let same = ledger.copies(block).filter(|from| from.format == to.format);
-        let routes = same.filter_map(|from| {
-            let path = self.paths.between(from.tier, to.tier)?;
-            let (from, links) = (Source::Copy(from), path.set);
-            let (time, occupies) = (path.transfer(crossing), path.busy(crossing));
-            Some(Route { from, to, encode_at: EncodeAt::Source, links, crossing, time, occupies })
-        });
-        routes.min_by_key(|route| (route.time, route.from))
     }
 }

@@ -7,11 +7,13 @@ use hw::content::Contents;
 use hw::device::{Device, Setup};
 use hw::lockstep::Lockstep;
 use policy::event::Form;
-use policy::record::compare_logs;
+use policy::record::{Action, compare_logs};
 use policy::registry::Entry;
+use policy::registry::lookup;
 use policy::veto::Verdict;
-use policy::{BlockId, Bytes, TierId};
+use policy::{BlockId, Bytes, Nanos, Paths, TierId};
 use proptest::prelude::*;
+use scenarios::{Pressure, Taken};
 use sim::{Case, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,12 +31,17 @@ fn delivered(world: &World) -> BTreeMap<(TierId, TierId), Bytes> {
     links.map(|(link, count)| ((link.from, link.to), Bytes(count.bytes))).collect()
 }
 
-fn between_tiers(moved: &BTreeMap<(TierId, TierId), Bytes>) -> BTreeMap<(TierId, TierId), Bytes> {
-    moved
-        .iter()
-        .filter(|(link, bytes)| link.0 != link.1 && **bytes > Bytes::ZERO)
-        .map(|(k, v)| (*k, *v))
-        .collect()
+/// What was handed over, on every link of its way.
+fn over_links(case: &Case, moved: &BTreeMap<(TierId, TierId), Bytes>) -> BTreeMap<(TierId, TierId), Bytes> {
+    let (paths, mut carried) = (Paths::new(&case.machine), BTreeMap::new());
+    for (&(from, to), &bytes) in
+        moved.iter().filter(|((from, to), bytes)| from != to && **bytes > Bytes::ZERO)
+    {
+        for link in paths.between(from, to).unwrap().links.iter().map(|&link| case.machine.link(link)) {
+            *carried.entry((link.from, link.to)).or_default() += bytes;
+        }
+    }
+    carried
 }
 
 /// A device that holds what the case begins with: the host, or the one that `HOTSET_TEST_DEVICE` names, such as `cuda:0`.
@@ -70,8 +77,12 @@ fn conforms(case: &Case, entry: &Entry) -> BTreeSet<&'static str> {
     assert_eq!(real.witness.copies, ledger_copies(case, &real), "{name}: seen from outside, believed");
     let moved = real.witness.moved();
     assert_eq!(moved, simulated.witness.moved(), "{name}");
-    assert_eq!(between_tiers(&moved), delivered(&simulated.witness.world), "{name}: handed over, delivered");
-    assert_eq!(between_tiers(&moved), delivered(real.witness.world.timeline()), "{name}");
+    assert_eq!(
+        over_links(case, &moved),
+        delivered(&simulated.witness.world),
+        "{name}: handed over, delivered"
+    );
+    assert_eq!(over_links(case, &moved), delivered(real.witness.world.timeline()), "{name}");
 
     let live = real.witness.copies.len() as u64;
     let moves = real.witness.moves.values().filter(|told| told.complete).count() as u64;
@@ -120,6 +131,39 @@ fn an_mxfp4_model_is_served_alike_in_both_worlds() {
 fn blocks_made_by_recipes_are_made_alike_in_both_worlds() {
     let small = Small { rank: 4, recode: &["int8"], drift_budget: 1.0, ..Small::default() };
     assert!(all_conform(&small).is_superset(&BTreeSet::from(["bf16", "int8"])));
+}
+
+#[test]
+fn staged_copies_are_made_given_back_and_lost_alike_in_both_worlds() {
+    let tier = |case: &Case, name: &str| {
+        TierId(case.machine.tiers.iter().position(|tier| tier.name == name).unwrap() as u8)
+    };
+    let pressed = |mut case: Case, tier: TierId| {
+        let at = |micros: u64, taken| Pressure { at: Nanos(micros * 1_000), taken };
+        let some = Bytes(case.model.largest_block().0 * 3);
+        case.pressure = vec![
+            at(900, Taken::Tier(tier)),
+            at(1_500, Taken::Memory(tier, Bytes::ZERO)),
+            at(3_000, Taken::Memory(tier, Bytes(case.budgets[tier.index()].0 - some.0))),
+        ];
+        case
+    };
+    // Written to a peer from fast memory, and read from there in half chunks.
+    let peer = Small { peer: 12, chunk: 8 << 10, tokens: 30, ..Small::default() }.case();
+    let written = pressed(peer.clone(), tier(&peer, "peer"));
+    // Kept in host memory on its way from the disk.
+    let small = Small { layers: 2, slots: 6, chunk: 8 << 10, tokens: 30, ..Small::default() }.case();
+    let (home, staging) = (tier(&small, "disk").into(), vec![tier(&small, "dram")]);
+    let kept = Case { home, staging, ..small };
+    let kept = pressed(kept.clone(), tier(&kept, "dram"));
+    for case in [written, kept] {
+        for policy in ["lru", "predictive"] {
+            let entry = lookup(policy).unwrap();
+            let seen = small::run(&case, entry, case.world(false).unwrap()).unwrap();
+            assert!(seen.decisions.iter().filter(|decision| decision.action == Action::Stage).count() > 8);
+            conforms(&case, entry);
+        }
+    }
 }
 
 #[test]

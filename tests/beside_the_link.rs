@@ -22,6 +22,7 @@ fn the_host_computes_one_command_after_the_other() {
             part: Part::Host,
             batch: [].into(),
             reads: reads.to_vec(),
+            through: None,
         };
         world.submit(command).unwrap();
     }

@@ -28,6 +28,7 @@ mod measured_links;
 mod measured_times;
 mod moe_baselines;
 mod monotone;
+mod passing;
 mod phases;
 mod pipeline;
 mod plan;

@@ -2,7 +2,7 @@
 //! objects to whatever neither may do.
 
 use policy::drive::RunError;
-use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part, Platform, Read};
+use policy::event::{Command, Event, EventKind, Form, MoveChunk, MoveClass, Part, Platform, Read, Routed};
 use policy::machine::Class;
 use policy::policies::script::Script;
 use policy::record::Decision;
@@ -400,8 +400,21 @@ impl<P> Witness<P> {
                     let mut copies = self.copies.iter().filter(|copy| copy.0 == expert.block);
                     self.hits += u64::from(copies.any(|copy| copy.1.tier == fast));
                 }
-                self.demanded += routed.len() as u64;
-                self.asked.push(routed.iter().map(|expert| expert.block).collect());
+                self.ask(routed);
+            }
+            EventKind::Passed(passed) => {
+                for (.., routed) in passed.iter() {
+                    let Some(routed) = routed else { continue };
+                    for expert in routed {
+                        let form = Form { tier: self.fast, format: self.native[expert.block.index()] };
+                        assert!(
+                            self.copies.contains(&(expert.block, form)),
+                            "passed, but not there: {expert:?}"
+                        );
+                    }
+                    self.hits += routed.len() as u64;
+                    self.ask(routed);
+                }
             }
             EventKind::LayerDone { .. } => self.computed(0),
             EventKind::HostDone { .. } => self.computed(1),
@@ -419,6 +432,11 @@ impl<P> Witness<P> {
 }
 
 impl<P> Witness<P> {
+    fn ask(&mut self, routed: &[Routed]) {
+        self.demanded += routed.len() as u64;
+        self.asked.push(routed.iter().map(|expert| expert.block).collect());
+    }
+
     /// One of the two has computed what it was told first.
     fn computed(&mut self, by: usize) {
         for read in self.computing[by].pop_front().unwrap() {

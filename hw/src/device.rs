@@ -240,7 +240,7 @@ impl Device {
             Command::Move(chunk) => self.carry(&Piece::of_block(chunk)),
             Command::Drop { block, form } => self.drop_copy((*block, *form)),
             Command::Cancel { id } => self.give_up(*id),
-            Command::Compute { mixers, layer, part, batch, reads } => {
+            Command::Compute { mixers, layer, part, batch, reads, .. } => {
                 for layer in mixers.clone().map(LayerId) {
                     self.start_compute((layer, Part::Mixer), batch.clone(), &[], false)?;
                 }

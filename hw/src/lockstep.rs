@@ -295,6 +295,11 @@ impl<P: Platform> Lockstep<P> {
                 self.device.fail(*id)?;
                 self.failed.insert(*id);
             }
+            // No leave was given.
+            EventKind::Passed(_) => {
+                let reported = "layers that it went through by itself".into();
+                return Err(LockstepError::OutOfOrder { reported, oldest: "one layer's".into() });
+            }
             EventKind::Foreseen { .. }
             | EventKind::Woken
             | EventKind::HandedOn(_)
@@ -347,6 +352,6 @@ impl<P: Platform> Platform for Lockstep<P> {
             self.device.submit(&command)?;
         }
         self.promise(&command);
-        self.timeline.submit(command).map_err(LockstepError::Timeline)
+        self.timeline.submit(command.layer_by_layer()).map_err(LockstepError::Timeline)
     }
 }

@@ -113,6 +113,18 @@ pub struct Prices {
     pub drift: f64,
 }
 
+/// When a policy leaves everything as it is: it then gives nothing up, wants nothing moved, and what it learns it learns from
+/// [`observe`](Policy::observe).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rests {
+    /// Perhaps never.
+    Never,
+    /// While all blocks are in fast memory in full precision.
+    AllResident,
+    /// In every layer step that finds its blocks there.
+    OnHits,
+}
+
 /// A residency policy. It decides nothing alone: what it ranks best is vetoed, scheduled and carried out by others.
 pub trait Policy: Send {
     /// The platform expects a coming layer of the running step to choose these blocks.
@@ -133,6 +145,11 @@ pub trait Policy: Send {
     /// been computed. As [`victim`](Policy::victim) otherwise.
     fn release(&mut self, _context: &Context) -> Option<Victim> {
         None
+    }
+
+    /// When it leaves everything as it is.
+    fn rests(&self) -> Rests {
+        Rests::Never
     }
 
     /// Room has been taken for a fast copy of a block that had none.

@@ -2,6 +2,7 @@
 
 use crate::format::FormatId;
 use crate::id::{BlockId, CheckpointId, LayerId, MoveId, RequestId, TierId};
+use crate::passed::Passed;
 use crate::pipeline::Batch;
 use crate::state_format::StateFormat;
 use crate::units::{Bytes, Nanos, Time};
@@ -137,6 +138,8 @@ pub enum EventKind {
         /// The expectation, in the form of a choice.
         routed: Vec<Routed>,
     },
+    /// Layers that the platform had leave to go through by itself. Whatever else happened meanwhile comes in its place among them.
+    Passed(Box<Passed>),
     /// The output head is done: every request of the batch whose prompt is complete has one more token.
     HeadDone,
     /// What the stage before has computed of a batch is here; at the first stage, the tokens that the last one gives.
@@ -332,6 +335,9 @@ pub enum Command {
         batch: Arc<[Slice]>,
         /// The copies the kernels read; empty for a part without managed blocks.
         reads: Vec<Read>,
+        /// After the mixer of a layer with blocks: the platform may go on by itself up to the router of this layer, as long as
+        /// all that is chosen is in fast memory in its native format, and is read there. It reports what it did as [`EventKind::Passed`].
+        through: Option<LayerId>,
     },
     /// The layers of this stage are computed for a batch: what they gave goes to the next stage, where it comes as
     /// [`EventKind::HandedOn`]; the tokens that the last stage gives go to the first.
@@ -356,6 +362,16 @@ pub enum Command {
         /// The request.
         request: RequestId,
     },
+}
+
+impl Command {
+    /// The same, with every layer reported and commanded by itself.
+    pub fn layer_by_layer(mut self) -> Command {
+        if let Command::Compute { through, .. } = &mut self {
+            *through = None;
+        }
+        self
+    }
 }
 
 /// A world in which commands are carried out: the simulator or a real machine.

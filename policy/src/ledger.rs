@@ -53,6 +53,13 @@ pub struct Usage {
     pub evictions: u64,
 }
 
+impl Usage {
+    /// Whether no more is taken than may be.
+    pub fn fits(&self) -> bool {
+        self.used <= self.capacity
+    }
+}
+
 /// A layer's blocks taken together.
 #[derive(Clone, Debug)]
 struct Row {
@@ -242,6 +249,11 @@ impl Ledger {
     /// A move under way.
     pub fn flight(&self, id: MoveId) -> Option<&Flight> {
         self.flights.get(id)
+    }
+
+    /// Whether all blocks are in fast memory in full precision.
+    pub fn is_all_resident(&self) -> bool {
+        self.states.all_in(State::Full)
     }
 
     /// All moves under way, oldest first.

@@ -26,6 +26,7 @@ pub mod model;
 pub mod observe;
 pub mod orchestrator;
 pub mod parallel;
+pub mod passed;
 pub mod path;
 pub mod phase;
 pub mod pipeline;

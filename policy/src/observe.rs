@@ -1,6 +1,6 @@
 //! Phase one: events become signals.
 
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, Routed};
 use crate::id::LayerId;
 use crate::phase::{Cadence, Phase};
 use crate::units::{Nanos, Time};
@@ -63,29 +63,47 @@ impl Signals {
         }
     }
 
+    /// A layer was routed, or its blocks have been computed.
+    pub fn passed(&mut self, at: Time, layer: LayerId, routed: Option<&[Routed]>) {
+        self.now = at;
+        self.mix(at.0);
+        match routed {
+            Some(routed) => self.routed(layer, routed),
+            None => self.done(),
+        }
+    }
+
+    fn routed(&mut self, layer: LayerId, routed: &[Routed]) {
+        let passed = u64::from(self.layers_until(layer));
+        self.layer = layer;
+        self.cadence.iter_mut().for_each(|cadence| cadence.routed(layer));
+        self.layer_step += 1;
+        self.mix(layer.0 as u64);
+        for expert in routed {
+            self.mix((expert.block.0 as u64) << 32 | expert.tokens as u64);
+            self.mix(expert.gate_squared.to_bits() as u64);
+        }
+        if let Some(since) = self.computing_since.take() {
+            self.idle_window = smooth(self.idle_window, self.now.since(since));
+        }
+        if let Some(before) = self.routed_at.replace(self.now) {
+            let each = Nanos(self.now.since(before).0 / passed);
+            self.layer_period = smooth(self.layer_period, each);
+        }
+    }
+
+    fn done(&mut self) {
+        if let Some(since) = self.computing_since {
+            self.compute_window = smooth(self.compute_window, self.now.since(since));
+        }
+    }
+
     /// Takes an event in.
     pub fn observe(&mut self, event: &Event) {
         self.now = event.at;
         self.mix(event.at.0);
         match &event.kind {
-            EventKind::LayerRouted { layer, routed } => {
-                let passed = u64::from(self.layers_until(*layer));
-                self.layer = *layer;
-                self.cadence.iter_mut().for_each(|cadence| cadence.routed(*layer));
-                self.layer_step += 1;
-                self.mix(layer.0 as u64);
-                for expert in routed {
-                    self.mix((expert.block.0 as u64) << 32 | expert.tokens as u64);
-                    self.mix(expert.gate_squared.to_bits() as u64);
-                }
-                if let Some(since) = self.computing_since.take() {
-                    self.idle_window = smooth(self.idle_window, event.at.since(since));
-                }
-                if let Some(before) = self.routed_at.replace(event.at) {
-                    let each = Nanos(event.at.since(before).0 / passed);
-                    self.layer_period = smooth(self.layer_period, each);
-                }
-            }
+            EventKind::LayerRouted { layer, routed } => self.routed(*layer, routed),
             EventKind::ChunkDone { id, queued } => {
                 self.mix(id.0);
                 self.queue_delay = smooth(self.queue_delay, *queued);
@@ -102,12 +120,8 @@ impl Signals {
                 self.mix(u64::from(layer.0));
                 routed.iter().for_each(|expert| self.mix(u64::from(expert.block.0)));
             }
-            EventKind::LayerDone { .. } => {
-                if let Some(since) = self.computing_since {
-                    self.compute_window = smooth(self.compute_window, event.at.since(since));
-                }
-            }
-            EventKind::HostDone { .. } | EventKind::Loaded | EventKind::Woken => {}
+            EventKind::LayerDone { .. } => self.done(),
+            EventKind::Passed(_) | EventKind::HostDone { .. } | EventKind::Loaded | EventKind::Woken => {}
             EventKind::MemoryPressure { tier, reserved } => {
                 self.mix(u64::from(tier.0));
                 self.mix(reserved.0);

@@ -2,6 +2,7 @@
 //! phases (observe, score, veto, schedule, execute) at every layer step.
 
 mod mixers;
+mod passing;
 
 use crate::checkpoints::{CheckpointSpec, Checkpoints};
 use crate::control::{Context, Policy, Prices, Proposal};
@@ -220,6 +221,9 @@ impl Orchestrator {
     /// # Errors
     /// See [`ControlError`]; the run cannot go on after one.
     pub fn handle(&mut self, event: Event, commands: &mut Vec<Command>) -> Result<(), ControlError> {
+        if let EventKind::Passed(passed) = event.kind {
+            return self.passed(&passed);
+        }
         self.context.signals.observe(&event);
         self.context.ledger.advance(event.at);
         self.tally.events += 1;
@@ -269,7 +273,7 @@ impl Orchestrator {
                 self.resume_starved()?;
                 self.start_step()?;
             }
-            EventKind::Woken => {}
+            EventKind::Woken | EventKind::Passed(_) => {}
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
             EventKind::HostDone { layer } => {
                 if self.host_done()? {
@@ -433,7 +437,8 @@ impl Orchestrator {
 
     pub(crate) fn compute(&mut self, layer: LayerId, part: Part, reads: Vec<crate::event::Read>) {
         let batch = self.serving.batch();
-        self.commands.push(Command::Compute { mixers: 0..0, layer, part, batch, reads });
+        let (mixers, through) = (0..0, None);
+        self.commands.push(Command::Compute { mixers, layer, part, batch, reads, through });
     }
 
     /// The decisions since the last call, if they are recorded.

@@ -28,6 +28,11 @@ impl StateTime {
         self.bytes[state as usize] += bytes;
     }
 
+    /// Whether all bytes are in one state.
+    pub(crate) fn all_in(&self, state: State) -> bool {
+        (0..).zip(&self.bytes).all(|(index, &bytes)| bytes == 0 || index == state as usize)
+    }
+
     /// Bytes that are in a state from now on.
     pub(crate) fn enter(&mut self, state: State, bytes: u64, now: Time) {
         self.hold(state, now);

@@ -155,10 +155,12 @@ impl Memory {
     /// # Errors
     /// It is not.
     pub fn expect(&self, block: BlockId, form: Form) -> Result<(), MemoryError> {
-        if self.complete[self.place(block, form)] & bit(form) == 0 {
-            return Err(MemoryError::Absent { block, form });
-        }
-        Ok(())
+        if self.has(block, form) { Ok(()) } else { Err(MemoryError::Absent { block, form }) }
+    }
+
+    /// Whether a complete copy is there.
+    pub fn has(&self, block: BlockId, form: Form) -> bool {
+        self.complete[self.place(block, form)] & bit(form) != 0
     }
 
     /// Books bytes that compute reads.

@@ -492,6 +492,6 @@ impl Platform for Scout {
     }
 
     fn submit(&mut self, command: Command) -> Result<(), WorldError> {
-        self.world.submit(command)
+        self.world.submit(command.layer_by_layer())
     }
 }

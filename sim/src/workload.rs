@@ -98,6 +98,8 @@ pub struct Workload {
     /// replicas.
     gone: Vec<u64>,
     gone_without: Vec<u64>,
+    /// What each of them was given to do there.
+    shares: Vec<Vec<Routed>>,
     replicas: Replicas,
     balance: Balance,
 }
@@ -148,6 +150,7 @@ impl Workload {
             share: ExpertShare::default(),
             gone: Vec::new(),
             gone_without: Vec::new(),
+            shares: Vec::new(),
             replicas: Replicas::default(),
             balance: Balance::default(),
         }
@@ -159,7 +162,8 @@ impl Workload {
         let experts = self.model.routed_layers().next().map_or(0, |layer| layer.blocks);
         let replicas = Replicas::new(layers, experts * share.cut(), share.of, share.replicas);
         let gone = vec![0; share.of as usize];
-        Workload { share, gone_without: gone.clone(), gone, replicas, ..self }
+        let shares = vec![Vec::new(); share.of as usize];
+        Workload { share, gone_without: gone.clone(), gone, shares, replicas, ..self }
     }
 
     /// The same, with the requests of another model on the machine, which has no router.
@@ -188,6 +192,11 @@ impl Workload {
     /// The same, with routers asked ahead of time: see [`Workload::foresee`].
     pub fn foreseen(self, lookahead: &[f64]) -> Workload {
         Workload { lookahead: lookahead.to_vec(), ..self }
+    }
+
+    /// Whether routers are asked ahead of time.
+    pub fn foresees(&self) -> bool {
+        !self.lookahead.is_empty()
     }
 
     /// The requests, in order of arrival.
@@ -272,14 +281,14 @@ impl Workload {
 
     /// What [`Workload::route`] gives at a layer with a router to each of the accelerators that have shares of the experts, in
     /// their order. It is needed now: it counts for replicas, and for how evenly tokens go.
-    pub fn route_shares(&mut self, slices: &[Slice], layer: LayerId) -> Vec<Vec<Routed>> {
+    pub fn route_shares(&mut self, slices: &[Slice], layer: LayerId) -> &mut [Vec<Routed>] {
         let own = std::mem::take(&mut self.share);
         let routed = self.route(slices, layer);
         self.share = own;
         let data = self.model.layer(layer);
         let (first_block, each) = (data.first_block.0, (data.blocks * own.cut() / own.of).max(1));
         let router = self.routers[layer.index()].unwrap_or_default();
-        let mut shares = vec![Vec::with_capacity(each as usize); self.gone.len()];
+        self.shares.iter_mut().for_each(Vec::clear);
         self.gone.fill(0);
         self.gone_without.fill(0);
         for expert in &routed {
@@ -289,7 +298,7 @@ impl Workload {
                 self.gone[rank as usize] += u64::from(part);
                 let mut share = part_of(expert, part);
                 share.block.0 = first_block + if own.cut() > 1 { number % each } else { number };
-                shares[rank as usize].push(share);
+                self.shares[rank as usize].push(share);
             }
         }
         self.replicas.observe(router, first_block, &routed);
@@ -297,7 +306,7 @@ impl Workload {
         self.balance.tokens += self.gone.iter().sum::<u64>();
         self.balance.most += most(&self.gone);
         self.balance.most_without += most(&self.gone_without);
-        shares
+        &mut self.shares
     }
 
     /// How evenly tokens went to the accelerators that have experts of their own.

@@ -5,7 +5,9 @@ mod exchanges;
 mod host;
 mod kernels;
 mod moves;
+mod passing;
 mod ranks;
+mod requests;
 mod stages;
 pub mod states;
 mod tick;
@@ -15,6 +17,7 @@ use self::exchanges::Coming;
 use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
+use self::passing::Passing;
 use self::ranks::{Held, Rank as Other};
 use self::stages::Sent;
 use self::states::States;
@@ -25,7 +28,7 @@ use crate::operators::Operators;
 use crate::provenance::Provenance;
 use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
-use crate::workload::{Request, Workload};
+use crate::workload::Workload;
 use policy::checkpoints::PoolSpec;
 use policy::event::{Command, Event, EventKind, Form, Platform, Routed};
 use policy::homes::Homes;
@@ -35,9 +38,7 @@ use policy::pipeline::Stage;
 use policy::replicas::Balance;
 use policy::sizes::Sizes;
 use policy::under_way::UnderWay;
-use policy::{
-    BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, RequestId, TierId, Time,
-};
+use policy::{BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, TierId, Time};
 use scenarios::{Pressure, Taken};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -128,6 +129,7 @@ pub struct World {
     returning: Option<Held>,
     /// Bytes of tokens that cross links that blocks move on before what is held begins.
     leaving: Bytes,
+    passing: Passing,
     ticks: u64,
     timeline: Option<Timeline>,
 }
@@ -206,6 +208,7 @@ impl World {
             announced: 0,
             returning: None,
             leaving: Bytes::ZERO,
+            passing: Passing::default(),
             ticks: 0,
             timeline,
         };
@@ -213,12 +216,6 @@ impl World {
             world.load(from, home)?;
         }
         Ok(world)
-    }
-
-    /// The same, with requests coming in.
-    pub fn asked(mut self) -> World {
-        (0..self.next_request.len()).for_each(|tenant| self.expect_request(tenant));
-        self
     }
 
     /// The same, with checkpoints of recurrent states in these pools.
@@ -314,19 +311,9 @@ impl World {
         self.ticks
     }
 
-    /// The requests of the run, in order of arrival.
-    pub fn requests(&self) -> &[Request] {
-        self.workload.requests()
-    }
-
     /// How evenly tokens went to the accelerators that have experts of their own.
     pub fn balance(&self) -> Balance {
         self.workload.balance()
-    }
-
-    /// Where the gate weights come from.
-    pub fn gates(&self) -> &'static str {
-        self.workload.gates()
     }
 
     /// The timeline, if it was recorded.
@@ -378,8 +365,11 @@ impl World {
         if let Some(kind) = self.due.pop_front() {
             return Ok(Passed::Event(Event { at: self.now, kind }));
         }
+        if let Some(passed) = self.go_on()? {
+            return Ok(passed);
+        }
         if self.is_over() {
-            return Ok(Passed::Over);
+            return self.finish_others().map(|()| Passed::Over);
         }
         // What leaves a link now only queues what follows from it, so it goes first.
         let left = self.fabric.next_due();
@@ -424,34 +414,9 @@ impl World {
         self.delivered = delivered;
     }
 
-    /// The first request of a tenant that is not in the queue yet.
-    fn next_of(&self, tenant: usize) -> Option<usize> {
-        let next = self.next_request[tenant];
-        self.workload.tenants()[tenant].contains(&next).then_some(next)
-    }
-
-    /// Puts the next request with a time of its own into the queue: they come in order.
-    fn expect_request(&mut self, tenant: usize) {
-        let Some(next) = self.next_of(tenant) else { return };
-        if let Some(at) = self.workload.requests()[next].at {
-            self.next_request[tenant] += 1;
-            self.queue.push(at, Rank::Admission, Tick::Request(RequestId(next as u32)));
-        }
-    }
-
     fn note_level(&mut self, tier: TierId) {
         if let Some(timeline) = &mut self.timeline {
             timeline.level(tier, self.now, self.memory.used(tier));
-        }
-    }
-
-    /// A closed client sends its next request when one is finished, and it has thought.
-    fn finish(&mut self, request: RequestId) {
-        let tenant = usize::from(self.workload.requests()[request.index()].tenant);
-        let Some(next) = self.next_of(tenant) else { return };
-        if let Some(at) = self.workload.sent_after(next, self.now) {
-            self.next_request[tenant] += 1;
-            self.queue.push(at, Rank::Admission, Tick::Request(RequestId(next as u32)));
         }
     }
 }
@@ -480,7 +445,8 @@ impl Platform for World {
                 self.note_level(form.tier);
             }
             Command::Cancel { id } => self.cancel(id)?,
-            Command::Compute { mixers, layer, part, batch, reads } => {
+            Command::Compute { mixers, layer, part, batch, reads, through } => {
+                self.passing.leave = through;
                 self.begin_compute(mixers, (layer, part), batch, reads)?
             }
             Command::HandOn(batch) => self.hand_on(batch),

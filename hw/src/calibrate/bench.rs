@@ -191,5 +191,5 @@ pub(super) fn expert(index: u32, [hidden, width]: [u64; 2]) -> Block {
 
 /// A compute command that reads these copies.
 pub(super) fn compute(part: Part, reads: Vec<Read>) -> Command {
-    Command::Compute { mixers: 0..0, layer: LayerId(0), part, batch: [].into(), reads }
+    Command::Compute { mixers: 0..0, layer: LayerId(0), part, batch: [].into(), reads, through: None }
 }

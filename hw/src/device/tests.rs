@@ -117,6 +117,7 @@ fn one_wrong_bit_in_a_published_copy_is_found_by_compute_and_by_the_audit() {
         part: Part::Experts,
         batch: [].into(),
         reads: vec![read],
+        through: None,
     };
     device.submit(&compute).unwrap();
     assert!(is_mismatch(&device.wait_compute(Part::Experts).unwrap_err()));

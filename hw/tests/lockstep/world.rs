@@ -245,5 +245,6 @@ pub(crate) fn compute_command(reads: &[(u32, Form)]) -> Command {
         part: Part::Experts,
         batch: [].into(),
         reads: reads.iter().map(read).collect(),
+        through: None,
     }
 }

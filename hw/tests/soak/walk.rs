@@ -293,9 +293,8 @@ impl Walk {
         let which = self.pick(self.published.len());
         let (block, form) = self.published[which];
         let (layer, reads) = (LayerId(0), vec![Read { block, form, tokens: 1 }]);
-        self.device
-            .submit(&Command::Compute { mixers: 0..0, layer, part: Part::Experts, batch: [].into(), reads })
-            .unwrap();
+        let (part, batch, through) = (Part::Experts, [].into(), None);
+        self.device.submit(&Command::Compute { mixers: 0..0, layer, part, batch, reads, through }).unwrap();
         self.computing = true;
     }
 

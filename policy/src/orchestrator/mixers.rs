@@ -32,7 +32,9 @@ impl Orchestrator {
         let passed = u64::from(upto - first);
         self.tally.layer_steps += passed + u64::from(part == Part::Mixer && !has_blocks(&upto));
         let (layer, batch) = (LayerId(upto.min(layers - 1)), self.serving.batch());
-        self.commands.push(Command::Compute { mixers: first..upto, layer, part, batch, reads: Vec::new() });
+        let through = if part == Part::Mixer { self.through(upto, layers) } else { None };
+        let (mixers, reads) = (first..upto, Vec::new());
+        self.commands.push(Command::Compute { mixers, layer, part, batch, reads, through });
         Ok(())
     }
 

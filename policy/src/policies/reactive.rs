@@ -1,6 +1,6 @@
 //! A cache rule as a controller policy: it fetches what is missing, in full precision, and evicts by its own order.
 
-use crate::control::{Context, Policy, Proposal, Victim};
+use crate::control::{Context, Policy, Proposal, Rests, Victim};
 use crate::event::Routed;
 use crate::id::{BlockId, LayerId};
 use crate::record::Action;
@@ -53,6 +53,10 @@ impl<R: Rule + Send> Policy for Reactive<R> {
                 self.missing.push(expert.block.0);
             }
         }
+    }
+
+    fn rests(&self) -> Rests {
+        Rests::OnHits
     }
 
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {

@@ -115,6 +115,6 @@ impl Platform for Scout {
 
     fn submit(&mut self, command: Command) -> Result<(), WorldError> {
         self.hear(&command);
-        self.world.submit(command)
+        self.world.submit(command.layer_by_layer())
     }
 }

@@ -50,14 +50,19 @@ impl Mixers {
             like,
         }
     }
+
+    /// What is known of a layer's, in the step that was asked for last.
+    pub(super) fn known(&self, layer: LayerId) -> Option<&Alone> {
+        self.kernels[usize::from(self.like[layer.index()])].as_ref()
+    }
 }
 
 /// A kernel, how long it reads if nothing else reads or writes, and how long it then takes in all.
-#[derive(Clone, Copy, Debug)]
-struct Alone {
-    kernel: Kernel,
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Alone {
+    pub(super) kernel: Kernel,
     read: Nanos,
-    whole: Nanos,
+    pub(super) whole: Nanos,
 }
 
 /// The compute command that is running.
@@ -95,7 +100,7 @@ impl World {
     /// Time the accelerator computed, the part of what is running included that is behind it.
     pub fn compute_time_so_far(&self) -> Nanos {
         let running = self.running.as_ref().map_or(Nanos::ZERO, |running| self.now.since(running.since));
-        self.compute_time + running
+        self.compute_time + running + self.passing_time()
     }
 
     pub(super) fn begin_compute(
@@ -153,7 +158,7 @@ impl World {
         u64::from(until.min(running.mixers.end).saturating_sub(layer.0)).max(1)
     }
 
-    fn mixer(&mut self, layer: LayerId, batch: &Arc<[Slice]>) -> Alone {
+    pub(super) fn mixer(&mut self, layer: LayerId, batch: &Arc<[Slice]>) -> Alone {
         if !Arc::ptr_eq(&self.mixers.batch, batch) {
             self.mixers.batch = batch.clone();
             self.mixers.kernels.fill(None);
@@ -168,7 +173,7 @@ impl World {
     }
 
     /// A kernel with the times that it takes if nothing else reads or writes.
-    fn alone(&self, kernel: Kernel) -> Alone {
+    pub(super) fn alone(&self, kernel: Kernel) -> Alone {
         let rate = self.machine.accelerator.read.min(self.machine.tier(self.fast).read);
         let read = rate.time_for(kernel.bytes);
         Alone { kernel, read, whole: read.max(kernel.operations) + self.follows(kernel) }
@@ -314,9 +319,18 @@ impl World {
     }
 
     /// What follows the end of a command.
-    pub(super) fn ended(&mut self, (layer, part): (LayerId, Part), batch: &[Slice]) -> Option<EventKind> {
+    pub(super) fn ended(
+        &mut self,
+        (layer, part): (LayerId, Part),
+        batch: &Arc<[Slice]>,
+    ) -> Option<EventKind> {
         Some(match part {
             Part::Mixer => {
+                let leave = if self.share.is_part() { None } else { self.leave_from(layer) };
+                if let Some(through) = leave {
+                    self.set_out(self.now, layer, through, batch.clone());
+                    return None;
+                }
                 self.due.extend(self.workload.foresee(batch, layer));
                 let shared_out = self.share.is_part() && self.model.is_routed(self.model.layer(layer));
                 let routed = match shared_out {

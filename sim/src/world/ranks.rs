@@ -61,11 +61,25 @@ impl World {
         if self.led {
             return Ok(());
         }
-        let mut last = self.now;
         for rank in &mut self.others {
             rank.come(self.held.as_ref())?;
-            last = last.max(rank.world.held_since);
         }
+        match &self.held {
+            Some(Held::Ended { last: (layer, Part::Mixer), batch }) => {
+                let (layer, batch) = (*layer, batch.clone());
+                match self.common_leave(layer) {
+                    Some(through) => self.pass_together(layer, through, batch),
+                    None => self.meet(),
+                }
+            }
+            _ => self.meet(),
+        }
+        Ok(())
+    }
+
+    /// All wait: says when they go on.
+    pub(super) fn meet(&mut self) {
+        let mut last = self.latest_held();
         // Tokens that are elsewhere come back before what begins then.
         let back = matches!(self.held, Some(Held::Begins { .. }));
         if let Some((layer, tokens)) = self.away.filter(|_| back) {
@@ -79,7 +93,20 @@ impl World {
         }
         self.release(last);
         self.others.iter_mut().for_each(|rank| rank.world.release(last));
-        Ok(())
+    }
+
+    /// Since when the last of all has waited.
+    fn latest_held(&self) -> Time {
+        self.others.iter().fold(self.held_since, |last, rank| last.max(rank.world.held_since))
+    }
+
+    /// All have leave to go on by themselves, from where the last of them has come.
+    fn pass_together(&mut self, layer: LayerId, through: LayerId, batch: Arc<[Slice]>) {
+        let at = self.latest_held();
+        self.held = None;
+        self.others.iter_mut().for_each(|rank| rank.world.held = None);
+        self.all_wait(at);
+        self.set_out(at, layer, through, batch);
     }
 
     /// So much is to cross the links before what is held begins.
@@ -117,14 +144,13 @@ impl World {
         if let Some(handed) = self.handed.pop_front() {
             return handed;
         }
-        let mut shares = self.workload.route_shares(batch, layer).into_iter();
+        let mut shares = self.workload.route_shares(batch, layer).iter_mut().map(std::mem::take);
         let own = shares.next().unwrap_or_default();
-        let replicas = self.workload.replicas_of(layer);
         for (rank, share) in self.others.iter_mut().zip(shares) {
             rank.world.handed.push_back(share);
-            if let Some(replicas) = replicas {
-                rank.world.workload.learn(layer, replicas);
-            }
+        }
+        if let Some(replicas) = self.workload.replicas_of(layer) {
+            self.others.iter_mut().for_each(|rank| rank.world.workload.learn(layer, replicas));
         }
         own
     }
@@ -155,14 +181,18 @@ impl Rank {
 
     /// The loop of a run.
     fn go_on(&mut self, going: impl Fn(&World) -> bool) -> Result<(), WorldError> {
-        while going(&self.world) {
-            match self.world.instant()? {
-                Passed::Event(event) => self.handle(event)?,
-                Passed::Inside => {}
-                Passed::Over => break,
-            }
-        }
+        while going(&self.world) && self.advance()? {}
         Ok(())
+    }
+
+    /// One instant of it; whether there was one.
+    pub(super) fn advance(&mut self) -> Result<bool, WorldError> {
+        match self.world.instant()? {
+            Passed::Event(event) => self.handle(event)?,
+            Passed::Inside => {}
+            Passed::Over => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// What the controller makes of an event, carried out.

@@ -19,7 +19,7 @@ use self::interference::Interference;
 use self::params::{PARAMS, Settings};
 use self::prices::PriceLoop;
 use crate::bits::ones;
-use crate::control::{Context, Policy, Prices, Proposal, StepWork, Victim};
+use crate::control::{Context, Policy, Prices, Proposal, Rests, StepWork, Victim};
 use crate::event::{Form, MoveClass, Routed};
 use crate::id::{BlockId, LayerId};
 use crate::model::Layer;
@@ -414,6 +414,10 @@ impl Policy for Predictive {
             ..Terms::default()
         };
         Some(Victim { block, form: stake.form, terms: Some(terms.sum()) })
+    }
+
+    fn rests(&self) -> Rests {
+        Rests::AllResident
     }
 
     fn admitted(&mut self, _context: &Context, _block: BlockId) {}

@@ -2,9 +2,10 @@
 //! number of loads matters, the bound is Belady's.
 
 use crate::small::{Small, fast, policies};
+use policy::homes::Homes;
 use policy::model::Matrix;
 use policy::registry::lookup;
-use policy::{Nanos, Paths};
+use policy::{Bytes, Machine, Nanos, Paths, TierId};
 use scenarios::Length;
 use sim::bound::{StallBound, stall_bound};
 use sim::{Case, Keep, Outcome};
@@ -76,6 +77,36 @@ fn it_holds_with_prompts_with_several_engines_and_for_dear_allocations() {
                 .unwrap(),
         );
         check(&case, "loading");
+    }
+}
+
+#[test]
+fn it_holds_where_copies_come_over_several_links() {
+    for (nvlink, link) in [(0.5, 2.0), (1.0, 0.2), (4.0, 0.2)] {
+        let requests = "{ closed: { batch: 2 } }".to_owned();
+        let small = Small { nvlink, link, peer: 24, requests, traces: 6, ..Small::default() };
+        for slots in [6, 12, 24] {
+            let tightest =
+                check(&Small { slots, ..small.clone() }.case(), &format!("{small:?}, {slots} slots"));
+            assert!(link > 1.0 || slots > 12 || tightest > 0.1, "{small:?}, {slots} slots: {tightest}");
+        }
+    }
+}
+
+#[test]
+fn it_holds_where_homes_are_apart_and_copies_share_the_last_link() {
+    for engines in [1, 4] {
+        let requests = "{ closed: { batch: 4 } }".to_owned();
+        let mut case = Small { engines, slots: 10, link: 2.0, requests, ..Small::default() }.case();
+        let mut machine = Machine::clone(&case.machine);
+        machine.links.iter_mut().for_each(|link| link.latency = Nanos::ZERO);
+        let disk = machine.tiers.iter().position(|tier| tier.name == "disk").unwrap();
+        let mut room: Vec<Bytes> = machine.tiers.iter().map(|tier| tier.capacity).collect();
+        room[case.home.first().index()] = Bytes(case.model.largest_block().0 * 16);
+        let tiers = [case.home.first(), TierId(disk as u8)];
+        case.home = Homes::spread(&tiers, &case.model, &machine, &[], &room).unwrap();
+        case.machine = machine.into();
+        check(&case, &format!("{engines} engines"));
     }
 }
 

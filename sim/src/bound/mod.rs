@@ -12,6 +12,7 @@ mod sequence;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod ways;
 mod whole;
 
 use crate::simulate::{Case, RunFailure};

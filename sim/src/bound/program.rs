@@ -1,6 +1,7 @@
 //! What any policy has to do, as a linear program: demands in their order, memory, link time and drift. Nothing here knows
 //! machines or formats.
 //!
+//! The link is all ways into fast memory taken together (`ways`).
 //! *Slots* are stretches of the link's time: slot s ends where the blocks of layer step s begin to be computed, and its link
 //! time is what the accelerator computes in it, `free[s]`, plus the stall of step s, which is what is minimised. *Instants*
 //! are those ends. A use at step t is served by a copy that was kept since the block's previous use, and so was in memory

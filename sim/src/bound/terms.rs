@@ -1,6 +1,7 @@
 //! What machine, model and guard make of a block: its choices, and the longest that compute can take.
 
 use super::program::{Choice, Program};
+use super::ways::Ways;
 use crate::compute::Kernel;
 use crate::operators::Operators;
 use crate::simulate::Case;
@@ -9,7 +10,7 @@ use policy::guard::Guard;
 use policy::machine::{Class, Link};
 use policy::model::Block;
 use policy::times::Operator;
-use policy::{BlockId, Bytes, FormatId, LayerId, Machine, Path, Paths, TierId};
+use policy::{BlockId, Bytes, FormatId, LayerId, Machine, Paths, TierId};
 
 /// See the module.
 pub(super) struct Terms {
@@ -52,6 +53,7 @@ impl Terms {
         }
         let fast = machine.tiers_of(Class::Fast).next()?;
         let paths = Paths::new(machine);
+        let ways = Ways::new(case, &paths, fast)?;
         let guard = Guard::new(case.guard.clone(), &case.model);
         let (mut known, mut kinds, mut kind) = (Vec::new(), Vec::new(), Vec::new());
         for (id, block) in (0..).map(BlockId).zip(&case.model.blocks) {
@@ -60,7 +62,7 @@ impl Terms {
             let place = known.iter().position(|&other| other == alike);
             if place.is_none() {
                 known.push(alike);
-                kinds.push(Kind::new(case, paths.between(home, fast)?, &guard, id, block)?);
+                kinds.push(Kind::new(case, (&ways, fast), &guard, id, block)?);
             }
             kind.push(u16::try_from(place.unwrap_or(known.len() - 1)).ok()?);
         }
@@ -132,9 +134,15 @@ impl Terms {
 
 impl Kind {
     /// A block that is left out holds and reads nothing, and drifts by all of its output.
-    fn new(case: &Case, path: &Path, guard: &Guard, id: BlockId, block: &Block) -> Option<Kind> {
-        let granularity = case.machine.tier(path.to).granularity;
-        let capacity = case.budgets[path.to.index()].0.max(1) as f64;
+    fn new(
+        case: &Case,
+        (ways, fast): (&Ways<'_>, TierId),
+        guard: &Guard,
+        id: BlockId,
+        block: &Block,
+    ) -> Option<Kind> {
+        let granularity = case.machine.tier(fast).granularity;
+        let capacity = case.budgets[fast.index()].0.max(1) as f64;
         let mut formats = vec![block.native];
         formats.extend(case.encoded.iter().chain(&case.recode).filter(|&&format| format != block.native));
         let room = |format: FormatId| block.bytes(format).round_up(granularity);
@@ -149,7 +157,7 @@ impl Kind {
                 || formats.iter().copied().filter(|&other| other == format || other.keeps(block.native));
             let loads = made_of()
                 .filter(|&other| crosses(other))
-                .map(|other| least_time(case, path, block.bytes(other)));
+                .map(|other| ways.least_time(case.home.of(id), block.bytes(other)));
             Some(Choice {
                 held: made_of().map(share).fold(f64::INFINITY, f64::min),
                 read: share(format),
@@ -166,29 +174,6 @@ impl Kind {
         (!choices.is_empty()).then_some(Kind { choices, widest, room })
     }
 }
-
-/// The least time of the link for a copy, in nanoseconds: whole, or in chunks with the rest of them at once. Copies that
-/// go one at a time pay for being handed over; of others that may be hidden.
-fn least_time(case: &Case, path: &Path, bytes: Bytes) -> f64 {
-    let one_at_a_time = path.links.iter().any(|&link| case.machine.link(link).engines <= 1);
-    let submit = if one_at_a_time { path.submit.0 as f64 } else { 0.0 };
-    let chunk = case.pace.chunk.0.max(1);
-    let work = |chunks: u64| {
-        let rest = path.work(Bytes(bytes.0 - chunks * chunk)).0;
-        chunks as f64 * path.work(Bytes(chunk)).0 as f64 + rest as f64
-    };
-    // So many chunks that trying them all takes long: then nothing but the bytes.
-    let chunks = bytes.0.saturating_sub(1) / chunk;
-    let least = if chunks > MANY_CHUNKS {
-        bytes.0 as f64
-    } else {
-        (0..=chunks).map(work).fold(f64::INFINITY, f64::min)
-    };
-    submit + least * 1e9 / path.peak.0.max(1) as f64
-}
-
-/// Beyond so many chunks a block, not every way to cut it is tried.
-const MANY_CHUNKS: u64 = 10_000;
 
 /// The rate at which a kernel reads fast memory while every link of it is busy, in bytes a second: a memory gives each flow
 /// its share, and links cannot take more than they carry.

@@ -5,7 +5,7 @@ use crate::output::{self, Format};
 use crate::scenario_args::{Overrides, load_case};
 use crate::simulate::policy_of;
 use policy::event::Form;
-use policy::record::Decision;
+use policy::record::{Action, Decision};
 use policy::times::{BASES, Basis};
 use policy::veto::Verdict;
 use policy::{BlockId, Machine, Model, Nanos};
@@ -142,6 +142,15 @@ fn name(machine: &Machine, form: Form) -> String {
     format!("{}/{}", machine.tier(form.tier).name, form.format.name())
 }
 
+/// What was decided; of a block that is computed in place, by which processor.
+fn what(machine: &Machine, decision: &Decision) -> String {
+    let by = decision.to.filter(|_| decision.action == Action::InPlace);
+    match by.and_then(|to| machine.beside(to.tier)) {
+        Some(by) => format!("in place by {}", machine.near(by).name),
+        None => decision.action.name().to_owned(),
+    }
+}
+
 fn row(machine: &Machine, decision: &Decision) -> [String; 8] {
     let form = |form: Option<Form>| form.map_or("-".to_owned(), |form| name(machine, form));
     let verdict = match decision.verdict {
@@ -167,7 +176,7 @@ fn row(machine: &Machine, decision: &Decision) -> [String; 8] {
         decision.step.to_string(),
         decision.layer.0.to_string(),
         decision.state.code().to_owned(),
-        format!("{:?}", decision.action).to_lowercase(),
+        what(machine, decision),
         form(decision.from),
         form(decision.to),
         verdict,

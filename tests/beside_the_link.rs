@@ -3,7 +3,7 @@
 use crate::small::Small;
 use policy::event::{Command, Event, EventKind, Form, Part, Platform, Read};
 use policy::registry::lookup;
-use policy::{Bandwidth, BlockId, LayerId, Nanos, Time};
+use policy::{Bandwidth, BlockId, LayerId, Nanos, ProcessorId, Time};
 use sim::simulate::Keep;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[test]
 fn the_host_computes_one_command_after_the_other() {
     let case = Small { host: true, ..Small::default() }.case();
-    let host = case.machine.host_compute.unwrap();
+    let launch = case.machine.host_compute().unwrap().processor.launch;
     let mut world = case.world(false).unwrap();
     let form = Form { tier: case.home.first(), format: case.model.blocks[0].native };
     for first in [0, 2] {
@@ -19,7 +19,7 @@ fn the_host_computes_one_command_after_the_other() {
         let command = Command::Compute {
             mixers: 0..0,
             layer: LayerId(0),
-            part: Part::Host,
+            part: Part::Near(ProcessorId(0)),
             batch: [].into(),
             reads: reads.to_vec(),
             through: None,
@@ -28,10 +28,10 @@ fn the_host_computes_one_command_after_the_other() {
     }
     let mut done = Vec::new();
     while let Some(event) = world.next_event().unwrap() {
-        done.extend(matches!(event.kind, EventKind::HostDone { .. }).then_some(event.at));
+        done.extend(matches!(event.kind, EventKind::NearDone { .. }).then_some(event.at));
     }
     let bytes = case.model.blocks[0].bytes(form.format);
-    let one = Bandwidth(4_000_000_000).time_for(bytes + bytes) + host.launch;
+    let one = Bandwidth(4_000_000_000).time_for(bytes + bytes) + launch;
     assert_eq!(done, [Time(0) + one, Time(0) + one + one]);
 }
 

@@ -33,14 +33,17 @@ pub(crate) fn smalls() -> impl Strategy<Value = (Small, bool)> {
     let model = (select(formats.to_vec()), 1u32..5, 2u32..13, 1u32..5, select(vec![16u32, 64]));
     let machine = (0.0f64..1.0, select(vec![0.2, 2.0, 20.0]), 1u32..3, select(vec![1u32, 512, 4096]));
     let load = (20u32..90, 1u32..6, 0.0f64..2.0, 0.0f64..1.0, 1u32..5, prop::option::of(100u32..20_000));
-    let helped = (any::<bool>(), select(vec![&[] as &[u32], &[100, 50], &[70, 0, 90]]));
+    let near = select(vec![0.0, 0.0, 1.0, 30.0]);
+    let helped = (any::<bool>(), select(vec![&[] as &[u32], &[100, 50], &[70, 0, 90]]), near);
     let rest =
         (select(vec![0.0, 0.2, 1.0, 5.0, 60.0]), select(vec![512u64, 4096, 1 << 20]), any::<u16>(), helped);
     (model, machine, load, rest).prop_map(|(model, machine, load, rest)| {
         let ((family, encoded, rank, recode), layers, experts, selected, hidden) = model;
         let (share, link, engines, granularity) = machine;
         let (tokens, traces, skew, stickiness, batch, poisson) = load;
-        let (drift_budget, chunk, seed, (host, lookahead)) = rest;
+        let (drift_budget, chunk, seed, (host, lookahead, near)) = rest;
+        // Blocks with recipes have no homes.
+        let near = if rank > 0 { 0.0 } else { near };
         let requests = match poisson {
             Some(rate) => format!("{{ poisson: {{ rate: {rate} /s, batch: {batch} }} }}"),
             None => format!("{{ closed: {{ batch: {batch} }} }}"),
@@ -64,7 +67,7 @@ pub(crate) fn smalls() -> impl Strategy<Value = (Small, bool)> {
         };
         let small =
             Small { drift_budget, tokens, traces, skew, stickiness, requests, link, engines, ..small };
-        (Small { granularity, chunk, host, lookahead, seed: seed.into(), ..small }, poisson.is_none())
+        (Small { granularity, chunk, host, lookahead, near, seed: seed.into(), ..small }, poisson.is_none())
     })
 }
 
@@ -73,7 +76,7 @@ fn begun(decisions: &[Decision]) -> u64 {
     let moves = |decision: &&Decision| {
         !matches!(
             decision.action,
-            Action::Read | Action::Host | Action::Skip | Action::Evict | Action::Cancel
+            Action::Read | Action::InPlace | Action::Skip | Action::Evict | Action::Cancel
         )
     };
     let count = |verdict| decisions.iter().filter(moves).filter(|d| d.verdict == verdict).count() as u64;
@@ -195,7 +198,8 @@ fn every_request_is_served(case: &Case, run: &Run) {
     assert_eq!((tally.demanded, tally.hits()), (run.witness.demanded, run.witness.hits));
     assert_eq!(tally.skipped, run.witness.left_out + run.witness.needed.len() as u64);
     assert!(tally.skipped == 0 || case.guard.drift_budget > 0.0);
-    assert!(tally.hosted == 0 || case.host_compute);
+    let may = case.machine.near.iter().any(|near| case.host_compute || !near.of_host);
+    assert!(tally.hosted == 0 || may);
 }
 
 proptest! {

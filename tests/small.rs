@@ -8,7 +8,7 @@ use policy::policies::script::Script;
 use policy::record::Decision;
 use policy::registry::{self, Entry};
 use policy::tally::RequestTimes;
-use policy::{BlockId, Bytes, FormatId, Machine, MoveId, Orchestrator, TierId, Watch};
+use policy::{BlockId, Bytes, FormatId, Machine, MoveId, Orchestrator, ProcessorId, TierId, Watch};
 use sim::{Case, Keep, Outcome};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub(crate) struct Small {
     /// Slots of a peer's memory that holds staged copies; none without one. Its link is `nvlink` times as quick as the host's.
     pub(crate) peer: u32,
     pub(crate) nvlink: f64,
+    /// GB/s at which the processor of a memory of its own reads, where every second block lies; no such memory without.
+    pub(crate) near: f64,
     pub(crate) seed: u64,
 }
 
@@ -77,6 +79,7 @@ impl Default for Small {
             chunk: 16 << 10,
             peer: 0,
             nvlink: 4.0,
+            near: 0.0,
             seed: 7,
         }
     }
@@ -100,11 +103,28 @@ impl Small {
         case
     }
 
+    /// The tier with a processor of its own, its link, the cap of the tier that homes fill first, and the key that names both.
+    fn near(&self) -> [String; 4] {
+        let (read, link, half) = (self.near, self.link, (self.layers * self.experts).div_ceil(2));
+        if read == 0.0 {
+            return Default::default();
+        }
+        let tier = format!(
+            "    cxl: {{ class: staged, backing: numa, capacity: 256 MiB, granularity: 64 B, read: 60 GB/s, write: 60 GB/s,\n      \
+             compute: {{ flops: 200 GFLOP/s, read: {read} GB/s, launch: 2 us }} }}\n"
+        );
+        let link = format!(
+            "    cxl: {{ between: [cxl, hbm], forward: {link} GB/s, backward: {link} GB/s, latency: 300 ns, submit: 200 ns,\n      \
+             engines: 1, duplex: {{ forward: {link} GB/s, backward: {link} GB/s }} }}\n"
+        );
+        [tier, link, format!(", dram: {half} slots"), "home: [dram, cxl]\n".to_owned()]
+    }
+
     /// The peer's tier, its link, its cap, and the key that names it.
     fn beside(&self) -> [String; 4] {
         let (slots, rate) = (self.peer, self.link * self.nvlink);
         if slots == 0 {
-            return Default::default();
+            return self.near();
         }
         let tier = "    peer: { class: staged, backing: device, device: 1, transient: true, capacity: 256 MiB, read: 90 GB/s, write: 90 GB/s }\n";
         let link = format!(
@@ -264,8 +284,9 @@ pub(crate) struct Witness<P> {
     pub(crate) needed: BTreeSet<BlockId>,
     /// Demanded blocks that nobody computed.
     pub(crate) left_out: u64,
-    /// What the accelerator and the host are computing.
-    computing: [VecDeque<Vec<Read>>; 2],
+    machine: Arc<Machine>,
+    /// What the accelerator and processors beside other memories are computing.
+    computing: BTreeMap<Option<ProcessorId>, VecDeque<Vec<Read>>>,
 }
 
 impl<P> Witness<P> {
@@ -283,7 +304,8 @@ impl<P> Witness<P> {
             hits: 0,
             needed: BTreeSet::new(),
             left_out: 0,
-            computing: Default::default(),
+            machine: case.machine.clone(),
+            computing: BTreeMap::new(),
         }
     }
 
@@ -356,16 +378,20 @@ impl<P> Witness<P> {
                 told.cancelled = true;
             }
             Command::Compute { reads, part, .. } => {
-                let by_host = *part == Part::Host;
+                let by = match part {
+                    Part::Near(by) => Some(*by),
+                    _ => None,
+                };
                 for read in reads {
                     assert!(self.copies.contains(&(read.block, read.form)), "read incomplete: {read:?}");
-                    assert!(
-                        (read.form.tier == self.fast) != by_host && read.form.format.get().direct,
-                        "{read:?}"
-                    );
+                    let beside = match by {
+                        Some(by) => self.machine.near(by).tiers.contains(&read.form.tier),
+                        None => read.form.tier == self.fast,
+                    };
+                    assert!(beside && read.form.format.get().direct, "{read:?} by {by:?}");
                     assert!(self.needed.contains(&read.block), "computed, but not demanded: {read:?}");
                 }
-                self.computing[usize::from(by_host)].push_back(reads.clone());
+                self.computing.entry(by).or_default().push_back(reads.clone());
             }
             Command::MoveState(_) | Command::DropState { .. } => {
                 panic!("no model here has states: {command:?}")
@@ -387,9 +413,9 @@ impl<P> Witness<P> {
                 }
             }
             EventKind::LayerRouted { routed, .. } => {
-                self.computing[0].pop_front();
+                self.computing.entry(None).or_default().pop_front();
                 assert!(
-                    self.computing.iter().all(VecDeque::is_empty),
+                    self.computing.values().all(VecDeque::is_empty),
                     "routed before the last demand was served"
                 );
                 self.left_out += self.needed.len() as u64;
@@ -416,9 +442,9 @@ impl<P> Witness<P> {
                     self.ask(routed);
                 }
             }
-            EventKind::LayerDone { .. } => self.computed(0),
-            EventKind::HostDone { .. } => self.computed(1),
-            EventKind::HeadDone => drop(self.computing[0].pop_front()),
+            EventKind::LayerDone { .. } => self.computed(None),
+            EventKind::NearDone { by, .. } => self.computed(Some(*by)),
+            EventKind::HeadDone => drop(self.computing.entry(None).or_default().pop_front()),
             EventKind::Woken
             | EventKind::HandedOn(_)
             | EventKind::RequestArrived { .. }
@@ -437,9 +463,9 @@ impl<P> Witness<P> {
         self.asked.push(routed.iter().map(|expert| expert.block).collect());
     }
 
-    /// One of the two has computed what it was told first.
-    fn computed(&mut self, by: usize) {
-        for read in self.computing[by].pop_front().unwrap() {
+    /// One of them has computed what it was told first.
+    fn computed(&mut self, by: Option<ProcessorId>) {
+        for read in self.computing.get_mut(&by).and_then(VecDeque::pop_front).unwrap() {
             self.needed.remove(&read.block);
         }
     }

@@ -19,7 +19,7 @@ impl Policy for Hoarder {
     fn observe(&mut self, _context: &Context, _layer: LayerId, _routed: &[Routed]) {}
 
     fn weigh(&mut self, _context: &Context, proposal: &Proposal) -> Option<Terms> {
-        if matches!(proposal.action, Action::Host | Action::Skip) {
+        if matches!(proposal.action, Action::InPlace | Action::Skip) {
             return None;
         }
         let moving = if proposal.route.to.format == self.int8 { 0.0 } else { 1.0 };

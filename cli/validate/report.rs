@@ -296,7 +296,7 @@ fn name(case: &Case, component: Component) -> String {
     match component {
         Component::Compute(Part::Mixer) => "mixer".into(),
         Component::Compute(Part::Experts) => "experts".into(),
-        Component::Compute(Part::Host) => "experts on the host".into(),
+        Component::Compute(Part::Near(by)) => format!("experts on {}", case.machine.near(by).name),
         Component::Compute(Part::Head) => "head".into(),
         Component::Copy(from, to) if from == to => format!("recoding in {}", tier(from)),
         Component::Copy(from, to) => format!("{} to {}", tier(from), tier(to)),

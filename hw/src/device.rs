@@ -1,4 +1,5 @@
-//! A device: an arena for every tier, a lane for every path, one for changes of format within each tier, two for compute.
+//! A device: an arena for every tier, a lane for every path, one for changes of format within each tier, one for the accelerator's
+//! compute and one for each processor beside other memories.
 //! Commands are checked when they are submitted, carried out by the lanes, and seen when they are waited for: a copy is
 //! published when its last chunk has been waited for, not before. What the memory is and who does the jobs is the
 //! engine's affair; what is promised of them is here, once for all engines.
@@ -8,6 +9,7 @@ mod moves;
 mod recipes;
 mod resident;
 mod states;
+mod streams;
 
 use self::clock::Clock;
 pub use self::clock::{Deed, Span};
@@ -16,19 +18,21 @@ use self::recipes::Recipes;
 use self::resident::Resident;
 pub use self::states::StateRoom;
 use self::states::States;
+use self::streams::Stream;
+pub(crate) use self::streams::stream_of;
 use crate::arena::{Arena, SlotId};
 use crate::content::Contents;
-use crate::engine::{ComputeReport, Done, Engine, Job, JobError, LaneKind, Reading, Work};
+use crate::engine::{Done, Engine, JobError, LaneKind};
 use crate::lane::{Lane, now};
 use crate::refusal::{CopyName, DeviceError};
 use crate::region::Region;
 use crate::verify;
-use policy::event::{Command, Form, Part, Read, Slice};
+use policy::event::{Command, Form, Part};
 use policy::format::FORMATS;
 use policy::machine::{Backing, Class, Tier};
 use policy::units::{Bytes, Nanos};
-use policy::{BlockId, LayerId, Machine, MoveId, Paths, TierId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use policy::{BlockId, LayerId, Machine, MoveId, Paths, ProcessorId, TierId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
@@ -109,29 +113,6 @@ pub enum Finished {
 
 type Copy = (BlockId, Form);
 
-/// Compute commands run in order on one of two streams: the accelerator's, and the host's own.
-pub(crate) fn stream_of(part: Part) -> usize {
-    usize::from(part == Part::Host)
-}
-
-fn lane_of(part: Part) -> LaneKind {
-    if part == Part::Host { LaneKind::HostCompute } else { LaneKind::Compute }
-}
-
-/// What the jobs of one command came to: the report of the last, with the time of all, or the first failure.
-fn together(
-    before: Option<Result<ComputeReport, JobError>>,
-    last: Result<ComputeReport, JobError>,
-) -> Result<ComputeReport, JobError> {
-    match before {
-        None => last,
-        Some(before) => {
-            let before = before?;
-            last.map(|last| ComputeReport { took: before.took + last.took, ..last })
-        }
-    }
-}
-
 struct Held {
     slot: SlotId,
     published: bool,
@@ -145,16 +126,9 @@ pub struct Device {
     arenas: Vec<Arena>,
     copies: BTreeMap<Copy, Held>,
     moves: BTreeMap<MoveId, Flight>,
-    /// The copies that each compute command reads, until it has been waited for.
-    computing: [VecDeque<BTreeSet<Copy>>; 2],
-    computed: [VecDeque<(Nanos, Result<ComputeReport, JobError>)>; 2],
-    /// For each job of a stream that is not done, whether a command ends with it; and what the jobs of that command that are
-    /// done came to.
-    ends: [VecDeque<bool>; 2],
-    so_far: [Option<Result<ComputeReport, JobError>>; 2],
+    /// The accelerator's stream, and those of processors beside other memories.
+    streams: Vec<Stream>,
     lanes: BTreeMap<(TierId, TierId), Lane>,
-    /// The accelerator's stream, and the host's own.
-    compute: [Lane; 2],
     done: Receiver<Done>,
     /// Jobs that the lanes have not reported on.
     under_way: u64,
@@ -187,17 +161,16 @@ impl Device {
         }
         let budget = |index: usize, tier: &Tier| budgets.get(index).map_or(tier.capacity, |&budget| budget);
         let arena = |(index, tier)| engine.arena(tier, budget(index, tier));
+        let near = (0..machine.near.len() as u8).map(|by| LaneKind::Near(ProcessorId(by)));
+        let streams = std::iter::once(LaneKind::Compute).chain(near);
+        let streams = streams.map(|kind| lane(kind).map(Stream::new)).collect::<Result<_, _>>()?;
         let mut device = Device {
             name: engine.name(),
             tiers: machine.tiers.iter().map(|tier| tier.name.clone()).collect(),
             arenas: machine.tiers.iter().enumerate().map(arena).collect::<Result<_, _>>()?,
             copies: BTreeMap::new(),
             moves: BTreeMap::new(),
-            computing: Default::default(),
-            computed: Default::default(),
-            ends: Default::default(),
-            so_far: Default::default(),
-            compute: [lane(LaneKind::Compute)?, lane(LaneKind::HostCompute)?],
+            streams,
             lanes,
             done,
             under_way: 0,
@@ -286,21 +259,6 @@ impl Device {
         })
     }
 
-    /// Waits for the oldest compute command that has not been waited for, of those that run where `part` does.
-    pub fn wait_compute(&mut self, part: Part) -> Result<ComputeReport, DeviceError> {
-        let stream = stream_of(part);
-        while self.computed[stream].is_empty() {
-            if self.computing[stream].is_empty() {
-                return Err(DeviceError::NoCompute);
-            }
-            self.next(None)?;
-        }
-        self.computing[stream].pop_front();
-        let (ended, computed) = self.computed[stream].pop_front().ok_or(DeviceError::NoCompute)?;
-        self.clock.see(ended, false);
-        computed.map_err(|error| self.count(error))
-    }
-
     /// Waits until the lanes are idle, then compares the bytes of every published copy with its block. Returns the
     /// published copies.
     pub fn audit(&mut self) -> Result<BTreeSet<(BlockId, Form)>, DeviceError> {
@@ -373,7 +331,8 @@ impl Device {
     fn drop_copy(&mut self, copy: Copy) -> Result<(), DeviceError> {
         let in_use = |reader| DeviceError::InUse { copy: self.name_of(copy), reader };
         self.readable("drop", copy)?;
-        if self.computing.iter().flatten().any(|reads| reads.contains(&copy)) {
+        let mut computing = self.streams.iter().flat_map(|stream| &stream.computing);
+        if computing.any(|reads| reads.contains(&copy)) {
             return Err(in_use("a compute command".into()));
         }
         let reads = |flight: &&Flight| match flight.what {
@@ -398,46 +357,11 @@ impl Device {
         Ok(())
     }
 
-    fn start_compute(
-        &mut self,
-        (layer, part): (LayerId, Part),
-        batch: Arc<[Slice]>,
-        reads: &[Read],
-        ends: bool,
-    ) -> Result<(), DeviceError> {
-        let mut regions = Vec::with_capacity(reads.len());
-        for &Read { block, form, tokens } in reads {
-            regions.push(Reading { block, form, region: self.readable("compute", (block, form))?, tokens });
-        }
-        let stream = stream_of(part);
-        self.ends[stream].push_back(ends);
-        if ends {
-            self.computing[stream].push_back(reads.iter().map(|read| (read.block, read.form)).collect());
-        }
-        self.under_way += 1;
-        self.clock.submit(lane_of(part), Deed::Compute(layer, part));
-        let (dense, cache) = self.resident.of(layer, part, &batch);
-        let work = Work { layer, part, batch, reads: regions, dense, cache, check: self.check_reads };
-        if self.compute[stream].submit(Job::Compute(work)) { Ok(()) } else { Err(DeviceError::LaneDied) }
-    }
-
     /// Takes in one report of a lane. Nobody waits for what belongs to a move that was given up.
     fn take_in(&mut self, done: Done) -> Option<Finished> {
         self.under_way -= 1;
         match done {
-            Done::Compute(part, computed) => {
-                self.totals.computes += 1;
-                let took = computed.as_ref().ok().map(|report| report.took);
-                let ended = self.clock.done(lane_of(part), took);
-                let stream = stream_of(part);
-                let computed = together(self.so_far[stream].take(), computed);
-                if self.ends[stream].pop_front() == Some(false) {
-                    self.so_far[stream] = Some(computed);
-                    return None;
-                }
-                self.computed[stream].push_back((ended, computed));
-                Some(Finished::Compute(part))
-            }
+            Done::Compute(part, computed) => self.computed(part, computed).then_some(Finished::Compute(part)),
             Done::Chunk(id, arrived) => self.arrive(id, arrived).then_some(Finished::Chunk(id)),
         }
     }

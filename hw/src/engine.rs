@@ -13,7 +13,7 @@ use crate::region::Region;
 use policy::event::{Form, Part, Slice};
 use policy::machine::Tier;
 use policy::units::{Bytes, Nanos};
-use policy::{BlockId, LayerId, MoveId, TierId};
+use policy::{BlockId, LayerId, MoveId, ProcessorId, TierId};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use thiserror::Error;
@@ -49,8 +49,8 @@ pub enum LaneKind {
     },
     /// The accelerator's compute.
     Compute,
-    /// Blocks that the host computes where they are.
-    HostCompute,
+    /// Blocks that a processor beside other memories computes where they are.
+    Near(ProcessorId),
 }
 
 /// Does the jobs of one lane, on a thread of its own.

@@ -22,7 +22,7 @@ impl Lane {
         let name = match kind {
             LaneKind::Copy { from, to } => format!("lane-{}-{}", from.0, to.0),
             LaneKind::Compute => "lane-compute".into(),
-            LaneKind::HostCompute => "lane-host".into(),
+            LaneKind::Near(by) => format!("lane-near-{}", by.0),
         };
         let thread = Builder::new().name(name).spawn(work)?;
         Ok(Lane { jobs: Some(jobs), thread: Some(thread) })

@@ -49,7 +49,7 @@ pub struct Live<L> {
     next_request: usize,
     /// Events that are due now.
     due: VecDeque<EventKind>,
-    computing: [VecDeque<Computing>; 2],
+    computing: Vec<VecDeque<Computing>>,
     /// When the chunks of each move were submitted.
     chunks: BTreeMap<MoveId, VecDeque<Instant>>,
     /// Requests that may come because others have finished.
@@ -61,13 +61,14 @@ pub struct Live<L> {
 impl<L: Load> Live<L> {
     /// Time begins now.
     pub fn new(device: Device, load: L) -> Live<L> {
+        let computing = device.streams().map(|_| VecDeque::new()).collect();
         Live {
             device,
             load,
             start: now(),
             next_request: 0,
             due: VecDeque::new(),
-            computing: Default::default(),
+            computing,
             chunks: BTreeMap::new(),
             freed: 0,
             wakes: BTreeSet::new(),
@@ -154,7 +155,7 @@ impl<L: Load> Live<L> {
                 None
             }
             Part::Experts => Some(EventKind::LayerDone { layer }),
-            Part::Host => Some(EventKind::HostDone { layer }),
+            Part::Near(by) => Some(EventKind::NearDone { layer, by: *by }),
             Part::Head => Some(EventKind::HeadDone),
         }
     }

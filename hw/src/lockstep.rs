@@ -112,8 +112,8 @@ pub struct Lockstep<P> {
     moves: BTreeMap<MoveId, Promise>,
     /// Moves of which a chunk failed and that nobody has given up yet.
     failed: BTreeSet<MoveId>,
-    /// Compute commands not answered, in order: the accelerator's, and the host's.
-    computes: [VecDeque<Computing>; 2],
+    /// Compute commands not answered, in order: the accelerator's, and those of each processor beside other memories.
+    computes: Vec<VecDeque<Computing>>,
     lockstep_wait: Nanos,
     /// The present of the timeline.
     now: Time,
@@ -129,7 +129,8 @@ impl<P: Platform> Lockstep<P> {
     /// Puts a device under a timeline. Nothing may have been submitted to either.
     pub fn new(timeline: P, device: Device) -> Lockstep<P> {
         let copies = device.published().collect();
-        let (moves, computes) = (BTreeMap::new(), Default::default());
+        let moves = BTreeMap::new();
+        let computes = device.streams().map(|_| VecDeque::new()).collect();
         Lockstep {
             timeline,
             device,
@@ -206,7 +207,7 @@ impl<P: Platform> Lockstep<P> {
             Command::Compute { layer, part, batch, reads, .. } => {
                 match part {
                     Part::Mixer => self.tokens = batch.iter().map(|slice| slice.tokens).sum(),
-                    Part::Experts | Part::Host => self.drift.computed(self.device.contents().model(), reads),
+                    Part::Experts | Part::Near(_) => self.drift.computed(self.device.contents().model(), reads),
                     Part::Head => self.drift.end_step(),
                 }
                 let computing = Computing { layer: layer.0, part: *part, since: self.now };
@@ -281,7 +282,7 @@ impl<P: Platform> Lockstep<P> {
                 self.drift.routed(routed, self.tokens);
             }
             EventKind::LayerDone { layer } => self.follow_compute(Some(layer.0), Part::Experts)?,
-            EventKind::HostDone { layer } => self.follow_compute(Some(layer.0), Part::Host)?,
+            EventKind::NearDone { layer, by } => self.follow_compute(Some(layer.0), Part::Near(*by))?,
             EventKind::HeadDone => {
                 self.follow_compute(None, Part::Head)?;
                 self.end_step();

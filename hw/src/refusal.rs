@@ -132,6 +132,9 @@ pub enum DeviceError {
         /// The move.
         id: u64,
     },
+    /// A command is for a processor beside memories that the machine does not have.
+    #[error("the machine has no such processor beside its memories")]
+    NoProcessor,
     /// Nothing was submitted that could be waited for.
     #[error("no compute is under way")]
     NoCompute,

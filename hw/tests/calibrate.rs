@@ -47,7 +47,7 @@ fn a_measured_machine_loads_and_has_every_format() {
         plan(Bytes(1 << 30)).capacity
     );
     let direct: BTreeSet<_> = coded().filter(|format| format.get().direct).collect();
-    for kernels in [&machine.kernels, &machine.host_kernels] {
+    for kernels in [&machine.kernels, &machine.near[0].kernels] {
         assert_eq!(kernels.iter().map(|kernel| kernel.format()).collect::<BTreeSet<_>>(), direct);
         assert!(kernels.iter().all(|kernel| kernel.points().len() == 2));
     }

@@ -46,7 +46,7 @@ pub struct Proposal {
     pub route: Route,
     /// Why: its class on the link.
     pub class: MoveClass,
-    /// What the running step has given links and the host to do already.
+    /// What the running step has given others to do already.
     pub work: StepWork,
     /// Tokens that go through the block; none where they are yet to come.
     pub tokens: u32,
@@ -61,35 +61,20 @@ pub struct Proposal {
     pub terms: Terms,
 }
 
-/// What a layer step has given to others to do before it can end, each working beside the other.
+/// What a layer step has given to others to do before it can end: to links, and to each processor beside other memories. All of them
+/// work beside each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepWork {
-    /// Time its moves take of their links.
-    pub link: Nanos,
-    /// Time its blocks take of the host's processor.
-    pub host: Nanos,
-}
-
-impl StepWork {
-    /// When both are done.
-    pub fn end(self) -> Nanos {
-        self.link.max(self.host)
-    }
+    /// What the one has to do already who would do this too.
+    pub before: Nanos,
+    /// When all of them are done.
+    pub end: Nanos,
 }
 
 impl Proposal {
-    /// What the running step's work comes to with this proposal.
-    pub fn work_with(&self) -> StepWork {
-        let StepWork { link, host } = self.work;
-        match self.action {
-            Action::Host => StepWork { link, host: host + self.route.time },
-            _ => StepWork { link: link + self.route.time, host },
-        }
-    }
-
     /// How much longer the running step waits if it is served so.
     pub fn wait(&self) -> Nanos {
-        Nanos(self.work_with().end().0 - self.work.end().0)
+        (self.work.before + self.route.time).saturating_sub(self.work.end)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What goes in and what comes out of the controller, and the trait behind which a world lives.
 
 use crate::format::FormatId;
-use crate::id::{BlockId, CheckpointId, LayerId, MoveId, RequestId, TierId};
+use crate::id::{BlockId, CheckpointId, LayerId, MoveId, ProcessorId, RequestId, TierId};
 use crate::passed::Passed;
 use crate::pipeline::Batch;
 use crate::state_format::StateFormat;
@@ -89,8 +89,8 @@ pub enum Part {
     Mixer,
     /// The routed blocks.
     Experts,
-    /// Routed blocks that the host computes where they are, beside the accelerator.
-    Host,
+    /// Routed blocks that this processor computes where they are, beside the accelerator.
+    Near(ProcessorId),
     /// The output head, after the last layer.
     Head,
 }
@@ -125,10 +125,12 @@ pub enum EventKind {
         /// The layer.
         layer: LayerId,
     },
-    /// The host has computed its share of a layer's routed blocks.
-    HostDone {
+    /// A processor beside other memories has computed its share of a layer's routed blocks, or the oldest part of it.
+    NearDone {
         /// The layer.
         layer: LayerId,
+        /// The processor.
+        by: ProcessorId,
     },
     /// The platform expects a coming layer of the running step to choose these blocks: its router was asked ahead of
     /// time. Comes before [`EventKind::LayerRouted`] of the layer being run.

@@ -28,6 +28,8 @@ ids! {
     TierId: u8;
     /// One direction of a link of the machine.
     LinkId: u8;
+    /// A processor beside memories of the machine that compute does not read directly.
+    ProcessorId: u8;
     /// A move of bytes, unique in a run.
     MoveId: u64;
     /// A checkpoint of recurrent states, in the order in which they are made.

@@ -71,6 +71,14 @@ impl KernelRate {
         KernelRate { format: self.format, points: self.points.iter().map(part).collect() }
     }
 
+    /// The rates of so many such processors, each of which has an equal part of the weights.
+    pub fn striped(&self, stripes: u32) -> KernelRate {
+        let times = |&(tokens, rate): &(u32, Bandwidth)| {
+            (tokens, Bandwidth(rate.0.saturating_mul(u64::from(stripes.max(1)))))
+        };
+        KernelRate { format: self.format, points: self.points.iter().map(times).collect() }
+    }
+
     /// The format of the weights.
     pub fn format(&self) -> FormatId {
         self.format

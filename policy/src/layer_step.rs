@@ -1,8 +1,9 @@
 //! One layer step: its demand, the copies it will read, what it waits for, and its waves.
 
-mod host;
+mod near;
 
-use crate::control::{Proposal, StepWork};
+use self::near::Shares;
+use crate::control::Proposal;
 use crate::event::{Form, MoveClass, Part, Read, Routed, Source};
 use crate::id::{BlockId, LayerId};
 use crate::orchestrator::{ControlError, Orchestrator};
@@ -21,7 +22,7 @@ enum Standing {
     Waiting(Cause),
     /// It will be read from this copy.
     Ready(Form),
-    /// The host computes it from this copy.
+    /// The processor beside this copy computes it from there.
     Hosted(Form),
     /// It is computed, or left out.
     Done,
@@ -52,16 +53,17 @@ pub(crate) struct Member {
     standing: Standing,
     /// Squared drift it adds, at the mean and at the upper bound.
     drift: (f64, f64),
-    /// Whether the host was told of it.
+    /// Whether the processor beside its copy was told of it.
     handed_over: bool,
+    /// Whether that copy was lost while it was read there.
+    lost: bool,
 }
 
-/// What was decided for a block: where it stands, the squared drift it adds (at the mean and at the upper bound), and the
-/// step's work with it.
+/// What was decided for a block: where it stands, and the squared drift it adds (at the mean and at the upper bound).
 struct Served {
     standing: Standing,
     drift: (f64, f64),
-    work: StepWork,
+    proposal: Proposal,
 }
 
 /// The running layer step.
@@ -73,11 +75,11 @@ pub(crate) struct LayerStep {
     /// Members by where they stand.
     counts: [u32; DONE + 1],
     computing: bool,
-    work: StepWork,
-    /// Compute commands that the host has not answered.
+    work: Shares,
+    /// Compute commands that processors beside other memories have not answered.
     hosting: u32,
-    /// Since when nothing but the host is waited for.
-    waits_for_host: Option<Time>,
+    /// Since when nothing but these is waited for.
+    waits_for_near: Option<Time>,
     later_wave: bool,
     last_cause: Option<Cause>,
 }
@@ -115,7 +117,13 @@ impl Orchestrator {
         }
         self.cancel_missed(layer)?;
         let fresh =
-            |routed| Member { routed, standing: Standing::Unserved, drift: (0.0, 0.0), handed_over: false };
+            |routed| Member {
+                routed,
+                standing: Standing::Unserved,
+                drift: (0.0, 0.0),
+                handed_over: false,
+                lost: false,
+            };
         let mut members = std::mem::take(&mut self.members);
         members.extend(routed.into_iter().map(fresh));
         let mut counts = [0; DONE + 1];
@@ -126,9 +134,9 @@ impl Orchestrator {
             members,
             counts,
             computing: false,
-            work: StepWork::default(),
+            work: Shares::default(),
             hosting: 0,
-            waits_for_host: None,
+            waits_for_near: None,
             later_wave: false,
             last_cause: None,
         });
@@ -171,7 +179,7 @@ impl Orchestrator {
             self.give_way(holder)?;
             self.serve_unserved(&mut step)?;
         }
-        self.hand_to_host(&mut step);
+        self.hand_to_near(&mut step);
         self.compute_if_ready(&mut step);
         self.running = Some(step);
         Ok(())
@@ -196,7 +204,7 @@ impl Orchestrator {
                 step.last_cause = Some(cause);
             }
             self.serve(&mut step, index)?;
-            self.hand_to_host(&mut step);
+            self.hand_to_near(&mut step);
             self.compute_if_ready(&mut step);
         }
         self.running = Some(step);
@@ -234,32 +242,32 @@ impl Orchestrator {
         options.clear();
         self.proposals = options;
         step.put(index, Standing::Unserved);
-        let Some(Served { standing, drift, work }) = taken? else { return Ok(()) };
+        let Some(Served { standing, drift, proposal }) = taken? else { return Ok(()) };
         if standing == Standing::Done {
             self.context.ledger.unpin(block);
         }
-        step.work = work;
+        step.work.take(&proposal, &self.context.costs);
         step.put(index, standing);
         step.members[index].drift = drift;
         Ok(())
     }
 
     /// Serves a block without the copy that is under way to it, if the guard lets it and that costs less than `wait`
-    /// nanoseconds: from a lesser copy that is there, or by the host.
+    /// nanoseconds: from a lesser copy that is there, or by the processor beside one.
     fn serve_meanwhile(&mut self, step: &mut LayerStep, index: usize, wait: f64) -> bool {
         let mut options = std::mem::take(&mut self.proposals);
         self.options(step, index, &mut options);
         options.retain(|proposal| {
-            matches!(proposal.action, Action::Read | Action::Host) && proposal.terms.total <= wait
+            matches!(proposal.action, Action::Read | Action::InPlace) && proposal.terms.total <= wait
         });
         options.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.route.to.cmp(&b.route.to)));
         let taken = options.iter().find(|proposal| self.vetted(proposal)).copied();
         options.clear();
         self.proposals = options;
         if let Some(proposal) = taken {
-            let hosted = proposal.action == Action::Host;
+            let hosted = proposal.action == Action::InPlace;
             self.tally.hosted += u64::from(hosted);
-            step.work = proposal.work_with();
+            step.work.take(&proposal, &self.context.costs);
             let form = proposal.route.to;
             step.put(index, if hosted { Standing::Hosted(form) } else { Standing::Ready(form) });
             step.members[index].drift = self.drift_of(&proposal);
@@ -279,7 +287,7 @@ impl Orchestrator {
             if chosen_among_many && !self.vetted(proposal) {
                 continue;
             }
-            let needs_room = !matches!(proposal.action, Action::Host | Action::Skip);
+            let needs_room = !matches!(proposal.action, Action::InPlace | Action::Skip);
             if needs_room
                 && !proposal.route.to.format.get().direct
                 && !self.leaves_room_to_expand(step, proposal)
@@ -289,7 +297,7 @@ impl Orchestrator {
             }
             if let Some(standing) = self.act(proposal)? {
                 let drift = self.drift_of(proposal);
-                return Ok(Some(Served { standing, drift, work: proposal.work_with() }));
+                return Ok(Some(Served { standing, drift, proposal: *proposal }));
             }
         }
         Ok(None)
@@ -317,7 +325,7 @@ impl Orchestrator {
             action,
             route,
             class: MoveClass::Demand,
-            work: step.work,
+            work: step.work.found_by(None),
             tokens: routed.tokens,
             gate_squared: f64::from(routed.gate_squared) / tokens,
             layer_drift: taken,
@@ -346,7 +354,10 @@ impl Orchestrator {
         }
         if !resident {
             let in_place = context.costs.in_place(ledger, block, routed.tokens);
-            all.extend(in_place.map(|route| propose(Action::Host, route)));
+            all.extend(in_place.map(|route| {
+                let work = step.work.found_by(context.costs.beside(route.to.tier));
+                Proposal { work, ..propose(Action::InPlace, route) }
+            }));
             if context.guard.budget() > 0.0 {
                 let native = Form { tier: context.costs.fast, format: context.model.block(block).native };
                 let copy = ledger.copies(block).next().unwrap_or(native);
@@ -384,7 +395,7 @@ impl Orchestrator {
     fn act(&mut self, proposal: &Proposal) -> Result<Option<Standing>, ControlError> {
         let cause = match proposal.action {
             Action::Read => return Ok(Some(Standing::Ready(proposal.route.to))),
-            Action::Host => {
+            Action::InPlace => {
                 self.tally.hosted += 1;
                 return Ok(Some(Standing::Hosted(proposal.route.to)));
             }
@@ -410,7 +421,7 @@ impl Orchestrator {
 
     fn compute_if_ready(&mut self, step: &mut LayerStep) {
         let nothing_ready = step.counts[READY] == 0 && step.counts[UNSERVED] > 0;
-        if step.computing || step.waits_for_host.is_some() || step.counts[WAITING] > 0 || nothing_ready {
+        if step.computing || step.waits_for_near.is_some() || step.counts[WAITING] > 0 || nothing_ready {
             return;
         }
         let wait = self.context.signals.now.since(step.asked_at);
@@ -469,7 +480,7 @@ impl Orchestrator {
             return Ok(false);
         }
         if step.hosting > 0 {
-            step.waits_for_host = Some(self.context.signals.now);
+            step.waits_for_near = Some(self.context.signals.now);
             return Ok(false);
         }
         self.end_layer()?;

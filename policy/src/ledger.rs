@@ -89,6 +89,8 @@ pub struct Ledger {
     entries: Vec<Entry>,
     layers: Vec<Row>,
     flights: UnderWay<Flight>,
+    /// Copies that processors beside their memory read, which stay until these are done.
+    pub(crate) read_in_place: Vec<(BlockId, Form)>,
     usage: Vec<Usage>,
     next_move: u64,
     now: Time,
@@ -123,6 +125,7 @@ impl Ledger {
             layers: model.layers.iter().map(Row::new).collect(),
             flights: UnderWay::default(),
             usage: budgets.iter().map(|&capacity| Usage { capacity, ..Usage::default() }).collect(),
+            read_in_place: Vec::new(),
             next_move: 0,
             now: Time(0),
             states: StateTime::new(),
@@ -419,7 +422,8 @@ impl Ledger {
             return Err(Refused::NoSuchCopy { block, form });
         }
         let left = entry.copies & !bit;
-        let read = self.flight_of(block).is_some_and(|(_, flight)| flight.from == Source::Copy(form));
+        let read = self.flight_of(block).is_some_and(|(_, flight)| flight.from == Source::Copy(form))
+            || self.read_in_place.contains(&(block, form));
         let lost = left == 0 && !self.has_recipe(block);
         if lost || read || (entry.pins > 0 && bit & self.forms.fast != 0) {
             return Err(Refused::InUse { block, form });

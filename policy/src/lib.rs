@@ -62,7 +62,7 @@ pub use demand::Demands;
 pub use drive::{Watch, run, watch};
 pub use format::{Format, FormatId};
 pub use forms::MAX_FORMS;
-pub use id::{BlockId, CheckpointId, LayerId, LinkId, MoveId, RequestId, TierId};
+pub use id::{BlockId, CheckpointId, LayerId, LinkId, MoveId, ProcessorId, RequestId, TierId};
 pub use machine::Machine;
 pub use model::Model;
 pub use orchestrator::Orchestrator;

@@ -1,7 +1,7 @@
 //! A machine as data: memories, the links between them, the accelerator, and what coding a format costs.
 
 use crate::format::FormatId;
-use crate::id::{LinkId, TierId};
+use crate::id::{LinkId, ProcessorId, TierId};
 use crate::kernel::KernelRate;
 use crate::path::LinkSet;
 use crate::rate::Rate;
@@ -95,15 +95,32 @@ pub struct Link {
     pub opposite: Option<LinkId>,
 }
 
-/// A processor that computes: the accelerator, from the fast tier, or the host's own, from the tiers beside it.
+/// A processor that computes: the accelerator, from the fast tier, or another one from the tiers that it is beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Processor {
     /// Sustained matrix rate.
     pub flops: FlopRate,
     /// Sustained rate at which its kernels read weights.
     pub read: Bandwidth,
-    /// Fixed cost of one kernel: its launch, and for the host the activations' way there and back.
+    /// Fixed cost of one kernel: its launch, and beside other memories the activations' way there and back.
     pub launch: Nanos,
+}
+
+/// A processor beside memories that the accelerator does not read directly, which computes blocks where they lie: the host's own, or
+/// that of one memory, as a CXL expander or a DIMM with matrix units has, or another server beside its DRAM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NearProcessor {
+    /// `host`, or the name of the memory that it is part of.
+    pub name: String,
+    /// The memories that it computes from; no other one does. The host's are those of class staged without one of their own.
+    pub tiers: Vec<TierId>,
+    /// Whether it is the host's, which computes only where that is allowed.
+    pub of_host: bool,
+    /// What it sustains. It reads at most what its memory gives, which for a memory of its own may be far more than any link
+    /// takes out of it: copies and kernels share what the memory gives, and copies alone what the links carry.
+    pub processor: Processor,
+    /// Measured matrix products on it.
+    pub kernels: Vec<KernelRate>,
 }
 
 /// The physical limits of a processor, as its data sheet has them: what no kernel passes.
@@ -207,12 +224,10 @@ pub struct Machine {
     pub codecs: Vec<Codec>,
     /// Coding costs on the host's processor, for the formats that it can code.
     pub host_codecs: Vec<Codec>,
-    /// The host's processor, if it can compute blocks where they are.
-    pub host_compute: Option<Processor>,
+    /// The processors beside other memories; a [`ProcessorId`] is an index here.
+    pub near: Vec<NearProcessor>,
     /// Measured matrix products on the accelerator, by format.
     pub kernels: Vec<KernelRate>,
-    /// Measured matrix products on the host.
-    pub host_kernels: Vec<KernelRate>,
     /// What the accelerator could do at most, where that is said.
     pub peak: Option<Peak>,
     /// Measured times of whole operators on the accelerator, by model.
@@ -239,15 +254,31 @@ impl Machine {
         (0..self.tiers.len() as u8).map(TierId).filter(move |&id| self.tier(id).class == class)
     }
 
-    /// The measured time for `tokens` through `bytes` of weights in a format, on the accelerator or on the host; `None` where
-    /// it has not been measured.
-    pub fn kernel_time(&self, on_host: bool, format: FormatId, bytes: Bytes, tokens: u32) -> Option<Nanos> {
-        self.kernel(on_host, format).map(|kernel| kernel.time(bytes, tokens))
+    /// A processor beside other memories.
+    #[inline]
+    pub fn near(&self, id: ProcessorId) -> &NearProcessor {
+        &self.near[id.index()]
     }
 
-    /// Measured matrix products in a format, on the accelerator or on the host.
-    pub fn kernel(&self, on_host: bool, format: FormatId) -> Option<&KernelRate> {
-        let kernels = if on_host { &self.host_kernels } else { &self.kernels };
+    /// The processor that computes from a tier where its copies lie, if one does.
+    pub fn beside(&self, tier: TierId) -> Option<ProcessorId> {
+        let place = self.near.iter().position(|near| near.tiers.contains(&tier));
+        place.map(|place| ProcessorId(place as u8))
+    }
+
+    /// The host's processor, if it can compute blocks where they are.
+    pub fn host_compute(&self) -> Option<&NearProcessor> {
+        self.near.iter().find(|near| near.of_host)
+    }
+
+    /// The accelerator, or a processor beside other memories: what it sustains.
+    pub fn processor(&self, by: Option<ProcessorId>) -> Processor {
+        by.map_or(self.accelerator, |by| self.near(by).processor)
+    }
+
+    /// Measured matrix products in a format, on the accelerator or on a processor beside other memories.
+    pub fn kernel(&self, by: Option<ProcessorId>, format: FormatId) -> Option<&KernelRate> {
+        let kernels = by.map_or(&self.kernels, |by| &self.near(by).kernels);
         kernels.iter().find(|kernel| kernel.format() == format)
     }
 

@@ -121,7 +121,7 @@ impl Signals {
                 routed.iter().for_each(|expert| self.mix(u64::from(expert.block.0)));
             }
             EventKind::LayerDone { .. } => self.done(),
-            EventKind::Passed(_) | EventKind::HostDone { .. } | EventKind::Loaded | EventKind::Woken => {}
+            EventKind::Passed(_) | EventKind::NearDone { .. } | EventKind::Loaded | EventKind::Woken => {}
             EventKind::MemoryPressure { tier, reserved } => {
                 self.mix(u64::from(tier.0));
                 self.mix(reserved.0);

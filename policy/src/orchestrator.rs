@@ -74,7 +74,7 @@ pub struct Setup {
     pub encoded: Vec<FormatId>,
     /// Formats that blocks may be coded into on their way, none of which is kept there.
     pub recode: Vec<FormatId>,
-    /// Whether the host's processor may compute blocks where they are, if the machine has one that can.
+    /// Whether the host's processor may compute blocks where they are, if the machine has one that can; those of memories may.
     pub host_compute: bool,
     /// What the operator allows.
     pub guard: GuardSpec,
@@ -275,8 +275,8 @@ impl Orchestrator {
             }
             EventKind::Woken | EventKind::Passed(_) => {}
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
-            EventKind::HostDone { layer } => {
-                if self.host_done()? {
+            EventKind::NearDone { layer, .. } => {
+                if self.near_done()? {
                     self.next_layer(layer, event.at)?;
                 }
             }

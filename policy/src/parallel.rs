@@ -11,7 +11,7 @@
 //! Pipeline parallelism, each with layers of its own, is in [`crate::pipeline`].
 
 use crate::id::{BlockId, LayerId, RequestId, TierId};
-use crate::machine::{Class, Codec, Link, Machine, Peers, Processor};
+use crate::machine::{Class, Codec, Link, Machine, NearProcessor, Peers, Processor};
 use crate::model::{Block, BlockKind, Layer, Matrix, Model};
 use crate::units::{Bandwidth, Bytes, FlopRate};
 use std::ops::Range;
@@ -99,15 +99,13 @@ pub fn share_of_machine(
         link.duplex = part(link.duplex);
         link.engines = (link.engines / ranks).max(1);
     }
-    if let Some(Processor { flops, read, .. }) = &mut share.host_compute {
+    for NearProcessor { processor: Processor { flops, read, .. }, kernels, .. } in &mut share.near {
         *flops = FlopRate((flops.0 / u64::from(ranks)).max(1));
         *read = part(*read);
+        kernels.iter_mut().for_each(|kernel| *kernel = kernel.shared(ranks));
     }
     for Codec { encode, decode, .. } in &mut share.host_codecs {
         (*encode, *decode) = (part(*encode), part(*decode));
-    }
-    for kernel in &mut share.host_kernels {
-        *kernel = kernel.shared(ranks);
     }
     if tensor > 1 {
         share.times.clear();

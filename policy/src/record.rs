@@ -18,8 +18,8 @@ pub enum Action {
     Read,
     /// Expand a compressed fast copy the running step waits for.
     Expand,
-    /// Have the host compute a block where it is.
-    Host,
+    /// Have the processor beside a copy compute the block where it is.
+    InPlace,
     /// Leave a block out of the running step.
     Skip,
     /// Replace a reduced fast copy by a better one before the step may use it.
@@ -41,7 +41,7 @@ impl Action {
             Action::Fetch => "fetch",
             Action::Read => "read",
             Action::Expand => "expand",
-            Action::Host => "host",
+            Action::InPlace => "in_place",
             Action::Skip => "skip",
             Action::Upgrade => "upgrade",
             Action::Speculate => "speculate",

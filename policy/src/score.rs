@@ -4,9 +4,9 @@ mod carried;
 
 use crate::event::{EncodeAt, Form, Source};
 use crate::format::FormatId;
-use crate::id::{BlockId, TierId};
+use crate::id::{BlockId, ProcessorId, TierId};
 use crate::ledger::Ledger;
-use crate::machine::{Class, Machine, Processor};
+use crate::machine::{Class, Machine, NearProcessor};
 use crate::model::Model;
 use crate::path::LinkSet;
 use crate::sizes::Sizes;
@@ -74,8 +74,8 @@ pub struct Costs {
     pub fast: TierId,
     /// Formats that fast copies may take, the native one first.
     pub formats: Vec<FormatId>,
-    /// The host's processor, if it may compute blocks where they are.
-    pub host: Option<Processor>,
+    /// By tier, the processor that may compute from it where copies lie; empty if there is none.
+    beside: Vec<Option<ProcessorId>>,
 }
 
 impl Costs {
@@ -89,32 +89,50 @@ impl Costs {
             machine,
             fast,
             formats,
-            host: None,
+            beside: vec![],
         }
+        .computing_in_place(|near| !near.of_host)
     }
 
     /// The same, with the host's processor allowed to compute too, if the machine has one that can.
     pub fn with_host(self) -> Costs {
-        Costs { host: self.machine.host_compute, ..self }
+        self.computing_in_place(|_| true)
     }
 
-    /// Ways for the host to compute a block where it is, for so many tokens: one for each staged copy it can read.
+    fn computing_in_place(self, may: impl Fn(&NearProcessor) -> bool) -> Costs {
+        let by = |tier: u8| self.machine.beside(TierId(tier)).filter(|&by| may(self.machine.near(by)));
+        let beside: Vec<_> = (0..self.machine.tiers.len() as u8).map(by).collect();
+        let any = beside.iter().any(Option::is_some);
+        Costs { beside: if any { beside } else { vec![] }, ..self }
+    }
+
+    /// The processor that may compute from a tier where copies lie.
+    pub fn beside(&self, tier: TierId) -> Option<ProcessorId> {
+        self.beside.get(tier.index()).copied().flatten()
+    }
+
+    /// Ways to compute a block where it is, for so many tokens: one for each copy with a processor beside it that can read it.
     pub fn in_place(&self, ledger: &Ledger, block: BlockId, tokens: u32) -> impl Iterator<Item = Route> {
-        let copies =
-            self.host.into_iter().flat_map(move |host| ledger.copies(block).map(move |copy| (host, copy)));
-        let readable = copies.filter(|(_, copy)| {
-            self.machine.tier(copy.tier).class == Class::Staged && copy.format.get().direct
-        });
-        readable.map(move |(host, copy)| {
+        let copies = (!self.beside.is_empty()).then(|| ledger.copies(block));
+        // A memory that gives no room has failed, or is about to give up all it holds.
+        let usable = move |copy: &Form| {
+            copy.format.get().direct && ledger.usage(copy.tier).capacity > Bytes::ZERO
+        };
+        copies.into_iter().flatten().filter(usable).filter_map(move |copy| {
+            let by = self.beside(copy.tier)?;
+            let processor = self.machine.near(by).processor;
             let crossing = self.sizes.bytes(block, copy.format);
-            let rate = host.read.min(self.machine.tier(copy.tier).read);
-            let multiply =
-                self.machine.kernel_time(true, copy.format, crossing, tokens).unwrap_or_else(|| {
+            let rate = processor.read.min(self.machine.tier(copy.tier).read);
+            let measured = self.machine.kernel(Some(by), copy.format);
+            let multiply = match measured {
+                Some(kernel) => kernel.time(crossing, tokens),
+                None => {
                     let operations = self.model.block(block).elements().saturating_mul(2 * u64::from(tokens));
-                    host.flops.time_for(operations)
-                });
-            let time = rate.time_for(crossing).max(multiply) + host.launch;
-            Route { crossing, time, ..Costs::stay(copy) }
+                    processor.flops.time_for(operations)
+                }
+            };
+            let time = rate.time_for(crossing).max(multiply) + processor.launch;
+            Some(Route { crossing, time, ..Costs::stay(copy) })
         })
     }
 

@@ -225,8 +225,8 @@ impl Staging {
     }
 }
 
-/// Whether a copy is there, and no move reads or makes it.
+/// Whether a copy is there, and neither a move nor a processor beside it reads it, or makes it.
 fn is_settled(ledger: &Ledger, block: BlockId, form: Form) -> bool {
     let in_use = ledger.flight_of(block).is_some_and(|(_, flight)| flight.touches(form));
-    ledger.has(block, form) && !in_use
+    ledger.has(block, form) && !in_use && !ledger.read_in_place.contains(&(block, form))
 }

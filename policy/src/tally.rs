@@ -18,8 +18,8 @@ pub enum Cause {
     Wave,
     /// A block that had to be made again.
     Recompute,
-    /// Blocks that the host was still computing.
-    Host,
+    /// Blocks that were still being computed where they are.
+    InPlace,
 }
 
 /// All causes, in order, with their names in reports.
@@ -29,7 +29,7 @@ pub const CAUSES: [(Cause, &str); 6] = [
     (Cause::Decode, "decode"),
     (Cause::Wave, "wave"),
     (Cause::Recompute, "recompute"),
-    (Cause::Host, "host"),
+    (Cause::InPlace, "in_place"),
 ];
 
 /// One request that has left, served or refused.
@@ -168,7 +168,7 @@ pub struct Tally {
     pub demanded: u64,
     /// Those that had a usable fast copy when the step asked, by state S1, S2, S3.
     pub hits_by_state: [u64; 3],
-    /// Demanded pairs that the host computed where they were.
+    /// Demanded pairs that the host, or a processor of a memory, computed where they were.
     pub hosted: u64,
     /// Demanded pairs that were left out.
     pub skipped: u64,

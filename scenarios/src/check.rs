@@ -287,7 +287,7 @@ fn can_be_paged(report: &mut Report, keys: &Keys<'_>, kv: Kv, workload: Option<&
 /// Reads `host_compute`: it takes a host that can.
 fn host_compute(report: &mut Report, keys: &Keys<'_>, machine: Option<&Machine>) -> Option<bool> {
     let allowed = keys.or_default(report, "host_compute", flag)?;
-    let unable = machine.filter(|machine| allowed && machine.host_compute.is_none());
+    let unable = machine.filter(|machine| allowed && machine.host_compute().is_none());
     if let (Some(machine), Some(field)) = (unable, keys.get("host_compute")) {
         let message = format!("{} does not say how its host computes", machine.name);
         let hint =

@@ -24,6 +24,7 @@ mod placement;
 mod policy_file;
 mod pressure;
 mod price;
+mod processors;
 pub mod range;
 mod reader;
 mod recipe;

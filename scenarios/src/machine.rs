@@ -2,16 +2,17 @@
 
 use crate::diagnostics::{Report, Wrong, one_of};
 use crate::machine_keys::{
-    ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, HOST, LINK, MACHINE, MOST_DEVICES, MOST_NODES,
-    MOST_STRIPES, PEAK, PROCESSOR, TIER,
+    ACCELERATOR, BACKINGS, CLASSES, CODEC, DUPLEX, LINK, MACHINE, MOST_DEVICES, MOST_NODES, MOST_STRIPES,
+    PEAK, TIER,
 };
 use crate::peers::peers;
 use crate::price::{self, Price};
+use crate::processors::{Measured, near, of_memory, processor_of, read_host};
 use crate::reader::{Field, Keys, flag, format, join, name_of, text};
 use crate::times::read_times;
 use crate::tree::{Entry, Value};
 use crate::units::{at_most, count, flops, rate, size, size_above_zero, time, whole};
-use policy::kernel::{KernelError, KernelRate};
+use policy::kernel::KernelRate;
 use policy::machine::{Backing, Class, Codec, Link, Peak, Peers, Processor, Tier};
 use policy::path::MAX_LINKS;
 use policy::times::ModelTimes;
@@ -35,6 +36,13 @@ fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
     let tiers_field = keys.need(report, "tiers");
     let tiers = tiers_field.as_ref().and_then(|tiers| read_tiers(report, tiers));
     let links_field = keys.need(report, "links");
+    let (tiers, own): (Option<Vec<Tier>>, Vec<_>) = match tiers {
+        Some(tiers) => {
+            let (tiers, own) = tiers.into_iter().unzip();
+            (Some(tiers), own)
+        }
+        None => (None, vec![]),
+    };
     let links = links_field.as_ref().and_then(|links| read_links(report, links, tiers.as_deref()));
     let accelerator_field = keys.need(report, "accelerator");
     let ground = tiers.as_deref().zip(links.as_deref());
@@ -44,19 +52,18 @@ fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
     let merge = keys.get("merge").map_or(Some(None), |field| field.read(report, flops).map(Some));
     let host = host_field.as_ref().map_or(Some((vec![], None)), |host| read_host(report, host));
     let (host_codecs, host) = host?;
-    let (host_compute, host_kernels) = host.unzip();
     let Accelerator { processor, kernels, peak, peers, times } = accelerator?;
+    let tiers = tiers?;
     let machine = Machine {
         name: name?,
-        tiers: tiers?,
+        near: near(&tiers, host, own),
+        tiers,
         links: links?,
         accelerator: processor,
         merge: merge?,
         codecs: codecs?,
         host_codecs,
-        host_compute,
         kernels,
-        host_kernels: host_kernels.unwrap_or_default(),
         peak,
         peers,
         times,
@@ -68,7 +75,8 @@ fn machine(report: &mut Report, field: &Field<'_>) -> Option<Machine> {
     Some(machine)
 }
 
-fn read_tiers(report: &mut Report, field: &Field<'_>) -> Option<Vec<Tier>> {
+/// Reads `tiers`, each with its own processor, if it has one.
+fn read_tiers(report: &mut Report, field: &Field<'_>) -> Option<Vec<(Tier, Option<Measured>)>> {
     let fields = field
         .fields(report, "tier names, each with class, backing, capacity, granularity, read and write")?;
     too_many(report, field, fields.entries.len())?;
@@ -77,7 +85,7 @@ fn read_tiers(report: &mut Report, field: &Field<'_>) -> Option<Vec<Tier>> {
     tiers.into_iter().collect()
 }
 
-fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier> {
+fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<(Tier, Option<Measured>)> {
     let keys = field.keys(report, &TIER)?;
     let class = keys.required(report, "class", name_of("class of tier", CLASSES));
     let backing = keys.required(report, "backing", name_of("backing", BACKINGS));
@@ -94,8 +102,11 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
     let write = keys.required(report, "write", rate);
     let stripes = keys.or_default(report, "stripes", at_most(MOST_STRIPES))?;
     let endurance = keys.optional(report, "endurance", size_above_zero);
+    let own = keys.get("compute");
+    let own =
+        own.map_or(Some(None), |field| of_memory(report, &field, (name, class, read), stripes).map(Some));
     let times = |value: u64| value.saturating_mul(u64::from(stripes));
-    Some(Tier {
+    let tier = Tier {
         name: name.to_owned(),
         capacity: Bytes(times(capacity?.0)),
         class: class?,
@@ -107,7 +118,8 @@ fn read_tier(report: &mut Report, field: &Field<'_>, name: &str) -> Option<Tier>
         read: Bandwidth(times(read?.0)),
         write: Bandwidth(times(write?.0)),
         endurance: endurance?.map(|endurance| Bytes(times(endurance.0))),
-    })
+    };
+    Some((tier, own?))
 }
 
 fn read_number(report: &mut Report, field: &Field<'_>, most: u64, why: &str) -> Option<u32> {
@@ -316,51 +328,7 @@ fn read_peak(report: &mut Report, field: &Field<'_>) -> Option<Peak> {
     Some(Peak { flops: flops?, read: read? })
 }
 
-fn read_processor(report: &mut Report, field: &Field<'_>) -> Option<(Processor, Vec<KernelRate>)> {
-    let keys = field.keys(report, &PROCESSOR)?;
-    processor_of(report, &keys)
-}
-
-fn processor_of(report: &mut Report, keys: &Keys<'_>) -> Option<(Processor, Vec<KernelRate>)> {
-    let flops = keys.required(report, "flops", flops);
-    let read = keys.required(report, "read", rate);
-    let launch = keys.required(report, "launch", time);
-    let kernels = keys.get("kernels").map_or(Some(vec![]), |kernels| read_kernels(report, &kernels));
-    Some((Processor { flops: flops?, read: read?, launch: launch? }, kernels?))
-}
-
-fn read_kernels(report: &mut Report, field: &Field<'_>) -> Option<Vec<KernelRate>> {
-    let fields = field.fields(report, "format names, each with rates by tokens")?;
-    let read = |entry: &Entry| {
-        let field = fields.field(entry);
-        let id = format(&entry.key).map_err(|wrong| field.key_error(report, wrong)).ok();
-        let rates = field.fields(report, "tokens, each with a rate: { 1: 2200 GB/s, 16: 1900 GB/s }")?;
-        let mut points = Vec::new();
-        for entry in rates.entries {
-            let point = rates.field(entry);
-            let tokens = count(&entry.key).map_err(|wrong| point.key_error(report, wrong)).ok();
-            points.push(tokens.zip(point.read(report, rate)));
-        }
-        let points = points.into_iter().collect::<Option<Vec<_>>>()?;
-        let hint = "tokens in growing numbers, and no more of them done before fewer";
-        let wrong = |error: KernelError| field.error(report, Wrong::new(error.to_string(), hint));
-        KernelRate::measured(id?, points).map_err(wrong).ok()
-    };
-    let kernels: Vec<_> = fields.entries.iter().map(read).collect();
-    kernels.into_iter().collect()
-}
-
-/// What the host codes, and how it computes.
-type HostParts = (Vec<Codec>, Option<(Processor, Vec<KernelRate>)>);
-
-fn read_host(report: &mut Report, field: &Field<'_>) -> Option<HostParts> {
-    let keys = field.keys(report, &HOST)?;
-    let codecs = keys.get("codecs").map_or(Some(vec![]), |codecs| read_codecs(report, &codecs));
-    let compute = keys.get("compute").map_or(Some(None), |field| read_processor(report, &field).map(Some));
-    Some((codecs?, compute?))
-}
-
-fn read_codecs(report: &mut Report, field: &Field<'_>) -> Option<Vec<Codec>> {
+pub(crate) fn read_codecs(report: &mut Report, field: &Field<'_>) -> Option<Vec<Codec>> {
     let fields = field.fields(report, "format names, each with encode and decode")?;
     let read = |entry: &Entry| {
         let field = fields.field(entry);

@@ -126,6 +126,12 @@ pub(crate) static TIER: Table = Table {
             "3.84 TB",
             "Bytes that may be written to it in a day for as long as it is to last; the summary says how much is",
         ),
+        Key::optional(
+            "compute",
+            Map(&PROCESSOR),
+            "{ flops: 8 TFLOP/s, read: 1100 GB/s, launch: 5 us }",
+            "A processor of its own, which computes blocks where they lie; `read` of the tier is then what the memory gives inside, and what leaves it is what its links carry",
+        ),
     ],
 };
 
@@ -212,9 +218,9 @@ const READ: Key = Key::required(
     "read",
     AboveZero(&RATE),
     "2500 GB/s",
-    "Sustained rate at which kernels read weights; the fast tier's `read` is at least this",
+    "Sustained rate at which kernels read weights; `read` of the memory is at least this",
 );
-const LAUNCH: Key = Key::required("launch", Quantity(&TIME), "3 us", "Fixed cost of one kernel launch");
+const LAUNCH: Key = Key::required("launch", Quantity(&TIME), "3 us", "Fixed cost of one kernel: its launch, and beside other memories the activations' way there and back");
 const BY_FORMAT: Key = Key::optional(
     "kernels",
     Type::Rows(&KERNELS),
@@ -222,7 +228,7 @@ const BY_FORMAT: Key = Key::optional(
     "Matrix products as measured; formats that are left out take `read` and `flops`",
 );
 
-/// The host's processor.
+/// The host's processor, or a memory's.
 pub(crate) static PROCESSOR: Table = Table {
     name: "processor",
     about: "A processor that computes",
@@ -390,7 +396,7 @@ pub(crate) static HOST: Table = Table {
             "compute",
             Map(&PROCESSOR),
             "{ flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us }",
-            "How it computes blocks from the memories beside it; left out, it does not",
+            "How it computes blocks from the staged memories beside it, but for those with a processor of their own; left out, it does not",
         ),
     ],
 };

@@ -212,8 +212,8 @@ fn cpu_compute(case: &Case) -> Result<(Case, String), &'static str> {
     if case.host_compute {
         return Err("the host computes already");
     }
-    let host = case.machine.host_compute.ok_or("the machine file does not say how its host computes")?;
-    let change = format!("the host may compute, reading {:.0} GB/s", host.read.0 as f64 / 1e9);
+    let host = case.machine.host_compute().ok_or("the machine file does not say how its host computes")?;
+    let change = format!("the host may compute, reading {:.0} GB/s", host.processor.read.0 as f64 / 1e9);
     Ok((Case { host_compute: true, ..case.clone() }, change))
 }
 

@@ -1,4 +1,4 @@
-//! The operators of a model on a machine: what each asks of the accelerator or the host, from measured times where a table
+//! The operators of a model on a machine: what each asks of the accelerator or of another processor, from measured times where a table
 //! has them, else from a roofline.
 
 use crate::compute::{Demand, Kernel, looked_at, timed};
@@ -7,7 +7,7 @@ use policy::event::{Part, Read, Slice};
 use policy::model::Layer;
 use policy::sizes::Sizes;
 use policy::times::{Basis, ModelTimes, Operator, TimeTable};
-use policy::{Bytes, FormatId, LayerId, Machine, Model, Nanos};
+use policy::{Bytes, FormatId, LayerId, Machine, Model, Nanos, ProcessorId};
 use std::sync::Arc;
 
 /// Times the norms and residuals of a layer move a token's activations at least: two norms, each read and written.
@@ -96,9 +96,9 @@ impl Operators {
             Part::Mixer => self.mixer(layer, slices, &mut booked),
             Part::Experts => match self.times.of(Operator::Experts) {
                 Some(table) if !reads.is_empty() => self.together(table, reads, &mut booked),
-                _ => self.one_by_one(Kind::Blocks, reads, &mut booked),
+                _ => self.one_by_one(None, reads, &mut booked),
             },
-            Part::Host => self.one_by_one(Kind::Host, reads, &mut booked),
+            Part::Near(by) => self.one_by_one(Some(by), reads, &mut booked),
             Part::Head => self.head(layer, emitting, &mut booked),
         };
         let (summing, exchanged) = self.summing(layer, part, slices, &mut booked);
@@ -118,7 +118,7 @@ impl Operators {
         let sums = match part {
             Part::Mixer => 2,
             Part::Head => 1,
-            Part::Experts | Part::Host => return nothing,
+            Part::Experts | Part::Near(_) => return nothing,
         };
         let tokens: u64 = slices.iter().map(|slice| u64::from(slice.tokens)).sum();
         let bytes = Bytes(self.model.layer(id).activations.0.saturating_mul(tokens));
@@ -178,7 +178,7 @@ impl Operators {
             let step = (tokens, seen, slices.len() as u64);
             return self.measured_mixer(table, layer, step, [weights, attention], booked);
         }
-        if let Some(rate) = self.machine.kernel(false, FormatId::BF16) {
+        if let Some(rate) = self.machine.kernel(None, FormatId::BF16) {
             let time = rate.time(weights.bytes, whole(tokens)) + rate.time(attention.bytes, 1);
             booked.add(Kind::Mixer, Basis::Fitted, time + processor.launch, self.limit(both));
             return Kernel::lasting(&processor, time);
@@ -238,7 +238,7 @@ impl Operators {
             let like = |rows: u32, _| of(rows.into());
             let (time, basis) = timed(&processor, table, (whole(emitting), 0), like, None);
             (time, basis, Kernel::lasting(&processor, time.saturating_sub(processor.launch)))
-        } else if let Some(rate) = self.machine.kernel(false, FormatId::BF16) {
+        } else if let Some(rate) = self.machine.kernel(None, FormatId::BF16) {
             let time = rate.time(bytes, whole(emitting));
             (time + processor.launch, Basis::Fitted, Kernel::lasting(&processor, time))
         } else {
@@ -267,16 +267,16 @@ impl Operators {
         Kernel::lasting(&processor, time.saturating_sub(processor.launch))
     }
 
-    /// Blocks one after the other, on the accelerator or on the host: those that were measured, and then the others together.
-    fn one_by_one(&self, kind: Kind, reads: &[Read], booked: &mut Booked) -> Kernel {
-        let on_host = kind == Kind::Host;
-        let host = self.machine.host_compute.filter(|_| on_host);
-        let processor = host.unwrap_or(self.machine.accelerator);
+    /// Blocks one after the other, on the accelerator or on a processor beside other memories: those that were measured, and then the
+    /// others together.
+    fn one_by_one(&self, by: Option<ProcessorId>, reads: &[Read], booked: &mut Booked) -> Kernel {
+        let processor = self.machine.processor(by);
+        let kind = if by.is_some() { Kind::InPlace } else { Kind::Blocks };
         let mut sums = [(Nanos::ZERO, Demand::default()); 3];
         let mut launch = processor.launch;
         for read in reads {
             let demand = self.demand(read);
-            let known = self.measured_block(on_host, read, demand);
+            let known = self.measured_block(by, read, demand);
             if known.is_some_and(|known| known.launched) {
                 launch = Nanos::ZERO;
             }
@@ -295,7 +295,7 @@ impl Operators {
         // The launch belongs to whatever comes first, unless it is in the times that were measured.
         let mut not_booked = launch;
         for ((time, demand), basis) in ran {
-            let limit = if on_host { demand.roofline(&processor) } else { self.limit(demand) };
+            let limit = if by.is_some() { demand.roofline(&processor) } else { self.limit(demand) };
             booked.add(kind, basis, time + std::mem::take(&mut not_booked), limit);
         }
         let included = processor.launch.saturating_sub(launch);
@@ -315,8 +315,8 @@ impl Operators {
     }
 
     /// The time of one block, from its table or from rates by format.
-    fn measured_block(&self, on_host: bool, read: &Read, demand: Demand) -> Option<Known> {
-        let table = self.times.of(Operator::Expert).filter(|_| !on_host && self.like.routed);
+    fn measured_block(&self, by: Option<ProcessorId>, read: &Read, demand: Demand) -> Option<Known> {
+        let table = self.times.of(Operator::Expert).filter(|_| by.is_none() && self.like.routed);
         if let Some(table) = table {
             let alike = self.is_native(read) && demand.bytes == self.like.block.bytes;
             let like = |tokens, _| self.like.one(tokens);
@@ -324,7 +324,7 @@ impl Operators {
             let (time, basis) = timed(processor, table, (read.tokens, 0), like, (!alike).then_some(demand));
             return Some(Known { time, basis, launched: true });
         }
-        let rate = self.machine.kernel(on_host, read.form.format)?;
+        let rate = self.machine.kernel(by, read.form.format)?;
         let basis = if rate.reaches(read.tokens) { Basis::Measured } else { Basis::Fitted };
         Some(Known { time: rate.time(demand.bytes, read.tokens), basis, launched: false })
     }

@@ -16,8 +16,8 @@ pub enum Kind {
     Elementwise,
     /// Managed blocks on the accelerator.
     Blocks,
-    /// Managed blocks on the host.
-    Host,
+    /// Managed blocks where they lie, on the host or on processors of memories.
+    InPlace,
     /// The output head.
     Head,
     /// Sums over the accelerators that compute together.
@@ -34,7 +34,7 @@ pub const KINDS: [(Kind, &str); 9] = [
     (Kind::Attention, "attention"),
     (Kind::Elementwise, "elementwise"),
     (Kind::Blocks, "blocks"),
-    (Kind::Host, "host"),
+    (Kind::InPlace, "in_place"),
     (Kind::Head, "head"),
     (Kind::AllReduce, "all_reduce"),
     (Kind::AllToAll, "all_to_all"),

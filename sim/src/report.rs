@@ -2,7 +2,7 @@
 
 use crate::checkpoint_figures::CheckpointFigures;
 use crate::simulate::{Case, Outcome};
-use crate::traffic::{LinkUse, TierUse, hidden, links, tiers};
+use crate::traffic::{LinkUse, NearUse, TierUse, hidden, links, near, tiers};
 use crate::world::World;
 use indexmap::IndexMap;
 use policy::parallel::ExpertShare;
@@ -75,8 +75,11 @@ pub struct Summary {
     pub speculations: u64,
     /// Those that a step asked for while they were under way.
     pub speculations_used: u64,
-    /// Demanded pairs that the host computed where they were.
+    /// Demanded pairs that the host, or a processor of a memory, computed where they were.
     pub hosted: u64,
+    /// What each of these did, on machines that have any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub near: Vec<NearUse>,
     /// Demanded pairs that were left out of their step.
     pub skipped: u64,
     /// Waves beyond the first of a layer step.
@@ -272,6 +275,7 @@ impl Summary {
             speculations: tally.speculations,
             speculations_used: tally.speculations_used,
             hosted: tally.hosted,
+            near: near(outcome, seconds),
             skipped: tally.skipped,
             extra_waves: tally.extra_waves,
             requests_completed: tally.completed,

@@ -3,7 +3,7 @@
 //! the tiers (a counter each: bytes held by managed blocks).
 
 use policy::event::{Form, MoveClass, Part, Source};
-use policy::{BlockId, Bytes, LayerId, LinkId, Machine, Model, MoveId, Nanos, TierId, Time};
+use policy::{BlockId, Bytes, LayerId, LinkId, Machine, Model, MoveId, Nanos, ProcessorId, TierId, Time};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -23,6 +23,8 @@ const HOST: u32 = 3;
 const CODING: u32 = 4;
 const DEVICE_TRACKS: [(u32, &str); 4] =
     [(COMPUTE, "compute"), (STALL, "stall"), (HOST, "host compute"), (CODING, "coding")];
+/// The track of a first processor of a memory, beyond those of all links and their engines.
+const NEAR: u32 = 1 << 24;
 
 /// A chunk as an engine carried it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +119,8 @@ impl Timeline {
 
     /// A part of a layer is computed. Experts that begin later than the accelerator was free have waited for memory.
     pub fn compute(&mut self, layer: LayerId, part: Part, from: Time, length: Nanos) {
-        if part == Part::Host {
-            self.push(HOST, from, length, What::Compute(layer, part));
+        if let Part::Near(by) = part {
+            self.push(self.near_track(by), from, length, What::Compute(layer, part));
             return;
         }
         if part == Part::Experts && from > self.computed {
@@ -127,6 +129,10 @@ impl Timeline {
         }
         self.push(COMPUTE, from, length, What::Compute(layer, part));
         self.computed = from + length;
+    }
+
+    fn near_track(&self, by: ProcessorId) -> u32 {
+        if self.machine.near(by).of_host { HOST } else { NEAR + u32::from(by.0) }
     }
 
     /// A block changes its format within a tier.
@@ -209,6 +215,15 @@ impl Timeline {
         Ok(())
     }
 
+    fn part_name(&self, part: Part) -> String {
+        match part {
+            Part::Mixer => "mixer".into(),
+            Part::Experts => "experts".into(),
+            Part::Near(by) => format!("experts on {}", self.machine.near(by).name),
+            Part::Head => "head".into(),
+        }
+    }
+
     fn left_out(&self) -> LeftOut {
         LeftOut {
             spans_left_out: self.spans_left_out,
@@ -233,6 +248,10 @@ impl Timeline {
         for (track, name) in DEVICE_TRACKS {
             name_track(DEVICE, track, track, name)?;
         }
+        for (by, near) in (0..).map(ProcessorId).zip(&self.machine.near).filter(|(_, near)| !near.of_host) {
+            let track = self.near_track(by);
+            name_track(DEVICE, track, track, &format!("{} compute", near.name))?;
+        }
         for (index, engine) in self.engines.iter().enumerate() {
             let link = self.machine.link(engine.link);
             let [from, to] = [link.from, link.to].map(|tier| self.machine.tier(tier).name.as_str());
@@ -249,7 +268,7 @@ impl Timeline {
         let source = |source: Source| source.copy().map_or("recipe", format);
         let (pid, name, args) = match span.what {
             What::Compute(layer, part) => {
-                (DEVICE, format!("L{} {}", layer.0, part_name(part)), Args::Layer { layer })
+                (DEVICE, format!("L{} {}", layer.0, self.part_name(part)), Args::Layer { layer })
             }
             What::Stall(layer) => (DEVICE, "stall".to_owned(), Args::Layer { layer }),
             What::Coding(block, from, to) => {
@@ -285,15 +304,6 @@ pub fn write_together(out: impl Write, timelines: &[(&str, &Timeline)]) -> io::R
         timeline.write_events(&mut events, prefix, index * PROCESSES.len() as u32)?;
     }
     events.out.write_all(b"\n]}\n")
-}
-
-fn part_name(part: Part) -> &'static str {
-    match part {
-        Part::Mixer => "mixer",
-        Part::Experts => "experts",
-        Part::Host => "experts on the host",
-        Part::Head => "head",
-    }
 }
 
 fn micros(at: Time) -> f64 {

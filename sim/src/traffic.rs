@@ -2,8 +2,9 @@
 
 use crate::report::ratio;
 use crate::simulate::{Case, Outcome};
+use crate::world::NearCount;
 use policy::TierId;
-use policy::machine::Class;
+use policy::machine::{Class, NearProcessor};
 use serde::Serialize;
 
 /// What one direction of a link did.
@@ -89,4 +90,30 @@ pub(crate) fn tiers(case: &Case, outcome: &Outcome, seconds: f64) -> Vec<TierUse
         }
     });
     each.collect()
+}
+
+/// What a processor beside memories did.
+#[derive(Clone, Debug, Serialize)]
+pub struct NearUse {
+    /// `host`, or the name of the memory that it is part of.
+    pub name: String,
+    /// Blocks that it computed.
+    pub blocks: u64,
+    /// Time it was busy, in seconds.
+    pub busy_s: f64,
+    /// The share of the run in which it was.
+    pub utilization: f64,
+}
+
+/// What processors beside memories did; nothing where none may compute.
+pub(crate) fn near(outcome: &Outcome, seconds: f64) -> Vec<NearUse> {
+    let costs = &outcome.orchestrator.context().costs;
+    let may = outcome.world.near().filter(|(near, _)| near.tiers.iter().any(|&tier| costs.beside(tier).is_some()));
+    let of = |(near, count): (&NearProcessor, NearCount)| NearUse {
+        name: near.name.clone(),
+        blocks: count.blocks,
+        busy_s: count.busy.as_secs_f64(),
+        utilization: ratio(count.busy.as_secs_f64(), seconds),
+    };
+    may.map(of).collect()
 }

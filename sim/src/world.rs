@@ -2,9 +2,9 @@
 
 mod error;
 mod exchanges;
-mod host;
 mod kernels;
 mod moves;
+mod near;
 mod passing;
 mod ranks;
 mod requests;
@@ -13,10 +13,11 @@ pub mod states;
 mod tick;
 
 pub use self::error::WorldError;
+pub use self::near::NearCount;
 use self::exchanges::Coming;
-use self::host::HostShare;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
+use self::near::Near;
 use self::passing::Passing;
 use self::ranks::{Held, Rank as Other};
 use self::stages::Sent;
@@ -38,7 +39,9 @@ use policy::pipeline::Stage;
 use policy::replicas::Balance;
 use policy::sizes::Sizes;
 use policy::under_way::UnderWay;
-use policy::{BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, TierId, Time};
+use policy::{
+    BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, ProcessorId, TierId, Time,
+};
 use scenarios::{Pressure, Taken};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,9 +49,9 @@ use std::sync::Arc;
 /// The last instant a run may reach, 292 years from its beginning: beyond twice that, sums of times stop growing.
 const LATEST: Time = Time(u64::MAX / 2);
 
-/// What kernels of the accelerator and of the host flow as.
+/// What kernels of the accelerator flow as, and those of the first processor beside other memories; further ones follow.
 const ACCELERATOR: u64 = 0;
-const HOST: u64 = 1;
+const NEAR: u64 = 1;
 
 /// What weights move as at the beginning of a run: no move of the controller's has this number.
 const WEIGHTS: MoveId = MoveId(u64::MAX);
@@ -89,8 +92,8 @@ pub struct World {
     next_request: Vec<usize>,
     mixers: Mixers,
     running: Option<Running>,
-    /// What the host has been given to compute, in order; the first is running.
-    hosted: VecDeque<HostShare>,
+    /// The processors beside other memories.
+    near: Vec<Near>,
     /// Events that are due now, before whatever the queue holds.
     due: VecDeque<EventKind>,
     /// Loads that have not arrived, and when the last one had.
@@ -165,6 +168,7 @@ impl World {
         }
         let fast = machine.tiers_of(Class::Fast).next().unwrap_or_default();
         let next_request = workload.tenants().iter().map(|requests| requests.start).collect();
+        let near = vec![Near::default(); machine.near.len()];
         let mut world = World {
             fabric: Fabric::new(&machine),
             sizes: Sizes::new(&model),
@@ -184,7 +188,7 @@ impl World {
             workload,
             next_request,
             running: None,
-            hosted: VecDeque::new(),
+            near,
             due: VecDeque::new(),
             loading: 0,
             pressure: Vec::new(),
@@ -347,7 +351,7 @@ impl World {
                 None
             }
             Tick::Wake => Some(EventKind::Woken),
-            Tick::HostComputed => self.host_computed(),
+            Tick::NearComputed(by) => self.near_computed(by),
             Tick::Loaded => {
                 self.loaded = self.now;
                 Some(EventKind::Loaded)
@@ -398,8 +402,8 @@ impl World {
         self.fabric.collect(self.now, &mut delivered);
         for delivered in delivered.drain(..) {
             match delivered.flow {
-                Flow::Read { tag: HOST, .. } => self.host_read(),
-                Flow::Read { .. } => self.kernel_read(),
+                Flow::Read { tag: ACCELERATOR, .. } => self.kernel_read(),
+                Flow::Read { tag, .. } => self.near_read(ProcessorId((tag - NEAR) as u8)),
                 Flow::Exchange { tag, .. } => self.exchanged(tag),
                 Flow::Copy { id: WEIGHTS, from, to } => {
                     self.loading -= 1;

@@ -6,7 +6,7 @@ use crate::device::{Device, Setup};
 use crate::engine::Engine;
 use crate::refusal::DeviceError;
 use policy::event::{Command, EncodeAt, Form, MoveChunk, MoveClass, Part, Read, Source};
-use policy::machine::{Class, Link, Processor, Tier};
+use policy::machine::{Class, Link, NearProcessor, Processor, Tier};
 use policy::model::{Block, BlockKind, Layer, Matrix};
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
 use policy::{BlockId, FormatId, LayerId, Machine, Model, MoveId, Rate, TierId};
@@ -137,6 +137,8 @@ fn machine() -> Machine {
         opposite: None,
     };
     let processor = Processor { flops: FlopRate(1), read: any(), launch: Nanos::ZERO };
+    let (name, tiers, kernels) = ("host".to_owned(), vec![DRAM], vec![]);
+    let host = NearProcessor { name, tiers, of_host: true, processor, kernels };
     Machine {
         name: "measured".into(),
         tiers: TIERS.iter().map(tier).collect(),
@@ -144,9 +146,8 @@ fn machine() -> Machine {
         accelerator: processor,
         codecs: vec![],
         host_codecs: vec![],
-        host_compute: Some(processor),
+        near: vec![host],
         kernels: vec![],
-        host_kernels: vec![],
         peak: None,
         times: vec![],
         peers: None,

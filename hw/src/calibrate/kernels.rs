@@ -10,7 +10,7 @@ use crate::refusal::DeviceError;
 use policy::event::{Form, Part, Read};
 use policy::kernel::KernelRate;
 use policy::units::{Bandwidth, Bytes, FlopRate, Nanos};
-use policy::{BlockId, FormatId};
+use policy::{BlockId, FormatId, ProcessorId};
 
 /// Products of one processor.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub struct Timed {
 const EXPERTS: [u32; 2] = [1, 4];
 
 pub(super) fn measure(bench: &Bench<'_>, on_host: bool) -> Result<Kernels, CalibrateError> {
-    let (part, tier) = if on_host { (Part::Host, DRAM) } else { (Part::Experts, FAST) };
+    let (part, tier) = if on_host { (Part::Near(ProcessorId(0)), DRAM) } else { (Part::Experts, FAST) };
     let mut kernels = Kernels {
         times: Vec::new(),
         rates: Vec::new(),

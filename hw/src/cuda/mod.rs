@@ -149,7 +149,7 @@ impl Engine for Cuda {
         let worker: Result<Box<dyn Worker>, CudaError> = match lane {
             LaneKind::Copy { .. } => CopyWorker::new(&self.gpu, contents).map(|worker| Box::new(worker) as _),
             LaneKind::Compute => ComputeWorker::new(&self.gpu, contents).map(|worker| Box::new(worker) as _),
-            LaneKind::HostCompute => Ok(Box::new(HostWorker::new(contents))),
+            LaneKind::Near(_) => Ok(Box::new(HostWorker::new(contents))),
         };
         worker.map_err(|error| JobError::from(error).into())
     }

@@ -144,7 +144,7 @@ impl Device {
                     flight.give_up();
                     self.release_made(id, what)?;
                 }
-                self.clock.see(ended, self.computing.iter().all(VecDeque::is_empty));
+                self.clock.see(ended, self.streams.iter().all(|stream| stream.computing.is_empty()));
                 self.forget_if_over(id);
                 return self.publish(id, what, arrived);
             }
@@ -318,7 +318,7 @@ impl Device {
             let unknown = DeviceError::NoSuchMove { id: id.0 };
             let flight = self.moves.get_mut(&id).filter(|flight| !flight.given_up).ok_or(unknown)?;
             if let Some((ended, _)) = flight.arrived.pop_front() {
-                self.clock.see(ended, self.computing.iter().all(VecDeque::is_empty));
+                self.clock.see(ended, self.streams.iter().all(|stream| stream.computing.is_empty()));
                 return self.abandon(id);
             }
             self.next(None)?;

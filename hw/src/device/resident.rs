@@ -85,7 +85,7 @@ impl Resident {
                 (whole(&self.mixers[layer.index()]), cache.filter(|cache| cache.rows > 0))
             }
             Part::Head => (whole(&self.head), None),
-            Part::Experts | Part::Host => (None, None),
+            Part::Experts | Part::Near(_) => (None, None),
         }
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::host;
 use policy::Model;
-use policy::event::{EncodeAt, MoveChunk, MoveClass, Source};
+use policy::event::{EncodeAt, MoveChunk, MoveClass, Read, Source};
 use policy::machine::{Backing, Class, Link, Processor, Tier};
 use policy::model::{Block, BlockKind, Matrix};
 use policy::units::{Bandwidth, FlopRate, Nanos};
@@ -42,9 +42,8 @@ fn device() -> (Device, Copy, Copy) {
         accelerator: Processor { flops: FlopRate(1), read: rate, launch: Nanos::ZERO },
         codecs: vec![],
         host_codecs: vec![],
-        host_compute: None,
+        near: vec![],
         kernels: vec![],
-        host_kernels: vec![],
         peak: None,
         times: vec![],
         peers: None,

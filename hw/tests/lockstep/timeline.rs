@@ -49,7 +49,7 @@ impl Platform for Timeline {
                 let done = match part {
                     Part::Mixer => EventKind::LayerRouted { layer, routed: vec![] },
                     Part::Experts => EventKind::LayerDone { layer },
-                    Part::Host => EventKind::HostDone { layer },
+                    Part::Near(by) => EventKind::NearDone { layer, by },
                     Part::Head => EventKind::HeadDone,
                 };
                 self.schedule(None, Nanos(1000), done);

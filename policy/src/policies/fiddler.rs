@@ -11,8 +11,8 @@
 //! least popular leaves first; the paper's copies are used once. Times are those of an idle machine, as in the paper: each expert is
 //! decided alone, though several may share the link or the host.
 //!
-//! Differences: fast memory is empty when a run begins, so members are copied at their first demand. Where the scenario does
-//! not let the host compute, every miss is copied.
+//! Differences: fast memory is empty when a run begins, so members are copied at their first demand. A processor of the memory
+//! where a block lies stands in for the host. Where none may compute, every miss is copied.
 
 use super::full_precision::by_own_time;
 use super::placement::{Placement, by_popularity, popularity, training};
@@ -49,7 +49,7 @@ impl Policy for Fiddler {
     fn observe(&mut self, _context: &Context, _layer: LayerId, _routed: &[Routed]) {}
 
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
-        let by_host = proposal.action == Action::Host;
+        let by_host = proposal.action == Action::InPlace;
         by_own_time(context, proposal, !(by_host && self.placement.is_member(proposal.block)))
     }
 

@@ -9,8 +9,8 @@
 //! Unspecified and chosen: q is rounded to the nearest number, and the first q misses in the order of the choice cross the
 //! link. The rates are those of the first block missed on an idle machine, B_H being at most what its memory gives.
 //!
-//! Differences: in a larger batch the host's rate is that for the tokens of the first block missed. Where the scenario does
-//! not let the host compute, every miss crosses the link.
+//! Differences: in a larger batch the host's rate is that for the tokens of the first block missed. A processor of the memory
+//! where it lies stands in for the host. Where none may compute, every miss crosses the link.
 
 use super::full_precision::by_own_time;
 use super::lru::Lru;
@@ -52,8 +52,8 @@ fn rates(context: &Context, missed: &Routed) -> Option<(f64, f64)> {
     let Context { costs, ledger, machine, model, .. } = context;
     let native = model.block(missed.block).native;
     let fetch = costs.fetch(ledger, missed.block, native)?;
-    let mut in_place = costs.in_place(ledger, missed.block, missed.tokens);
-    let host = in_place.find(|route| route.to.format == native)?;
+    let in_place = costs.in_place(ledger, missed.block, missed.tokens);
+    let host = in_place.filter(|route| route.to.format == native).min_by_key(|route| route.time)?;
     let rate = |route: &crate::score::Route| route.crossing.0 as f64 / route.time.0.max(1) as f64;
     let memory = machine.tier(host.to.tier).read.0 as f64 / 1e9;
     Some((rate(&fetch), (rate(&fetch) + rate(&host)).min(memory.max(rate(&fetch)))))
@@ -70,7 +70,7 @@ impl Policy for FreeToken {
     }
 
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
-        by_own_time(context, proposal, (proposal.action == Action::Host) == (self.to_copy == 0))
+        by_own_time(context, proposal, (proposal.action == Action::InPlace) == (self.to_copy == 0))
     }
 
     fn victim(&mut self, context: &Context) -> Option<Victim> {

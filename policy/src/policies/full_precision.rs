@@ -1,4 +1,4 @@
-//! Misses in full precision, by the link or by the host, in an order of the policy's own.
+//! Misses in full precision, by the link or where they lie, in an order of the policy's own.
 
 use crate::control::{Context, Proposal};
 use crate::record::Action;

@@ -260,7 +260,7 @@ impl Policy for Hobbit {
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
         let format = proposal.route.to.format;
         let precision = match proposal.action {
-            Action::Host => return None,
+            Action::InPlace => return None,
             Action::Skip => Precision::Skip,
             _ if format == context.model.block(proposal.block).native => Precision::High,
             _ if Some(format) == low_format(context, proposal.block) => Precision::Low,

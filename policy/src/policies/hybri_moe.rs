@@ -7,8 +7,8 @@
 //! - *Eviction* (MRS, minus recent score). At every choice of a layer, `S <- a TopP(scores) + (1 - a) S` for all of its
 //!   experts, `a` = 0.5; the least S is evicted.
 //! - *Split*. What is resident is computed by the accelerator. Of what is missing, the expert with the largest load may
-//!   cross the link, and the one with the smallest may be computed by the host: whichever would be done first is
-//!   assigned, until none is left. Where the scenario lets the host compute nothing, everything crosses the link.
+//!   cross the link, and the one with the smallest may be computed by the host, or by the processor of the memory it lies in:
+//!   whichever would be done first is assigned, until none is left. Where none may compute, everything crosses the link.
 //! - *Prefetch* by impact. For the experts that look-ahead expects of coming layers (three at most), the timeline is laid
 //!   out with and without each; the one that shortens it most is prefetched. Without look-ahead there is no prefetch.
 //!
@@ -25,7 +25,7 @@ use super::per_layer::Ranking;
 use super::reactive::at_full_precision;
 use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::{Form, Routed};
-use crate::id::{BlockId, LayerId};
+use crate::id::{BlockId, LayerId, ProcessorId};
 use crate::record::Action;
 use crate::registry::{Entry, Param, Scale, SimulateError, SimulateInput};
 use crate::score::Terms;
@@ -91,8 +91,8 @@ struct Job {
     compute: u64,
     /// Time of the link before, where a copy is missing.
     fetch: u64,
-    /// Time of the host instead, if it may.
-    host: Option<u64>,
+    /// Time of the processor beside its quickest copy instead, if there is one that may.
+    near: Option<(ProcessorId, u64)>,
 }
 
 impl Job {
@@ -102,40 +102,59 @@ impl Job {
         let accelerator = &context.machine.accelerator;
         let operations = data.elements().saturating_mul(2 * u64::from(expert.tokens));
         let read = accelerator.read.time_for(data.bytes(data.native));
+        let in_place = context.costs.in_place(ledger, block, expert.tokens);
+        let in_place =
+            in_place.filter_map(|route| Some((context.costs.beside(route.to.tier)?, route.time.0)));
         Some(Job {
             block,
             load: expert.tokens,
             compute: read.max(accelerator.flops.time_for(operations)).0,
             fetch: context.costs.fetch(ledger, block, data.native)?.time.0,
-            host: context.costs.in_place(ledger, block, expert.tokens).map(|route| route.time.0).min(),
+            near: in_place.min_by_key(|&(_, time)| time),
         })
     }
 }
 
-/// Until when each of the three is busy, in nanoseconds from the layer's choice on.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Until when each is busy, in nanoseconds from the layer's choice on.
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Timeline {
     accelerator: u64,
     link: u64,
-    host: u64,
+    /// The host, and processors of memories.
+    near: Vec<u64>,
 }
 
 impl Timeline {
     /// A block takes so long of the link, and then of the accelerator.
-    fn crossed(self, job: &Job, fetch: u64) -> Timeline {
-        let link = self.link + fetch;
-        Timeline { link, accelerator: self.accelerator.max(link) + job.compute, ..self }
+    fn cross(&mut self, job: &Job, fetch: u64) {
+        self.link += fetch;
+        self.accelerator = self.accelerator.max(self.link) + job.compute;
     }
 
-    fn end(self) -> u64 {
-        self.accelerator.max(self.link).max(self.host)
+    /// When the accelerator would be done with such a block.
+    fn crossed(&self, job: &Job) -> u64 {
+        self.accelerator.max(self.link + job.fetch) + job.compute
+    }
+
+    /// When that processor would be done with a block that takes it so long.
+    fn computed(&self, (by, time): (ProcessorId, u64)) -> u64 {
+        self.near.get(by.index()).copied().unwrap_or(0) + time
+    }
+
+    fn compute(&mut self, by: ProcessorId, until: u64) {
+        self.near.resize(self.near.len().max(by.index() + 1), 0);
+        self.near[by.index()] = until;
+    }
+
+    fn end(&self) -> u64 {
+        self.near.iter().copied().fold(self.accelerator.max(self.link), u64::max)
     }
 }
 
 /// Who does what of a layer's missing blocks.
 #[derive(Clone, Debug, Default)]
 struct Plan {
-    /// Missing blocks, the largest load first; the first `crossing` of them cross the link, the others are the host's.
+    /// Missing blocks, the largest load first; the first `crossing` of them cross the link, the others are computed in place.
     missing: Vec<Job>,
     crossing: usize,
     /// What comes before them: the blocks that are resident, or under way.
@@ -161,7 +180,7 @@ impl Plan {
             if let Some((_, flight)) = ledger.flight_of(job.block) {
                 let left =
                     flight.total.saturating_sub(flight.arrived).0 as f64 / flight.total.0.max(1) as f64;
-                self.begin = self.begin.crossed(&job, (job.fetch as f64 * left) as u64);
+                self.begin.cross(&job, (job.fetch as f64 * left) as u64);
             }
         }
         self.missing.sort_by(|a, b| b.load.cmp(&a.load).then(a.block.cmp(&b.block)));
@@ -169,7 +188,7 @@ impl Plan {
     }
 
     fn split(&mut self) {
-        let (crossing, timeline) = self.timeline(self.begin, None);
+        let (crossing, timeline) = self.timeline(self.begin.clone(), None);
         self.crossing = crossing;
         self.end = timeline.end();
     }
@@ -180,14 +199,13 @@ impl Plan {
         let others = self.missing.iter().enumerate().filter(|&(place, _)| Some(place) != done);
         let mut jobs = others.map(|(_, job)| job);
         while let (Some(large), Some(small)) = (jobs.clone().next(), jobs.clone().next_back()) {
-            let crossed = timeline.crossed(large, large.fetch);
-            match small.host.map(|time| timeline.host + time) {
-                Some(hosted) if hosted <= crossed.accelerator => {
-                    timeline.host = hosted;
+            match small.near.map(|near| (near.0, timeline.computed(near))) {
+                Some((by, until)) if until <= timeline.crossed(large) => {
+                    timeline.compute(by, until);
                     jobs.next_back();
                 }
                 _ => {
-                    timeline = crossed;
+                    timeline.cross(large, large.fetch);
                     crossing += 1;
                     jobs.next();
                 }
@@ -204,7 +222,8 @@ impl Plan {
     /// behind it when the layer chooses.
     fn impact(&self, place: usize, ahead: u64) -> u64 {
         let job = &self.missing[place];
-        let begin = self.begin.crossed(job, job.fetch.saturating_sub(ahead));
+        let mut begin = self.begin.clone();
+        begin.cross(job, job.fetch.saturating_sub(ahead));
         self.end.saturating_sub(self.timeline(begin, Some(place)).1.end())
     }
 
@@ -216,7 +235,7 @@ impl Plan {
             return None;
         }
         let job = self.missing.remove(place);
-        self.begin = self.begin.crossed(&job, job.fetch.saturating_sub(ahead));
+        self.begin.cross(&job, job.fetch.saturating_sub(ahead));
         self.split();
         Some((job, impact))
     }
@@ -251,9 +270,9 @@ impl Policy for HybriMoe {
 
     /// As planned; what is not planned comes after all that is, and serves only where the plan cannot.
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
-        let hosted = proposal.action == Action::Host;
+        let hosted = proposal.action == Action::InPlace;
         let terms = match proposal.action {
-            Action::Host => {
+            Action::InPlace => {
                 let native = context.model.block(proposal.block).native;
                 let whole = Form { tier: proposal.route.to.tier, format: native };
                 let moving = proposal.wait().0 as f64;
@@ -303,7 +322,7 @@ mod tests {
             load,
             compute: 1,
             fetch,
-            host: host.map(|time| time * u64::from(load)),
+            near: host.map(|time| (ProcessorId(0), time * u64::from(load))),
         };
         let mut missing: Vec<Job> = (0..).zip(loads).map(job).collect();
         missing.sort_by_key(|job| std::cmp::Reverse(job.load));

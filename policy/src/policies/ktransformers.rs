@@ -13,8 +13,8 @@
 //! demand are left free for copies. The default is `frequency`, which the source recommends; its own default is `uniform`.
 //!
 //! Differences: fast memory is empty when a run begins, so members are copied at their first demand. The random order is drawn
-//! by another generator than the source's, of the same seed. Where the scenario does not let the host compute, every miss is
-//! copied; where it simulates no prompts, nothing is updated.
+//! by another generator than the source's, of the same seed. A processor of the memory where a block lies
+//! stands in for the host. Where none may compute, every miss is copied; where it simulates no prompts, nothing is updated.
 
 use super::full_precision::by_own_time;
 use super::placement::{Placement, by_popularity, popularity, training};
@@ -145,7 +145,7 @@ impl Policy for KTransformers {
     }
 
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
-        let by_host = proposal.action == Action::Host;
+        let by_host = proposal.action == Action::InPlace;
         let copies = self.on_accelerator || self.placement.is_member(proposal.block);
         by_own_time(context, proposal, by_host != copies)
     }

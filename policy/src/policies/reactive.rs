@@ -37,7 +37,7 @@ impl Keep for InUse<'_> {
 pub(super) fn at_full_precision(context: &Context, proposal: &Proposal) -> Option<Terms> {
     let native = context.model.block(proposal.block).native;
     let moving = proposal.wait().0 as f64;
-    let fetches = !matches!(proposal.action, Action::Host | Action::Skip);
+    let fetches = !matches!(proposal.action, Action::InPlace | Action::Skip);
     (fetches && proposal.route.to.format == native).then(|| Terms { moving, ..Terms::default() }.sum())
 }
 

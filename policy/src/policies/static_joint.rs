@@ -155,7 +155,7 @@ impl Policy for StaticJoint {
 
     /// By the quickest route to the planned format; anything else of full precision where the guard refuses that.
     fn weigh(&mut self, context: &Context, proposal: &Proposal) -> Option<Terms> {
-        if matches!(proposal.action, Action::Host | Action::Skip) {
+        if matches!(proposal.action, Action::InPlace | Action::Skip) {
             return None;
         }
         let (block, format) = (proposal.block, proposal.route.to.format);

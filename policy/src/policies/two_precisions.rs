@@ -27,6 +27,6 @@ pub(super) fn low_format(context: &Context, block: BlockId) -> Option<FormatId> 
 pub(super) fn by_wait(context: &Context, proposal: &Proposal, low: Option<FormatId>) -> Option<Terms> {
     let format = proposal.route.to.format;
     let used = format == context.model.block(proposal.block).native || Some(format) == low;
-    let moves = !matches!(proposal.action, Action::Host | Action::Skip);
+    let moves = !matches!(proposal.action, Action::InPlace | Action::Skip);
     (used && moves).then(|| Terms { moving: proposal.wait().0 as f64, ..Terms::default() }.sum())
 }

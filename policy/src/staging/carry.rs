@@ -83,6 +83,7 @@ impl Orchestrator {
 
     /// A tier of staged copies has failed.
     pub(crate) fn lose(&mut self, tier: TierId) -> Result<(), ControlError> {
+        self.lose_shares(tier);
         self.reclaim(tier, Bytes(u64::MAX))
     }
 

@@ -42,7 +42,8 @@ machine:
     hbm: { class: fast, backing: device, capacity: 80 GiB, granularity: 512 B, read: 3 TB/s, write: 3 TB/s }
     dram: { class: staged, backing: pinned, node: 0, capacity: 1 TiB, read: 400 GB/s, write: 400 GB/s }
     peer: { class: staged, backing: device, device: 1, transient: true, capacity: 80 GiB, read: 3 TB/s, write: 3 TB/s }
-    nvme: { class: cold, backing: file, capacity: 4 TB, read: 6 GB/s, write: 6 GB/s, stripes: 2, endurance: 4 TB }
+    nvme: { class: cold, backing: file, capacity: 4 TB, read: 6 GB/s, write: 6 GB/s, stripes: 2, endurance: 4 TB,
+      compute: { flops: 1 TFLOP/s, read: 6 GB/s, launch: 20 us, kernels: { int8: { 1: 6 GB/s } } } }
   links:
     pcie:
       between: [dram, hbm]

@@ -37,14 +37,14 @@ struct Kind {
 
 impl Terms {
     /// `None` where no link leads from the home copies to fast memory, some block may be read in no format, or blocks may be
-    /// served by the host or by recipes: what these take off the links at best is not worked out. Nor where caches grow and
+    /// computed where they lie or made by recipes: what these take off the links at best is not worked out. Nor where caches grow and
     /// shrink in the room of blocks, or where blocks are timed together: then waves may take any time.
     pub(super) fn new(case: &Case) -> Option<Terms> {
         let machine = &case.machine;
-        let hosted = case.host_compute && machine.host_compute.is_some();
+        let in_place = machine.near.iter().any(|near| case.host_compute || !near.of_host);
         let times = machine.times_of(&case.model.name);
         let together = times.is_some_and(|times| times.of(Operator::Experts).is_some());
-        if hosted
+        if in_place
             || together
             || case.cache.is_some()
             || case.model.blocks.iter().any(|block| block.recipe.is_some())

@@ -6,7 +6,7 @@ use crate::page::{Bar, Cell, Colour, Figure, Page, Section, Table, count, percen
 use crate::report::{StageUse, Summary, Transition, ratio};
 use crate::series::Window;
 use crate::simulate::Case;
-use crate::traffic::{LinkUse, TierUse};
+use crate::traffic::{LinkUse, NearUse, TierUse};
 use policy::state::{STATES, State, edge_between};
 use policy::tally::{CAUSES, RequestTimes, Tally};
 use policy::{Bytes, Nanos};
@@ -43,6 +43,9 @@ pub(super) fn page(run: &Run<'_>) -> Page {
     sections.push(Section::Heading("In numbers"));
     if !summary.pipeline_stages.is_empty() {
         sections.push(Section::Table(stages(summary)));
+    }
+    if !summary.near.is_empty() {
+        sections.push(Section::Table(near(summary)));
     }
     sections
         .extend([links(summary), tiers(summary), vetoes(summary), transitions(summary)].map(Section::Table));
@@ -182,6 +185,25 @@ fn links(summary: &Summary) -> Table {
         words: 2,
         rows: summary.links.iter().map(row).collect(),
         empty: "The machine has no links.",
+    }
+}
+
+fn near(summary: &Summary) -> Table {
+    let row = |near: &NearUse| {
+        vec![
+            Cell::text(&near.name),
+            Cell::metered(percent(near.utilization), near.utilization),
+            Cell::text(count(near.blocks)),
+            Cell::text(seconds(near.busy_s)),
+        ]
+    };
+    Table {
+        title: "Compute in place",
+        about: "blocks computed where they lie, by the host or by a memory's own processor".into(),
+        header: vec!["processor", "utilisation", "blocks", "busy"],
+        words: 1,
+        rows: summary.near.iter().map(row).collect(),
+        empty: "Nothing may be computed in place.",
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::fabric::NoPath;
 use crate::memory::MemoryError;
 use crate::world::states::StateError;
-use policy::{Bytes, MoveId};
+use policy::event::Form;
+use policy::{Bytes, MoveId, ProcessorId};
 use thiserror::Error;
 
 /// Why the world cannot go on. But for [`WorldError::TooLate`], the controller is wrong and not the input.
@@ -42,9 +43,17 @@ pub enum WorldError {
     /// A part of a layer is to be computed while another is.
     #[error("the accelerator is busy")]
     Busy,
-    /// The machine's host cannot compute blocks.
-    #[error("the machine has no processor that computes on the host")]
-    NoHost,
+    /// The machine has no such processor.
+    #[error("the machine has no processor {0:?} beside its memories")]
+    NoProcessor(ProcessorId),
+    /// A copy is to be computed by a processor that is not beside it.
+    #[error("the processor {by:?} is to compute from {form:?}, which is not in a memory beside it")]
+    NotBeside {
+        /// The processor.
+        by: ProcessorId,
+        /// The copy.
+        form: Form,
+    },
     /// A copy is to be made in a memory that has failed, or of one there.
     #[error("move {0:?} reads or makes a copy in a memory that has failed")]
     Lost(MoveId),

@@ -110,15 +110,15 @@ impl World {
         batch: Arc<[Slice]>,
         reads: Vec<Read>,
     ) -> Result<(), WorldError> {
-        if last.1 != Part::Experts && last.1 != Part::Host && self.away.is_some() {
+        if matches!(last.1, Part::Mixer | Part::Head) && self.away.is_some() {
             return self.hold(Held::Begins { mixers, last, batch });
         }
         for read in &reads {
             self.memory.expect(read.block, read.form)?;
             self.memory.compute_reads(read.block, read.form);
         }
-        if last.1 == Part::Host {
-            return self.begin_host(last.0, &reads);
+        if let Part::Near(by) = last.1 {
+            return self.begin_near(last.0, by, &reads);
         }
         if self.running.is_some() {
             return Err(WorldError::Busy);
@@ -341,7 +341,7 @@ impl World {
                 self.due.push_back(EventKind::LayerRouted { layer, routed });
                 return self.due.pop_front();
             }
-            Part::Experts | Part::Host => EventKind::LayerDone { layer },
+            Part::Experts | Part::Near(_) => EventKind::LayerDone { layer },
             Part::Head => EventKind::HeadDone,
         })
     }

@@ -4,6 +4,7 @@
 //! whatever else comes up meanwhile is in its place: a world stops where something is due before its own next instant.
 
 use super::kernels::Alone;
+use super::near::Near;
 use super::ranks::{Held, Rank};
 use super::tick;
 use super::{LATEST, World, WorldError};
@@ -64,7 +65,7 @@ impl World {
         let shares_links = self.machine.peers.is_some_and(|peers| peers.shares_links());
         let undisturbed = self.fabric.is_idle()
             && self.moves.iter().next().is_none()
-            && self.hosted.is_empty()
+            && self.near.iter().all(Near::is_idle)
             && self.due.is_empty()
             && self.pressure.is_empty()
             && self.loading == 0

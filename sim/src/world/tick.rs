@@ -1,7 +1,7 @@
 //! What comes up in a world, one instant after the other.
 
 use policy::event::Event;
-use policy::{Bytes, MoveId, Nanos, RequestId};
+use policy::{Bytes, MoveId, Nanos, ProcessorId, RequestId};
 
 /// What the queue holds.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ pub(super) enum Tick {
     /// The controller asked to be woken.
     Wake,
     Computed,
-    HostComputed,
+    NearComputed(ProcessorId),
     /// All ranks have come as far as this one.
     Met,
     /// What another stage has computed is announced, and is here.

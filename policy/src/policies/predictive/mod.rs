@@ -375,7 +375,7 @@ impl Policy for Predictive {
         };
         let next = self.next_use(context, block);
         // What the copy is worth to later steps; a copy that is there already costs no more for being read.
-        let stays = matches!(action, Action::Read | Action::Host | Action::Skip);
+        let stays = matches!(action, Action::Read | Action::InPlace | Action::Skip);
         let holding = (!stays).then(|| {
             let absent = self.cost_absent(context, block);
             let saves = (absent - self.cost_held(context, block, format, absent)).max(0.0);

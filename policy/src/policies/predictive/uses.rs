@@ -21,11 +21,11 @@ impl Predictive {
         if context.guard.budget() > 0.0 { cheapest() } else { self.fetches.of(context, block, cheapest) }
     }
 
-    /// Nanoseconds that a use of a block costs without a copy: it is fetched, computed by the host, or left out.
+    /// Nanoseconds that a use of a block costs without a copy: it is fetched, computed where it is, or left out.
     pub(super) fn cost_absent(&mut self, context: &Context, block: BlockId) -> f64 {
         let fetched = self.refetch(context, block).map_or(0.0, Way::cost);
-        let hosted = context.costs.in_place(&context.ledger, block, 1).map(|route| route.time.0 as f64);
-        let served = hosted.fold(fetched, f64::min);
+        let in_place = context.costs.in_place(&context.ledger, block, 1).map(|route| route.time.0 as f64);
+        let served = in_place.fold(fetched, f64::min);
         if context.guard.budget() == 0.0 || !self.settings.inputs.sensitivity {
             return served;
         }

@@ -131,7 +131,7 @@ impl Policy for Scripted {
         let native = route.to.format == context.model.block(block).native;
         let moving = proposal.wait().0 as f64;
         if !self.script.defines("cost") {
-            let plain = native && !matches!(action, Action::Host | Action::Skip);
+            let plain = native && !matches!(action, Action::InPlace | Action::Skip);
             return plain.then(|| Terms { moving, ..Terms::default() }.sum());
         }
         let error = crate::veto::error_of(proposal, context)?.upper;
@@ -147,7 +147,7 @@ impl Policy for Scripted {
             tokens: f64::from(proposal.tokens),
         };
         // Whatever a script refuses, its run can go on: a full-precision copy is left as the last resort.
-        let last_resort = (native && !matches!(action, Action::Host | Action::Skip)).then_some(f64::MAX);
+        let last_resort = (native && !matches!(action, Action::InPlace | Action::Skip)).then_some(f64::MAX);
         let total = self.ask("cost", Dynamic::from(way)).or(last_resort)?;
         Some(Terms { moving, total, ..Terms::default() })
     }

@@ -69,7 +69,7 @@ const WAY: [Signal<WayView>; 5] = [
 /// The signals of a way to serve a block, beside those of `way.block`.
 pub const WAY_SIGNALS: [(&str, &str); WAY.len() + 3] = {
     let mut named = [
-        ("action", "fetch, read, expand, upgrade, host or skip"),
+        ("action", "fetch, read, expand, upgrade, in_place or skip"),
         ("format", "the format that is read"),
         ("native", "whether that is the block's full precision"),
         ("", ""),

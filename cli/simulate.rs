@@ -315,6 +315,10 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
         let carried = format!("{} at {} of the time", policy::Bytes(link.bytes), percent(link.utilization));
         [format!("{} {}", link.name, link.direction), carried]
     }));
+    rows.extend(summary.near.iter().map(|near| {
+        let done = format!("{} blocks at {} of the time", near.blocks, percent(near.utilization));
+        [format!("computed by {}", near.name), done]
+    }));
     let held: f64 = summary.states.iter().map(|state| state.byte_seconds).sum();
     let states = summary.states.iter().filter(|state| state.byte_seconds > 0.0);
     let shares = states.map(|state| format!("{} {}", state.state, percent(state.byte_seconds / held)));

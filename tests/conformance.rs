@@ -61,7 +61,7 @@ fn device(case: &Case, folder: &Path) -> Device {
 }
 
 /// Runs `entry` in both worlds and compares them; returns the formats that came up.
-fn conforms(case: &Case, entry: &Entry) -> BTreeSet<&'static str> {
+pub(crate) fn conforms(case: &Case, entry: &Entry) -> BTreeSet<&'static str> {
     let name = entry.name;
     let simulated = small::run(case, entry, case.world(false).unwrap())
         .unwrap_or_else(|error| panic!("{name}, simulated: {error}"));

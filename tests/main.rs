@@ -28,6 +28,7 @@ mod measured_links;
 mod measured_times;
 mod moe_baselines;
 mod monotone;
+mod near;
 mod passing;
 mod phases;
 mod pipeline;

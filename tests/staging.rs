@@ -109,9 +109,9 @@ impl Watch<World> for Owner {
     }
 }
 
-/// Random changes of what others take: of fast memory, of a peer's memory, its loss, and a link's rate.
-fn changes(case: &Case, draws: &[(u64, u8, u32)]) -> Vec<Pressure> {
-    let [fast, peer] = [fast(&case.machine), tier(&case.machine, "peer")];
+/// Random changes of what others take: of fast memory, of a lent memory such as a peer's, its loss, and a link's rate.
+pub(crate) fn changes(case: &Case, peer: TierId, draws: &[(u64, u8, u32)]) -> Vec<Pressure> {
+    let fast = fast(&case.machine);
     let share = |of: Bytes, percent: u32| Bytes(of.0 * u64::from(percent) / 100);
     let block = case.model.largest_block();
     let links = |name: &str| {
@@ -135,7 +135,7 @@ fn changes(case: &Case, draws: &[(u64, u8, u32)]) -> Vec<Pressure> {
 }
 
 /// Everything was served, nothing but staged copies was lost, and the world, which trusts no controller, did not object.
-fn holds(case: &Case, entry: &'static Entry, watch: &mut impl Watch<World>) -> u64 {
+pub(crate) fn holds(case: &Case, entry: &'static Entry, watch: &mut impl Watch<World>) -> u64 {
     let outcome = watched(case, entry, watch);
     let tally = outcome.orchestrator.tally();
     assert_eq!(tally.completed, tally.arrived, "{}", entry.name);
@@ -165,7 +165,7 @@ proptest! {
     ) {
         let small = Small { slots: 12, peer: 24, nvlink, chunk, seed, traces: 4, ..Small::default() };
         let mut case = small.case();
-        case.pressure = changes(&case, &draws);
+        case.pressure = changes(&case, tier(&case.machine, "peer"), &draws);
         let peer = tier(&case.machine, "peer");
         let (paths, fast) = (Paths::new(&case.machine), fast(&case.machine));
         let path = paths.between(peer, fast).unwrap();
@@ -187,7 +187,7 @@ proptest! {
         let (encoded, drift_budget): (&[&str], f64) = if coded { (&["int8"], 1.0) } else { (&[], 0.0) };
         let small = Small { encoded, drift_budget, slots, peer: 20, traces: 4, ..Small::default() };
         let mut case = Small { seed, requests, ..small }.case();
-        case.pressure = changes(&case, &draws);
+        case.pressure = changes(&case, tier(&case.machine, "peer"), &draws);
         for entry in policies(true) {
             holds(&case, entry, &mut policy::drive::Nobody);
         }
@@ -209,7 +209,7 @@ fn a_million_events_under_loss_and_pressure_break_nothing() {
         let small =
             Small { slots: 6 + draw(3, 10) as u32, peer: 8 + draw(5, 20) as u32, seed, ..Small::default() };
         let mut case = Small { tokens: 400, traces: 8, layers: 6, ..small }.case();
-        case.pressure = changes(&case, &draws);
+        case.pressure = changes(&case, tier(&case.machine, "peer"), &draws);
         events += holds(&case, entries[seed as usize % entries.len()], &mut policy::drive::Nobody);
     }
 }

@@ -36,7 +36,8 @@ impl Policy for Hoarder {
     }
 }
 
-fn controller(case: &Case) -> Orchestrator {
+/// A controller of the case with a policy of a test's own.
+pub(crate) fn controlled_by(case: &Case, policy: Box<dyn Policy>) -> Orchestrator {
     let setup = Setup {
         model: case.model.clone(),
         machine: case.machine.clone(),
@@ -59,7 +60,7 @@ fn controller(case: &Case) -> Orchestrator {
         objective: Objective::default(),
         recent: false,
     };
-    Orchestrator::new(setup, Box::new(Hoarder { int8: FormatId::named("int8").unwrap() })).unwrap()
+    Orchestrator::new(setup, policy).unwrap()
 }
 
 #[test]
@@ -67,7 +68,9 @@ fn copies_that_may_not_be_read_give_way_to_one_that_may() {
     let small = Small { layers: 1, experts: 4, selected: 3, slots: 2, ..Small::default() };
     // Enough for the least of three gates to be served in int8, not for all of them.
     let case = Small { encoded: &["int8"], drift_budget: 0.6, ..small }.case();
-    let run = small::watch(&case, controller(&case), case.world(false).unwrap()).unwrap();
+    let hoarder = Hoarder { int8: FormatId::named("int8").unwrap() };
+    let controller = controlled_by(&case, Box::new(hoarder));
+    let run = small::watch(&case, controller, case.world(false).unwrap()).unwrap();
     let tally = run.orchestrator.tally();
     assert_eq!(tally.output_tokens, 60);
     assert!(run.witness.gave_way > 0, "the case does not starve");

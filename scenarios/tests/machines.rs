@@ -5,10 +5,11 @@ use policy::path::Paths;
 use policy::{Bandwidth, Bytes, Machine, Nanos, TierId};
 use std::path::Path;
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "a100-80g",
     "b200",
     "cxl-host",
+    "cxl-pnm",
     "cxl-pool",
     "epyc-2core-vm",
     "gh200",

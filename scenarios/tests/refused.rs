@@ -373,6 +373,45 @@ fn an_inline_machine_is_checked_like_a_file() {
     assert!(alone[0].contains("nothing links dram, nvme to hbm"), "{alone:?}");
 }
 
+#[test]
+fn a_processor_of_a_memory_computes_from_memory_that_others_do_not_and_no_faster_than_it_gives() {
+    let near = |tier: &str, read: &str| {
+        let text = format!("{{ flops: 2 TFLOP/s, read: {read}, launch: 14 us }}");
+        load(GOOD, &[(&format!("machine.tiers.{tier}.compute"), &text)])
+    };
+    let machine = near("nvme", "6 GB/s").unwrap().machine;
+    assert_eq!(machine.near.iter().map(|near| near.name.as_str()).collect::<Vec<_>>(), ["nvme"]);
+    let wrong = |tier: &str, read: &str| told(near(tier, read)).join("\n");
+    assert_data_eq!(
+        wrong("hbm", "2 TB/s"),
+        str!["[..]machine.tiers.hbm.compute: the accelerator computes from the fast tier (leave it out: that is what `accelerator` says)"]
+    );
+    assert_data_eq!(
+        wrong("dram", "2 TB/s"),
+        str!["[..]machine.tiers.dram.compute.read: it reads 2000.0 GB/s, more than the [..] that dram gives (at most `tiers.dram.read`, which is what the memory gives inside: what leaves it is what its links carry)"]
+    );
+    let typo = told(load(GOOD, &[("machine.tiers.dram.compute", "{ flops: 2 TFLOP/s, reads: 9 GB/s }")]));
+    assert_eq!(typo.len(), 3, "{typo:?}");
+    // What has a processor of its own is no longer the host's.
+    let host = "{ compute: { flops: 1 TFLOP/s, read: 90 GB/s, launch: 9 us } }";
+    let own = "{ flops: 2 TFLOP/s, read: 90 GB/s, launch: 14 us }";
+    let tiers = |set: &[(&str, &str)]| {
+        let machine = load(GOOD, set).unwrap().machine;
+        machine.near.into_iter().map(|near| (near.name, near.tiers.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(tiers(&[("machine.host", host)]), [("host".to_owned(), 1)]);
+    let both = tiers(&[("machine.host", host), ("machine.tiers.dram.compute", own)]);
+    assert_eq!(both, [("host".to_owned(), 0), ("dram".to_owned(), 1)]);
+    // Of several alike, each has its part of every block.
+    let striped = |stripes: &str| {
+        let set = [("machine.tiers.nvme.stripes", stripes), ("machine.tiers.nvme.compute", "{ flops: 1 TFLOP/s, read: 6 GB/s, launch: 14 us, kernels: { int8: { 1: 5 GB/s } } }")];
+        let near = load(GOOD, &set).unwrap().machine.near.remove(0);
+        (near.processor.flops.0, near.processor.read.0, near.kernels[0].points()[0].1.0)
+    };
+    let (one, four) = (striped("1"), striped("4"));
+    assert_eq!(four, (4 * one.0, 4 * one.1, 4 * one.2));
+}
+
 proptest! {
     /// Any slip in a good scenario either still loads or is reported, and every report can be printed.
     #[test]

@@ -88,6 +88,7 @@ fn every_shipped_scenario_loads() {
             "llama-and-sd3-4090",
             "llava-1.5-7b-4090",
             "mer-qwen3-coder-30b",
+            "mixtral-8x22b-cxl-pnm",
             "mixtral-8x22b-cxl-pool",
             "mixtral-8x22b-cxl",
             "mixtral-8x7b-4090",

@@ -23,10 +23,13 @@ pub(crate) fn set(report: &mut Report, root: &mut Node, path: &str, value: &str)
         true => Node { at: at(value_start, value_start + value.len()), value: Value::Null },
         false => parse(report, source, value_start)?,
     };
+    // As on top of a base, `~` takes a key away that is there.
+    let takes_away = matches!(new.value, Value::Null) && !value.trim().is_empty();
     let steps = steps(path).map_err(|wrong| report.error(key_at, path, wrong)).ok()?;
     let mut node = root;
     let mut walked = String::new();
-    for step in steps {
+    let last = steps.len() - 1;
+    for (place, step) in steps.into_iter().enumerate() {
         let kind = [MACHINE, MODEL, SENSITIVITY].into_iter().find(|kind| kind.key == walked);
         if let Some(kind) = kind {
             resolve(report, kind, node)?;
@@ -36,6 +39,7 @@ pub(crate) fn set(report: &mut Report, root: &mut Node, path: &str, value: &str)
                 report.error(key_at, path, base_is_fixed(&walked));
                 return None;
             }
+            Step::Key(key) if takes_away && place == last && take_away(node, key) => return Some(()),
             Step::Key(key) => (descend(report, node, key, key_at, &walked)?, join(&walked, key)),
             Step::Item(index) => (item(report, node, index, key_at, &walked)?, format!("{walked}[{index}]")),
         };
@@ -78,6 +82,14 @@ fn steps(path: &str) -> Result<Vec<Step<'_>>, Wrong> {
         return Err(Wrong::new(message, "nothing here lies that deep"));
     }
     Ok(steps)
+}
+
+/// Takes a key out of a map; whether it was there.
+fn take_away(node: &mut Node, key: &str) -> bool {
+    let Value::Map(entries) = &mut node.value else { return false };
+    let before = entries.len();
+    entries.retain(|entry| entry.key != key);
+    entries.len() < before
 }
 
 /// The value of `key`, made where it is absent.

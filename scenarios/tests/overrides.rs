@@ -31,6 +31,17 @@ fn set(path: &str, value: &str) -> String {
 }
 
 #[test]
+fn a_tilde_takes_a_key_away_that_is_there() {
+    let model = |value: &str| load(&format!("{GOOD}seed: 5\n"), &[("seed", value)]).map(|scenario| scenario.seed);
+    assert_eq!((model("7").unwrap(), model("~").unwrap()), (7, load(GOOD, &[]).unwrap().seed));
+    assert_eq!(set("kv", "~"), "--set kv:1:4 kv: no value where a single value is expected");
+    assert_eq!(set("policy", "~"), "good.yaml:1:1 : `policy` is missing");
+    let tiers = |set: &[(&str, &str)]| load(GOOD, set).unwrap().machine.tiers.len();
+    let gone = [("machine.tiers.nvme", "~"), ("machine.links.disk", "~")];
+    assert_eq!(tiers(&gone), tiers(&[]) - 1);
+}
+
+#[test]
 fn overrides_are_located_on_the_command_line() {
     let wrong = load(GOOD, &[("memory.hbm", "lots")]).map(|_| ()).unwrap_err();
     let expected = str![[r#"

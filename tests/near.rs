@@ -31,7 +31,14 @@ fn answers(case: &Case, commands: &[(ProcessorId, Vec<Read>)]) -> Vec<(Processor
     for (by, reads) in commands {
         let (part, reads) = (Part::Near(*by), reads.clone());
         world
-            .submit(Command::Compute { mixers: 0..0, layer: LayerId(0), part, batch: [].into(), reads })
+            .submit(Command::Compute {
+                mixers: 0..0,
+                layer: LayerId(0),
+                part,
+                batch: [].into(),
+                reads,
+                through: None,
+            })
             .unwrap();
     }
     let mut done = Vec::new();
@@ -61,8 +68,7 @@ fn a_block_takes_its_bytes_or_its_operations_and_a_launch() {
         let context = orchestrator.context();
         for tokens in [1, 2, 7, 40, 300] {
             let reads = vec![Read { block: BlockId(0), form, tokens }];
-            let expected =
-                read.time_for(bytes).max(flops.time_for(operations(&case, tokens))) + launch;
+            let expected = read.time_for(bytes).max(flops.time_for(operations(&case, tokens))) + launch;
             assert_eq!(answers(&case, &[(by, reads)]), [(by, expected)], "{near}, {tokens}");
             let mut ways = context.costs.in_place(&context.ledger, BlockId(0), tokens);
             assert_eq!(ways.next().map(|way| (way.to, way.time)), Some((form, expected)));
@@ -107,7 +113,14 @@ fn nobody_computes_from_a_memory_that_it_is_not_beside() {
     let block = blocks.into_iter().find(|&block| case.home.of(block) == tier).unwrap();
     let submit = |part| {
         let reads = vec![Read { block, form, tokens: 1 }];
-        let command = Command::Compute { mixers: 0..0, layer: LayerId(0), part, batch: [].into(), reads };
+        let command = Command::Compute {
+            mixers: 0..0,
+            layer: LayerId(0),
+            part,
+            batch: [].into(),
+            reads,
+            through: None,
+        };
         case.world(false).unwrap().submit(command)
     };
     assert_eq!(submit(Part::Near(host)), Err(WorldError::NotBeside { by: host, form }));
@@ -175,8 +188,7 @@ impl Platform for Told {
 
 /// Runs `Soonest`, and what every layer step did; how long the processor was busy.
 fn shared(case: &Case) -> (Vec<Shared>, Orchestrator, World) {
-    let mut told =
-        Told { world: case.world(false).unwrap(), tokens: BTreeMap::new(), steps: Vec::new() };
+    let mut told = Told { world: case.world(false).unwrap(), tokens: BTreeMap::new(), steps: Vec::new() };
     let mut orchestrator = controlled_by(case, Box::new(Soonest));
     policy::run(&mut orchestrator, &mut told, |_| {}).unwrap();
     (told.steps, orchestrator, told.world)
@@ -197,7 +209,8 @@ fn a_layer_is_split_where_both_end_together() {
         let ends = |fetched: u64, all: u64| (fetched * fetch).max((all - fetched) * there);
         let mut split = 0;
         for step in &steps {
-            let (fetched, all) = (step.fetched.len() as u64, (step.fetched.len() + step.in_place.len()) as u64);
+            let (fetched, all) =
+                (step.fetched.len() as u64, (step.fetched.len() + step.in_place.len()) as u64);
             let best = (0..=all).map(|fetched| ends(fetched, all)).min().unwrap();
             assert_eq!(ends(fetched, all), best, "{near}: {fetched} of {all}, {fetch} and {there} ns");
             split += u64::from(fetched > 0 && fetched < all);
@@ -227,12 +240,14 @@ fn blocks_are_fetched_from_the_tokens_on_where_that_is_quicker() {
         let requests = format!("{{ closed: {{ batch: {batch} }} }}");
         let small = Small { layers: 1, experts: 2, selected: 1, slots: 2, near: 20.0, ..Small::default() };
         let (tokens, traces) = (2 * batch, batch);
-        let case = all_there(&Small { tokens, traces, skew: 8.0, stickiness: 0.0, requests, link: 4.0, ..small });
+        let case =
+            all_there(&Small { tokens, traces, skew: 8.0, stickiness: 0.0, requests, link: 4.0, ..small });
         let (steps, orchestrator, _) = shared(&case);
         let context = orchestrator.context();
         let by = case.machine.beside(cxl(&case.machine)).unwrap();
         let Processor { flops, launch, .. } = case.machine.near(by).processor;
-        let fetch = context.costs.fetch(&context.ledger, BlockId(0), case.model.blocks[0].native).unwrap().time;
+        let fetch =
+            context.costs.fetch(&context.ledger, BlockId(0), case.model.blocks[0].native).unwrap().time;
         // max(bytes / rate, operations / flops) + launch = fetch, where operations bind.
         even = fetch.saturating_sub(launch).as_secs_f64() * flops.0 as f64 / operations(&case, 1) as f64;
         // What else is given to either side shifts the balance.
@@ -279,7 +294,8 @@ proptest! {
 fn copies_that_are_read_in_place_stay_until_they_are_done_in_both_worlds() {
     let mut hosted = 0;
     for seed in 0..4u64 {
-        let draws: Vec<_> = (0..20).map(|n| (400 + n * 37 + seed * 11, (n % 5) as u8, (n * 13 % 101) as u32)).collect();
+        let draws: Vec<_> =
+            (0..20).map(|n| (400 + n * 37 + seed * 11, (n % 5) as u8, (n * 13 % 101) as u32)).collect();
         let small = Small { near: 20.0, slots: 5, seed, traces: 4, tokens: 60, ..Small::default() };
         let mut case = lent(&small);
         case.pressure = changes(&case, cxl(&case.machine), &draws);

@@ -207,7 +207,9 @@ impl<P: Platform> Lockstep<P> {
             Command::Compute { layer, part, batch, reads, .. } => {
                 match part {
                     Part::Mixer => self.tokens = batch.iter().map(|slice| slice.tokens).sum(),
-                    Part::Experts | Part::Near(_) => self.drift.computed(self.device.contents().model(), reads),
+                    Part::Experts | Part::Near(_) => {
+                        self.drift.computed(self.device.contents().model(), reads)
+                    }
                     Part::Head => self.drift.end_step(),
                 }
                 let computing = Computing { layer: layer.0, part: *part, since: self.now };

@@ -116,14 +116,13 @@ impl Orchestrator {
             }
         }
         self.cancel_missed(layer)?;
-        let fresh =
-            |routed| Member {
-                routed,
-                standing: Standing::Unserved,
-                drift: (0.0, 0.0),
-                handed_over: false,
-                lost: false,
-            };
+        let fresh = |routed| Member {
+            routed,
+            standing: Standing::Unserved,
+            drift: (0.0, 0.0),
+            handed_over: false,
+            lost: false,
+        };
         let mut members = std::mem::take(&mut self.members);
         members.extend(routed.into_iter().map(fresh));
         let mut counts = [0; DONE + 1];

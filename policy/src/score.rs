@@ -115,9 +115,8 @@ impl Costs {
     pub fn in_place(&self, ledger: &Ledger, block: BlockId, tokens: u32) -> impl Iterator<Item = Route> {
         let copies = (!self.beside.is_empty()).then(|| ledger.copies(block));
         // A memory that gives no room has failed, or is about to give up all it holds.
-        let usable = move |copy: &Form| {
-            copy.format.get().direct && ledger.usage(copy.tier).capacity > Bytes::ZERO
-        };
+        let usable =
+            move |copy: &Form| copy.format.get().direct && ledger.usage(copy.tier).capacity > Bytes::ZERO;
         copies.into_iter().flatten().filter(usable).filter_map(move |copy| {
             let by = self.beside(copy.tier)?;
             let processor = self.machine.near(by).processor;

@@ -220,7 +220,12 @@ const READ: Key = Key::required(
     "2500 GB/s",
     "Sustained rate at which kernels read weights; `read` of the memory is at least this",
 );
-const LAUNCH: Key = Key::required("launch", Quantity(&TIME), "3 us", "Fixed cost of one kernel: its launch, and beside other memories the activations' way there and back");
+const LAUNCH: Key = Key::required(
+    "launch",
+    Quantity(&TIME),
+    "3 us",
+    "Fixed cost of one kernel: its launch, and beside other memories the activations' way there and back",
+);
 const BY_FORMAT: Key = Key::optional(
     "kernels",
     Type::Rows(&KERNELS),

@@ -14,11 +14,7 @@ use policy::{Bandwidth, FlopRate, TierId};
 pub(crate) type Measured = (Processor, Vec<KernelRate>);
 
 /// The processors beside memories, the host's first: a memory's own computes from that one, the host's from all other staged ones.
-pub(crate) fn near(
-    tiers: &[Tier],
-    host: Option<Measured>,
-    own: Vec<Option<Measured>>,
-) -> Vec<NearProcessor> {
+pub(crate) fn near(tiers: &[Tier], host: Option<Measured>, own: Vec<Option<Measured>>) -> Vec<NearProcessor> {
     let ids = || (0..).map(TierId);
     let staged = ids().zip(tiers.iter().zip(&own));
     let staged = staged.filter(|(_, (tier, own))| tier.class == Class::Staged && own.is_none());

@@ -32,7 +32,8 @@ fn set(path: &str, value: &str) -> String {
 
 #[test]
 fn a_tilde_takes_a_key_away_that_is_there() {
-    let model = |value: &str| load(&format!("{GOOD}seed: 5\n"), &[("seed", value)]).map(|scenario| scenario.seed);
+    let model =
+        |value: &str| load(&format!("{GOOD}seed: 5\n"), &[("seed", value)]).map(|scenario| scenario.seed);
     assert_eq!((model("7").unwrap(), model("~").unwrap()), (7, load(GOOD, &[]).unwrap().seed));
     assert_eq!(set("kv", "~"), "--set kv:1:4 kv: no value where a single value is expected");
     assert_eq!(set("policy", "~"), "good.yaml:1:1 : `policy` is missing");

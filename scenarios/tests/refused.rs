@@ -384,11 +384,15 @@ fn a_processor_of_a_memory_computes_from_memory_that_others_do_not_and_no_faster
     let wrong = |tier: &str, read: &str| told(near(tier, read)).join("\n");
     assert_data_eq!(
         wrong("hbm", "2 TB/s"),
-        str!["[..]machine.tiers.hbm.compute: the accelerator computes from the fast tier (leave it out: that is what `accelerator` says)"]
+        str![
+            "[..]machine.tiers.hbm.compute: the accelerator computes from the fast tier (leave it out: that is what `accelerator` says)"
+        ]
     );
     assert_data_eq!(
         wrong("dram", "2 TB/s"),
-        str!["[..]machine.tiers.dram.compute.read: it reads 2000.0 GB/s, more than the [..] that dram gives (at most `tiers.dram.read`, which is what the memory gives inside: what leaves it is what its links carry)"]
+        str![
+            "[..]machine.tiers.dram.compute.read: it reads 2000.0 GB/s, more than the [..] that dram gives (at most `tiers.dram.read`, which is what the memory gives inside: what leaves it is what its links carry)"
+        ]
     );
     let typo = told(load(GOOD, &[("machine.tiers.dram.compute", "{ flops: 2 TFLOP/s, reads: 9 GB/s }")]));
     assert_eq!(typo.len(), 3, "{typo:?}");
@@ -404,7 +408,13 @@ fn a_processor_of_a_memory_computes_from_memory_that_others_do_not_and_no_faster
     assert_eq!(both, [("host".to_owned(), 0), ("dram".to_owned(), 1)]);
     // Of several alike, each has its part of every block.
     let striped = |stripes: &str| {
-        let set = [("machine.tiers.nvme.stripes", stripes), ("machine.tiers.nvme.compute", "{ flops: 1 TFLOP/s, read: 6 GB/s, launch: 14 us, kernels: { int8: { 1: 5 GB/s } } }")];
+        let set = [
+            ("machine.tiers.nvme.stripes", stripes),
+            (
+                "machine.tiers.nvme.compute",
+                "{ flops: 1 TFLOP/s, read: 6 GB/s, launch: 14 us, kernels: { int8: { 1: 5 GB/s } } }",
+            ),
+        ];
         let near = load(GOOD, &set).unwrap().machine.near.remove(0);
         (near.processor.flops.0, near.processor.read.0, near.kernels[0].points()[0].1.0)
     };

@@ -108,7 +108,8 @@ pub struct NearUse {
 /// What processors beside memories did; nothing where none may compute.
 pub(crate) fn near(outcome: &Outcome, seconds: f64) -> Vec<NearUse> {
     let costs = &outcome.orchestrator.context().costs;
-    let may = outcome.world.near().filter(|(near, _)| near.tiers.iter().any(|&tier| costs.beside(tier).is_some()));
+    let may =
+        outcome.world.near().filter(|(near, _)| near.tiers.iter().any(|&tier| costs.beside(tier).is_some()));
     let of = |(near, count): (&NearProcessor, NearCount)| NearUse {
         name: near.name.clone(),
         blocks: count.blocks,

@@ -13,11 +13,11 @@ pub mod states;
 mod tick;
 
 pub use self::error::WorldError;
-pub use self::near::NearCount;
 use self::exchanges::Coming;
 use self::kernels::{Mixers, Running};
 use self::moves::Moving;
 use self::near::Near;
+pub use self::near::NearCount;
 use self::passing::Passing;
 use self::ranks::{Held, Rank as Other};
 use self::stages::Sent;
@@ -40,7 +40,8 @@ use policy::replicas::Balance;
 use policy::sizes::Sizes;
 use policy::under_way::UnderWay;
 use policy::{
-    BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, ProcessorId, TierId, Time,
+    BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, ProcessorId, TierId,
+    Time,
 };
 use scenarios::{Pressure, Taken};
 use std::collections::VecDeque;

@@ -188,7 +188,7 @@ impl Platform for Told {
 
 /// Runs `Soonest`, and what every layer step did; how long the processor was busy.
 fn shared(case: &Case) -> (Vec<Shared>, Orchestrator, World) {
-    let mut told = Told { world: case.world(false).unwrap(), tokens: BTreeMap::new(), steps: Vec::new() };
+    let mut told = Told { world: case.world(true).unwrap(), tokens: BTreeMap::new(), steps: Vec::new() };
     let mut orchestrator = controlled_by(case, Box::new(Soonest));
     policy::run(&mut orchestrator, &mut told, |_| {}).unwrap();
     (told.steps, orchestrator, told.world)
@@ -307,6 +307,26 @@ fn copies_that_are_read_in_place_stay_until_they_are_done_in_both_worlds() {
         }
     }
     assert!(hosted > 100, "{hosted} blocks computed in place");
+}
+
+/// The timeline and the summary say what each processor did, and the same.
+#[test]
+fn what_a_processor_did_is_shown() {
+    let case = all_there(&Small { near: 5.0, ..Small::default() });
+    let (steps, orchestrator, world) = shared(&case);
+    let mut written = Vec::new();
+    world.timeline().unwrap().write(&mut written).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    let events = written["traceEvents"].as_array().unwrap();
+    let track = events.iter().find(|event| event["args"]["name"] == "cxl compute").unwrap();
+    let spans = events.iter().filter(|event| event["ph"] == "X" && event["tid"] == track["tid"]);
+    let busy: f64 = spans.map(|span| span["dur"].as_f64().unwrap()).sum();
+    let outcome = sim::Outcome { orchestrator, world };
+    let near = sim::Summary::new(&case, &outcome, "soonest", 0.0).near;
+    let [near] = &near[..] else { panic!("the host may not compute: {near:?}") };
+    assert_eq!(near.name, "cxl");
+    assert_eq!(near.blocks, steps.iter().map(|step| step.in_place.len() as u64).sum::<u64>());
+    assert!(near.blocks > 100 && (near.busy_s - busy / 1e6).abs() < 1e-9, "{near:?}, {busy} us");
 }
 
 #[test]

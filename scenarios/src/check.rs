@@ -284,18 +284,27 @@ fn can_be_paged(report: &mut Report, keys: &Keys<'_>, kv: Kv, workload: Option<&
     !stuck
 }
 
-/// Reads `host_compute`: it takes a host that can.
+/// Reads `host_compute`: it takes a host that can, and memory for it to compute from.
 fn host_compute(report: &mut Report, keys: &Keys<'_>, machine: Option<&Machine>) -> Option<bool> {
     let allowed = keys.or_default(report, "host_compute", flag)?;
-    let unable = machine.filter(|machine| allowed && machine.host_compute().is_none());
-    if let (Some(machine), Some(field)) = (unable, keys.get("host_compute")) {
-        let message = format!("{} does not say how its host computes", machine.name);
-        let hint =
-            "give the machine `host: { compute: { flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us } }`";
-        field.error(report, Wrong::new(message, hint));
-        return None;
-    }
-    Some(allowed)
+    let (Some(machine), Some(field)) = (machine.filter(|_| allowed), keys.get("host_compute")) else {
+        return Some(allowed);
+    };
+    let wrong = match machine.host_compute() {
+        Some(host) if !host.tiers.is_empty() => return Some(true),
+        Some(_) => {
+            let message = format!("{} has no staged memory for its host to compute from", machine.name);
+            Wrong::new(message, "leave it out: a memory with `compute` of its own computes without it")
+        }
+        None => {
+            let message = format!("{} does not say how its host computes", machine.name);
+            let hint =
+                "give the machine `host: { compute: { flops: 2 TFLOP/s, read: 110 GB/s, launch: 20 us } }`";
+            Wrong::new(message, hint)
+        }
+    };
+    field.error(report, wrong);
+    None
 }
 
 /// Paths start anew in another file.

@@ -406,6 +406,11 @@ fn a_processor_of_a_memory_computes_from_memory_that_others_do_not_and_no_faster
     assert_eq!(tiers(&[("machine.host", host)]), [("host".to_owned(), 1)]);
     let both = tiers(&[("machine.host", host), ("machine.tiers.dram.compute", own)]);
     assert_eq!(both, [("host".to_owned(), 0), ("dram".to_owned(), 1)]);
+    let idle = told(load(
+        GOOD,
+        &[("machine.host", host), ("machine.tiers.dram.compute", own), ("host_compute", "true")],
+    ));
+    assert!(idle[0].contains("host_compute: h100-sxm has no staged memory for its host"), "{idle:?}");
     // Of several alike, each has its part of every block.
     let striped = |stripes: &str| {
         let set = [

@@ -125,6 +125,19 @@ fn one_wrong_bit_in_a_published_copy_is_found_by_compute_and_by_the_audit() {
 }
 
 #[test]
+fn a_processor_that_the_machine_does_not_have_is_refused_before_anything_is_read() {
+    let (mut device, home, fast) = device();
+    let part = Part::Near(ProcessorId(0));
+    let reads = vec![Read { block: home.0, form: home.1, tokens: 1 }];
+    let batch = [].into();
+    let compute = Command::Compute { mixers: 0..0, layer: LayerId(0), part, batch, reads, through: None };
+    assert!(matches!(device.submit(&compute), Err(DeviceError::NoProcessor)));
+    assert!(matches!(device.wait_compute(part), Err(DeviceError::NoProcessor)));
+    device.submit(&up(home, fast)).unwrap();
+    device.wait(MoveId(1)).unwrap();
+}
+
+#[test]
 fn waiting_for_what_was_never_submitted_is_an_error_not_a_hang() {
     let (mut device, home, fast) = device();
     assert!(matches!(device.wait_compute(Part::Experts), Err(DeviceError::NoCompute)));

@@ -220,7 +220,8 @@ fn a_scenario_that_cannot_run_says_what_to_change() {
         ("workload.routing.trace[1]=b.hrt", &[], &["its items are 0 to 0"]),
         ("machine.base=h100-sxm", &[], &["`base` cannot be set", "--set machine=NAME"]),
         ("memory.dram=1 B", &["memory.nvme=1 B"], &["the home copies", "more than"]),
-        ("model.num_hidden_layers=null", &[], &["num_hidden_layers: no value"]),
+        ("model.num_hidden_layers=", &[], &["num_hidden_layers: no value"]),
+        ("model.num_hidden_layers=~", &[], &["`num_hidden_layers` is missing"]),
         ("model.model_type=''", &[], &["model_type: no value"]),
         (
             "host_compute=true",

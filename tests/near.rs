@@ -238,10 +238,10 @@ fn blocks_are_fetched_from_the_tokens_on_where_that_is_quicker() {
     let mut even = 0.0;
     for batch in 1..80 {
         let requests = format!("{{ closed: {{ batch: {batch} }} }}");
-        let small = Small { layers: 1, experts: 2, selected: 1, slots: 2, near: 20.0, ..Small::default() };
+        let small = Small { layers: 1, experts: 1, selected: 1, slots: 1, near: 20.0, ..Small::default() };
         let (tokens, traces) = (2 * batch, batch);
         let case =
-            all_there(&Small { tokens, traces, skew: 8.0, stickiness: 0.0, requests, link: 4.0, ..small });
+            all_there(&Small { tokens, traces, skew: 0.0, stickiness: 0.0, requests, link: 4.0, ..small });
         let (steps, orchestrator, _) = shared(&case);
         let context = orchestrator.context();
         let by = case.machine.beside(cxl(&case.machine)).unwrap();
@@ -250,8 +250,7 @@ fn blocks_are_fetched_from_the_tokens_on_where_that_is_quicker() {
             context.costs.fetch(&context.ledger, BlockId(0), case.model.blocks[0].native).unwrap().time;
         // max(bytes / rate, operations / flops) + launch = fetch, where operations bind.
         even = fetch.saturating_sub(launch).as_secs_f64() * flops.0 as f64 / operations(&case, 1) as f64;
-        // What else is given to either side shifts the balance.
-        for step in steps.iter().filter(|step| step.in_place.len() + step.fetched.len() == 1) {
+        for step in &steps {
             most = step.in_place.first().map_or(most, |&tokens| most.max(tokens));
             least = step.fetched.first().map_or(least, |&tokens| least.min(tokens));
         }

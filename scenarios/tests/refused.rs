@@ -380,18 +380,18 @@ fn a_processor_of_a_memory_computes_from_memory_that_others_do_not_and_no_faster
         load(GOOD, &[(&format!("machine.tiers.{tier}.compute"), &text)])
     };
     let machine = near("nvme", "6 GB/s").unwrap().machine;
-    assert_eq!(machine.near.iter().map(|near| near.name.as_str()).collect::<Vec<_>>(), ["nvme"]);
+    assert_eq!(machine.near.iter().map(|near| near.name.as_str()).collect::<Vec<_>>(), ["host", "nvme"]);
     let wrong = |tier: &str, read: &str| told(near(tier, read)).join("\n");
     assert_data_eq!(
         wrong("hbm", "2 TB/s"),
         str![
-            "[..]machine.tiers.hbm.compute: the accelerator computes from the fast tier (leave it out: that is what `accelerator` says)"
+            "[..]tiers.hbm.compute: the accelerator computes from the fast tier (leave it out: that is what `accelerator` says)"
         ]
     );
     assert_data_eq!(
         wrong("dram", "2 TB/s"),
         str![
-            "[..]machine.tiers.dram.compute.read: it reads 2000.0 GB/s, more than the [..] that dram gives (at most `tiers.dram.read`, which is what the memory gives inside: what leaves it is what its links carry)"
+            "[..]tiers.dram.compute.read: it reads 2000.0 GB/s, more than the [..] that dram gives (at most `tiers.dram.read`, which is what the memory gives inside: what leaves it is what its links carry)"
         ]
     );
     let typo = told(load(GOOD, &[("machine.tiers.dram.compute", "{ flops: 2 TFLOP/s, reads: 9 GB/s }")]));
@@ -420,7 +420,7 @@ fn a_processor_of_a_memory_computes_from_memory_that_others_do_not_and_no_faster
                 "{ flops: 1 TFLOP/s, read: 6 GB/s, launch: 14 us, kernels: { int8: { 1: 5 GB/s } } }",
             ),
         ];
-        let near = load(GOOD, &set).unwrap().machine.near.remove(0);
+        let near = load(GOOD, &set).unwrap().machine.near.remove(1);
         (near.processor.flops.0, near.processor.read.0, near.kernels[0].points()[0].1.0)
     };
     let (one, four) = (striped("1"), striped("4"));

@@ -93,6 +93,8 @@ pub struct Ledger {
     next_move: u64,
     now: Time,
     states: StateTime,
+    /// Blocks whose copies or moves have changed, where somebody asks for them.
+    changed: Option<Vec<BlockId>>,
 }
 
 impl Ledger {
@@ -126,6 +128,7 @@ impl Ledger {
             next_move: 0,
             now: Time(0),
             states: StateTime::new(),
+            changed: None,
             model,
         };
         for block in (0..ledger.entries.len() as u32).map(BlockId) {
@@ -435,8 +438,21 @@ impl Ledger {
         &self.states
     }
 
+    /// From here on, keeps which blocks change.
+    pub(crate) fn note_changes(&mut self) {
+        self.changed = Some(Vec::new());
+    }
+
+    /// The blocks whose copies or moves have changed since the last time, in order, some of them more than once.
+    pub(crate) fn take_changed(&mut self) -> Vec<BlockId> {
+        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Notes that a block's copies or move have changed.
     fn touch(&mut self, block: BlockId) {
+        if let Some(changed) = &mut self.changed {
+            changed.push(block);
+        }
         let entry = &self.entries[block.index()];
         let (fast, still) = (entry.copies & self.forms.fast != 0, entry.flight.is_none());
         let row = &mut self.layers[entry.layer.index()];

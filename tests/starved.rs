@@ -49,6 +49,8 @@ fn controller(case: &Case) -> Orchestrator {
         guard: case.guard.clone(),
         stage: case.stage,
         micro_batches: case.micro_batches,
+        share: case.share,
+        caches: case.caches,
         max_batch: case.max_batch,
         cache: case.cache,
         checkpoints: None,

@@ -179,7 +179,11 @@ mod tests {
         let last = Some(Claim { device: 1, epoch: 0, block: BLOCK, number: 3 });
         assert_eq!(claim(&[has(0, 1, true), gone.clone(), back.clone()]), last);
         assert_eq!(claim(&[back.clone(), gone.clone(), back]), last);
-        assert_eq!(claim(&[gone, has(0, 1, true)]), None, "a copy that is gone does not come back with a late note");
+        assert_eq!(
+            claim(&[gone, has(0, 1, true)]),
+            None,
+            "a copy that is gone does not come back with a late note"
+        );
         assert_eq!(claim(&[]), None);
         assert!(told(&[has(0, 1, true)]).copies(0, BLOCK).is_empty(), "nor does another have it");
     }

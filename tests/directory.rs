@@ -83,7 +83,7 @@ impl Walk {
             self.said.push(Note { device: index, epoch: *epoch, news: News::Lost });
             herald.lose();
             let flights: Vec<_> = ledger.flights().map(|(id, _)| id).collect();
-            flights.into_iter().for_each(|id| drop(ledger.cancel(id).unwrap()));
+            flights.into_iter().for_each(|id| _ = ledger.cancel(id).unwrap());
             let blocks = (0..self.case.model.blocks.len() as u32).map(BlockId);
             blocks.filter(|&block| ledger.has(block, to)).collect::<Vec<_>>().into_iter().for_each(|block| {
                 ledger.drop_copy(block, to).unwrap();

@@ -69,14 +69,11 @@ fn fetched(outcome: &Outcome) -> u64 {
 
 #[test]
 fn a_group_that_lost_half_goes_on_as_one_of_half_the_size() {
-    let four = case(4, "pressure: [{ at: 2 s, take: { accelerators: [2, 3] } }]\n");
+    let four = case(4, "pressure: [{ at: 700 ms, take: { accelerators: [2, 3] } }]\n");
     let (after, outcome) = run(&four);
     let (half, _) = run(&case(2, ""));
-    // The last steps of both: 64 requests, all experts in fast memory.
-    let pace = |steps: &Steps| {
-        let last = &steps.ends[steps.ends.len() - 11..];
-        last[10].since(last[0]).0 as f64 / 10.0
-    };
+    // Before the first of the 64 requests ends, and after those of the lost are computed again: all experts are in fast memory.
+    let pace = |steps: &Steps| steps.ends[95].since(steps.ends[70]).0 as f64 / 25.0;
     let ratio = pace(&after) / pace(&half);
     assert!((ratio - 1.0).abs() < 0.03, "{ratio}");
     assert_eq!(outcome.orchestrator.tally().output_tokens, 6400);
@@ -91,7 +88,7 @@ fn a_group_that_lost_half_goes_on_as_one_of_half_the_size() {
 
 #[test]
 fn what_was_lost_is_back_when_its_bytes_have_crossed_the_links_of_the_survivors() {
-    let lost = case(4, "pressure: [{ at: 2 s, take: { accelerators: [1] } }]\n");
+    let lost = case(4, "pressure: [{ at: 700 ms, take: { accelerators: [1] } }]\n");
     let never = case(4, "pressure: [{ at: 9999 s, take: { accelerators: [1] } }]\n");
     let ((_, outcome), (_, whole)) = (run(&lost), run(&never));
     // Two experts of each of 32 layers, once more, and no other.
@@ -113,15 +110,15 @@ fn what_was_lost_is_back_when_its_bytes_have_crossed_the_links_of_the_survivors(
 fn requests_of_the_lost_are_computed_again_and_nobody_loses_a_token() {
     let lost = case(
         4,
-        "pressure: [{ at: 2 s, take: { accelerators: [1] } }, { at: 4 s, take: { accelerators: [] } }]\n",
+        "pressure: [{ at: 700 ms, take: { accelerators: [1] } }, { at: 1 s, take: { accelerators: [] } }]\n",
     );
     let (_, outcome) = run(&lost);
     let tally = outcome.orchestrator.tally();
     assert_eq!((tally.completed, tally.output_tokens, tally.prompt_tokens), (64, 6400, 64 * 64));
     let [loss] = &tally.losses[..] else { panic!("{:?}", tally.losses) };
     assert_eq!((loss.rank, loss.abandoned.requests), (1, 16), "a quarter of them");
-    assert!(loss.at >= Time(2_000_000_000) && loss.at < Time(2_200_000_000), "{:?}", loss.at);
-    assert!(loss.back.is_some_and(|back| back >= Time(4_000_000_000) && back < Time(4_200_000_000)));
+    assert!(loss.at >= Time(700_000_000) && loss.at < Time(720_000_000), "{:?}", loss.at);
+    assert!(loss.back.is_some_and(|back| back >= Time(1_000_000_000) && back < Time(1_500_000_000)));
     assert_eq!(tally.recomputed_tokens, loss.abandoned.tokens);
     for (rank, _) in ranks(&outcome) {
         assert_eq!(rank.tally().latencies, tally.latencies, "all serve the same");
@@ -131,7 +128,7 @@ fn requests_of_the_lost_are_computed_again_and_nobody_loses_a_token() {
 
 #[test]
 fn caches_that_are_taken_over_take_memory_from_experts() {
-    let extra = "kv: 8 GiB\npressure: [{ at: 2 s, take: { accelerators: [1, 2] } }]\n";
+    let extra = "kv: 8 GiB\npressure: [{ at: 700 ms, take: { accelerators: [1, 2] } }]\n";
     let lost = case(4, extra);
     let (_, outcome) = run(&lost);
     let context = outcome.orchestrator.context();
@@ -145,7 +142,8 @@ fn caches_that_are_taken_over_take_memory_from_experts() {
 
 #[test]
 fn one_alone_serves_on_without_sending_anything() {
-    let alone = case(2, "memory: { hbm: 160 slots }\npressure: [{ at: 3 s, take: { accelerators: [1] } }]\n");
+    let alone =
+        case(2, "memory: { hbm: 160 slots }\npressure: [{ at: 700 ms, take: { accelerators: [1] } }]\n");
     let (_, outcome) = run(&alone);
     let tally = outcome.orchestrator.tally();
     assert_eq!((tally.completed, tally.output_tokens), (64, 6400));
@@ -189,17 +187,18 @@ fn what_cannot_be_lost_is_refused() {
 /// Who is lost from when on, and what others take of fast memory from when on.
 fn walks() -> impl Strategy<Value = (Vec<(u64, Result<u8, u64>)>, u32, u64)> {
     let taken = prop_oneof![(0u8..8).prop_map(Ok), (0u64..=100).prop_map(Err)];
-    (prop::collection::vec((1u64..600, taken), 1..12), 14u32..200, any::<u64>())
+    (prop::collection::vec((1u64..60, taken), 1..12), 14u32..200, any::<u64>())
 }
 
 /// Four accelerators, of which any but the first are lost, and memory that others take: what must hold of every run. Returns its events.
 fn survives(walk: &[(u64, Result<u8, u64>)], slots: u32, seed: u64, policy: &str) -> u64 {
     let text = format!(
-        "memory: {{ hbm: {slots} slots }}\npressure: [{{ at: 1 s, take: {{ accelerators: [1] }} }}]\n"
+        "kv: 1 GiB\nmemory: {{ hbm: {slots} slots }}\npressure: [{{ at: 1 s, take: {{ accelerators: [1] }} }}]\n"
     );
     let mut case = case(4, &text);
     let fast = case.machine.tiers_of(Class::Fast).next().unwrap();
-    let spare = case.budgets[fast.index()] - Bytes(3 * case.model.largest_block().0);
+    // Three blocks stay, and the caches of four, of whom one may be left.
+    let spare = case.budgets[fast.index()] - Bytes(3 * case.model.largest_block().0 + (3 << 30));
     let mut at = Nanos::ZERO;
     let entry = |&(after, taken): &(u64, Result<u8, u64>)| {
         at += Nanos(after * 10_000_000);

@@ -3,6 +3,10 @@
 //! Every change of a block's copies goes through here, so that a move outside the table of edges, a copy beyond a
 //! tier's capacity, or the loss of a home copy cannot be built.
 
+mod usage;
+
+pub use self::usage::Usage;
+
 use crate::bits::{ones, set};
 use crate::event::{Form, MoveClass, Source};
 use crate::flight::Flight;
@@ -38,26 +42,6 @@ fn entry(id: u32, &Block { layer, native, .. }: &Block, model: &Model, forms: &F
     let index = id - model.layer(layer).first_block.0;
     let native = forms.of_format[native.0 as usize];
     Entry { copies: 0, flight: None, pins: 0, native, layer, index, state: State::Recomputable }
-}
-
-/// Bytes and their peak in one tier.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes taken now, moves under way included.
-    pub used: Bytes,
-    /// The most that was ever taken.
-    pub peak: Bytes,
-    /// Bytes that may be taken.
-    pub capacity: Bytes,
-    /// Copies given up.
-    pub evictions: u64,
-}
-
-impl Usage {
-    /// Whether no more is taken than may be.
-    pub fn fits(&self) -> bool {
-        self.used <= self.capacity
-    }
 }
 
 /// A layer's blocks taken together.

@@ -5,8 +5,8 @@
 //! what all routers chose, so all decide alike and no message passes. Every expert's home copy lies in memory that they have in
 //! common: a replica is staged there, and takes fast memory and time of the link where it is fetched, as any block does. A new replica
 //! is asked for once, by its share of the tokens; after that the tokens go to those who have the expert in fast memory, as the
-//! directory knows, and only where nobody has it to the one whose it is. So a replica that was given up is not fetched again before
-//! the next choice.
+//! directory knows, and only where nobody has it to the one whose it is. So a replica that was given up is not fetched again as long
+//! as it stays chosen.
 //!
 //! The experts of an accelerator that is lost go to others: to one that has a copy, else to the one with the fewest tokens. When it is
 //! back it has its own again.
@@ -134,9 +134,12 @@ impl Replicas {
         layer.steps += 1;
         if layer.steps.is_multiple_of(EVERY) {
             let there: Vec<u32> = directory.alive().collect();
-            layer.at = chosen(&layer.tokens, &layer.owners, &there, number);
-            let copies = |at: &Vec<u32>| if at.is_empty() { 0 } else { 1 + at.len() as u32 };
-            layer.asked = layer.at.iter().map(copies).collect();
+            let at = chosen(&layer.tokens, &layer.owners, &there, number);
+            for (expert, at) in at.iter().enumerate() {
+                let had = |rank| layer.at.get(expert).is_some_and(|before| before.contains(rank));
+                layer.asked[expert] = if at.iter().all(had) { 0 } else { 1 + at.len() as u32 };
+            }
+            layer.at = at;
             layer.tokens.iter_mut().for_each(|tokens| *tokens /= 2);
         }
     }

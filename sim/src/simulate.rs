@@ -351,8 +351,7 @@ impl Case {
             return Err(RunFailure::Staged(entry.name));
         }
         let mut world = self.world(keep.timeline)?;
-        for rank in 1..self.share.of {
-            let share = self.share.with_rank(rank);
+        for share in (1..self.share.of).map(|rank| self.share.with_rank(rank)) {
             let other = Case { share, model: Arc::new(share.of_model(&self.model)), ..self.clone() };
             world.lead(other.orchestrator(entry, params, false)?, other.world(false)?);
         }

@@ -14,6 +14,7 @@ use policy::{Orchestrator, Time, Watch};
 use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 use scenarios::{Scenario, Slo};
+use sim::losses::LossFigures;
 use sim::output::Output;
 use sim::report::{RankUse, StageUse};
 use sim::resolve::resolve_policy;
@@ -252,6 +253,8 @@ fn table(scenario: &Scenario, case: &Case, summary: &Summary) -> String {
     }
     if !summary.expert_ranks.is_empty() {
         rows.insert(beside, ["expert ranks".into(), expert_ranks(summary)]);
+        let losses = summary.losses.iter().map(|loss| ["  lost".into(), lost(loss)]);
+        rows.splice(beside + 1..beside + 1, losses);
     }
     if !summary.pipeline_stages.is_empty() {
         let others = "what is said of one accelerator, slots to vetoes, is the first one's";
@@ -341,6 +344,14 @@ fn stage_row(index: usize, stage: &StageUse, simulated_s: f64) -> [String; 2] {
     let does =
         format!("hit rate {}, computes {computes}, stalls {stalls}, idle {idle}", percent(stage.hit_rate));
     [format!("stage {index}: layers {first} to {last}"), does]
+}
+
+/// From when to when an accelerator was lost, and what that cost the requests that it attended to.
+fn lost(loss: &LossFigures) -> String {
+    let LossFigures { accelerator, lost_s, back_s, requests, cached_tokens } = loss;
+    let until = back_s.map_or("to the end".to_owned(), |back| format!("to {back:.2} s"));
+    let again = format!("{requests} requests computed again, {cached_tokens} tokens of their caches");
+    format!("accelerator {accelerator} from {lost_s:.2} s {until}: {again}")
 }
 
 /// How the accelerators that have experts of their own differ.

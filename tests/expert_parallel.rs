@@ -181,7 +181,7 @@ fn replicas_of_hot_experts_even_out_the_tokens_as_greedy_choice_says() {
     };
     let expected = |replicas: u32| {
         let layer = |tokens: &Vec<u64>| {
-            let at = policy::replicas::chosen(tokens, 2, 4, replicas);
+            let at = policy::replicas::chosen(tokens, &[0, 0, 1, 1, 2, 2, 3, 3], &[0, 1, 2, 3], replicas);
             let most = (0..4).map(|rank| load(tokens, &at, rank)).fold(0.0, f64::max);
             most * 4.0 / tokens.iter().sum::<u64>() as f64
         };
@@ -211,4 +211,17 @@ fn replicas_take_fast_memory_and_the_link_as_blocks_do() {
     assert!(two.iter().sum::<u64>() > none.iter().sum::<u64>(), "{two:?} {none:?}");
     let text = format!("parallel: {{ replicas: 2 }}\n{}", load(4));
     assert!(scenario(0, &text).map(|_| ()).unwrap_err().contains("write `expert: 4` or more too"));
+}
+
+#[test]
+fn a_replica_that_nobody_has_is_not_fetched_for_every_token() {
+    let at = |replicas: u32| {
+        let (_, outcome) = run(0, &(skewed(replicas) + "memory: { hbm: 48 slots }\n"));
+        let ranks = std::iter::once(&outcome.orchestrator).chain(outcome.world.others().map(|other| other.0));
+        ranks.map(|rank| rank.tally().stall_total().as_secs_f64()).sum::<f64>()
+    };
+    // 64 experts are each rank's own, and 48 have room. Dealt out alike, tokens would have eight more fetched in every step: 1 in 8
+    // of those demanded, beside misses of 1 in 4. Sent to who has them, only a choice has them fetched, once in 64 steps.
+    let (none, eight) = (at(0), at(8));
+    assert!(eight < 1.15 * none, "{eight} s of stall, {none} s without replicas");
 }

@@ -74,8 +74,12 @@ fn a_wrong_trace_is_refused_with_its_file_and_line() {
 
 /// What a request's tokens need at a layer.
 fn routed(workload: &mut Workload, request: u32, tokens: std::ops::Range<u32>, layer: u16) -> Vec<Routed> {
-    let slice =
-        Slice { request: RequestId(request), cached: tokens.start, tokens: tokens.end - tokens.start };
+    let slice = Slice {
+        request: RequestId(request),
+        cached: tokens.start,
+        tokens: tokens.end - tokens.start,
+        rank: 0,
+    };
     workload.route(&[slice], LayerId(layer))
 }
 

@@ -1,5 +1,6 @@
 //! What the whole has to hold, seen from outside: one binary, so that it links once.
 
+mod accelerator_loss;
 mod agreement;
 mod bad_input;
 mod beside_the_link;
@@ -12,6 +13,7 @@ mod controller;
 mod conventions;
 mod dense;
 mod determinism;
+mod directory;
 mod elastic;
 mod exchange;
 mod experiment;

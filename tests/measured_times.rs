@@ -82,7 +82,7 @@ fn took(case: &Case, part: Part, slices: &[Slice], emitting: u64, reads: &[Read]
 
 /// Requests with one token each, or one with all of them.
 fn slices(requests: u32, tokens: u32) -> Vec<Slice> {
-    (0..requests).map(|id| Slice { request: RequestId(id), cached: 0, tokens }).collect()
+    (0..requests).map(|id| Slice { request: RequestId(id), cached: 0, tokens, rank: 0 }).collect()
 }
 
 /// The first `number` blocks of the first layer, for `tokens` tokens that choose `selected` each, as evenly as it goes.

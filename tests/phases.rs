@@ -281,7 +281,7 @@ fn attention_is_over_whole_sequences() {
     assert_eq!((sequences, tokens), (2, 64));
     let layer = case.model.layer(LayerId(transformer.layers.start));
     assert!(layer.bidirectional);
-    let slice = Slice { request: RequestId(0), cached: 0, tokens };
+    let slice = Slice { request: RequestId(0), cached: 0, tokens, rank: 0 };
     let operators = sim::operators::Operators::new(case.machine.clone(), case.model.clone());
     let part = (LayerId(transformer.layers.start), policy::event::Part::Mixer);
     let kernel = operators.kernel(part, &[slice, slice], 0, &[]);

@@ -397,7 +397,7 @@ impl<P> Witness<P> {
                 panic!("no model here has states: {command:?}")
             }
             Command::HandOn(batch) => panic!("no stage here is one of several: {batch:?}"),
-            Command::Finish { .. } | Command::Wake { .. } => {}
+            Command::Finish { .. } | Command::Wake { .. } | Command::Tell(_) => {}
         }
     }
 
@@ -451,7 +451,8 @@ impl<P> Witness<P> {
             | EventKind::Foreseen { .. }
             | EventKind::Loaded
             | EventKind::MemoryPressure { .. }
-            | EventKind::TierLost { .. } => {}
+            | EventKind::TierLost { .. }
+            | EventKind::AcceleratorsLost { .. } => {}
             EventKind::ChunkFailed { id } => self.moves.get_mut(id).unwrap().outstanding -= 1,
         }
     }

@@ -50,6 +50,8 @@ pub(crate) fn controlled_by(case: &Case, policy: Box<dyn Policy>) -> Orchestrato
         guard: case.guard.clone(),
         stage: case.stage,
         micro_batches: case.micro_batches,
+        share: case.share,
+        caches: case.caches,
         max_batch: case.max_batch,
         cache: case.cache,
         checkpoints: None,

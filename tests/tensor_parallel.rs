@@ -52,7 +52,7 @@ fn a_share_of_four_is_a_quarter_of_everything_but_what_is_each_one_s_own() {
 #[test]
 fn a_layer_takes_its_share_and_two_sums() {
     let (one, four) = (case("mixtral-8x7b", 1, ""), case("mixtral-8x7b", 4, ""));
-    let batch = [Slice { request: RequestId(0), cached: 1000, tokens: 1 }];
+    let batch = [Slice { request: RequestId(0), cached: 1000, tokens: 1, rank: 0 }];
     let mixer = |case: &Case| {
         let operators = Operators::new(case.machine.clone(), case.model.clone());
         operators.kernel((LayerId(1), Part::Mixer), &batch, 1, &[])

@@ -222,8 +222,9 @@ impl Device {
             Command::MoveState(chunk) => self.carry(&Piece::of_state(chunk, self.fast)),
             Command::DropState { checkpoint, tier } => self.drop_state(*checkpoint, *tier),
             Command::HandOn(_) => Err(DeviceError::NoStages),
-            // Requests have no memory of their own here, and whoever keeps the time wakes the controller.
-            Command::Finish { .. } | Command::Wake { .. } => Ok(()),
+            // Requests have no memory of their own here, whoever keeps the time wakes the controller, and there is no directory of
+            // one accelerator's copies.
+            Command::Finish { .. } | Command::Wake { .. } | Command::Tell(_) => Ok(()),
         }
     }
 

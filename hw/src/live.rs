@@ -201,7 +201,7 @@ impl<L: Load> Platform for Live<L> {
             Command::Finish { .. } => self.freed += 1,
             Command::MoveState(chunk) => self.chunks.entry(chunk.id).or_default().push_back(now()),
             Command::Wake { at } => drop(self.wakes.insert(at)),
-            Command::Drop { .. } | Command::DropState { .. } | Command::HandOn(_) => {}
+            Command::Drop { .. } | Command::DropState { .. } | Command::HandOn(_) | Command::Tell(_) => {}
         }
         Ok(())
     }

@@ -218,7 +218,7 @@ impl<P: Platform> Lockstep<P> {
                     self.step = Some((self.now, self.device.elapsed()));
                 }
             }
-            Command::HandOn(_) | Command::Wake { .. } | Command::Finish { .. } => {}
+            Command::HandOn(_) | Command::Wake { .. } | Command::Tell(_) | Command::Finish { .. } => {}
         }
     }
 
@@ -307,7 +307,8 @@ impl<P: Platform> Lockstep<P> {
             | EventKind::Woken
             | EventKind::HandedOn(_)
             | EventKind::MemoryPressure { .. }
-            | EventKind::TierLost { .. } => {}
+            | EventKind::TierLost { .. }
+            | EventKind::AcceleratorsLost { .. } => {}
         }
         self.lockstep_wait += since(start);
         Ok(())

@@ -1,5 +1,6 @@
 //! What goes in and what comes out of the controller, and the trait behind which a world lives.
 
+use crate::directory::Note;
 use crate::format::FormatId;
 use crate::id::{BlockId, CheckpointId, LayerId, MoveId, ProcessorId, RequestId, TierId};
 use crate::passed::Passed;
@@ -69,6 +70,8 @@ pub struct Slice {
     pub cached: u32,
     /// Tokens the step adds: one of a request that decodes, or a chunk of a prompt.
     pub tokens: u32,
+    /// The accelerator that attends to it and has its cache, where several have experts of their own.
+    pub rank: u32,
 }
 
 impl Slice {
@@ -169,6 +172,12 @@ pub enum EventKind {
     TierLost {
         /// The memory.
         tier: TierId,
+    },
+    /// Of the accelerators that have experts of their own, these are lost from here on, with all that is in their memories,
+    /// and no others: one that was lost before is back, with nothing.
+    AcceleratorsLost {
+        /// Which, from 0.
+        lost: Vec<u32>,
     },
     /// The oldest chunk of a move that is under way has not arrived: a memory that it needs has failed.
     ChunkFailed {
@@ -354,6 +363,8 @@ pub enum Command {
         /// Where it is kept.
         tier: TierId,
     },
+    /// Something to be said to the directory of copies.
+    Tell(Note),
     /// Report [`EventKind::Woken`] at this time: moves that rest go on then.
     Wake {
         /// When.

@@ -3,6 +3,10 @@
 //! Every change of a block's copies goes through here, so that a move outside the table of edges, a copy beyond a
 //! tier's capacity, or the loss of a home copy cannot be built.
 
+mod usage;
+
+pub use self::usage::Usage;
+
 use crate::bits::{ones, set};
 use crate::event::{Form, MoveClass, Source};
 use crate::flight::Flight;
@@ -40,26 +44,6 @@ fn entry(id: u32, &Block { layer, native, .. }: &Block, model: &Model, forms: &F
     Entry { copies: 0, flight: None, pins: 0, native, layer, index, state: State::Recomputable }
 }
 
-/// Bytes and their peak in one tier.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes taken now, moves under way included.
-    pub used: Bytes,
-    /// The most that was ever taken.
-    pub peak: Bytes,
-    /// Bytes that may be taken.
-    pub capacity: Bytes,
-    /// Copies given up.
-    pub evictions: u64,
-}
-
-impl Usage {
-    /// Whether no more is taken than may be.
-    pub fn fits(&self) -> bool {
-        self.used <= self.capacity
-    }
-}
-
 /// A layer's blocks taken together.
 #[derive(Clone, Debug)]
 struct Row {
@@ -95,6 +79,8 @@ pub struct Ledger {
     next_move: u64,
     now: Time,
     states: StateTime,
+    /// Blocks whose copies or moves have changed, where somebody asks for them.
+    changed: Option<Vec<BlockId>>,
 }
 
 impl Ledger {
@@ -129,6 +115,7 @@ impl Ledger {
             next_move: 0,
             now: Time(0),
             states: StateTime::new(),
+            changed: None,
             model,
         };
         for block in (0..ledger.entries.len() as u32).map(BlockId) {
@@ -439,8 +426,21 @@ impl Ledger {
         &self.states
     }
 
+    /// From here on, keeps which blocks change.
+    pub(crate) fn note_changes(&mut self) {
+        self.changed = Some(Vec::new());
+    }
+
+    /// The blocks whose copies or moves have changed since the last time, in order, some of them more than once.
+    pub(crate) fn take_changed(&mut self) -> Vec<BlockId> {
+        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Notes that a block's copies or move have changed.
     fn touch(&mut self, block: BlockId) {
+        if let Some(changed) = &mut self.changed {
+            changed.push(block);
+        }
         let entry = &self.entries[block.index()];
         let (fast, still) = (entry.copies & self.forms.fast != 0, entry.flight.is_none());
         let row = &mut self.layers[entry.layer.index()];

@@ -7,6 +7,7 @@ mod bits;
 pub mod checkpoints;
 pub mod control;
 pub mod demand;
+pub mod directory;
 pub mod drive;
 pub mod event;
 pub mod exchange;

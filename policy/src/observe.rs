@@ -127,6 +127,7 @@ impl Signals {
                 self.mix(reserved.0);
             }
             EventKind::TierLost { tier } => self.mix(u64::from(tier.0)),
+            EventKind::AcceleratorsLost { lost } => lost.iter().for_each(|&rank| self.mix(rank.into())),
             EventKind::ChunkFailed { id } => self.mix(id.0),
         }
     }

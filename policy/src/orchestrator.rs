@@ -1,11 +1,15 @@
 //! The controller: events in, commands out. It owns the layer sequence, admission and the batch, and runs the five
 //! phases (observe, score, veto, schedule, execute) at every layer step.
 
+pub mod group;
 mod mixers;
 mod passing;
+mod room;
 
+use self::group::Group;
 use crate::checkpoints::{CheckpointSpec, Checkpoints};
 use crate::control::{Context, Policy, Prices, Proposal};
+use crate::directory::Herald;
 use crate::event::{Command, Event, EventKind, MoveClass, Part};
 use crate::format::FormatId;
 use crate::guard::{Guard, GuardSpec};
@@ -16,6 +20,7 @@ use crate::ledger::Ledger;
 use crate::machine::{Class, Machine};
 use crate::model::Model;
 use crate::observe::Signals;
+use crate::parallel::ExpertShare;
 use crate::pipeline::Stage;
 use crate::record::Decision;
 use crate::refused::Refused;
@@ -86,6 +91,10 @@ pub struct Setup {
     pub stage: Stage,
     /// See `stage`; one where there is no pipeline.
     pub micro_batches: u32,
+    /// Which of the accelerators that have experts of their own it controls.
+    pub share: ExpertShare,
+    /// What was set aside of fast memory for caches that are not in pages.
+    pub caches: Bytes,
     /// Requests that run together, at most.
     pub max_batch: usize,
     /// The most tokens of one step, where prompts are computed.
@@ -120,6 +129,7 @@ pub struct Orchestrator {
     serving: Serving,
     /// Which layers of the model there are here.
     stage: Stage,
+    group: Group,
     /// What blocks and the cache share of fast memory.
     shared: Bytes,
     /// What others have taken of that.
@@ -149,6 +159,8 @@ impl Orchestrator {
             checkpoints,
             stage,
             micro_batches,
+            share,
+            caches,
             max_batch,
             prefill_chunk,
             loading,
@@ -168,7 +180,9 @@ impl Orchestrator {
                 .filter(|format| !formats.contains(format))
                 .collect::<Vec<_>>(),
         );
-        let ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, &home, &encoded)?;
+        let mut ledger = Ledger::new(model.clone(), &machine, &formats, &budgets, &home, &encoded)?;
+        let speaks = share.is_common();
+        let herald = speaks.then(|| Herald::new(share.rank, &mut ledger, model.blocks.len()));
         let block = cache.and_then(|spec| spec.prefix_block);
         let chunk = prefill_chunk.unwrap_or(1);
         let checkpoints = block
@@ -192,6 +206,7 @@ impl Orchestrator {
         let serving = Serving::new(max_batch, prefill_chunk, cache)
             .with_checkpoints(checkpoints)
             .staged(stage, micro_batches)
+            .attended(share)
             .with_phases(context.model.phases.clone());
         Ok(Orchestrator {
             context,
@@ -208,6 +223,7 @@ impl Orchestrator {
             members: Vec::new(),
             serving,
             stage,
+            group: Group::new(share, herald, max_batch, caches),
             shared: budgets[fast.index()],
             pressed: Bytes::ZERO,
             loading,
@@ -266,13 +282,7 @@ impl Orchestrator {
             EventKind::LayerRouted { layer, routed } => self.layer_routed(layer, routed)?,
             EventKind::ChunkDone { id, .. } if Checkpoints::owns(id) => self.state_chunk_done(id)?,
             EventKind::ChunkDone { id, .. } => self.chunk_done(id)?,
-            EventKind::ChunkFailed { id } => {
-                let block = self.failed(id)?;
-                self.shed_staged()?;
-                self.move_ended(block)?;
-                self.resume_starved()?;
-                self.start_step()?;
-            }
+            EventKind::ChunkFailed { id } => self.chunk_failed(id)?,
             EventKind::Woken | EventKind::Passed(_) => {}
             EventKind::Foreseen { layer, routed } => self.policy.foresee(&self.context, layer, &routed),
             EventKind::NearDone { layer, .. } => {
@@ -294,16 +304,13 @@ impl Orchestrator {
                 self.start_step()?;
             }
             EventKind::TierLost { tier } => self.lose(tier)?,
+            EventKind::AcceleratorsLost { lost } => self.accelerators_lost(lost)?,
             EventKind::MemoryPressure { tier, reserved } if tier != self.context.costs.fast => {
                 self.reclaim(tier, reserved)?;
             }
             EventKind::MemoryPressure { reserved, .. } => {
                 self.pressed = reserved;
-                let caches = self.serving.cache_bytes().unwrap_or_default();
-                let fast = self.context.costs.fast;
-                self.context.ledger.set_capacity(fast, self.room().saturating_sub(caches));
-                // What the running layer step holds is given up when it ends.
-                self.shed()?;
+                self.keep_to_room()?;
                 self.resume_starved()?;
             }
         }
@@ -311,6 +318,7 @@ impl Orchestrator {
             return Err(ControlError::Policy(failure));
         }
         self.begin_state_moves();
+        self.tell();
         let exchange = self.exchange_due();
         let mut books = Books { blocks: &mut self.context.ledger, states: self.serving.checkpoints_mut() };
         self.schedule.mind(exchange);
@@ -339,6 +347,9 @@ impl Orchestrator {
     }
 
     fn chunk_done(&mut self, id: MoveId) -> Result<(), ControlError> {
+        if self.is_severed(id) {
+            return self.chunk_failed(id);
+        }
         let flight = self.context.ledger.flight(id);
         let is_demand = flight.is_some_and(|flight| flight.class == MoveClass::Demand);
         let ended = self.landed(id)?;
@@ -355,8 +366,16 @@ impl Orchestrator {
         self.start_step()
     }
 
+    fn chunk_failed(&mut self, id: MoveId) -> Result<(), ControlError> {
+        let block = self.failed(id)?;
+        self.shed_staged()?;
+        self.move_ended(block)?;
+        self.resume_starved()?;
+        self.start_step()
+    }
+
     /// Begins the next step, unless one is running or there is nothing to compute.
-    fn start_step(&mut self) -> Result<(), ControlError> {
+    pub(crate) fn start_step(&mut self) -> Result<(), ControlError> {
         if self.loading || self.stepping || !(self.serving.is_running() || self.serving.is_waiting()) {
             return Ok(());
         }
@@ -388,29 +407,6 @@ impl Orchestrator {
         self.stepping
     }
 
-    /// Whether others have taken some of fast memory.
-    pub(crate) fn is_pressed(&self) -> bool {
-        self.pressed > Bytes::ZERO
-    }
-
-    /// What blocks and the cache share of fast memory now.
-    fn room(&self) -> Bytes {
-        self.shared.saturating_sub(self.pressed)
-    }
-
-    /// Gives the key-value cache so many bytes of fast memory, if blocks can make room for them now.
-    fn grant(&mut self, wanted: Bytes) -> Result<bool, ControlError> {
-        let fast = self.context.costs.fast;
-        let before = self.context.ledger.usage(fast).capacity;
-        let Some(left) = self.room().0.checked_sub(wanted.0) else { return Ok(false) };
-        self.context.ledger.set_capacity(fast, Bytes(left));
-        let fits = self.make_room(Bytes::ZERO)?;
-        if !fits {
-            self.context.ledger.set_capacity(fast, before);
-        }
-        Ok(fits)
-    }
-
     fn end_step(&mut self, now: Time) -> Result<(), ControlError> {
         self.stepping = false;
         self.tally.stepped(now.since(self.step_began), self.serving.batch_len(), self.serving.waiting());
@@ -421,9 +417,12 @@ impl Orchestrator {
             // Whoever has no head learns of no tokens by it.
             self.context.signals.step += u64::from(!self.stage.is_last() && self.serving.emits());
             self.commands.push(Command::HandOn(self.serving.hand_on()));
+        } else if self.take_spoilt() {
+            self.serving.spoil();
         } else {
             self.batch_done(now);
         }
+        self.regroup()?;
         self.start_step()
     }
 

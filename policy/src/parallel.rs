@@ -190,12 +190,14 @@ pub struct ExpertShare {
     pub of: u32,
     /// Experts of a layer that further accelerators may have too; where there are any, the model is of all experts.
     pub replicas: u32,
+    /// Whether accelerators may be lost, and others take their experts over; the model is of all experts then too.
+    pub losable: bool,
 }
 
 impl Default for ExpertShare {
     /// The only one.
     fn default() -> ExpertShare {
-        ExpertShare { rank: 0, of: 1, replicas: 0 }
+        ExpertShare { rank: 0, of: 1, replicas: 0, losable: false }
     }
 }
 
@@ -205,9 +207,14 @@ impl ExpertShare {
         self.of > 1
     }
 
+    /// Whether any expert may be at any accelerator: each has a model of all, whose home copies they have in common.
+    pub fn is_common(self) -> bool {
+        self.is_part() && (self.replicas > 0 || self.losable)
+    }
+
     /// Into how many parts the experts of a layer are cut in its model.
     pub fn cut(self) -> u32 {
-        if self.replicas > 0 { 1 } else { self.of }
+        if self.is_common() { 1 } else { self.of }
     }
 
     /// The numbers within the layer of its experts, where each has so many.
@@ -215,9 +222,14 @@ impl ExpertShare {
         self.rank * each..(self.rank + 1) * each
     }
 
-    /// Whether a request is among its own.
-    pub fn attends(self, request: RequestId) -> bool {
-        request.0 % self.of == self.rank
+    /// The same of another one.
+    pub fn with_rank(self, rank: u32) -> ExpertShare {
+        ExpertShare { rank, ..self }
+    }
+
+    /// The accelerator that attends to a request, unless it is lost.
+    pub fn attends_to(self, request: RequestId) -> u32 {
+        request.0 % self.of
     }
 
     /// The first one's part of a model, as this one has it: other experts of the same sizes, unless all have all.
@@ -292,12 +304,12 @@ mod tests {
     fn experts_are_shared_out_whole_and_each_once() {
         let whole = model(96, 8);
         let first = share_of_experts(&whole, 2).unwrap();
-        let shares: Vec<Model> =
-            (0..2).map(|rank| ExpertShare { rank, of: 2, replicas: 0 }.of_model(&first)).collect();
+        let two = ExpertShare { of: 2, ..ExpertShare::default() };
+        let shares: Vec<Model> = (0..2).map(|rank| ExpertShare { rank, ..two }.of_model(&first)).collect();
         let experts = shares.iter().flat_map(|share| share.blocks.iter().cloned()).collect::<Vec<_>>();
         assert_eq!(experts, whole.blocks);
         assert_eq!((first.layers[0].blocks, first.layers[0].resident), (2, Bytes(8000)));
-        assert_eq!(ExpertShare { rank: 1, of: 2, replicas: 0 }.experts(2), 2..4);
+        assert_eq!(ExpertShare { rank: 1, ..two }.experts(2), 2..4);
         assert_eq!(share_of_experts(&whole, 3), Err(ParallelError::Experts { experts: 4, ranks: 3 }));
         let dense = Model { blocks: vec![], layers: vec![], ..whole };
         assert!(matches!(share_of_experts(&dense, 2), Err(ParallelError::NoExperts(_))));

@@ -2,6 +2,7 @@
 //! between steps.
 
 mod admission;
+mod attendance;
 pub mod cache;
 mod micro_batches;
 mod phases;
@@ -14,6 +15,8 @@ use crate::pipeline::{Batch, Stage};
 use crate::refused::Refused;
 use crate::tally::{CacheUse, RequestTimes, Tally};
 use crate::units::{Bytes, Nanos, Time};
+pub use attendance::Abandoned;
+use attendance::Attendance;
 use cache::{Cache, Lease};
 use micro_batches::MicroBatches;
 use phases::Outputs;
@@ -48,6 +51,8 @@ struct Active {
     prompt: u32,
     /// The micro-batch it is in, once it is admitted.
     micro_batch: u32,
+    /// The accelerator that attends to it, once it is admitted.
+    rank: u32,
     /// Tokens the running step computes for it.
     computing: u32,
     /// The phase that it is in, and the steps that it has left there where they are known.
@@ -124,6 +129,7 @@ pub struct Serving {
     /// The parts of them that are computed beside each other.
     micro_batches: MicroBatches,
     stage: Stage,
+    attendance: Attendance,
     /// The phases of the model, where it has several, and that of the running step.
     phases: Vec<Phase>,
     phase: usize,
@@ -170,6 +176,7 @@ impl Serving {
             cached,
             prompt: context,
             micro_batch: 0,
+            rank: 0,
             computing: 0,
             phase: 0,
             steps_left: 0,

@@ -1,6 +1,7 @@
 //! What a run counts: hits, stalls by cause, vetoes, and how long requests took.
 
 use crate::id::RequestId;
+use crate::orchestrator::group::Loss;
 use crate::sketch::Sketch;
 use crate::units::{Bytes, Nanos, Time};
 use crate::veto::{REASONS, Reason};
@@ -164,6 +165,8 @@ pub struct CacheUse {
 pub struct Tally {
     /// Layer steps run.
     pub layer_steps: u64,
+    /// Accelerators that were lost, in order.
+    pub losses: Vec<Loss>,
     /// Demanded (block, layer step) pairs.
     pub demanded: u64,
     /// Those that had a usable fast copy when the step asked, by state S1, S2, S3.

@@ -12,7 +12,7 @@ use crate::model::import;
 use crate::parallel::{PARALLEL, agrees, ranks, share_caps, shares};
 use crate::pipeline::{later, stages};
 use crate::placement::{self, Ground, Home, LOAD, MEMORY, caps, check_caps, kv_reserve};
-use crate::pressure::{PRESSURE, pressure};
+use crate::pressure::{PRESSURE, Takeable, pressure};
 use crate::price::Price;
 use crate::reader::{Field, Keys, flag, format_names, text};
 use crate::recipe::{RECIPES, recipe};
@@ -171,10 +171,16 @@ pub(crate) fn check(report: &mut Report, root: &Node, check_policy: PolicyCheck<
     let staging =
         staging_field.as_ref().map_or(Some(vec![]), |field| staging(report, field, machine.as_ref()));
     let staged = staging.as_deref().unwrap_or_default();
-    let pressed = |field: Field<'_>| pressure(report, &field, machine.as_ref(), staged);
-    let pressure = keys.get("pressure").map_or(Some(vec![]), pressed);
     let table = read_sensitivity(report, &keys);
     let workload = keys.need(report, "workload").and_then(|field| workload(report, &field, model.as_ref()));
+    let takeable = Takeable {
+        machine: machine.as_ref(),
+        staging: staged,
+        parallel: ranks.unwrap_or_default(),
+        prefill: workload.as_ref().is_none_or(|load| load.prefill.is_some()),
+    };
+    let pressed = |field: Field<'_>| pressure(report, &field, takeable);
+    let pressure = keys.get("pressure").map_or(Some(vec![]), pressed);
     let (tenants, model) = match keys.get("tenants") {
         Some(field) if parallel.is_some() => {
             let wrong =

@@ -3,6 +3,7 @@
 use crate::diagnostics::{Report, Wrong};
 use crate::keys::Type::Whole;
 use crate::keys::{Key, Table};
+use crate::pressure::loses_accelerators;
 use crate::reader::{Field, Keys};
 use crate::scenario::{Cap, Kv, Parallel};
 use crate::units::{at_most, whole};
@@ -12,7 +13,7 @@ use policy::{Bytes, Machine, Model};
 use std::collections::BTreeMap;
 
 /// The most accelerators that work together: more than one NVLink domain has.
-const MOST_RANKS: u64 = 256;
+pub(crate) const MOST_RANKS: u64 = 256;
 /// The most replicas a layer.
 const MOST_REPLICAS: u64 = 1 << 16;
 
@@ -56,6 +57,7 @@ pub(crate) static PARALLEL: Table = Table {
 
 /// Reads `parallel`: how many accelerators do what.
 pub(crate) fn ranks(report: &mut Report, keys: &Keys<'_>) -> Option<Parallel> {
+    let pressure = keys.get("pressure");
     let Some(field) = keys.get("parallel") else { return Some(Parallel::default()) };
     let keys = field.keys(report, &PARALLEL)?;
     let tensor = keys.or_default(report, "tensor", at_most(MOST_RANKS));
@@ -67,8 +69,9 @@ pub(crate) fn ranks(report: &mut Report, keys: &Keys<'_>) -> Option<Parallel> {
     let pipeline = keys.or_default(report, "pipeline", at_most(MOST_RANKS));
     let micro_batches = keys.optional(report, "micro_batches", at_most(MOST_RANKS))?.or(pipeline);
     let (pipeline, micro_batches) = (pipeline?, micro_batches?);
+    let losable = pressure.is_some_and(loses_accelerators);
     let parallel =
-        Parallel { tensor: tensor?, expert: expert?, replicas: replicas?, pipeline, micro_batches };
+        Parallel { tensor: tensor?, expert: expert?, replicas: replicas?, losable, pipeline, micro_batches };
     if u64::from(parallel.accelerators()) > MOST_RANKS {
         let message = format!("{} accelerators together", parallel.accelerators());
         let hint = format!("`tensor` times `expert` times `pipeline` is at most {MOST_RANKS}");
@@ -96,7 +99,7 @@ pub(crate) fn shares(
     (machine, model): (Option<Machine>, Option<Model>),
 ) -> (Option<Machine>, Option<Model>) {
     let Some(field) = field.filter(|_| parallel.accelerators() > 1) else { return (machine, model) };
-    let Parallel { tensor, expert, pipeline, replicas, .. } = parallel;
+    let Parallel { tensor, expert, pipeline, .. } = parallel;
     if model.as_ref().is_some_and(|model| model.blocks.iter().any(|block| block.recipe.is_some())) {
         field.error(
             report,
@@ -106,7 +109,7 @@ pub(crate) fn shares(
     }
     let machine = machine.and_then(|machine| {
         let hint = "a machine whose accelerator has `peers`, and whose memories are no other accelerator's";
-        taken(report, field, hint, share_of_machine(&machine, tensor, expert, pipeline, replicas > 0))
+        taken(report, field, hint, share_of_machine(&machine, tensor, expert, pipeline, parallel.is_common()))
     });
     let model = model.and_then(|model| match tensor {
         1 => Some(model),
@@ -121,7 +124,7 @@ pub(crate) fn shares(
             let hint = "a model with experts, and a number that divides those of a layer";
             let share = taken(report, field, hint, share_of_experts(&model, expert));
             // Where any expert may be anywhere, all have all of them, and each computes its own.
-            if replicas > 0 { share.map(|_| model) } else { share }
+            if parallel.is_common() { share.map(|_| model) } else { share }
         }
     });
     (machine, model)
@@ -162,7 +165,7 @@ pub(crate) fn agrees(report: &mut Report, keys: &Keys<'_>, parallel: Parallel, k
 
 /// Caps on what accelerators have in common, as each of them has it.
 pub(crate) fn share_caps(caps: &mut BTreeMap<String, Cap>, machine: &Machine, parallel: Parallel) {
-    if parallel.replicas > 0 {
+    if parallel.is_common() {
         return;
     }
     let common = machine.tiers.iter().filter(|tier| tier.class != Class::Fast);

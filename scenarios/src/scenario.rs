@@ -156,6 +156,8 @@ pub struct Parallel {
     pub expert: u32,
     /// Experts of a layer that further groups may have too.
     pub replicas: u32,
+    /// Whether some are lost during the run, and others take their experts over.
+    pub losable: bool,
     /// How many times as many have layers of their own, one stage of a pipeline after the other.
     pub pipeline: u32,
     /// The batches that such a pipeline computes side by side.
@@ -164,11 +166,16 @@ pub struct Parallel {
 
 impl Default for Parallel {
     fn default() -> Parallel {
-        Parallel { tensor: 1, expert: 1, replicas: 0, pipeline: 1, micro_batches: 1 }
+        Parallel { tensor: 1, expert: 1, replicas: 0, losable: false, pipeline: 1, micro_batches: 1 }
     }
 }
 
 impl Parallel {
+    /// Whether any expert may be at any group: all have the home copies of all experts in common.
+    pub fn is_common(self) -> bool {
+        self.replicas > 0 || self.losable
+    }
+
     /// How many there are.
     pub fn accelerators(self) -> u32 {
         self.tensor * self.expert * self.pipeline

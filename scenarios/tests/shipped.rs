@@ -77,6 +77,7 @@ fn every_shipped_scenario_loads() {
             "azure-code-gpt-oss-20b",
             "azure-conv-generated",
             "azure-conv-gpt-oss-20b",
+            "deepseek-v3-accelerator-loss",
             "deepseek-v3-eight-nodes",
             "deepseek-v3-nvme",
             "deepseek-v3-two-nodes",

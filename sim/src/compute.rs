@@ -119,7 +119,7 @@ mod tests {
     fn a_token_looks_at_all_before_it_within_its_window() {
         for window in [None, Some(1), Some(5), Some(8), Some(100)] {
             for (cached, tokens) in [(0, 1), (0, 7), (3, 1), (3, 7), (20, 4)] {
-                let slice = Slice { request: RequestId(0), cached, tokens };
+                let slice = Slice { request: RequestId(0), cached, tokens, rank: 0 };
                 let one = |position: u32| u64::from((position + 1).min(window.unwrap_or(u32::MAX)));
                 let all: u64 = (cached..cached + tokens).map(one).sum();
                 let layer = Layer { window, ..Layer::default() };

@@ -8,6 +8,7 @@ mod conversations;
 pub mod experiment;
 pub mod fabric;
 pub mod levers;
+pub mod losses;
 pub mod memory;
 pub mod metric;
 pub mod operators;

@@ -4,6 +4,7 @@
 use crate::compute::{Demand, Kernel, looked_at, timed};
 use crate::provenance::{Booked, Kind};
 use policy::event::{Part, Read, Slice};
+use policy::machine::Peers;
 use policy::model::Layer;
 use policy::sizes::Sizes;
 use policy::times::{Basis, ModelTimes, Operator, TimeTable};
@@ -133,10 +134,11 @@ impl Operators {
     }
 
     /// The way of so many tokens to a group of accelerators that has their experts, and back again: its time, of which what
-    /// crosses links that blocks move on is the last part, and those bytes.
-    pub fn exchange(&self, id: LayerId, tokens: u64) -> (Nanos, Bytes, Booked) {
+    /// crosses links that blocks move on is the last part, and those bytes. There are `groups` of them.
+    pub fn exchange(&self, id: LayerId, tokens: u64, groups: u32) -> (Nanos, Bytes, Booked) {
         let mut booked = Booked::default();
         let Some(peers) = self.machine.peers else { return (Nanos::ZERO, Bytes::ZERO, booked) };
+        let peers = Peers { groups, ..peers };
         let bytes = Bytes(self.model.layer(id).activations.0.saturating_mul(tokens));
         let both = |time: Nanos| Nanos(time.0.saturating_mul(2));
         let crossing = Bytes(peers.gathered(bytes).0.saturating_mul(2));

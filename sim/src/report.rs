@@ -1,6 +1,7 @@
 //! The summary of a run, with the keys the field writes.
 
 use crate::checkpoint_figures::CheckpointFigures;
+use crate::losses::{LossFigures, losses};
 use crate::simulate::{Case, Outcome};
 use crate::traffic::{LinkUse, NearUse, TierUse, hidden, links, near, tiers};
 use crate::world::World;
@@ -58,6 +59,9 @@ pub struct Summary {
     /// How evenly tokens went to them, where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expert_balance: Option<ExpertBalance>,
+    /// Those that were lost, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<LossFigures>,
     /// The stages of a pipeline, in order, where there are several; what else is said of one is the first one's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pipeline_stages: Vec<StageUse>,
@@ -206,6 +210,8 @@ pub struct ExpertBalance {
     pub max_over_mean: f64,
     /// If there were none, in the same steps.
     pub max_over_mean_without: f64,
+    /// How often tokens went to a copy that was no longer there when they came: those experts were fetched from home.
+    pub outdated: u64,
 }
 
 /// What one state held.
@@ -262,6 +268,7 @@ impl Summary {
             tenants: tenants(case, outcome, seconds),
             expert_ranks: expert_ranks(case, outcome),
             expert_balance: case.share.is_part().then(|| expert_balance(case, outcome)),
+            losses: losses(outcome),
             pipeline_stages: pipeline_stages(case, outcome),
             vetoes: REASONS
                 .iter()
@@ -378,7 +385,7 @@ fn expert_ranks(case: &Case, outcome: &Outcome) -> Vec<RankUse> {
 fn expert_balance(case: &Case, outcome: &Outcome) -> ExpertBalance {
     let ExpertShare { of, replicas, .. } = case.share;
     let [max_over_mean, max_over_mean_without] = outcome.world.balance().max_over_mean(of);
-    ExpertBalance { replicas, max_over_mean, max_over_mean_without }
+    ExpertBalance { replicas, max_over_mean, max_over_mean_without, outdated: outcome.world.outdated() }
 }
 
 fn pipeline_stages(case: &Case, outcome: &Outcome) -> Vec<StageUse> {

@@ -91,8 +91,6 @@ impl Library {
         let sensitivity = Sensitivity::new(
             errors.map(|(&format, row)| (format, ErrorBound { mean: row.error, upper: row.upper })),
         );
-        let Parallel { expert: of, replicas, .. } = scenario.parallel;
-        let share = ExpertShare { rank: 0, of, replicas };
         let case = Case {
             budgets: budgets(scenario),
             reserved: scenario.resident_floor(),
@@ -110,11 +108,12 @@ impl Library {
                 floors: scenario.guard.floors.clone(),
                 sensitivity,
             },
-            share,
+            share: share(scenario),
             stage: Stage { index: 0, of: scenario.parallel.pipeline },
             routers_before: 0,
             later: (1..=scenario.later.len()).map(|index| later(&scenario.at_stage(index))).collect(),
             micro_batches: scenario.parallel.micro_batches,
+            caches: scenario.kv_reserve(),
             load,
             include_repetition: workload.include_repetition,
             order: workload.order.unwrap_or_default(),
@@ -307,10 +306,15 @@ fn lengths_of(recorded: &[usize], tokens: usize) -> Vec<usize> {
     lengths.collect()
 }
 
+/// The first one's share of the experts.
+fn share(scenario: &Scenario) -> ExpertShare {
+    let Parallel { expert: of, replicas, losable, .. } = scenario.parallel;
+    ExpertShare { rank: 0, of, replicas, losable }
+}
+
 /// Into how many parts the experts of a layer are cut in the scenario's model.
 fn cut(scenario: &Scenario) -> u32 {
-    let Parallel { expert: of, replicas, .. } = scenario.parallel;
-    ExpertShare { rank: 0, of, replicas }.cut()
+    share(scenario).cut()
 }
 
 /// Bytes of each tier that managed blocks may take.

@@ -62,6 +62,8 @@ pub struct Case {
     pub later: Vec<StageShare>,
     /// Batches that a pipeline computes side by side.
     pub micro_batches: u32,
+    /// Fast memory set aside for key-value caches that are not in pages.
+    pub caches: Bytes,
     /// Which blocks tokens need.
     pub load: Load,
     /// Whether traces that repeat themselves are served too.
@@ -349,8 +351,7 @@ impl Case {
             return Err(RunFailure::Staged(entry.name));
         }
         let mut world = self.world(keep.timeline)?;
-        for rank in 1..self.share.of {
-            let share = ExpertShare { rank, ..self.share };
+        for share in (1..self.share.of).map(|rank| self.share.with_rank(rank)) {
             let other = Case { share, model: Arc::new(share.of_model(&self.model)), ..self.clone() };
             world.lead(other.orchestrator(entry, params, false)?, other.world(false)?);
         }
@@ -388,6 +389,8 @@ impl Case {
             checkpoints: self.checkpoints.clone(),
             stage: self.stage,
             micro_batches: self.micro_batches,
+            share: self.share,
+            caches: self.caches,
             max_batch: self.max_batch,
             prefill_chunk: self.prefill_chunk,
             loading: self.load_from.is_some(),

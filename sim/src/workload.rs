@@ -1,11 +1,13 @@
 //! The load: which requests come when, and which blocks their tokens need.
 
+mod replicas;
+
 use crate::arrivals::{self, ThinkTimes, outputs, prompts};
 use policy::event::{EventKind, Routed, Slice};
 use policy::model::Block;
 use policy::parallel::ExpertShare;
-use policy::replicas::{Balance, LayerReplicas, Replicas};
-use policy::{BlockId, LayerId, Model, RequestId, Time};
+use policy::replicas::{Balance, Replicas};
+use policy::{BlockId, LayerId, Model, RequestId, TierId, Time};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 use scenarios::Length;
@@ -157,10 +159,11 @@ impl Workload {
     }
 
     /// The same for one of several accelerators that have experts of their own.
-    pub fn shared(self, share: ExpertShare) -> Workload {
-        let layers = self.routers.iter().flatten().count();
+    pub fn shared(self, share: ExpertShare, fast: TierId) -> Workload {
+        let layers = self.model.routed_layers().map(|layer| layer.first_block);
         let experts = self.model.routed_layers().next().map_or(0, |layer| layer.blocks);
-        let replicas = Replicas::new(layers, experts * share.cut(), share.of, share.replicas);
+        let known = (self.model.blocks.len(), fast);
+        let replicas = Replicas::new(layers, experts * share.cut(), share, known);
         let gone = vec![0; share.of as usize];
         let shares = vec![Vec::new(); share.of as usize];
         Workload { share, gone_without: gone.clone(), gone, shares, replicas, ..self }
@@ -312,18 +315,6 @@ impl Workload {
     /// How evenly tokens went to the accelerators that have experts of their own.
     pub fn balance(&self) -> Balance {
         self.balance
-    }
-
-    /// What is known of a layer's replicas, for accelerators that foresee what they will have to do.
-    pub fn replicas_of(&self, layer: LayerId) -> Option<&LayerReplicas> {
-        self.replicas.layer(self.routers[layer.index()]?).filter(|_| !self.lookahead.is_empty())
-    }
-
-    /// What the first of the accelerators knows of a layer's replicas is known here too.
-    pub fn learn(&mut self, layer: LayerId, replicas: &LayerReplicas) {
-        if let Some(router) = self.routers[layer.index()] {
-            self.replicas.learn(router, replicas);
-        }
     }
 
     /// The tokens that go to the accelerator to which the most go, at the layer that was routed last; each counts once for

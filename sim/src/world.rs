@@ -5,7 +5,9 @@ mod exchanges;
 mod kernels;
 mod moves;
 mod near;
+mod notes;
 mod passing;
+mod pressure;
 mod ranks;
 mod requests;
 mod stages;
@@ -31,6 +33,7 @@ use crate::queue::{Queue, Rank};
 use crate::timeline::{self, Timeline};
 use crate::workload::Workload;
 use policy::checkpoints::PoolSpec;
+use policy::directory::Note;
 use policy::event::{Command, Event, EventKind, Form, Platform, Routed};
 use policy::homes::Homes;
 use policy::machine::Class;
@@ -43,7 +46,7 @@ use policy::{
     BlockId, Bytes, FormatId, LayerId, LinkId, Machine, Model, MoveId, Nanos, Paths, ProcessorId, TierId,
     Time,
 };
-use scenarios::{Pressure, Taken};
+use scenarios::Pressure;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -113,6 +116,8 @@ pub struct World {
     led: bool,
     /// What the leader's routers have given this one, in order.
     handed: VecDeque<Vec<Routed>>,
+    /// What its controller has to say to the directory, if another one leads it.
+    said: Vec<Note>,
     /// What waits for the others, since when, and how long all have waited.
     held: Option<Held>,
     /// What goes on when all have met.
@@ -201,6 +206,7 @@ impl World {
             others: Vec::new(),
             led: false,
             handed: VecDeque::new(),
+            said: Vec::new(),
             held: None,
             released: None,
             held_since: Time(0),
@@ -227,39 +233,6 @@ impl World {
     pub fn keeping<'a>(mut self, pools: impl IntoIterator<Item = &'a PoolSpec>) -> World {
         self.states = States::new(pools);
         self
-    }
-
-    /// The same, with others taking memory and links meanwhile.
-    pub fn pressed(mut self, pressure: &[Pressure]) -> World {
-        self.pressure = pressure.iter().rev().cloned().collect();
-        self.expect_pressure();
-        self
-    }
-
-    fn expect_pressure(&mut self) {
-        if let Some(&Pressure { at, .. }) = self.pressure.last() {
-            self.queue.push(Time(at.0), Rank::Admission, Tick::Pressure);
-        }
-    }
-
-    /// Others take what they were expected to take now; what of it the controller is told.
-    fn take(&mut self) -> Option<EventKind> {
-        let Pressure { taken, .. } = self.pressure.pop()?;
-        self.expect_pressure();
-        match taken {
-            Taken::Memory(tier, reserved) => {
-                self.lost.retain(|&lost| lost != tier);
-                Some(EventKind::MemoryPressure { tier, reserved })
-            }
-            Taken::Tier(tier) => {
-                self.lose(tier);
-                Some(EventKind::TierLost { tier })
-            }
-            Taken::Link(links, rate) => {
-                self.fabric.take(self.now, links, rate);
-                None
-            }
-        }
     }
 
     /// Whether nothing is left that could happen but that others take memory.
@@ -457,6 +430,7 @@ impl Platform for World {
             Command::HandOn(batch) => self.hand_on(batch),
             Command::MoveState(chunk) => self.begin_state(chunk)?,
             Command::DropState { checkpoint, tier } => self.states.free(checkpoint, tier)?,
+            Command::Tell(note) => self.tell(note),
             Command::Wake { at } => drop(self.queue.push(at.max(self.now), Rank::Transfer, Tick::Wake)),
             Command::Finish { request } => self.finish(request),
         }

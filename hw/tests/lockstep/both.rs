@@ -56,7 +56,7 @@ fn digests(engine: &dyn Engine, tokens: u32) -> Vec<f32> {
     };
     let mut device = Device::new(engine, setup).unwrap();
     let reads = copies.iter().map(|&(block, form)| Read { block, form, tokens }).collect();
-    let batch = [Slice { request: RequestId(0), cached: 5, tokens }].into();
+    let batch = [Slice { request: RequestId(0), cached: 5, tokens, rank: 0 }].into();
     let (layer, part, through) = (LayerId(0), Part::Experts, None);
     device.submit(&Command::Compute { mixers: 0..0, layer, part, batch, reads, through }).unwrap();
     device.wait_compute(Part::Experts).unwrap().digests

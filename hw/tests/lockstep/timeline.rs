@@ -63,6 +63,7 @@ impl Platform for Timeline {
             | Command::DropState { .. }
             | Command::HandOn(_)
             | Command::Wake { .. }
+            | Command::Tell(_)
             | Command::Finish { .. } => {}
         }
         Ok(())

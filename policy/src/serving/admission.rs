@@ -58,6 +58,7 @@ impl Serving {
                 (Work::Tokens, _) => next.prefill(room),
             }
             next.micro_batch = which;
+            next.rank = self.attends_to(next.times.request);
             self.running.push(next);
             free -= 1;
         }

@@ -23,7 +23,8 @@ impl Active {
             Work::Tokens => (self.cached, 1),
             Work::Steps { sequences, .. } => (0, sequences),
         };
-        let slice = Slice { request: self.times.request, cached, tokens: self.computing };
+        let (request, tokens, rank) = (self.times.request, self.computing, self.rank);
+        let slice = Slice { request, cached, tokens, rank };
         std::iter::repeat_n(slice, sequences as usize)
     }
 }

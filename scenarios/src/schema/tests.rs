@@ -168,7 +168,9 @@ name: experts with a width of their own
 machine: h100-sxm
 model: { model_type: qwen3_moe, hidden_size: 2048, moe_intermediate_size: 768, num_hidden_layers: 2,
   num_local_experts: 8, num_experts_per_tok: 2, num_attention_heads: 32, vocab_size: 32000, torch_dtype: bfloat16 }
-workload: { routing: { trace: [Cargo.toml] } }
+parallel: { expert: 2 }
+pressure: [{ at: 1 s, take: { accelerators: [1] } }, { at: 2 s, take: { accelerators: [] } }]
+workload: { routing: { trace: [Cargo.toml] }, prefill: { chunk: 64 } }
 policy: { lru: {} }
 ",
     "

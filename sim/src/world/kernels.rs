@@ -188,8 +188,7 @@ impl World {
 
     /// The mixer or the head for the requests that this rank attends to.
     fn attended(&self, part: (LayerId, Part), batch: &[Slice]) -> Kernel {
-        let own: Vec<Slice> =
-            batch.iter().filter(|slice| self.share.attends(slice.request)).copied().collect();
+        let own: Vec<Slice> = batch.iter().filter(|slice| slice.rank == self.share.rank).copied().collect();
         let any = match part.1 {
             Part::Head => own.iter().any(|slice| self.emits(slice)),
             _ => !own.is_empty(),

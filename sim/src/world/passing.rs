@@ -244,8 +244,9 @@ impl World {
     fn mix_next(&mut self, way: &mut Way) {
         let next = self.next_with_blocks(way.layer);
         way.mixers = way.layer.0 + 1..next.0 + 1;
-        if let Some(tokens) = way.away {
-            let (time, _, booked) = self.operators.exchange(way.layer, tokens);
+        let there = self.workload.ranks_there();
+        if let Some(tokens) = way.away.filter(|_| there > 1) {
+            let (time, _, booked) = self.operators.exchange(way.layer, tokens, there);
             self.provenance.add(&booked, 1);
             self.ticks += 1;
             self.all_wait(way.last + time);

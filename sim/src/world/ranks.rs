@@ -8,6 +8,7 @@
 
 use super::{Passed, Tick, World, WorldError};
 use crate::queue;
+use policy::directory::Claim;
 use policy::event::{Command, Event, EventKind, Part, Platform, Routed, Slice};
 use policy::parallel::ExpertShare;
 use policy::{Bytes, LayerId, Nanos, Orchestrator, Time};
@@ -21,6 +22,9 @@ pub(super) struct Rank {
     pub(super) world: World,
     /// Empty between uses; kept for its memory.
     commands: Vec<Command>,
+    /// Entries of the directory on which it was sent what its routers give it next, and how many no longer stood by then.
+    claims: Vec<Claim>,
+    pub(super) outdated: u64,
 }
 
 /// What a rank does when all have come as far as it.
@@ -36,13 +40,14 @@ pub(super) enum Held {
 impl World {
     /// The same for one of several accelerators that have experts of their own.
     pub(crate) fn shared(self, share: ExpertShare) -> World {
-        World { workload: self.workload.shared(share), share, ..self }
+        World { workload: self.workload.shared(share, self.fast), share, ..self }
     }
 
     /// Leads another accelerator of the run: those that have other experts, or the later stages of a pipeline in their order.
     pub(crate) fn lead(&mut self, orchestrator: Orchestrator, mut world: World) {
         world.led = true;
-        self.others.push(Rank { orchestrator, world, commands: Vec::new() });
+        let (commands, claims) = (Vec::new(), Vec::new());
+        self.others.push(Rank { orchestrator, world, commands, claims, outdated: 0 });
     }
 
     /// The accelerators that it leads.
@@ -64,6 +69,7 @@ impl World {
         for rank in &mut self.others {
             rank.come(self.held.as_ref())?;
         }
+        self.take_notes();
         match &self.held {
             Some(Held::Ended { last: (layer, Part::Mixer), batch }) => {
                 let (layer, batch) = (*layer, batch.clone());
@@ -80,10 +86,11 @@ impl World {
     /// All wait: says when they go on.
     pub(super) fn meet(&mut self) {
         let mut last = self.latest_held();
+        let there = self.workload.ranks_there();
         // Tokens that are elsewhere come back before what begins then.
-        let back = matches!(self.held, Some(Held::Begins { .. }));
+        let back = matches!(self.held, Some(Held::Begins { .. })) && there > 1;
         if let Some((layer, tokens)) = self.away.filter(|_| back) {
-            let (time, crossing, booked) = self.operators.exchange(layer, tokens);
+            let (time, crossing, booked) = self.operators.exchange(layer, tokens, there);
             self.provenance.add(&booked, 1);
             last = last + time.saturating_sub(self.exchange_alone(crossing));
             if crossing > Bytes::ZERO {
@@ -146,7 +153,9 @@ impl World {
         }
         let mut shares = self.workload.route_shares(batch, layer).iter_mut().map(std::mem::take);
         let own = shares.next().unwrap_or_default();
-        for (rank, share) in self.others.iter_mut().zip(shares) {
+        let shares: Vec<_> = shares.collect();
+        for ((rank, place), share) in self.others.iter_mut().zip(1..).zip(shares) {
+            rank.claims.extend(self.workload.relied_on(layer, place, &share));
             rank.world.handed.push_back(share);
         }
         if let Some(replicas) = self.workload.replicas_of(layer) {
@@ -197,6 +206,10 @@ impl Rank {
 
     /// What the controller makes of an event, carried out.
     pub(super) fn handle(&mut self, event: Event) -> Result<(), WorldError> {
+        if matches!(event.kind, EventKind::LayerRouted { .. }) {
+            let confirmed = |claim| self.orchestrator.confirm(claim).is_err();
+            self.outdated += self.claims.drain(..).filter(|&claim| confirmed(claim)).count() as u64;
+        }
         let mut commands = std::mem::take(&mut self.commands);
         if let Err(error) = self.orchestrator.handle(event, &mut commands) {
             return Err(self.failed(error));

@@ -184,8 +184,10 @@ fn what_cannot_be_lost_is_refused() {
     assert!(load(&text("expert: 2", "")).contains("prompts are not computed"));
 }
 
-/// Who is lost from when on, and what others take of fast memory from when on.
-fn walks() -> impl Strategy<Value = (Vec<(u64, Result<u8, u64>)>, u32, u64)> {
+/// What happens so many hundredths of a second after what was before: who is lost from then on, or what others take of fast memory.
+type Walk = Vec<(u64, Result<u8, u64>)>;
+
+fn walks() -> impl Strategy<Value = (Walk, u32, u64)> {
     let taken = prop_oneof![(0u8..8).prop_map(Ok), (0u64..=100).prop_map(Err)];
     (prop::collection::vec((1u64..60, taken), 1..12), 14u32..200, any::<u64>())
 }

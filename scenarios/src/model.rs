@@ -73,9 +73,13 @@ pub(crate) fn import(report: &mut Report, field: &Field<'_>, name: &str) -> Opti
     };
     let is_pipeline = |field: Field<'_>| matches!(&field.node.value, Value::Scalar(kind) if kind == PIPELINE);
     if fields.get("model_type").is_some_and(is_pipeline) {
-        fields.need(report, PHASES, "{ transformer: { steps: 28, tokens: 4096, layers: [...] } }")?;
+        let Some(phases) = phases else {
+            let hint = "add `phases: { transformer: { steps: 28, tokens: 4096, layers: [...] } }`";
+            field.error(report, Wrong::new(format!("`{PHASES}` is missing"), hint));
+            return None;
+        };
         let mut assembly = Assembly::new(name, Resident::default(), Bytes::ZERO);
-        phases?.add_to(&mut assembly);
+        phases.add_to(&mut assembly);
         return Some(assembly.finish());
     }
     let shape = shape(report, field)?;

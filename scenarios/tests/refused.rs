@@ -484,3 +484,10 @@ fn images_have_no_tokens_and_tenants_no_routers() {
         "tenants: { name: experts, model: mixtral-8x7b, workload: { routing: { zipf_markov: {} } } }\n";
     assert!(one(&images, tenant).contains("tenants.workload: a tenant with routed experts"));
 }
+
+#[test]
+fn a_pipeline_without_phases_says_so() {
+    let said = told(load(&GOOD.replace("mixtral-8x7b", "{ model_type: pipeline, phases: ~ }"), &[]));
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("3:8 model: `phases` is missing"), "{said:?}");
+}

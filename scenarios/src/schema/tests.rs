@@ -54,14 +54,8 @@ machine:
       half_size: 64 KiB
       engines: 2
       duplex: { forward: 25 GB/s, backward: 55 GB/s }
-    nvlink:
-      between: [peer, hbm]
-      forward: 400 GB/s
-      backward: 400 GB/s
-      latency: 2 us
-      submit: 1.4 us
-      engines: 1
-      duplex: { forward: 400 GB/s, backward: 400 GB/s }
+    nvlink: { between: [peer, hbm], forward: 400 GB/s, backward: 400 GB/s, latency: 2 us, submit: 1.4 us, engines: 1,
+      duplex: { forward: 400 GB/s, backward: 400 GB/s } }
     disk:
       between: [nvme, dram]
       forward: { 64 KiB: 1 GB/s, 16 MiB: 6 GB/s }

@@ -413,8 +413,9 @@ fn every_key_is_read_and_in_the_schema() {
             // That checkpoints need prefixes, that caches in pages need prompts, and a time to keep prefixes needs prefixes, is between two keys, which no schema says.
             let others = ["prefill", "prefixes", "kv", "checkpoints"];
             let pages = others.contains(&entry.key.as_str()) && text.contains("paged");
-            // So is that only staged copies are taken away.
-            if pages || entry.key == "staging" {
+            // So is that only staged copies are taken away, and accelerators only where others go on.
+            let others_go_on = ["parallel", "expert", "prefill"].contains(&entry.key.as_str());
+            if pages || entry.key == "staging" || others_go_on && text.contains("accelerators") {
                 return;
             }
             let (refused, valid) = (complaints(&removed), validator.is_valid(&value(&removed)));

@@ -59,7 +59,8 @@ impl Backlog {
         }
     }
 
-    fn slowed(&self, links: LinkSet, time: Nanos) -> Nanos {
+    /// How long a copy takes that is alone on its links, if it takes `time` on an idle machine.
+    pub(crate) fn slowed(&self, links: LinkSet, time: Nanos) -> Nanos {
         let way = self.0.iter().find(|way| way.links == links);
         way.map_or(time, |way| Nanos((time.0 as f64 * way.slowness) as u64))
     }

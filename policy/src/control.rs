@@ -147,6 +147,10 @@ pub trait Policy: Send {
     /// blocks are handed to the accelerator, and when a move ahead of demand has ended and nothing is waited for.
     fn speculate(&mut self, _context: &Context, _proposals: &mut Vec<Proposal>) {}
 
+    /// Copies worth reading into a staging tier while the links there rest, best first, by the ways of [`Costs`]. What their room
+    /// costs is added to their terms. Asked when a layer was routed, and when one of them has ended.
+    fn read_ahead(&mut self, _context: &Context, _proposals: &mut Vec<Proposal>) {}
+
     /// A token step is complete; `drift` is its drift at the upper bound.
     fn step_done(&mut self, _context: &Context, _drift: f64) {}
 

@@ -30,6 +30,9 @@ impl Orchestrator {
     /// Begins the move of a proposal that has passed, making room for it. Returns whether there was room.
     pub(crate) fn begin(&mut self, proposal: &Proposal) -> Result<bool, Refused> {
         let Proposal { block, route, class, .. } = *proposal;
+        if self.begin_first_leg(proposal)? {
+            return Ok(true);
+        }
         if !self.make_room(self.context.ledger.footprint(block, route.to))? {
             self.no_room(proposal);
             return Ok(false);
@@ -195,7 +198,7 @@ impl Orchestrator {
     }
 
     /// When a proposal's copy is wanted: a demand now, anything else when its layer comes round.
-    fn deadline(&self, proposal: &Proposal) -> Option<Time> {
+    pub(crate) fn deadline(&self, proposal: &Proposal) -> Option<Time> {
         let signals = &self.context.signals;
         if proposal.class == MoveClass::Demand {
             return Some(signals.now);

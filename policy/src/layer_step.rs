@@ -139,7 +139,9 @@ impl Orchestrator {
             later_wave: false,
             last_cause: None,
         });
-        self.serve_wave()
+        self.serve_wave()?;
+        self.staging.passed(&self.context, layer);
+        Ok(self.read_ahead()?)
     }
 
     /// Background moves to this layer that were not asked for have missed their chance.
@@ -184,10 +186,15 @@ impl Orchestrator {
         Ok(())
     }
 
+    /// What is far comes last, so that what is near does not wait behind it.
     fn serve_unserved(&mut self, step: &mut LayerStep) -> Result<(), ControlError> {
-        for index in 0..step.members.len() {
-            if step.members[index].standing == Standing::Unserved {
-                self.serve(step, index)?;
+        let passes: &[bool] = if self.staging.is_empty() { &[false] } else { &[false, true] };
+        for &far in passes {
+            for index in 0..step.members.len() {
+                let Member { routed, standing, .. } = &step.members[index];
+                if *standing == Standing::Unserved && (far || passes.len() == 1 || !self.context.costs.is_far(&self.context.ledger, routed.block)) {
+                    self.serve(step, index)?;
+                }
             }
         }
         Ok(())
@@ -308,8 +315,10 @@ impl Orchestrator {
         if self.abandoned.contains(&id) || !background {
             return Ok(Cause::DemandFetch);
         }
+        if !self.overtake(id) {
+            self.tally.speculations_used += 1;
+        }
         self.context.ledger.reclass(id, MoveClass::Demand)?;
-        self.tally.speculations_used += 1;
         Ok(Cause::LatePrefetch)
     }
 

@@ -189,8 +189,8 @@ impl Orchestrator {
             .zip(checkpoints)
             .map(|(block, spec)| Checkpoints::new(&model, machine.clone(), spec, &guard, (block, chunk)));
         let cache = cache.map(|spec| Cache::new(&model, spec));
-        let staging = Staging::new(&staging, &machine, model.blocks.len(), &budgets);
-        let costs = Costs::new(model.clone(), machine.clone(), fast, formats);
+        let costs = Costs::new(model.clone(), machine.clone(), fast, formats).with_staging(&staging);
+        let staging = Staging::new(&staging, &machine, &model, &budgets);
         let context = Context {
             ledger,
             home,
@@ -352,12 +352,16 @@ impl Orchestrator {
         }
         let flight = self.context.ledger.flight(id);
         let is_demand = flight.is_some_and(|flight| flight.class == MoveClass::Demand);
+        let is_staged = flight.is_some_and(|flight| self.staging.budget(flight.to.tier).is_some());
         let ended = self.landed(id)?;
         self.shed_staged()?;
         if let Some(block) = ended {
             self.move_ended(block)?;
         }
         self.resume_starved()?;
+        if ended.is_some() && is_staged && self.stepping {
+            self.read_ahead()?;
+        }
         // The link that a move ahead of demand leaves is idle until something is demanded.
         if ended.is_some() && !is_demand && self.serving.is_running() && self.waits_for_no_move() {
             self.speculate();

@@ -132,13 +132,16 @@ pub struct Added {
     pub latest_start: Option<Time>,
     /// Whether its source may be taken back by its owner.
     pub transient: bool,
+    /// Whether, as a demand, it waits until those before it have arrived: several at once would share a link that takes many, and
+    /// all arrive last.
+    pub in_turn: bool,
 }
 
 impl Added {
     /// A move over these links of which no more is known.
     pub fn over(links: LinkSet, class: MoveClass) -> Added {
         let whole = (Bytes::ZERO, Nanos::ZERO, Nanos::ZERO);
-        Added { links, encode_at: EncodeAt::Source, class, whole, latest_start: None, transient: false }
+        Added { links, encode_at: EncodeAt::Source, class, whole, latest_start: None, transient: false, in_turn: false }
     }
 
     /// A move by this route.
@@ -219,6 +222,12 @@ impl Schedule {
         self.backlog.arrival(route.links, route.time, now)
     }
 
+    /// The same for a copy that is read into one memory and from there, when all of it is there, into another.
+    pub fn arrival_by(&self, first: &Route, second: &Route, now: Time) -> Nanos {
+        let waits = self.backlog.wait(second.links, now);
+        self.arrival(first, now).max(waits) + self.backlog.slowed(second.links, second.time)
+    }
+
     /// Forgets a move that will not be finished. Returns whether a chunk of it is still on its link, which then has to
     /// land before the room is free.
     pub fn forget(&mut self, id: MoveId) -> bool {
@@ -261,6 +270,7 @@ impl Schedule {
             let waiting = self.waiting[place];
             let at_once = book.class(waiting.id) == Some(MoveClass::Demand) || waiting.links.is_empty();
             let gone = match at_once {
+                true if waiting.as_added.in_turn && self.is_demanded(waiting.links) => false,
                 true if waiting.as_added.transient => self.send_halves(now, waiting, book, commands)?,
                 true => self.send(now, waiting, Bytes(u64::MAX), book, commands)?,
                 false => false,
@@ -317,6 +327,11 @@ impl Schedule {
             self.wake = Some(at);
             commands.push(Command::Wake { at });
         }
+    }
+
+    /// Whether a demand is outstanding on some of these links.
+    fn is_demanded(&self, links: LinkSet) -> bool {
+        self.sent.iter().any(|sent| sent.class == MoveClass::Demand && sent.links.overlaps(links))
     }
 
     /// Whether nothing is outstanding on a move's links.

@@ -1,6 +1,7 @@
 //! Phase two: what a choice costs and saves. Every term is kept, so that a decision can be explained.
 
 mod carried;
+mod nearer;
 
 use crate::event::{EncodeAt, Form, Source};
 use crate::format::FormatId;
@@ -12,6 +13,7 @@ use crate::path::LinkSet;
 use crate::sizes::Sizes;
 use crate::units::{Bandwidth, Bytes, Nanos};
 use carried::Carried;
+use nearer::Nearer;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -70,6 +72,7 @@ pub struct Costs {
     machine: Arc<Machine>,
     sizes: Sizes,
     carried: Carried,
+    nearer: Nearer,
     /// The tier that compute reads.
     pub fast: TierId,
     /// Formats that fast copies may take, the native one first.
@@ -84,6 +87,7 @@ impl Costs {
         let sizes = Sizes::new(&model);
         Costs {
             carried: Carried::new((&model, &sizes), &machine, fast, &formats),
+            nearer: Nearer::default(),
             sizes,
             model,
             machine,
@@ -97,6 +101,13 @@ impl Costs {
     /// The same, with the host's processor allowed to compute too, if the machine has one that can.
     pub fn with_host(self) -> Costs {
         self.computing_in_place(|_| true)
+    }
+
+    /// The same, with copies kept in these tiers too, in the order in which they are asked.
+    pub fn with_staging(mut self, staging: &[TierId]) -> Costs {
+        let (made_of, tiers) = ((&self.sizes, &self.carried), (self.fast, staging));
+        self.nearer = Nearer::new(made_of, &self.machine, tiers, &self.formats);
+        self
     }
 
     fn computing_in_place(self, may: impl Fn(&NearProcessor) -> bool) -> Costs {
@@ -171,7 +182,31 @@ impl Costs {
 
     /// How a copy is carried to the fast tier as it is, if there is a way.
     pub(crate) fn carried(&self, block: BlockId, from: Form) -> Option<&Route> {
-        self.carried.route(self.sizes.shape(block), from, from.format)
+        self.made_of(block, from, from.format)
+    }
+
+    /// How a lower copy is made into a fast one in `format`, if there is a way.
+    pub(crate) fn made_of(&self, block: BlockId, from: Form, format: FormatId) -> Option<&Route> {
+        self.carried.route(self.sizes.shape(block), from, format)
+    }
+
+    /// How a copy is read into a staging tier from where it is nearer, if there is one.
+    #[inline]
+    pub(crate) fn nearer(&self, block: BlockId, from: Form) -> Option<&Route> {
+        self.nearer.route(self.sizes.shape(block), from)
+    }
+
+    /// Whether a block has no copy but such that could be read into a staging tier first.
+    pub fn is_far(&self, ledger: &Ledger, block: BlockId) -> bool {
+        if self.nearer.is_empty() {
+            return false;
+        }
+        let could = |from: Form| {
+            let to = self.nearer(block, from).map(|route| route.to);
+            to.is_some_and(|to| ledger.footprint(block, to) <= ledger.usage(to.tier).capacity)
+        };
+        let mut copies = ledger.copies(block).peekable();
+        copies.peek().is_some() && copies.all(could)
     }
 
     /// Bytes of a block in a format.

@@ -5,8 +5,14 @@
 //! often its block was fetched lately, times what a fetch from here saves over one from home, for each byte. A copy comes
 //! in if there is room, or if what goes is worth less; so the tier holds what is fetched most, as LRFU does (Lee et al., IEEE
 //! Transactions on Computers 50(12), 2001), weighed by cost and size as GDSF does (Cherkasova, HP Labs 1998).
+//!
+//! Other copies only pass through: see `guests`.
 
+mod ahead;
 mod carry;
+mod guests;
+mod legs;
+mod level;
 
 use crate::control::Context;
 use crate::event::{EncodeAt, Form, Source};
@@ -14,10 +20,11 @@ use crate::format::FormatId;
 use crate::id::{BlockId, TierId};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
+use crate::model::Model;
 use crate::path::Paths;
 use crate::score::Route;
 use crate::units::Bytes;
-use std::collections::BTreeSet;
+use level::{Key, Level};
 
 /// Steps after which a fetch counts half.
 const HALF_LIFE: f64 = 256.0;
@@ -35,16 +42,6 @@ pub(crate) struct Placing {
     pub(crate) victims: Vec<(BlockId, Form)>,
 }
 
-/// One tier's copies.
-#[derive(Clone, Debug)]
-struct Level {
-    tier: TierId,
-    /// Bytes it has when nobody else takes any.
-    budget: Bytes,
-    /// The copies, complete or under way, by the bits of their worth (none is negative), the least first.
-    held: BTreeSet<(u64, BlockId, FormatId)>,
-}
-
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Staging {
@@ -59,12 +56,12 @@ pub(crate) struct Staging {
 impl Staging {
     /// Tiers that hold copies beside the home ones, in the order in which they are asked; `budgets` gives each tier of the machine
     /// the bytes that blocks may take.
-    pub(crate) fn new(tiers: &[TierId], machine: &Machine, blocks: usize, budgets: &[Bytes]) -> Staging {
-        let level = |&tier: &TierId| Level { tier, budget: budgets[tier.index()], held: BTreeSet::new() };
+    pub(crate) fn new(tiers: &[TierId], machine: &Machine, model: &Model, budgets: &[Bytes]) -> Staging {
+        let level = |&tier: &TierId| Level::new(tier, budgets[tier.index()], model.layers.len());
         Staging {
             levels: tiers.iter().map(level).collect(),
             paths: Paths::new(machine),
-            fetches: vec![0.0; if tiers.is_empty() { 0 } else { blocks }],
+            fetches: vec![0.0; if tiers.is_empty() { 0 } else { model.blocks.len() }],
             scaled: 0.0,
         }
     }
@@ -79,26 +76,28 @@ impl Staging {
         self.levels.iter().find(|level| level.tier == tier).map(|level| level.budget)
     }
 
-    /// A block is fetched from below: its copies are worth more from here on.
-    pub(crate) fn fetched(&mut self, context: &Context, block: BlockId) {
+    /// A block is fetched from below: its copies are worth more from here on. Returns whether one of them was read ahead.
+    pub(crate) fn fetched(&mut self, context: &Context, block: BlockId) -> bool {
         let doublings = context.signals.step as f64 / HALF_LIFE;
         if doublings - self.scaled > DOUBLINGS {
             self.scale_down(context);
         }
         let before = self.fetches[block.index()];
         self.fetches[block.index()] = before + libm::exp2(doublings - self.scaled);
+        let layer = context.model.block(block).layer;
         for level in 0..self.levels.len() {
             let tier = self.levels[level].tier;
             // A block may have copies in several formats here.
             for &format in &context.costs.formats {
                 let form = Form { tier, format };
                 let old = self.key(context, block, form, before);
-                if self.levels[level].held.remove(&old) {
+                if self.levels[level].let_go(layer, old) {
                     let new = self.key(context, block, form, self.fetches[block.index()]);
-                    self.levels[level].held.insert(new);
+                    self.levels[level].hold(layer, new);
                 }
             }
         }
+        self.was_used(context, block)
     }
 
     /// Where a copy of a block is worth making, of those tiers that bytes on their way from the tier `from` pass through, or of
@@ -139,7 +138,7 @@ impl Staging {
         let wanted = ledger.footprint(block, to);
         let mut free = ledger.free(level.tier);
         let mut victims = Vec::new();
-        let mut candidates = level.held.iter();
+        let mut candidates = level.held();
         while free < wanted {
             let &(bits, other, format) = candidates.next()?;
             if f64::from_bits(bits) * HYSTERESIS >= worth {
@@ -158,7 +157,7 @@ impl Staging {
     pub(crate) fn took(&mut self, context: &Context, block: BlockId, form: Form) {
         if let Some(place) = self.levels.iter().position(|level| level.tier == form.tier) {
             let key = self.key(context, block, form, self.fetches[block.index()]);
-            self.levels[place].held.insert(key);
+            self.levels[place].hold(context.model.block(block).layer, key);
         }
     }
 
@@ -166,15 +165,17 @@ impl Staging {
     pub(crate) fn left(&mut self, context: &Context, block: BlockId, form: Form) {
         if let Some(place) = self.levels.iter().position(|level| level.tier == form.tier) {
             let key = self.key(context, block, form, self.fetches[block.index()]);
-            self.levels[place].held.remove(&key);
+            let level = &mut self.levels[place];
+            if level.dismiss(block, form).is_none() {
+                level.let_go(context.model.block(block).layer, key);
+            }
         }
     }
 
-    /// The copies of a tier, those worth least first.
+    /// The copies of a tier, guests and those worth least first.
     pub(crate) fn held(&self, tier: TierId) -> impl Iterator<Item = (BlockId, Form)> + '_ {
         let level = self.levels.iter().find(|level| level.tier == tier);
-        let held = level.into_iter().flat_map(|level| &level.held);
-        held.map(move |&(_, block, format)| (block, Form { tier, format }))
+        level.into_iter().flat_map(Level::copies)
     }
 
     /// The tiers.
@@ -194,7 +195,7 @@ impl Staging {
         routes.min_by_key(|route| (route.time, route.from))
     }
 
-    fn key(&self, context: &Context, block: BlockId, form: Form, fetches: f64) -> (u64, BlockId, FormatId) {
+    fn key(&self, context: &Context, block: BlockId, form: Form, fetches: f64) -> Key {
         (self.worth(context, block, form, fetches).to_bits(), block, form.format)
     }
 
@@ -217,10 +218,14 @@ impl Staging {
         self.fetches.iter_mut().for_each(|weight| *weight *= libm::exp2(-by));
         for level in 0..self.levels.len() {
             let tier = self.levels[level].tier;
-            let keys = self.held(tier);
-            let keys = keys.map(|(block, form)| self.key(context, block, form, self.fetches[block.index()]));
-            let keys = keys.collect();
-            self.levels[level].held = keys;
+            let before: Vec<Key> = self.levels[level].held().copied().collect();
+            for key in before {
+                let (_, block, format) = key;
+                let layer = context.model.block(block).layer;
+                self.levels[level].let_go(layer, key);
+                let key = self.key(context, block, Form { tier, format }, self.fetches[block.index()]);
+                self.levels[level].hold(layer, key);
+            }
         }
     }
 }

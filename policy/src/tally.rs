@@ -6,6 +6,27 @@ use crate::sketch::Sketch;
 use crate::units::{Bytes, Nanos, Time};
 use crate::veto::{REASONS, Reason};
 
+/// What came of reading ahead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadAhead {
+    /// Copies begun.
+    pub copies: u64,
+    /// Those that were then fetched from where they had been read to.
+    pub used: u64,
+    /// Bytes of copies in use that had been read before a step asked for them.
+    pub hidden: Bytes,
+    /// Bytes that were read when a step had asked for them.
+    pub waited: Bytes,
+}
+
+impl ReadAhead {
+    /// The share of what steps needed from far that had been read before they asked.
+    pub fn hidden_share(&self) -> Option<f64> {
+        let needed = self.hidden.0 + self.waited.0;
+        (needed > 0).then(|| self.hidden.0 as f64 / needed as f64)
+    }
+}
+
 /// Why the compute stream waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
@@ -185,6 +206,8 @@ pub struct Tally {
     pub speculations: u64,
     /// Speculative moves whose block was asked for while it was under way or before it was given up.
     pub speculations_used: u64,
+    /// What came of reading ahead into staging tiers.
+    pub read_ahead: ReadAhead,
     /// Prompt tokens computed for the first time, all requests together.
     pub prompt_tokens: u64,
     /// Tokens computed again after a pre-emption, of prompts and of outputs.

@@ -3,7 +3,7 @@
 use crate::checkpoint_figures::CheckpointFigures;
 use crate::losses::{LossFigures, losses};
 use crate::simulate::{Case, Outcome};
-use crate::traffic::{LinkUse, NearUse, TierUse, hidden, links, near, tiers};
+use crate::traffic::{LinkUse, NearUse, ReadAheadUse, TierUse, hidden, links, near, read_ahead, tiers};
 use crate::world::World;
 use indexmap::IndexMap;
 use policy::parallel::ExpertShare;
@@ -79,6 +79,9 @@ pub struct Summary {
     pub speculations: u64,
     /// Those that a step asked for while they were under way.
     pub speculations_used: u64,
+    /// What came of reading ahead into staging tiers, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_ahead: Option<ReadAheadUse>,
     /// Demanded pairs that the host, or a processor of a memory, computed where they were.
     pub hosted: u64,
     /// What each of these did, on machines that have any.
@@ -281,6 +284,7 @@ impl Summary {
             transitions: transitions(context.ledger.states().transitions()),
             speculations: tally.speculations,
             speculations_used: tally.speculations_used,
+            read_ahead: read_ahead(case, outcome),
             hosted: tally.hosted,
             near: near(outcome, seconds),
             skipped: tally.skipped,

@@ -46,6 +46,25 @@ pub struct TierUse {
     pub endurance_share: Option<f64>,
 }
 
+/// What came of reading ahead into staging tiers.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReadAheadUse {
+    /// Copies begun.
+    pub copies: u64,
+    /// Those that were then fetched from where they had been read to.
+    pub used: u64,
+    /// The share of what steps needed from beyond the staging tiers that had been read before they asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_share: Option<f64>,
+}
+
+/// `None` where no copies are staged.
+pub(crate) fn read_ahead(case: &Case, outcome: &Outcome) -> Option<ReadAheadUse> {
+    let ahead = outcome.orchestrator.tally().read_ahead;
+    let used = ReadAheadUse { copies: ahead.copies, used: ahead.used, hidden_share: ahead.hidden_share() };
+    (!case.staging.is_empty()).then_some(used)
+}
+
 pub(crate) fn links(case: &Case, outcome: &Outcome, seconds: f64) -> Vec<LinkUse> {
     let name = |tier| case.machine.tier(tier).name.as_str();
     let each = outcome.world.links().map(|(link, count)| LinkUse {

@@ -20,7 +20,10 @@ impl Orchestrator {
         if self.staging.is_empty() {
             return Ok(None);
         }
-        self.staging.fetched(&self.context, block);
+        if self.staging.fetched(&self.context, block) {
+            self.tally.read_ahead.used += 1;
+            self.tally.read_ahead.hidden += self.context.costs.bytes(block, from.format);
+        }
         if route.encode_at == EncodeAt::Source && from.format != route.to.format {
             return Ok(None);
         }
@@ -39,7 +42,10 @@ impl Orchestrator {
         }
         // What is being written holds its place in fast memory: one block at a time for each tier.
         let writes = |tier| self.context.ledger.flights().any(|(_, flight)| flight.to.tier == tier);
-        let placing = self.staging.place(&self.context, block, from, None);
+        // A guest that goes soon is looked at as if its bytes had come from home.
+        let spent = self.staging.is_spent(block, from);
+        let place_of = if spent { Form { tier: self.context.home.of(block), ..from } } else { from };
+        let placing = self.staging.place(&self.context, block, place_of, None);
         let Some(placing) = placing.filter(|placing| !writes(placing.to.tier)) else { return Ok(()) };
         let (ledger, bytes) = (&self.context.ledger, self.context.costs.bytes(block, from.format));
         let Some(route) = self.staging.way(ledger, block, placing.to, bytes) else { return Ok(()) };
@@ -61,7 +67,7 @@ impl Orchestrator {
         Ok(placing.to)
     }
 
-    fn give_back(&mut self, block: BlockId, form: Form) -> Result<(), Refused> {
+    pub(super) fn give_back(&mut self, block: BlockId, form: Form) -> Result<(), Refused> {
         self.staging.left(&self.context, block, form);
         self.evict(Victim { block, form, terms: None })
     }

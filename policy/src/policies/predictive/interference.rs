@@ -5,6 +5,7 @@
 
 use crate::control::Context;
 use crate::score::Route;
+use crate::units::Nanos;
 
 /// Weight of the newest layer step in the share of those that miss something.
 const SMOOTHING: f64 = 0.01;
@@ -22,11 +23,12 @@ impl Interference {
         self.missing += SMOOTHING * (f64::from(u8::from(misses)) - self.missing);
     }
 
-    /// Nanoseconds that demands are expected to wait for a move over `route` to a layer so many layers ahead.
-    pub(super) fn delay(self, context: &Context, route: &Route, ahead: f64) -> f64 {
+    /// Nanoseconds that demands are expected to wait for a move over `route` to a layer so many layers ahead, which its links have a
+    /// window for in every layer.
+    pub(super) fn delay(self, (context, window): (&Context, Nanos), route: &Route, ahead: f64) -> f64 {
         let whole = route.time.0 as f64;
         let chunks = route.crossing.0 as f64 / context.pace.chunk.0.max(1) as f64;
-        let windows = (whole / context.signals.idle_window.0.max(1) as f64).min(ahead);
+        let windows = (whole / window.0.max(1) as f64).min(ahead);
         windows * self.missing * whole / chunks.max(1.0) / 2.0
     }
 }

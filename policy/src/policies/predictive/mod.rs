@@ -3,6 +3,7 @@
 //! and of the memory it takes. Both prices move in closed loop: memory's with what has to be given up for it, drift's
 //! with how much of the budget the last steps used. Moves ahead of demand are priced like everything else.
 
+mod ahead;
 mod fetches;
 mod foresight;
 mod holding;
@@ -12,14 +13,14 @@ mod prices;
 mod residency;
 mod uses;
 
+use self::ahead::likeliest_first;
 use self::fetches::{Fetches, Way};
 use self::foresight::Foresight;
 use self::holding::{NextUse, RARE};
 use self::interference::Interference;
 use self::params::{PARAMS, Settings};
 use self::prices::PriceLoop;
-use crate::bits::ones;
-use crate::control::{Context, Policy, Prices, Proposal, Rests, StepWork, Victim};
+use crate::control::{Context, Policy, Prices, Proposal, Rests, Victim};
 use crate::event::{Form, MoveClass, Routed};
 use crate::id::{BlockId, LayerId};
 use crate::model::Layer;
@@ -27,7 +28,6 @@ use crate::predict::{History, Shape};
 use crate::record::Action;
 use crate::registry::{Entry, SimulateError, SimulateInput};
 use crate::score::Terms;
-use std::hint::select_unpredictable;
 use std::ops::Range;
 
 /// Its registry entry.
@@ -72,6 +72,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
         history,
         selected,
         interference: Interference::default(),
+        far: Interference::default(),
         foresight: Foresight::new(model.layers.iter().map(blocks_of).collect()),
         settings,
         fetches: Fetches::new(model.blocks.len()),
@@ -130,6 +131,8 @@ struct Predictive {
     history: History,
     selected: u32,
     interference: Interference,
+    /// The same of the links from what is far.
+    far: Interference,
     foresight: Foresight,
     settings: Settings,
     fetches: Fetches,
@@ -261,74 +264,6 @@ impl Predictive {
         }
         (least.1 != NOTHING.1).then_some(least.1)
     }
-
-    /// Adds to `self.likeliest` the absent blocks of a layer that are likeliest to be asked for, `most` of them.
-    fn choose_likeliest(&mut self, context: &Context, layer: LayerId, most: usize) {
-        let first = context.model.layer(layer).first_block.0;
-        let mut best = [(LIKELY, NOTHING.1); MAX_SPECULATIONS];
-        let next = self.foresight.next_visit(&self.history, layer).chunks(u64::BITS as usize);
-        let words = context.ledger.absent(layer).iter().zip((first..).step_by(u64::BITS as usize));
-        for ((&absent, first), next) in words.zip(next) {
-            let likely = next.iter().rev().fold(0, |word, &p| word << 1 | u64::from(p > LIKELY));
-            for index in ones(absent & likely) {
-                let mut moved = (next[index as usize], BlockId(first + index));
-                let mut found = false;
-                for place in &mut best {
-                    found |= moved.0 > place.0;
-                    let (above, below) = (moved, *place);
-                    *place = select_unpredictable(found, above, below);
-                    moved = select_unpredictable(found, below, above);
-                }
-            }
-        }
-        let best = best.into_iter().take(most);
-        self.likeliest.extend(best.filter(|(_, block)| *block != NOTHING.1));
-    }
-
-    /// A move of a block that will be asked for with probability `p` when its layer comes.
-    fn speculation(&mut self, context: &Context, block: BlockId, p: f64) -> Option<Proposal> {
-        let layer = context.model.block(block).layer;
-        let way = self.refetch(context, block)?;
-        let Way { route, decode, drift, .. } = way;
-        let (ahead, observations) =
-            (f64::from(context.signals.layers_until(layer)), self.history.observations(layer));
-        let idle = context.signals.idle_window.0 as f64 * ahead;
-        let (in_time, moving) = if self.settings.inputs.pressure {
-            (idle / route.time.0.max(1) as f64, self.interference.delay(context, &route, ahead))
-        } else {
-            (1.0, 0.0)
-        };
-        let tokens = ahead / f64::from(context.signals.layers);
-        let bytes = context.ledger.footprint(block, route.to).0 as f64;
-        let likely = self.lower_bound(p, observations);
-        let terms = Terms {
-            probability: p,
-            next_use: tokens,
-            saved: likely * self.cost_absent(context, block) * in_time.min(1.0),
-            moving,
-            decode: likely * decode,
-            drift: likely * drift,
-            memory: (1.0 + self.settings.hysteresis) * self.prices.memory() * bytes * tokens,
-            ..Terms::default()
-        };
-        Some(Proposal {
-            block,
-            action: Action::Speculate,
-            route,
-            class: MoveClass::Speculation,
-            work: StepWork::default(),
-            tokens: 0,
-            gate_squared: self.gates[block.index()],
-            layer_drift: 0.0,
-            observations,
-            terms: terms.sum(),
-        })
-    }
-
-    fn lower_bound(&self, p: f64, observations: u64) -> f64 {
-        let error = libm::sqrt(p * (1.0 - p) / observations.max(1) as f64);
-        (p - self.settings.confidence * error).max(0.0)
-    }
 }
 
 impl Policy for Predictive {
@@ -349,6 +284,8 @@ impl Policy for Predictive {
         let ledger = &context.ledger;
         let comes = |block| ledger.is_fast(block) || ledger.is_moving(block);
         self.interference.observe(!routed.iter().all(|expert| comes(expert.block)));
+        let waits = |block| !comes(block) && context.costs.is_far(ledger, block);
+        self.far.observe(routed.iter().any(|expert| waits(expert.block)));
         self.foresight.observe(layer, &self.chosen);
         for changed in self.history.observe(layer, &self.chosen, scale) {
             self.ranking[changed.index()].revalue();
@@ -425,37 +362,29 @@ impl Policy for Predictive {
     fn lost(&mut self, _context: &Context, _block: BlockId) {}
 
     fn speculate(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
-        let background = context.ledger.flights().filter(|(_, flight)| flight.class != MoveClass::Demand);
+        // What is read into staging tiers takes none of the room that they wait for.
+        let background = context.ledger.flights().filter(|(_, flight)| match flight.class {
+            MoveClass::Demand => false,
+            MoveClass::Prefetch | MoveClass::Speculation => flight.to.tier == context.costs.fast,
+            MoveClass::Spill => true,
+        });
         let most = MAX_SPECULATIONS.saturating_sub(background.count());
-        if most == 0 {
-            return;
-        }
-        let layers = context.signals.layers;
-        // What is certain is worth a look however far ahead: the nearest that is missing comes first.
-        let certain = self.history.is_certain();
-        let ahead = match self.settings.ahead {
-            _ if certain => layers,
-            0 => 0,
-            ahead => ahead.max(self.foresight.depth()),
-        };
-        self.likeliest.clear();
-        for ahead in 1..=ahead.min(layers - 1) {
-            if certain && self.likeliest.len() >= most {
-                break;
-            }
-            self.choose_likeliest(context, context.signals.coming(ahead), most);
-        }
+        self.look_ahead(context, most, false);
         for index in 0..self.likeliest.len() {
             let (p, block) = self.likeliest[index];
             proposals.extend(self.speculation(context, block, f64::from(p)));
         }
-        // What idle link time there is goes to the likeliest, and of two alike to the one that is wanted sooner.
-        let likeliest = |a: &Proposal, b: &Proposal| {
-            let (a, b) = (a.terms, b.terms);
-            b.probability.total_cmp(&a.probability).then(a.next_use.total_cmp(&b.next_use))
-        };
-        proposals.sort_by(|a, b| likeliest(a, b).then(a.block.cmp(&b.block)));
+        likeliest_first(proposals);
         proposals.truncate(most);
+    }
+
+    fn read_ahead(&mut self, context: &Context, proposals: &mut Vec<Proposal>) {
+        self.look_ahead(context, 1, true);
+        for index in 0..self.likeliest.len() {
+            let (p, block) = self.likeliest[index];
+            proposals.extend(self.reading(context, block, f64::from(p)));
+        }
+        likeliest_first(proposals);
     }
 
     fn prices(&self) -> Option<Prices> {

@@ -151,6 +151,12 @@ pub trait Policy: Send {
     /// costs is added to their terms. Asked when a layer was routed, and when one of them has ended.
     fn read_ahead(&mut self, _context: &Context, _proposals: &mut Vec<Proposal>) {}
 
+    /// Tokens until a block is expected to be asked for, where the policy has a view of that: copies that are wanted last make room for
+    /// those that are read into a staging tier.
+    fn tokens_until(&self, _context: &Context, _block: BlockId) -> Option<f64> {
+        None
+    }
+
     /// A token step is complete; `drift` is its drift at the upper bound.
     fn step_done(&mut self, _context: &Context, _drift: f64) {}
 

@@ -199,17 +199,21 @@ impl Staging {
         (self.worth(context, block, form, fetches).to_bits(), block, form.format)
     }
 
-    /// What a copy is worth: time saved by each fetch over what the home copy alone would take, times fetches, for each byte. Where
-    /// the two ways have a link in common that is the difference of their times, h - t; where they have none they carry copies side
-    /// by side, 1 / h + 1 / t in a second, which saves h² / (h + t) even if this one is the slower.
+    /// What a copy is worth: time saved by each fetch over what the home copy alone would take, times fetches, for each byte.
     fn worth(&self, context: &Context, block: BlockId, form: Form, fetches: f64) -> f64 {
+        let bytes = context.ledger.footprint(block, form).0.max(1);
+        fetches * self.saves(context, block, form) / bytes as f64
+    }
+
+    /// Nanoseconds that a fetch from a copy saves over what the home copy alone would take. Where the two ways have a link in common
+    /// that is the difference of their times, h - t; where they have none they carry copies side by side, 1 / h + 1 / t in a second,
+    /// which saves h² / (h + t) even if this one is the slower.
+    fn saves(&self, context: &Context, block: BlockId, form: Form) -> f64 {
         let home = Form { tier: context.home.of(block), ..form };
         let way = |from: Form| context.costs.carried(block, from);
         let (Some(home), Some(here)) = (way(home), way(form)) else { return 0.0 };
         let [h, t] = [home, here].map(|route| route.time.0 as f64);
-        let saved = if home.links.overlaps(here.links) { (h - t).max(0.0) } else { h * h / (h + t).max(1.0) };
-        let bytes = context.ledger.footprint(block, form).0.max(1);
-        fetches * saved / bytes as f64
+        if home.links.overlaps(here.links) { (h - t).max(0.0) } else { h * h / (h + t).max(1.0) }
     }
 
     fn scale_down(&mut self, context: &Context) {

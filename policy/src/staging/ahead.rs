@@ -17,7 +17,7 @@ impl Orchestrator {
         for mut proposal in proposals.drain(..) {
             let (block, to) = (proposal.block, proposal.route.to);
             let ahead = self.context.signals.layers_until(self.context.model.block(block).layer);
-            let Some(lent) = self.staging.room_for_guest(&self.context, block, to, ahead) else {
+            let Some(lent) = self.room_for_guest(block, to, ahead) else {
                 self.no_room(&proposal);
                 continue;
             };

@@ -1,15 +1,15 @@
 //! Guests: copies that pass through a staging tier on their way to fast memory, read in for a demand or ahead of one.
 //!
 //! Whatever a copy is worth later, one that is about to be used is worth a place until then: the place is lent, and given on to the next
-//! guest when this one was used. So reading ahead takes from the tier as many copies as are awaited at once, and no more. A guest that turns
-//! out to be worth more than what the tier holds stays.
+//! guest when this one was used. Who goes for a guest is who is wanted last (Belady, IBM Systems Journal 5(2), 1966), as far as is known: its
+//! layer has yet to come, and then it is fetched as often as lately. A guest that turns out to be worth more than what the tier
+//! holds stays.
 
 use super::level::{Guest, Level};
 use super::{HALF_LIFE, HYSTERESIS, Placing, Staging, is_settled};
-use crate::control::Context;
+use crate::control::{Context, Policy};
 use crate::event::Form;
 use crate::id::{BlockId, LayerId};
-use crate::units::Bytes;
 
 /// A place for a guest, and what lending it costs.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +19,27 @@ pub(crate) struct Lent {
     pub(crate) rent: f64,
 }
 
+/// A copy that may go for a guest.
+struct Candidate {
+    block: BlockId,
+    form: Form,
+    /// Tokens until it is expected to be fetched.
+    next_use: f64,
+}
+
+/// The least rate that is told from none.
+const RARELY: f64 = 1e-6;
+
 impl Staging {
-    /// Room for a copy that is to be used so many layer steps from now: what is free, else of guests that were used, else of copies
-    /// whose layers come later than that, those that come last first.
-    pub(crate) fn room_for_guest(&self, context: &Context, block: BlockId, to: Form, ahead: u32) -> Option<Lent> {
+    /// Room for a copy that is to be used so many layer steps from now: what is free, else of copies that are wanted later than that, those
+    /// that are expected to be wanted last first.
+    pub(crate) fn room_for_guest(
+        &self,
+        context: &Context,
+        policy: &dyn Policy,
+        (block, to): (BlockId, Form),
+        ahead: u32,
+    ) -> Option<Lent> {
         let ledger = &context.ledger;
         let level = self.levels.iter().find(|level| level.tier == to.tier)?;
         let wanted = ledger.footprint(block, to);
@@ -31,40 +48,49 @@ impl Staging {
         }
         let mut free = ledger.free(to.tier);
         let (mut victims, mut rent) = (Vec::new(), 0.0);
-        let mut candidates = self.who_may_go(context, level, ahead);
+        let mut candidates = match free < wanted {
+            true => self.who_may_go(context, policy, level, ahead),
+            false => Vec::new(),
+        };
+        candidates.sort_by(|a, b| b.next_use.total_cmp(&a.next_use).then(a.block.cmp(&b.block)));
+        let mut candidates = candidates.into_iter();
         while free < wanted {
-            let (other, form, worth) = candidates.next()?;
-            let bytes = ledger.footprint(other, form);
-            free += bytes;
-            rent += self.rate(context, worth, bytes);
-            victims.push((other, form));
+            let Candidate { block, form, next_use } = candidates.next()?;
+            free += ledger.footprint(block, form);
+            rent += self.saves(context, block, form) / next_use;
+            victims.push((block, form));
         }
         Some(Lent { placing: Placing { to, victims }, rent })
     }
 
-    /// Copies that may go for a guest to be used so many layer steps from now, with the worth of each byte.
-    fn who_may_go<'a>(
-        &'a self,
-        context: &'a Context,
-        level: &'a Level,
-        ahead: u32,
-    ) -> impl Iterator<Item = (BlockId, Form, f64)> + 'a {
+    /// Copies that may go for one to be used so many layer steps from now: guests that were used, and of each layer the one worth least.
+    fn who_may_go(&self, context: &Context, policy: &dyn Policy, level: &Level, ahead: u32) -> Vec<Candidate> {
         let (ledger, signals, tier) = (&context.ledger, &context.signals, level.tier);
-        let used = level.guests().filter(|guest| !guest.awaited).map(|guest| (guest.block, guest.form, 0.0));
-        let later = (1..=signals.layers).rev().map(|place| signals.coming(place));
-        let later = later.take_while(move |&layer| signals.layers_until(layer) > ahead);
-        let held = later.flat_map(|layer| level.held_of(layer));
-        let held = held.map(move |&(bits, block, format)| (block, Form { tier, format }, f64::from_bits(bits)));
-        let may_go = |&(block, form, _): &(BlockId, Form, f64)| {
-            is_settled(ledger, block, form) && !ledger.is_pinned(block)
+        let may_go = |(block, form): (BlockId, Form)| is_settled(ledger, block, form) && !ledger.is_pinned(block);
+        let candidate = |(block, form): (BlockId, Form), until: u32| {
+            let of_layer = f64::from(until) / f64::from(signals.layers);
+            // Without a view: once its layer has come, it waits for as long as it takes between fetches.
+            let next_use = policy.tokens_until(context, block);
+            let next_use = next_use.unwrap_or_else(|| of_layer + 1.0 / self.rate(context, block) - 1.0);
+            // What is in fast memory is read there next.
+            Candidate { block, form, next_use: next_use + f64::from(u8::from(ledger.is_fast(block))) }
         };
-        used.chain(held).filter(may_go)
+        let used = level.guests().filter(|guest| !guest.awaited);
+        let used = used.map(|guest| ((guest.block, guest.form), guest.layer));
+        let layers = (0..context.model.layers.len() as u16).map(LayerId);
+        let held = layers.filter_map(|layer| {
+            let copies = level.held_of(layer).map(|&(_, block, format)| (block, Form { tier, format }));
+            Some((copies.into_iter().find(|&copy| may_go(copy))?, layer))
+        });
+        let all = used.filter(|&(copy, _)| may_go(copy)).chain(held);
+        let all = all.map(|(copy, layer)| (copy, signals.layers_until(layer)));
+        all.filter(|&(_, until)| until > ahead).map(|(copy, until)| candidate(copy, until)).collect()
     }
 
-    /// Nanoseconds a token that a copy saves, as often as its block was fetched lately.
-    fn rate(&self, context: &Context, worth: f64, bytes: Bytes) -> f64 {
+    /// How often a block is fetched a token, as of lately: at most once.
+    fn rate(&self, context: &Context, block: BlockId) -> f64 {
         let faded = libm::exp2(self.scaled - context.signals.step as f64 / HALF_LIFE);
-        worth * bytes.0 as f64 * faded * std::f64::consts::LN_2 / HALF_LIFE
+        (self.fetches[block.index()] * faded * std::f64::consts::LN_2 / HALF_LIFE).clamp(RARELY, 1.0)
     }
 
     /// A guest is coming, `ahead` of demand or for one.

@@ -2,8 +2,9 @@
 //! link carries what is nearer.
 
 use crate::control::Proposal;
-use crate::event::MoveClass;
+use crate::event::{Form, MoveClass};
 use crate::flight::Flight;
+use crate::id::BlockId;
 use crate::orchestrator::Orchestrator;
 use crate::refused::Refused;
 use crate::schedule::Added;
@@ -22,9 +23,13 @@ impl Orchestrator {
         if self.schedule.arrival_by(&first, second, now) >= self.schedule.arrival(&route, now) {
             return Ok(false);
         }
-        let Some(lent) = self.staging.room_for_guest(&self.context, block, first.to, 0) else { return Ok(false) };
+        let Some(lent) = self.room_for_guest(block, first.to, 0) else { return Ok(false) };
         self.bring_in(&Proposal { route: first, ..*proposal }, lent, false)?;
         Ok(true)
+    }
+
+    pub(super) fn room_for_guest(&self, block: BlockId, to: Form, ahead: u32) -> Option<Lent> {
+        self.staging.room_for_guest(&self.context, self.policy.as_ref(), (block, to), ahead)
     }
 
     /// Begins to read a block into the place that a guest is lent; `ahead` of demand, or for one.

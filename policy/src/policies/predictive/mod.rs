@@ -387,6 +387,10 @@ impl Policy for Predictive {
         likeliest_first(proposals);
     }
 
+    fn tokens_until(&self, context: &Context, block: BlockId) -> Option<f64> {
+        Some(self.next_use(context, block).tokens())
+    }
+
     fn prices(&self) -> Option<Prices> {
         Some(Prices { memory: self.prices.memory(), drift: self.prices.drift() })
     }

@@ -83,6 +83,8 @@ pub struct Guard {
     /// Layers of the running step, and its budget: the operator's, or a share of it.
     layers: usize,
     budget: f64,
+    /// Whether every step reads all blocks of its layers.
+    certain: bool,
     /// The error of each format for each kind of block there is; `None` is forbidden.
     allowed: Vec<[Option<ErrorBound>; FORMATS.len()]>,
     /// Whether blocks of each kind may be left out.
@@ -120,6 +122,7 @@ impl Guard {
             budget: spec.drift_budget,
             spec,
             layers,
+            certain: model.routed_layers().next().is_none(),
             allowed,
             may_skip,
             kinds,
@@ -171,11 +174,23 @@ impl Guard {
     }
 
     /// The squared drift the coming layer may have: its share of what is left of the step's budget and some more, as one
-    /// block in a coarse format can take several layers' shares. The step as a whole keeps the budget.
+    /// block in a coarse format can take several layers' shares; all that is left where each step reads all blocks, as what later
+    /// layers will want is known. The step as a whole keeps the budget.
     pub fn allowance(&self) -> f64 {
-        let whole = self.layers as f64 * self.budget * self.budget;
-        let left = whole - self.spent_upper;
-        (AHEAD_OF_PACE * left / self.layers_left.max(1) as f64).min(left).max(0.0)
+        let ahead = if self.certain { self.layers_left as f64 } else { AHEAD_OF_PACE };
+        let left = self.left();
+        (ahead * left / self.layers_left.max(1) as f64).min(left).max(0.0)
+    }
+
+    /// The squared drift that is left of the running step's budget.
+    fn left(&self) -> f64 {
+        self.layers as f64 * self.budget * self.budget - self.spent_upper
+    }
+
+    /// The squared drift that a copy made ahead of demand may add.
+    pub fn most_ahead(&self) -> f64 {
+        let layers = if self.certain { self.layers as f64 } else { 1.0 };
+        layers * self.budget * self.budget
     }
 
     /// The squared drift that a layer may have in a step that has spent evenly so far.
@@ -190,8 +205,7 @@ impl Guard {
         if budget == 0.0 {
             return 1.0;
         }
-        let left = self.layers as f64 * budget - self.spent_upper;
-        (left / (self.layers_left.max(1) as f64 * budget)).max(0.0)
+        (self.left() / (self.layers_left.max(1) as f64 * budget)).max(0.0)
     }
 
     /// Books a layer that has been computed, by its squared drift at the mean and at the upper bound.

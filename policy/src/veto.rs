@@ -95,7 +95,7 @@ fn drift_budget(proposal: &Proposal, context: &Context) -> Verdict {
     };
     let added = proposal.gate_squared * error.upper * error.upper;
     let allowed = match proposal.action {
-        Action::Speculate => context.guard.budget() * context.guard.budget(),
+        Action::Speculate => context.guard.most_ahead(),
         _ => context.guard.allowance(),
     };
     if added == 0.0 || proposal.layer_drift + added <= allowed {

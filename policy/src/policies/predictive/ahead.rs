@@ -71,8 +71,28 @@ impl Predictive {
 
     /// A move of a block that will be asked for with probability `p` when its layer comes.
     pub(super) fn speculation(&mut self, context: &Context, block: BlockId, p: f64) -> Option<Proposal> {
+        let (way, saves) = (self.refetch(context, block)?, self.cost_absent(context, block));
+        self.ahead_of_demand(context, block, p, (way, saves))
+    }
+
+    /// A full copy of a block whose copy will not be readable when its layer comes.
+    pub(super) fn upgrade(&mut self, context: &Context, block: BlockId) -> Option<Proposal> {
+        let native = context.model.block(block).native;
+        let route = context.costs.fetch(&context.ledger, block, native)?;
+        let saves = route.time.0 as f64;
+        let way = Way { route, moving: saves, decode: 0.0, drift: 0.0 };
+        self.ahead_of_demand(context, block, 1.0, (way, saves))
+    }
+
+    /// A move of a block in a way that saves so many nanoseconds if the block is asked for.
+    fn ahead_of_demand(
+        &self,
+        context: &Context,
+        block: BlockId,
+        p: f64,
+        (way, saves): (Way, f64),
+    ) -> Option<Proposal> {
         let layer = context.model.block(block).layer;
-        let way = self.refetch(context, block)?;
         let Way { route, decode, drift, .. } = way;
         let (ahead, observations) =
             (f64::from(context.signals.layers_until(layer)), self.history.observations(layer));
@@ -88,7 +108,7 @@ impl Predictive {
         let terms = Terms {
             probability: p,
             next_use: tokens,
-            saved: likely * self.cost_absent(context, block) * in_time.min(1.0),
+            saved: likely * saves * in_time.min(1.0),
             moving,
             decode: likely * decode,
             drift: likely * drift,

@@ -9,6 +9,7 @@ mod foresight;
 mod holding;
 mod interference;
 mod params;
+mod plan;
 mod prices;
 mod residency;
 mod uses;
@@ -19,6 +20,7 @@ use self::foresight::Foresight;
 use self::holding::{NextUse, RARE};
 use self::interference::Interference;
 use self::params::{PARAMS, Settings};
+use self::plan::Plan;
 use self::prices::PriceLoop;
 use crate::control::{Context, Policy, Prices, Proposal, Rests, Victim};
 use crate::event::{Form, MoveClass, Routed};
@@ -69,6 +71,7 @@ fn simulate(input: &SimulateInput) -> Result<Box<dyn Policy>, SimulateError> {
     let layers = model.layers.len() as u32;
     let wait = |ahead| if settings.inputs.next_use { f64::from(ahead) / f64::from(layers) } else { ANY_TIME };
     Ok(Box::new(Predictive {
+        plan: Plan::new(model, history.is_certain()),
         history,
         selected,
         interference: Interference::default(),
@@ -148,6 +151,7 @@ struct Predictive {
     gates: Vec<f64>,
     chosen: Vec<u32>,
     prices: PriceLoop,
+    plan: Plan,
 }
 
 fn blocks_of(layer: &Layer) -> Range<usize> {
@@ -197,12 +201,13 @@ impl Predictive {
 
     /// The copy of a block that is worth least beside the others it has, which is then to be valued.
     fn least_copy(&mut self, context: &Context, block: BlockId) -> Option<Stake> {
-        let absent = self.cost_absent(context, block);
+        let (absent, largest) = (self.cost_absent(context, block), self.largest_error(context, block));
         let ledger = &context.ledger;
         let copies = ledger.copies_word(block);
         let cheapest_but = |left_out: Option<Form>| {
             let others = ledger.fast_copies(block).filter(|&form| Some(form) != left_out);
-            others.map(|form| self.cost_held(context, block, form.format, absent)).fold(absent, f64::min)
+            let costs = others.map(|form| self.cost_held(context, block, form.format, (absent, largest)));
+            costs.fold(absent, f64::min)
         };
         let now = cheapest_but(None);
         let only = ledger.fast_copies(block).nth(1).is_none();
@@ -314,8 +319,8 @@ impl Policy for Predictive {
         // What the copy is worth to later steps; a copy that is there already costs no more for being read.
         let stays = matches!(action, Action::Read | Action::InPlace | Action::Skip);
         let holding = (!stays).then(|| {
-            let absent = self.cost_absent(context, block);
-            let saves = (absent - self.cost_held(context, block, format, absent)).max(0.0);
+            let (absent, largest) = (self.cost_absent(context, block), self.largest_error(context, block));
+            let saves = (absent - self.cost_held(context, block, format, (absent, largest))).max(0.0);
             let bytes = context.ledger.footprint(block, route.to).0 as f64;
             next.holding(saves, self.prices.memory(), bytes, self.settings.horizon)
         });
@@ -369,6 +374,9 @@ impl Policy for Predictive {
             MoveClass::Spill => true,
         });
         let most = MAX_SPECULATIONS.saturating_sub(background.count());
+        if most > 0 && let Some(block) = self.first_not_readable(context) {
+            return proposals.extend(self.upgrade(context, block));
+        }
         self.look_ahead(context, most, false);
         for index in 0..self.likeliest.len() {
             let (p, block) = self.likeliest[index];

@@ -15,8 +15,11 @@ impl Predictive {
     /// The cheapest way to have a block again if its copy is gone.
     #[inline]
     pub(super) fn refetch(&mut self, context: &Context, block: BlockId) -> Option<Way> {
-        let (settings, price) = (&self.settings, self.prices.drift() * self.gates[block.index()]);
-        let cheapest = || cheapest_way(settings, context, block, price);
+        // Where there is a plan, it says which formats come; else the price of drift does.
+        let largest = self.largest_error(context, block);
+        let price = self.drift_price() * self.gates[block.index()];
+        let settings = &self.settings;
+        let cheapest = || cheapest_way(settings, context, block, (price, largest));
         // What drift costs changes all the time.
         if context.guard.budget() > 0.0 { cheapest() } else { self.fetches.of(context, block, cheapest) }
     }
@@ -33,10 +36,23 @@ impl Predictive {
         skipped.map_or(served, |error| self.cost_lossy(context, block, error, 0.0, served).min(served))
     }
 
-    /// Nanoseconds that a use of a copy in a format costs; where the guard does not let it be read, what it costs to do
-    /// without.
-    pub(super) fn cost_held(&self, context: &Context, block: BlockId, format: FormatId, absent: f64) -> f64 {
-        let Some(error) = usable(&self.settings, context, block, format) else { return absent };
+    /// The largest error that a copy of a block may have; any, where there is no plan.
+    pub(super) fn largest_error(&self, context: &Context, block: BlockId) -> f64 {
+        let plans = self.plan.is_made() && context.guard.stated_budget() > 0.0;
+        if plans { self.plan.largest_error(context, block) } else { f64::INFINITY }
+    }
+
+    /// Nanoseconds that a use of a copy in a format costs; where the guard does not let it be read, or it has an error of more than
+    /// `largest`, what it costs to do without.
+    pub(super) fn cost_held(
+        &self,
+        context: &Context,
+        block: BlockId,
+        format: FormatId,
+        (absent, largest): (f64, f64),
+    ) -> f64 {
+        let error = usable(&self.settings, context, block, format);
+        let Some(error) = error.filter(|error| error.upper <= largest) else { return absent };
         let expand = context.costs.expand(block, format).0 as f64;
         if error.upper == 0.0 { expand } else { self.cost_lossy(context, block, error, expand, absent) }
     }
@@ -50,6 +66,9 @@ impl Predictive {
         read: f64,
         refused: f64,
     ) -> f64 {
+        if self.plan.is_made() {
+            return read;
+        }
         let squared = self.gates[block.index()] * error.upper * error.upper;
         let let_through = (context.guard.most_of_a_layer() / (SPREAD * squared)).min(1.0);
         let_through * (read + self.prices.drift() * squared) + (1.0 - let_through) * refused
@@ -60,7 +79,12 @@ impl Predictive {
     #[inline]
     pub(super) fn price_of_drift(&self, context: &Context, block: BlockId, format: FormatId) -> Option<f64> {
         let error = usable(&self.settings, context, block, format)?.upper;
-        Some(self.prices.drift() * error * error)
+        (error <= self.largest_error(context, block)).then(|| self.drift_price() * error * error)
+    }
+
+    /// Where there is a plan, drift costs nothing as far as the plan goes.
+    fn drift_price(&self) -> f64 {
+        if self.plan.is_made() { 0.0 } else { self.prices.drift() }
     }
 
     /// The same for leaving a block out; `None` where it may not be.
@@ -70,10 +94,15 @@ impl Predictive {
     }
 }
 
-/// The cheapest way to have a block again, with drift at `price` a unit of squared error.
-fn cheapest_way(settings: &Settings, context: &Context, block: BlockId, price: f64) -> Option<Way> {
+/// The cheapest way to have a block again, with drift at `price` a unit of squared error, in a format with an error of `largest` at most.
+fn cheapest_way(
+    settings: &Settings,
+    context: &Context,
+    block: BlockId,
+    (price, largest): (f64, f64),
+) -> Option<Way> {
     let ways = context.costs.formats.iter().filter_map(|&format| {
-        let error = usable(settings, context, block, format)?.upper;
+        let error = Some(usable(settings, context, block, format)?.upper).filter(|&error| error <= largest)?;
         let route = context.costs.fetch(&context.ledger, block, format)?;
         let costs = settings.inputs.costs;
         let (moving, decode) = if costs {

@@ -38,6 +38,7 @@ mod plan;
 mod predictor;
 mod promises;
 mod published;
+mod read_ahead;
 mod readme;
 mod reference;
 mod script;

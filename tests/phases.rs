@@ -1,6 +1,7 @@
 //! Models of several phases: every step runs the layers of one, so what comes next is certain.
 
 use crate::ROOT;
+use crate::homes::shipped;
 use crate::small::{self, fast, policies};
 use policy::event::Slice;
 use policy::phase::{Phase, Work};
@@ -268,6 +269,28 @@ fn flux_hides_its_link_once_the_window_allows_it() {
         if steps * link.as_secs_f64() < compute_of_a_request(&case).as_secs_f64() {
             // The window allows it: at least 95 % of the stalls of taking turns are hidden.
             assert!(stalls(&ours) <= 0.05 * stalls(&sequential), "{hbm}");
+        }
+    }
+}
+
+#[test]
+fn more_drift_allowed_never_makes_an_image_take_longer() {
+    for hbm in ["8 GiB", "12 GiB"] {
+        let took = |budget: &str| {
+            let changes = [
+                ("memory.hbm", hbm),
+                ("guard.drift_budget", budget),
+                ("workload.routing", "{ dense: { requests: 2 } }"),
+            ];
+            let case = shipped("flux-1-dev-fp8-4090", &changes);
+            run(&case, "predictive").world.now().0 as f64 / 1e9
+        };
+        let mut least = f64::INFINITY;
+        for budget in ["0 %", "1 %", "2 %", "3 %", "4 %", "5 %"] {
+            let seconds = took(budget);
+            println!("{hbm}, {budget}: {seconds} s");
+            least = least.min(seconds);
+            assert!(seconds < 1.02 * least, "{hbm}, {budget}: {seconds} s, {least} s with less");
         }
     }
 }

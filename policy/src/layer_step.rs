@@ -188,11 +188,11 @@ impl Orchestrator {
 
     /// What is far comes last, so that what is near does not wait behind it.
     fn serve_unserved(&mut self, step: &mut LayerStep) -> Result<(), ControlError> {
-        let passes: &[bool] = if self.staging.is_empty() { &[false] } else { &[false, true] };
-        for &far in passes {
+        for far in [false, true] {
             for index in 0..step.members.len() {
                 let Member { routed, standing, .. } = &step.members[index];
-                if *standing == Standing::Unserved && (far || passes.len() == 1 || !self.context.costs.is_far(&self.context.ledger, routed.block)) {
+                let is_far = || self.context.costs.is_far(&self.context.ledger, routed.block);
+                if *standing == Standing::Unserved && (far || !is_far()) {
                     self.serve(step, index)?;
                 }
             }

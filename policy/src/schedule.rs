@@ -141,7 +141,15 @@ impl Added {
     /// A move over these links of which no more is known.
     pub fn over(links: LinkSet, class: MoveClass) -> Added {
         let whole = (Bytes::ZERO, Nanos::ZERO, Nanos::ZERO);
-        Added { links, encode_at: EncodeAt::Source, class, whole, latest_start: None, transient: false, in_turn: false }
+        Added {
+            links,
+            encode_at: EncodeAt::Source,
+            class,
+            whole,
+            latest_start: None,
+            transient: false,
+            in_turn: false,
+        }
     }
 
     /// A move by this route.

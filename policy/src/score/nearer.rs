@@ -37,7 +37,8 @@ impl Nearer {
                     let to = Form { tier, ..from };
                     let time = |from: Form| carried.route(shape, from, from.format).map(|route| route.time);
                     let saves = time(to)? < time(from)?;
-                    (saves && is_ours(machine, tier)).then(|| way(sizes, machine, &paths, (block, from, to), fast))?
+                    (saves && is_ours(machine, tier))
+                        .then(|| way(sizes, machine, &paths, (block, from, to), fast))?
                 });
             }
         }

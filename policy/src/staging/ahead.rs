@@ -36,7 +36,9 @@ impl Orchestrator {
     fn is_reading_ahead(&self) -> bool {
         let mut flights = self.context.ledger.flights();
         flights.any(|(_, flight)| {
-            flight.class != MoveClass::Demand && flight.class != MoveClass::Spill && self.staging.budget(flight.to.tier).is_some()
+            flight.class != MoveClass::Demand
+                && flight.class != MoveClass::Spill
+                && self.staging.budget(flight.to.tier).is_some()
         })
     }
 

@@ -64,9 +64,16 @@ impl Staging {
     }
 
     /// Copies that may go for one to be used so many layer steps from now: guests that were used, and of each layer the one worth least.
-    fn who_may_go(&self, context: &Context, policy: &dyn Policy, level: &Level, ahead: u32) -> Vec<Candidate> {
+    fn who_may_go(
+        &self,
+        context: &Context,
+        policy: &dyn Policy,
+        level: &Level,
+        ahead: u32,
+    ) -> Vec<Candidate> {
         let (ledger, signals, tier) = (&context.ledger, &context.signals, level.tier);
-        let may_go = |(block, form): (BlockId, Form)| is_settled(ledger, block, form) && !ledger.is_pinned(block);
+        let may_go =
+            |(block, form): (BlockId, Form)| is_settled(ledger, block, form) && !ledger.is_pinned(block);
         let candidate = |(block, form): (BlockId, Form), until: u32| {
             let of_layer = f64::from(until) / f64::from(signals.layers);
             // Without a view: once its layer has come, it waits for as long as it takes between fetches.
@@ -124,7 +131,9 @@ impl Staging {
 
     /// A layer has come: guests that it has not asked for will be of no use before it comes again.
     pub(crate) fn passed(&mut self, context: &Context, layer: LayerId) {
-        self.settle(context, |guest| guest.awaited && guest.layer == layer && !context.ledger.is_pinned(guest.block));
+        self.settle(context, |guest| {
+            guest.awaited && guest.layer == layer && !context.ledger.is_pinned(guest.block)
+        });
     }
 
     fn settle(&mut self, context: &Context, which: impl Fn(&Guest) -> bool) {

@@ -16,7 +16,9 @@ impl Orchestrator {
     pub(crate) fn begin_first_leg(&mut self, proposal: &Proposal) -> Result<bool, Refused> {
         let Proposal { block, route, .. } = *proposal;
         let (costs, now) = (&self.context.costs, self.context.signals.now);
-        let Some(from) = route.from.copy().filter(|_| proposal.class == MoveClass::Demand) else { return Ok(false) };
+        let Some(from) = route.from.copy().filter(|_| proposal.class == MoveClass::Demand) else {
+            return Ok(false);
+        };
         let Some(&first) = costs.nearer(block, from) else { return Ok(false) };
         self.tally.read_ahead.waited += route.crossing;
         let Some(second) = costs.made_of(block, first.to, route.to.format) else { return Ok(false) };

@@ -1,8 +1,8 @@
 //! Moves ahead of demand: which blocks of coming layers are worth a look, and what having them in fast memory, or nearer to it, is
 //! expected to save.
 
-use super::{LIKELY, MAX_SPECULATIONS, NOTHING, Predictive};
 use super::fetches::Way;
+use super::{LIKELY, MAX_SPECULATIONS, NOTHING, Predictive};
 use crate::bits::ones;
 use crate::control::{Context, Proposal, StepWork};
 use crate::event::MoveClass;
@@ -98,7 +98,10 @@ impl Predictive {
             (f64::from(context.signals.layers_until(layer)), self.history.observations(layer));
         let idle = context.signals.idle_window.0 as f64 * ahead;
         let (in_time, moving) = if self.settings.inputs.pressure {
-            (idle / route.time.0.max(1) as f64, self.interference.delay((context, context.signals.idle_window), &route, ahead))
+            (
+                idle / route.time.0.max(1) as f64,
+                self.interference.delay((context, context.signals.idle_window), &route, ahead),
+            )
         } else {
             (1.0, 0.0)
         };

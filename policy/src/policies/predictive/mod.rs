@@ -374,7 +374,9 @@ impl Policy for Predictive {
             MoveClass::Spill => true,
         });
         let most = MAX_SPECULATIONS.saturating_sub(background.count());
-        if most > 0 && let Some(block) = self.first_not_readable(context) {
+        if most > 0
+            && let Some(block) = self.first_not_readable(context)
+        {
             return proposals.extend(self.upgrade(context, block));
         }
         self.look_ahead(context, most, false);

@@ -33,8 +33,9 @@ impl Plan {
         let share = |block: &Block| block.elements() as f64 / elements[block.layer.index()].max(1) as f64;
         let mut up_to = vec![0.0; model.blocks.len()];
         for phase in 0..model.phases.len().max(1) {
-            let mut of_phase: Vec<usize> =
-                (0..model.blocks.len()).filter(|&block| model.phase_of(model.blocks[block].layer) == phase).collect();
+            let mut of_phase: Vec<usize> = (0..model.blocks.len())
+                .filter(|&block| model.phase_of(model.blocks[block].layer) == phase)
+                .collect();
             let first = of_phase.first().copied().unwrap_or(0);
             let whole: f64 = of_phase.iter().map(|&block| share(&model.blocks[block])).sum();
             of_phase.sort_by_key(|block| (block - first).reverse_bits());
@@ -64,7 +65,8 @@ impl Plan {
             (error > 0.0).then(|| (share * (full - bytes(format)), share, error))
         });
         let best = lossy.max_by(|a, b| a.0.total_cmp(&b.0));
-        best.filter(|(_, share, _)| self.up_to[block.index()] <= share + 1e-9).map_or(0.0, |(.., error)| error)
+        best.filter(|(_, share, _)| self.up_to[block.index()] <= share + 1e-9)
+            .map_or(0.0, |(.., error)| error)
     }
 
     /// The first block of a layer that has copies, none of which may be read, and no move under way.

@@ -102,7 +102,8 @@ fn cheapest_way(
     (price, largest): (f64, f64),
 ) -> Option<Way> {
     let ways = context.costs.formats.iter().filter_map(|&format| {
-        let error = Some(usable(settings, context, block, format)?.upper).filter(|&error| error <= largest)?;
+        let error =
+            Some(usable(settings, context, block, format)?.upper).filter(|&error| error <= largest)?;
         let route = context.costs.fetch(&context.ledger, block, format)?;
         let costs = settings.inputs.costs;
         let (moving, decode) = if costs {

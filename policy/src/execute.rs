@@ -55,6 +55,18 @@ impl Orchestrator {
         Ok(true)
     }
 
+    /// What the idle links could do meanwhile.
+    pub(crate) fn speculate(&mut self) {
+        let mut proposals = std::mem::take(&mut self.proposals);
+        self.policy.speculate(&self.context, &mut proposals);
+        for proposal in proposals.drain(..) {
+            if self.vetted(&proposal) && !matches!(self.begin(&proposal), Ok(true)) {
+                break;
+            }
+        }
+        self.proposals = proposals;
+    }
+
     /// Writes down that a proposal which has passed could not be placed.
     pub(crate) fn no_room(&mut self, proposal: &Proposal) {
         self.tally.veto(Reason::Capacity);

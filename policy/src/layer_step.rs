@@ -455,18 +455,6 @@ impl Orchestrator {
         self.running.as_ref().is_none_or(|step| step.computing)
     }
 
-    /// What the idle links could do meanwhile.
-    pub(crate) fn speculate(&mut self) {
-        let mut proposals = std::mem::take(&mut self.proposals);
-        self.policy.speculate(&self.context, &mut proposals);
-        for proposal in proposals.drain(..) {
-            if self.vetted(&proposal) && !matches!(self.begin(&proposal), Ok(true)) {
-                break;
-            }
-        }
-        self.proposals = proposals;
-    }
-
     /// A wave is computed. Returns whether it was the last of its layer step.
     pub(crate) fn wave_done(&mut self) -> Result<bool, ControlError> {
         let Some(step) = self.running.as_mut().filter(|step| step.computing) else {

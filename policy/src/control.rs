@@ -72,6 +72,28 @@ pub struct StepWork {
 }
 
 impl Proposal {
+    /// A move that no step waits for, of a block in a layer that was seen so often.
+    pub fn ahead(
+        block: BlockId,
+        (action, class): (Action, MoveClass),
+        route: Route,
+        observations: u64,
+        terms: Terms,
+    ) -> Proposal {
+        Proposal {
+            block,
+            action,
+            route,
+            class,
+            work: StepWork::default(),
+            tokens: 0,
+            gate_squared: 0.0,
+            layer_drift: 0.0,
+            observations,
+            terms: terms.sum(),
+        }
+    }
+
     /// How much longer the running step waits if it is served so.
     pub fn wait(&self) -> Nanos {
         (self.work.before + self.route.time).saturating_sub(self.work.end)

@@ -1,7 +1,7 @@
 //! What published systems do with look-ahead: they remember what each coming layer is expected to choose, and prefetch
 //! it in an order of their own, at no price.
 
-use crate::control::{Context, Proposal, StepWork};
+use crate::control::{Context, Proposal};
 use crate::event::{Form, MoveClass, Routed};
 use crate::format::FormatId;
 use crate::id::{BlockId, LayerId};
@@ -65,18 +65,10 @@ pub(super) fn prefetch(
     if ledger.has(block, Form { tier: context.costs.fast, format }) || ledger.is_moving(block) {
         return None;
     }
-    Some(Proposal {
-        block,
-        action: Action::Speculate,
-        route: context.costs.fetch(ledger, block, format)?,
-        class: MoveClass::Prefetch,
-        work: StepWork::default(),
-        tokens: 0,
-        gate_squared,
-        layer_drift: 0.0,
-        observations: u64::MAX,
-        terms: Terms { probability, saved: 1.0, ..Terms::default() }.sum(),
-    })
+    let (kind, terms) =
+        ((Action::Speculate, MoveClass::Prefetch), Terms { probability, saved: 1.0, ..Terms::default() });
+    let route = context.costs.fetch(ledger, block, format)?;
+    Some(Proposal { gate_squared, ..Proposal::ahead(block, kind, route, u64::MAX, terms) })
 }
 
 /// The parameter of policies that prefetch for the layers that come next.

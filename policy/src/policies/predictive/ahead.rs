@@ -4,7 +4,7 @@
 use super::fetches::Way;
 use super::{LIKELY, MAX_SPECULATIONS, NOTHING, Predictive};
 use crate::bits::ones;
-use crate::control::{Context, Proposal, StepWork};
+use crate::control::{Context, Proposal};
 use crate::event::MoveClass;
 use crate::id::{BlockId, LayerId};
 use crate::record::Action;
@@ -118,18 +118,9 @@ impl Predictive {
             memory: (1.0 + self.settings.hysteresis) * self.prices.memory() * bytes * tokens,
             ..Terms::default()
         };
-        Some(Proposal {
-            block,
-            action: Action::Speculate,
-            route,
-            class: MoveClass::Speculation,
-            work: StepWork::default(),
-            tokens: 0,
-            gate_squared: self.gates[block.index()],
-            layer_drift: 0.0,
-            observations,
-            terms: terms.sum(),
-        })
+        let kind = (Action::Speculate, MoveClass::Speculation);
+        let gate_squared = self.gates[block.index()];
+        Some(Proposal { gate_squared, ..Proposal::ahead(block, kind, route, observations, terms) })
     }
 
     fn lower_bound(&self, p: f64, observations: u64) -> f64 {
@@ -161,17 +152,6 @@ impl Predictive {
             moving,
             ..Terms::default()
         };
-        Some(Proposal {
-            block,
-            action: Action::Stage,
-            route,
-            class: MoveClass::Speculation,
-            work: StepWork::default(),
-            tokens: 0,
-            gate_squared: 0.0,
-            layer_drift: 0.0,
-            observations,
-            terms: terms.sum(),
-        })
+        Some(Proposal::ahead(block, (Action::Stage, MoveClass::Speculation), route, observations, terms))
     }
 }

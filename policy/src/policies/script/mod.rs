@@ -8,7 +8,7 @@ pub use language::{FUNCTIONS, Script, ScriptError};
 pub use signals::{BLOCK_SIGNALS, WAY_SIGNALS};
 
 use self::signals::{BlockView, WayView};
-use crate::control::{Context, Policy, Proposal, StepWork, Victim};
+use crate::control::{Context, Policy, Proposal, Victim};
 use crate::event::{MoveClass, Routed};
 use crate::id::{BlockId, LayerId};
 use crate::predict::{Distances, History, Kind, Shape};
@@ -183,18 +183,10 @@ impl Policy for Scripted {
             let Some(worth) = self.ask("prefetch", view).filter(|&worth| worth > 0.0) else { continue };
             let data = context.model.block(block);
             let Some(route) = context.costs.fetch(&context.ledger, block, data.native) else { continue };
-            proposals.push(Proposal {
-                block,
-                action: Action::Speculate,
-                route,
-                class: MoveClass::Speculation,
-                work: StepWork::default(),
-                tokens: 0,
-                gate_squared: 0.0,
-                layer_drift: 0.0,
-                observations: self.history.observations(data.layer),
-                terms: Terms { saved: worth, ..Terms::default() }.sum(),
-            });
+            let (kind, terms) =
+                ((Action::Speculate, MoveClass::Speculation), Terms { saved: worth, ..Terms::default() });
+            let observations = self.history.observations(data.layer);
+            proposals.push(Proposal::ahead(block, kind, route, observations, terms));
         }
         proposals.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total).then(a.block.cmp(&b.block)));
         proposals.truncate(MAX_AHEAD.saturating_sub(under_way));

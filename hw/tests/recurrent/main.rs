@@ -53,6 +53,18 @@ fn error(got: &[f32], exact: &[f64]) -> f64 {
     relative_error(got, exact) * (length / length.max(0.5 * (exact.len() as f64).sqrt()))
 }
 
+/// The distance of `got` from `exact` over the length of `size`: `exact` with nothing negative in what it adds up, so that nothing
+/// cancels. What rounding does is a share of that, however little is left of `exact`.
+fn rounding(got: &[f32], exact: &[f64], size: &[f64]) -> f64 {
+    let squares = |of: &mut dyn Iterator<Item = f64>| of.map(|number| number * number).sum::<f64>();
+    let distance = squares(&mut got.iter().zip(exact).map(|(got, exact)| f64::from(*got) - exact));
+    (distance / squares(&mut size.iter().copied())).sqrt()
+}
+
+fn without_signs(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|value| value.abs()).collect()
+}
+
 /// The largest error of any head of a state.
 fn worst_head(shape: Shape, got: &[f32], exact: &[f64]) -> f64 {
     let heads = got.chunks(shape.tile()).zip(exact.chunks(shape.tile()));

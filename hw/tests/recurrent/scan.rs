@@ -1,8 +1,8 @@
 //! Mamba-1.
 
-use crate::FP32;
+use crate::{FP32, rounding, without_signs};
 use hw::recurrent::made;
-use hw::recurrent::reference::{self, Channels, relative_error};
+use hw::recurrent::reference::{self, Channels};
 use hw::recurrent::scan::selective_scan;
 use hw::recurrent::shape::Shape;
 use proptest::prelude::*;
@@ -19,16 +19,18 @@ proptest! {
         let inputs = made::layer::<f32>(shape, tokens, seed).inputs;
         let rates: Vec<f32> = (0..channels * state_dim).map(|at| -((at % state_dim + 1) as f32)).collect();
         let given = Channels { x: &inputs.x, dt: &inputs.dt, b: &inputs.b, c: &inputs.c };
-        let (mut state, mut exact) = (vec![0.0; rates.len()], vec![0.0; rates.len()]);
+        let [x, b, c] = [&inputs.x, &inputs.b, &inputs.c].map(|of| without_signs(of));
+        let positive = Channels { x: &x, b: &b, c: &c, ..given };
+        let (mut state, mut exact, mut size) = (vec![0.0; rates.len()], vec![0.0; rates.len()], vec![0.0; rates.len()]);
         let y = selective_scan(state_dim, &rates, given, &mut state).unwrap();
         let exact_y = reference::selective_scan(state_dim, &rates, given, &mut exact);
+        let size_y = reference::selective_scan(state_dim, &rates, positive, &mut size);
         for channel in 0..channels {
-            let own = &y[channel * tokens..][..tokens];
-            let plain: Vec<f64> = exact_y.iter().skip(channel).step_by(channels).copied().collect();
-            let error = relative_error(own, &plain);
+            let of_channel = |y: &[f64]| y.iter().skip(channel).step_by(channels).copied().collect::<Vec<_>>();
+            let error = rounding(&y[channel * tokens..][..tokens], &of_channel(&exact_y), &of_channel(&size_y));
             prop_assert!(error <= FP32, "outputs {error:e}");
             let part = channel * state_dim..(channel + 1) * state_dim;
-            let error = relative_error(&state[part.clone()], &exact[part]);
+            let error = rounding(&state[part.clone()], &exact[part.clone()], &size[part]);
             prop_assert!(error <= FP32, "state {error:e}");
         }
     }

@@ -189,6 +189,23 @@ proptest! {
     }
 }
 
+/// Caches leave less than a slot beside the set that a policy keeps for good: it gives way.
+#[test]
+fn a_kept_set_gives_way_to_a_demand_where_caches_leave_no_slot() {
+    let serves = Serves {
+        requests: vec![(0, 1, 1, 0); 5],
+        recorded: false,
+        clients: 4,
+        slots: 22,
+        prefixes: false,
+        keep: false,
+        share: Some(0.352),
+        seed: 24881,
+    };
+    let (seen, summary) = observe(&serves.case(), registry::lookup("static").unwrap());
+    nothing_is_lost(&seen, &summary);
+}
+
 #[test]
 fn the_cases_refuse_preempt_and_find_prefixes() {
     use proptest::strategy::ValueTree;

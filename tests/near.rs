@@ -1,7 +1,7 @@
 //! Compute near memory: what a memory's own processor takes, who is given what, and what becomes of it when the memory is taken back
 //! or lost.
 
-use crate::small::{Small, fast, policies};
+use crate::small::{self, Small, fast, policies};
 use crate::staging::{changes, holds};
 use crate::starved::controlled_by;
 use policy::control::{Proposal, Victim};
@@ -270,6 +270,34 @@ fn lent(small: &Small) -> Case {
     case.budgets[tier.index()] = room;
     case.staging = vec![tier];
     case
+}
+
+/// A copy that was fetched ahead lands in the only slot when its block is computed in place already: the rest of the demand needs the slot.
+#[test]
+fn a_copy_that_came_too_late_gives_way() {
+    let small = Small {
+        hidden: 128,
+        width: 64,
+        layers: 2,
+        experts: 3,
+        selected: 3,
+        slots: 1,
+        encoded: &["int8", "bf16_packed"],
+        tokens: 33,
+        traces: 1,
+        skew: 1.0271180252116934,
+        stickiness: 0.0,
+        link: 0.2,
+        granularity: 1,
+        chunk: 1 << 20,
+        near: 1.0,
+        seed: 0,
+        ..Small::default()
+    };
+    let case = small.case();
+    let run =
+        small::run(&case, policy::registry::lookup("script").unwrap(), case.world(false).unwrap()).unwrap();
+    assert!(run.orchestrator.tally().hosted > 0);
 }
 
 proptest! {

@@ -363,7 +363,10 @@ impl<P> Witness<P> {
                 assert!(self.copies.remove(&copy), "dropped, but not there: {copy:?}");
                 assert!(!self.homes.contains(&copy), "a home copy is dropped");
                 let whole = form.format == self.native[block.index()];
-                let needed = form.tier == self.fast && self.needed.contains(block);
+                let in_place =
+                    self.computing.iter().filter(|(by, _)| by.is_some()).flat_map(|(_, told)| told);
+                let in_place = in_place.flatten().any(|read| read.block == *block);
+                let needed = form.tier == self.fast && self.needed.contains(block) && !in_place;
                 assert!(!(whole && needed), "dropped while the step needs it: {copy:?}");
                 self.gave_way += u64::from(needed);
                 let read = self

@@ -93,19 +93,16 @@ impl Orchestrator {
         while !fits(self.context.ledger.usage(fast)) {
             if let Some(victim) = self.policy.victim(&self.context) {
                 self.evict(victim)?;
-            } else if !self.cancel_background()? && !self.yield_one()? {
+            } else if !self.cancel_background()? && !(self.is_pressed() && self.yield_one()?) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Gives up a copy that the policy would keep for good, because others have taken the room that it was meant for. Returns
-    /// whether there was one.
-    fn yield_one(&mut self) -> Result<bool, Refused> {
-        if !self.is_pressed() {
-            return Ok(false);
-        }
+    /// Gives up a copy that the policy would keep for good, because others or the key-value cache have taken the room that it was
+    /// meant for. Returns whether there was one.
+    pub(crate) fn yield_one(&mut self) -> Result<bool, Refused> {
         let ledger = &self.context.ledger;
         let layers = (0..self.context.model.layers.len() as u16).map(LayerId);
         let copy = |block| ledger.fast_copies(block).next().map(|form| (block, form));

@@ -1,6 +1,7 @@
 //! One layer step: its demand, the copies it will read, what it waits for, and its waves.
 
 mod near;
+mod starved;
 
 use self::near::Shares;
 use crate::control::Proposal;
@@ -90,17 +91,6 @@ impl LayerStep {
         self.counts[before.kind()] -= 1;
         self.counts[standing.kind()] += 1;
     }
-
-    /// Whether blocks are left and none of them could be placed.
-    fn starved(&self) -> bool {
-        self.counts[UNSERVED] > 0 && self.counts[READY] + self.counts[WAITING] == 0
-    }
-
-    /// Blocks that wait for room, the last first.
-    fn unserved(&self) -> impl Iterator<Item = BlockId> + '_ {
-        let waiting = self.members.iter().rev().filter(|member| member.standing == Standing::Unserved);
-        waiting.map(|member| member.routed.block)
-    }
 }
 
 impl Orchestrator {
@@ -171,13 +161,7 @@ impl Orchestrator {
         let Some(mut step) = self.running.take() else { return Ok(()) };
         self.serve_unserved(&mut step)?;
         while step.starved() && self.context.ledger.flights().next().is_none() {
-            // Fast copies that cannot be read as they are take the room that one to be read would need.
-            let holder = step.unserved().find(|&block| self.context.ledger.is_fast(block));
-            let Some(holder) = holder else {
-                let block = step.unserved().last().unwrap_or_default();
-                return Err(ControlError::DoesNotFit { layer: step.layer, block });
-            };
-            self.give_way(holder)?;
+            self.make_way(&mut step)?;
             self.serve_unserved(&mut step)?;
         }
         self.hand_to_near(&mut step);
@@ -215,12 +199,6 @@ impl Orchestrator {
         }
         self.running = Some(step);
         Ok(())
-    }
-
-    /// A step in which nothing could be placed tries again when a move has ended.
-    pub(crate) fn resume_starved(&mut self) -> Result<(), ControlError> {
-        let starved = self.running.as_ref().is_some_and(|step| !step.computing && step.starved());
-        if starved { self.serve_wave() } else { Ok(()) }
     }
 
     /// Decides which copy a block is read from, and begins what it takes.

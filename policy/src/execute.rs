@@ -93,7 +93,7 @@ impl Orchestrator {
         while !fits(self.context.ledger.usage(fast)) {
             if let Some(victim) = self.policy.victim(&self.context) {
                 self.evict(victim)?;
-            } else if !self.cancel_background()? && !(self.is_pressed() && self.yield_one()?) {
+            } else if !(self.cancel_background()? || (self.is_pressed() && self.yield_one()?)) {
                 return Ok(false);
             }
         }

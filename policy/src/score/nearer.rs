@@ -4,7 +4,7 @@ use super::Route;
 use super::carried::Carried;
 use crate::event::{EncodeAt, Form, Source};
 use crate::format::{FORMATS, FormatId};
-use crate::id::{BlockId, TierId};
+use crate::id::{BlockId, LinkId, TierId};
 use crate::machine::Machine;
 use crate::path::Paths;
 use crate::sizes::Sizes;
@@ -75,7 +75,7 @@ fn way(
     fast: TierId,
 ) -> Option<Route> {
     let path = paths.between(from.tier, to.tier)?;
-    let aside = |&link: &crate::id::LinkId| machine.link(link).to != fast;
+    let aside = |&link: &LinkId| machine.link(link).to != fast;
     let crossing = sizes.bytes(block, from.format);
     path.links.iter().all(aside).then(|| Route {
         from: Source::Copy(from),
